@@ -1,0 +1,51 @@
+# Needs Python >= 3.11 and make, nothing else. Another interpreter: make PYTHON=python3.12 test
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+ROOMS  := $(addprefix odfa.,engine encode device demodulate project train recipes data report flow errors)
+STAMP  := $(VENV)/.installed
+
+.PHONY: help demo test test-slow lint bench docs lock clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo       learn handwritten digits by backprop and through simulated light, side by side (3 minutes)"
+	@echo "make test       the tests (10 minutes)      make test-slow  the long ones too"
+	@echo "make lint       style and types             make docs       pages in site/"
+	@echo "make bench      step times of the engine"
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(None if sys.version_info >= (3, 11) else \
+	  f"expected Python 3.11 or later, got {v}; name another one: make PYTHON=python3.12 ...")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -r requirements.lock
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps -e .
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/odfa compare digits methods=bp,shallow,dfa,tdfa,odfa seeds=3
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -q
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -q -m "slow or not slow"
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/step_time.py
+
+docs: $(STAMP)
+	$(BIN)/python -m pdoc --docformat google --math -o site odfa $(ROOMS)
+
+lock: $(STAMP)
+	@head -2 requirements.lock > requirements.lock.new
+	@$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//' >> requirements.lock.new
+	@mv requirements.lock.new requirements.lock
+
+clean:
+	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache

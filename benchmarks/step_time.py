@@ -1,0 +1,103 @@
+"""Step time of block-level DFA against backpropagation: one run, steps interleaved, medians and ratios.
+
+    python benchmarks/step_time.py [--steps 40] [--threads N] [--only fashion_mlp] [--json]
+
+A step is forward, backward and the optimiser's update, on random data of the recipe's shape. The order of the methods
+changes from round to round, so that a machine that slows down slows all of them; quote the ratios, not the times.
+"""
+
+import argparse
+import copy
+import json
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from odfa import DFA, AlignedReadout, Gaussian, Optical, Shallow, Ternary, Twin
+from odfa.train.config import MlpConfig
+from odfa.train.mlp import Mlp
+
+Problem = tuple[nn.Module, str, Callable[[nn.Module], Tensor]]
+
+
+def fashion_mlp() -> Problem:
+    """The model of the recipe fashion_mlp on a batch of 128."""
+    x_ND, y_N = torch.randn(128, 784), torch.randint(0, 10, (128,))
+    model = Mlp(MlpConfig(widths=(1024, 1024, 1024)), num_features=784, num_classes=10)
+    return model, "blocks.*", lambda model: cross_entropy(model(x_ND), y_N)
+
+
+def gpt2() -> Problem:
+    """GPT-2 with 6 blocks of width 384, vocabulary 8192, 512 tokens."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(n_layer=6, n_embd=384, n_head=6, vocab_size=8192, n_positions=128, tie_word_embeddings=False,
+                        bos_token_id=0, eos_token_id=0, use_cache=False)  # fmt: skip
+    ids = torch.randint(0, 8192, (4, 128))
+    return GPT2LMHeadModel(config), "transformer.h.*", lambda model: model(input_ids=ids, labels=ids).loss
+
+
+def contenders(name: str, model: nn.Module, blocks: str) -> dict[str, nn.Module]:
+    """The same model, attached in different ways; every copy has weights of its own."""
+    models = {method: copy.deepcopy(model) for method in ("bp", "shallow", "dfa", "tdfa")}
+    DFA(models["shallow"], blocks, rule=Shallow())
+    DFA(models["dfa"], blocks, feedback=Gaussian(seed=0))
+    DFA(models["tdfa"], blocks, feedback=Gaussian(seed=0), encoder=Ternary())
+    if name == "fashion_mlp":
+        models["odfa (twin)"] = copy.deepcopy(model)
+        DFA(models["odfa (twin)"], blocks, feedback=Optical(Twin.preset("opu-2021")))
+    else:
+        models["dfa aligned"] = copy.deepcopy(model)
+        DFA(models["dfa aligned"], blocks, feedback=Gaussian(seed=0), rule=AlignedReadout(rank=16))
+    return models
+
+
+def measure(models: dict[str, nn.Module], loss: Callable[[nn.Module], Tensor], steps: int) -> dict[str, list[float]]:
+    """Seconds of every step, methods interleaved in changing order."""
+    optimizers = {method: torch.optim.Adam(model.parameters(), lr=1e-4) for method, model in models.items()}
+    times: dict[str, list[float]] = {method: [] for method in models}
+    order = list(models)
+    for round_number in range(steps + 3):
+        order.append(order.pop(0))
+        for method in order:
+            start = time.perf_counter()
+            optimizers[method].zero_grad()
+            loss(models[method]).backward()
+            optimizers[method].step()
+            if round_number >= 3:  # the first rounds allocate
+                times[method].append(time.perf_counter() - start)
+    return times
+
+
+def main() -> None:
+    """Print one row per method: median step time and its ratio to backpropagation, pair by pair."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--only", choices=("fashion_mlp", "gpt2"))
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    rows = []
+    for name, build in (("fashion_mlp", fashion_mlp), ("gpt2", gpt2)):
+        if options.only in (None, name):
+            torch.manual_seed(0)
+            model, blocks, loss = build()
+            times = measure(contenders(name, model, blocks), loss, options.steps)
+            for method, seconds in times.items():
+                ratio = statistics.median(a / b for a, b in zip(seconds, times["bp"], strict=True))
+                rows.append({"model": name, "method": method, "ms": 1e3 * statistics.median(seconds), "ratio_to_bp": ratio})
+    if options.json:
+        print(json.dumps({"threads": options.threads, "steps": options.steps, "rows": rows}))
+        return
+    print(f"{options.threads} threads, {options.steps} interleaved steps, medians")
+    for row in rows:
+        print(f"{row['model']:<12} {row['method']:<12} {row['ms']:8.1f} ms   {row['ratio_to_bp']:.3f} x bp")
+
+
+if __name__ == "__main__":
+    main()

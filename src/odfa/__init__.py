@@ -1,0 +1,61 @@
+"""Train neural networks with light: direct feedback alignment for any PyTorch model.
+
+The one heavy step of the learning rule, a fixed random projection of the output error, can be done by an optical
+processing unit (arXiv 2409.12965) or by its digital twin; everything else is ordinary PyTorch.
+
+    dfa = odfa.DFA(model, blocks="blocks.*", feedback=odfa.Optical(odfa.Twin.preset("opu-2021")))
+    loss.backward()  # unchanged: any loop, any optimiser
+"""
+
+from odfa.demodulate import PhaseSteps
+from odfa.device import AbstractDevice, Twin
+from odfa.encode import Ternary
+from odfa.engine import DFA, AlignedReadout, ElectronicOnly, RandomFeedback, Shallow, fuse_optimizer
+from odfa.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    DeviceError,
+    FrameMismatch,
+    Incompatible,
+    MatchError,
+    MissingExtra,
+    NonFinite,
+    OdfaError,
+    RunFolderError,
+    Saturated,
+)
+from odfa.project import Gaussian, Identity, Optical
+from odfa.train import load_run
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DFA",
+    "RandomFeedback",
+    "AlignedReadout",
+    "ElectronicOnly",
+    "Shallow",
+    "fuse_optimizer",
+    "Ternary",
+    "AbstractDevice",
+    "Twin",
+    "PhaseSteps",
+    "Gaussian",
+    "Identity",
+    "Optical",
+    "load_run",
+    "OdfaError",
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "DeviceError",
+    "FrameMismatch",
+    "Incompatible",
+    "MatchError",
+    "MissingExtra",
+    "NonFinite",
+    "RunFolderError",
+    "Saturated",
+    "__version__",
+]

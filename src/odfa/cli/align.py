@@ -1,0 +1,37 @@
+"""`odfa align`: the angle between what each block learned by and its true gradient."""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+from odfa.cli.command import Command, Outcome, print_table
+
+
+def _configure(parser: ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", type=Path, help="a run folder")
+
+
+def _execute(arguments: Namespace) -> Outcome:
+    from odfa.report.align import align
+
+    result = align(arguments.run)
+    return Outcome(json=result, show=lambda: _show(result))
+
+
+def _show(result: dict[str, Any]) -> None:
+    rows = [
+        (block["name"], _signed(block["cosine"]), f"{block['norm']:.3g}", f"{block['true_norm']:.3g}")
+        for block in result["blocks"]
+    ]
+    run = f"{result['run']} · {result['method']}, rule {result['rule']}"
+    title = f"{run} · step {result['step']} · {result['samples']} validation samples"
+    print_table(("block", "cosine to the true gradient", "gradient norm", "true gradient norm"), rows, title=title)
+
+
+def _signed(cosine: float | None) -> str:
+    return "none" if cosine is None else f"{cosine:+.4f}"
+
+
+ALIGN = Command(
+    name="align", summary="cosine to the true gradient, block by block", configure=_configure, execute=_execute
+)

@@ -1,0 +1,59 @@
+"""What every subcommand is made of, and the few things that they share."""
+
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from odfa.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a command gives: one JSON object for machines, `show` prints it for people."""
+
+    json: dict[str, Any]
+    show: Callable[[], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A subcommand."""
+
+    name: str
+    summary: str
+    configure: Callable[[ArgumentParser], None]
+    execute: Callable[[Namespace], Outcome]
+
+
+def note(message: str) -> None:
+    """One line for the person at the terminal, on standard error: standard output carries results only."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]], *, title: str | None = None) -> None:
+    """A table on standard output; columns of numbers are the caller's business to format."""
+    from odfa.report.table import print_table as draw
+
+    draw(list(columns), [[str(cell) for cell in row] for row in rows], title=title)
+
+
+def take(settings: list[str], key: str) -> tuple[str | None, list[str]]:
+    """Remove `key=value` from `settings`; the value (the last one given, None if absent) and the rest."""
+    mine = [setting.partition("=")[2] for setting in settings if setting.partition("=")[0] == key]
+    rest = [setting for setting in settings if setting.partition("=")[0] != key]
+    return (mine[-1] if mine else None), rest
+
+
+def positive(key: str, text: str | None, default: int) -> int:
+    """A count given as text.
+
+    Raises:
+        ConfigError: not a positive integer.
+    """
+    if text is None:
+        return default
+    if not text.isascii() or not text.isdigit() or int(text) == 0:
+        raise ConfigError(f"{key}: expected a positive integer, got {text!r}")
+    return int(text)

@@ -1,0 +1,85 @@
+"""`odfa compare`: methods side by side on one recipe."""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from odfa.cli.command import Command, Outcome, note, positive, print_table, take
+from odfa.errors import ConfigError
+from odfa.train import Interrupted, RunConfig
+
+if TYPE_CHECKING:
+    from odfa.report import Comparison
+
+_DEFAULT_METHODS = "bp,shallow,dfa,odfa"
+
+
+def _configure(parser: ArgumentParser) -> None:
+    parser.add_argument("recipe", metavar="NAME", help="a recipe (see odfa recipes)")
+    parser.add_argument(
+        "settings",
+        metavar="key=value",
+        nargs="*",
+        help=f"methods={_DEFAULT_METHODS}, seeds=3, tries=3 (learning rates per method), and settings of all runs",
+    )
+    parser.add_argument("--run-dir", metavar="DIR", type=Path, help="folder of all runs (default: runs/compare-NAME)")
+
+
+def _execute(arguments: Namespace) -> Outcome:
+    from odfa import recipes
+    from odfa.report import compare
+    from odfa.train.overrides import apply
+
+    methods, settings = take(arguments.settings, "methods")
+    seeds, settings = take(settings, "seeds")
+    tries, settings = take(settings, "tries")
+    _refuse_singles(settings)
+    recipe = recipes.get(arguments.recipe)
+    config = apply(recipe, settings)
+    try:
+        comparison = compare(
+            config,
+            [name.strip() for name in (_DEFAULT_METHODS if methods is None else methods).split(",")],
+            seeds=positive("seeds", seeds, 3),
+            tries=positive("tries", tries, 3),
+            out_dir=arguments.run_dir or _default_run_dir(config, recipe),
+            note=note,
+        )
+    except Interrupted:
+        note("finished runs are kept: the same odfa compare command goes on from here")
+        raise
+    return Outcome(json=comparison.to_json(), show=lambda: _show(comparison))
+
+
+def _refuse_singles(settings: list[str]) -> None:
+    for word, instead in (("seed", "seeds=3"), ("method", f"methods={_DEFAULT_METHODS}")):
+        given, _ = take(settings, word)
+        if given is not None:
+            raise ConfigError(f"compare runs several of them: expected {instead}, got {word}={given}")
+
+
+def _default_run_dir(config: RunConfig, recipe: RunConfig) -> Path:
+    """runs/compare-<recipe>, with a mark of the settings where they are not the recipe's own."""
+    from odfa.train.overrides import digest
+
+    mark = "" if config == recipe else f"-{digest(config)[:8]}"
+    return Path("runs") / f"compare-{config.recipe}{mark}"
+
+
+def _show(comparison: "Comparison") -> None:
+    from odfa.report.table import comparison_cells, electronic_parts, footnotes, title_of
+
+    print_table(*comparison_cells(comparison), title=title_of(comparison))
+    print("What is electronic:")
+    for method, part in electronic_parts(comparison).items():
+        print(f"  {method:<9}{part}")
+    print(*footnotes(comparison), sep="\n")
+    print(f"table:  {comparison.paths['table']}\nfigure: {comparison.paths['figure']}")
+
+
+COMPARE = Command(
+    name="compare",
+    summary="train by several methods side by side: one table, one figure",
+    configure=_configure,
+    execute=_execute,
+)

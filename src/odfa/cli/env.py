@@ -1,0 +1,42 @@
+"""`odfa env`: what to paste into an issue."""
+
+from argparse import ArgumentParser, Namespace
+from importlib.util import find_spec
+from typing import Any
+
+from odfa.cli.command import Command, Outcome, print_table
+
+_EXTRAS = {
+    "language": ("transformers", "tokenizers", "accelerate"),
+    "vision": ("transformers", "torchmetrics", "PIL"),
+    "climate": ("transformers", "xarray", "netCDF4"),
+    "diffusion": ("diffusers", "accelerate"),
+    "features": ("numba",),
+    "bench": ("psutil",),
+}
+
+
+def _configure(parser: ArgumentParser) -> None:
+    del parser  # nothing to configure
+
+
+def _execute(_arguments: Namespace) -> Outcome:
+    from odfa.train import environment
+
+    found = {extra: all(find_spec(module) for module in modules) for extra, modules in _EXTRAS.items()}
+    result = {**environment(), "extras": found}
+    return Outcome(json=result, show=lambda: _show(result))
+
+
+def _show(result: dict[str, Any]) -> None:
+    flat = {**result, **result["packages"]}
+    flat["extras"] = ", ".join(extra for extra, present in result["extras"].items() if present) or "none"
+    commit = result["commit"]
+    flat["commit"] = commit["id"] + (" (with changes)" if commit["dirty"] else "") if commit else "not a git tree"
+    flat["command"] = " ".join(result["command"])
+    print_table(
+        ("", ""), [(key, "absent" if value is None else value) for key, value in flat.items() if key != "packages"]
+    )
+
+
+ENV = Command(name="env", summary="print versions, machine and extras", configure=_configure, execute=_execute)

@@ -1,0 +1,42 @@
+"""`odfa recipes`: what can be trained."""
+
+from argparse import ArgumentParser, Namespace
+from typing import Any
+
+from odfa.cli.command import Command, Outcome, print_table
+
+
+def _configure(parser: ArgumentParser) -> None:
+    del parser  # nothing to configure
+
+
+def _execute(_arguments: Namespace) -> Outcome:
+    from odfa import recipes
+
+    result = {
+        "recipes": [
+            {
+                "name": name,
+                "summary": (recipe.make.__doc__ or "").partition("\n")[0],
+                "source": recipe.source,
+                "size": recipe.size,
+                "expected_time": recipe.expected_time,
+            }
+            for name, recipe in recipes.RECIPES.items()
+        ]
+    }
+    return Outcome(json=result, show=lambda: _show(result))
+
+
+def _show(result: dict[str, Any]) -> None:
+    columns = ("name", "size", "expected_time", "source")
+    rows = [[recipe[column] for column in columns] for recipe in result["recipes"]]
+    print_table(("recipe", "size", "time of one run", "data"), rows)
+
+
+RECIPES = Command(
+    name="recipes",
+    summary="list the recipes, their data, size and expected time",
+    configure=_configure,
+    execute=_execute,
+)

@@ -1,0 +1,89 @@
+"""`odfa train`: one run in one folder."""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+from odfa.cli.command import Command, Outcome, note, print_table
+from odfa.errors import ConfigError, RunFolderError
+from odfa.train import RunConfig
+
+
+def _configure(parser: ArgumentParser) -> None:
+    parser.add_argument("recipe", metavar="NAME", nargs="?", help="a recipe (see odfa recipes)")
+    parser.add_argument("settings", metavar="key=value", nargs="*", help="settings to change, e.g. method=odfa seed=1")
+    parser.add_argument(
+        "--run-dir", metavar="DIR", type=Path, help="folder of the run (default: runs/NAME-METHOD-seedK)"
+    )
+    parser.add_argument("--resume", metavar="DIR", type=Path, help="go on with the run in this folder")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print parameters, memory, frames, light time and energy only"
+    )
+
+
+def _execute(arguments: Namespace) -> Outcome:
+    result = _run(arguments)
+    return Outcome(json=result, show=lambda: _show(result))
+
+
+def _run(arguments: Namespace) -> dict[str, Any]:
+    from odfa import train
+
+    if arguments.resume is not None:
+        _refuse_besides_resume(arguments)
+        note(f"resuming {arguments.resume}")
+        return {**train.resume(arguments.resume).to_json(), "run_dir": str(arguments.resume)}
+    config = _config(arguments)
+    if arguments.dry_run:
+        return train.dry_run(config)
+    run_dir = arguments.run_dir or default_run_dir(config)
+    if (run_dir / "config.json").exists():
+        raise RunFolderError(
+            f"{run_dir} already holds a run; go on with it (odfa train --resume {run_dir}) or choose another --run-dir"
+        )
+    note(f"run folder: {run_dir}")
+    return {**train.run(config, run_dir).to_json(), "run_dir": str(run_dir)}
+
+
+def default_run_dir(config: RunConfig) -> Path:
+    """runs/<recipe>-<method>-seed<k>, with the rule when it is not the random one."""
+    rule = "" if config.rule == "random" else f"-{config.rule}"
+    return Path("runs") / f"{config.recipe}-{config.method}{rule}-seed{config.seed}"
+
+
+def _config(arguments: Namespace) -> RunConfig:
+    from odfa import recipes
+    from odfa.train.overrides import apply
+
+    if arguments.recipe is None:
+        raise ConfigError(f"expected a recipe ({', '.join(recipes.RECIPES)}) or --resume DIR, got neither")
+    return apply(recipes.get(arguments.recipe), arguments.settings)
+
+
+def _refuse_besides_resume(arguments: Namespace) -> None:
+    besides = [word for word in (arguments.recipe, *arguments.settings) if word is not None]
+    if besides or arguments.run_dir or arguments.dry_run:
+        strange = besides[0] if besides else "--run-dir" if arguments.run_dir else "--dry-run"
+        raise ConfigError(
+            f"--resume goes on with the folder's own recipe and settings, got {strange!r} besides; leave it out"
+        )
+
+
+def _show(result: dict[str, Any]) -> None:
+    rows = [(key.replace("_", " "), _readable(key, value)) for key, value in result.items()]
+    print_table(("", "value"), rows)
+
+
+def _readable(key: str, value: Any) -> str:
+    if isinstance(value, dict):
+        return " · ".join(
+            f"{name} {_readable(name if 'bytes' not in key else key, inner)}" for name, inner in value.items()
+        )
+    if "bytes" in key:
+        return f"{value / 2**20:,.1f} MiB"
+    if isinstance(value, float):
+        return f"{value:,.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+TRAIN = Command(name="train", summary="train a recipe, or resume a run", configure=_configure, execute=_execute)

@@ -1,0 +1,43 @@
+"""1,797 handwritten digits of 8 x 8 pixels, shipped with scikit-learn (UCI Optical Recognition of Digits)."""
+
+import torch
+
+from odfa.data.splits import DataShape, Split, Splits, split_by_key
+from odfa.errors import MissingExtra
+
+_NUM_SAMPLES = 1797
+_NUM_TEST = 397
+_PEAK = 16.0
+_TEST_KEY, _VALIDATION_KEY = 1, 2
+
+
+def load_digits(*, validation: int = 200) -> Splits:
+    """Pixels in [0, 1]; 397 test digits and `validation` more are held out by fixed keys.
+
+    Raises:
+        DataError: `validation` leaves nothing to train on.
+        MissingExtra: scikit-learn is not installed.
+    """
+    try:
+        from sklearn.datasets import load_digits as load_sklearn_digits
+    except ImportError as error:
+        raise MissingExtra("the digits data come with scikit-learn; install it: pip install scikit-learn") from error
+    pixels, labels = load_sklearn_digits(return_X_y=True)
+    x_ND, y_N = torch.tensor(pixels, dtype=torch.float32) / _PEAK, torch.tensor(labels, dtype=torch.int64)
+    rest_N, test_N = split_by_key(len(y_N), _NUM_TEST, name=_TEST_KEY)
+    kept, held_out = split_by_key(len(rest_N), validation, name=_VALIDATION_KEY)
+    train, chosen, test = (
+        Split(x_ND=x_ND[index_N], y_N=y_N[index_N]) for index_N in (rest_N[kept], rest_N[held_out], test_N)
+    )
+    return Splits(train=train, validation=chosen, test=test, num_classes=10, source="scikit-learn digits").check()
+
+
+def peek_digits(*, validation: int = 200) -> DataShape:
+    """Sizes without loading anything."""
+    return DataShape(
+        num_features=64,
+        num_classes=10,
+        num_train=_NUM_SAMPLES - _NUM_TEST - validation,
+        num_validation=validation,
+        num_test=_NUM_TEST,
+    )

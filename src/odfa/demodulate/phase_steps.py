@@ -1,0 +1,74 @@
+"""Phase-shifting holography: the reference arm steps its phase, the camera sees each step."""
+
+import cmath
+import math
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from odfa.demodulate.base import AbstractDemodulator
+from odfa.errors import ConfigError, FrameMismatch
+from odfa.flow import Capture, Field, Frames
+
+
+class PhaseSteps(AbstractDemodulator):
+    """Three or four equal steps of the reference phase, theta_k = 2 pi k / S; every pixel is a mode.
+
+    With I_k = |E + r e^(i theta_k)|^2, (1/S) sum_k I_k e^(i theta_k) = r E; for four steps this reads
+    (I_0 - I_2) / 4 + i (I_1 - I_3) / 4. Yamaguchi & Zhang, Opt. Lett. 22, 1268 (1997).
+    Background that does not follow the reference phase cancels within each set of steps; what still leaks through
+    (uneven steps, a patterned reference) is the same for plus and minus patterns and cancels between them.
+    """
+
+    needs_phase_steps = True
+
+    def __init__(self, steps: Literal[3, 4] = 4) -> None:
+        """Choose the number of steps.
+
+        Raises:
+            ConfigError: `steps` is neither 3 nor 4.
+        """
+        if steps not in (3, 4):
+            raise ConfigError(f"phase-shifting holography takes 3 or 4 steps here, got {steps!r}")
+        self._phase_S = tuple(2 * math.pi * k / steps for k in range(steps))
+        self.name = f"phase_steps({steps})"
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def expand(self, frames: Frames) -> Frames:
+        """Ask for every pattern at every reference phase."""
+        return replace(frames, phase_S=self._phase_S)
+
+    def exposures(self, num_patterns: int) -> int:
+        """Frames for `num_patterns` patterns: one per step each."""
+        return num_patterns * len(self._phase_S)
+
+    def demodulate(self, capture: Capture, frames: Frames) -> Field:
+        """Field of each sample and mode, in the units where one lit input gives a mean square of 1.
+
+        field_NM = sum_F gain_NF (1/S) sum_S counts_NFSM e^(i theta_S) / counts_per_field
+
+        Raises:
+            FrameMismatch: the capture does not hold one frame per pattern and phase of `frames`.
+        """
+        counts_NFM = capture.counts_NFPQ.flatten(2)
+        if counts_NFM.shape[:2] != (len(frames.gain_NF), frames.frames_per_sample):
+            raise FrameMismatch(
+                f"{self.name}: expected {frames.frames_per_sample} frames for each of {len(frames.gain_NF)} samples, "
+                f"got counts of shape {tuple(capture.counts_NFPQ.shape)}"
+            )
+        # counts of more than 16 bits would lose their last bits in float32
+        dtype = torch.float64 if counts_NFM.dtype in (torch.int32, torch.int64) else torch.float32
+        weight_N2F = _weights(frames.gain_NF.to(dtype) / capture.acquisition.counts_per_field, frames.phase_S)
+        quadratures_N2M = weight_N2F @ counts_NFM.to(dtype)
+        return Field(field_NM=torch.complex(quadratures_N2M[:, 0], quadratures_N2M[:, 1]).to(torch.complex64))
+
+
+def _weights(gain_NF: Tensor, phase_S: tuple[float, ...]) -> Tensor:
+    """Real and imaginary weight of every shown frame, shape (N, 2, F * S): gain_NF e^(i theta_S) / S."""
+    step_S = [cmath.exp(1j * phase) / len(phase_S) for phase in phase_S]
+    step_2S = gain_NF.new_tensor([[z.real for z in step_S], [z.imag for z in step_S]])
+    return (gain_NF[:, None, :, None] * step_2S[None, :, None, :]).flatten(2)

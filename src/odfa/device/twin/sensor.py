@@ -1,0 +1,84 @@
+"""The camera: photo-electrons to counts. Shot noise, read noise, full well, quantisation."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from odfa.errors import ConfigError
+from odfa.units import check_fields
+
+_GAUSSIAN_ABOVE_E = 100.0
+"""Mean electrons above which shot noise is drawn as N(lambda, lambda): skewness and excess kurtosis of the Poisson law,
+lambda^-1/2 and lambda^-1, are then below 0.1 and 0.01."""
+_UNQUANTISED_BITS = 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sensor:
+    """One camera. Defaults: an 8-bit global-shutter machine-vision camera. Each effect can be off by itself."""
+
+    bits: int | None = 8
+    """Depth of the counts; None: quantisation so fine (30 bits) that it has no effect."""
+    full_well_e: float = 13_500.0
+    """Electrons at which a pixel, and with it the largest count, is full."""
+    read_noise_e: float | None = 13.0
+    """Noise of reading a pixel, electrons rms; None: none."""
+    shot_noise: bool = True
+    """Poisson statistics of the photo-electrons."""
+    exposure_s: float = 400e-6
+    """Exposure time of one frame."""
+    exposure_fill: float = 0.3
+    """Mean electrons at the nominal density, as a share of the full well; the laser power is set to give it."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.bits is not None and not 1 <= self.bits <= 16:
+            raise ConfigError(f"bits must be between 1 and 16, or None for no quantisation; got {self.bits!r}")
+        if not 0.0 < self.exposure_fill <= 1.0:
+            raise ConfigError(f"exposure_fill must be in (0, 1], a share of the full well; got {self.exposure_fill!r}")
+
+    @property
+    def full_scale(self) -> int:
+        """Largest count, 2^bits - 1."""
+        return (1 << (self.bits or _UNQUANTISED_BITS)) - 1
+
+    @property
+    def counts_per_e(self) -> float:
+        """Counts per electron: the full well fills the scale."""
+        return self.full_scale / self.full_well_e
+
+    @property
+    def float_dtype(self) -> torch.dtype:
+        """Precision that resolves one count everywhere on the scale."""
+        return torch.float64 if self.bits is None else torch.float32
+
+    @property
+    def count_dtype(self) -> torch.dtype:
+        """Smallest type that holds a count and that torch calculates with everywhere (not so uint16)."""
+        return torch.uint8 if self.full_scale < 2**8 else torch.int16 if self.full_scale < 2**15 else torch.int32
+
+
+def detect(mean_e: Tensor, sensor: Sensor, generator: torch.Generator) -> Tensor:
+    """Counts of pixels with `mean_e` expected electrons each: round, clip at 0 and full scale.
+
+    electrons = Poisson(mean_e) + N(0, read_noise_e^2); counts = clip(round(electrons * full_scale / full_well_e)).
+    The linear camera model of EMVA Standard 1288, without dark current (exposures are far below a millisecond).
+    `mean_e` is used as working memory.
+    """
+    electrons = _electrons(mean_e, sensor.shot_noise, sensor.read_noise_e or 0.0, generator)
+    return electrons.mul_(sensor.counts_per_e).round_().clamp_(0, sensor.full_scale).to(sensor.count_dtype)
+
+
+def _electrons(mean_e: Tensor, shot_noise: bool, read_noise_e: float, generator: torch.Generator) -> Tensor:
+    if not shot_noise and not read_noise_e:
+        return mean_e
+    noise = torch.empty_like(mean_e).normal_(generator=generator)
+    if not shot_noise:
+        return mean_e.add_(noise, alpha=read_noise_e)
+    faint = (mean_e < _GAUSSIAN_ABOVE_E).flatten().nonzero().squeeze(1)
+    faint_mean_e, faint_noise = mean_e.flatten()[faint], noise.flatten()[faint]
+    # one Gaussian draw carries both noises where the shot noise is Gaussian
+    electrons = noise.mul_((mean_e + read_noise_e**2).sqrt_()).add_(mean_e)
+    electrons.view(-1)[faint] = torch.poisson(faint_mean_e, generator=generator).add_(faint_noise, alpha=read_noise_e)
+    return electrons

@@ -1,0 +1,31 @@
+"""Stage 2, the contract: error rows in, binary mirror patterns out."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from torch import Tensor
+
+from odfa.flow import Frames
+
+
+class AbstractEncoder(ABC):
+    """Turns error rows into binary patterns with gains; `frames.values()` is the vector that will be projected."""
+
+    name: str
+    """Short name, part of a projection's identity."""
+
+    @property
+    @abstractmethod
+    def patterns_per_sample(self) -> int:
+        """F, the number of binary patterns that one row takes."""
+
+    @abstractmethod
+    def encode(self, e_ND: Tensor) -> Frames:
+        """Encode finite rows `e_ND`; the scale of each row travels in `gain_NF`, so encoding is scale-equivariant."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Random state as plain integers (empty for deterministic encoders)."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027 - nothing to restore by default
+        """Restore what `state_dict` returned."""

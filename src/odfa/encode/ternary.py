@@ -1,0 +1,104 @@
+"""Ternary errors on a binary modulator: a plus pattern and a minus pattern per sample."""
+
+from typing import Any, Literal, get_args
+
+from torch import Tensor
+
+from odfa.encode import quantise
+from odfa.encode.base import AbstractEncoder
+from odfa.errors import ConfigError
+from odfa.flow import Frames
+from odfa.keys import torch_generator
+
+Quantiser = Literal["stochastic", "best_cosine", "relative_max", "sampled"]
+_RANDOM: tuple[Quantiser, ...] = ("stochastic", "sampled")
+_STREAM = int.from_bytes(b"ternary")
+
+
+class Ternary(AbstractEncoder):
+    """Each row becomes t in {-1, 0, +1} times a scale of its own: bits p = [t > 0] and q = [t < 0], gains +-scale.
+
+    All is relative to the row, so encoding is scale-equivariant: c e gives the same bits and c times the gains.
+
+    - `stochastic`: entry i is kept with probability |e_i| / max|e|; unbiased. For narrow errors (10 classes).
+    - `sampled`: one index per sign drawn in proportion to |e_i|; unbiased, two are lit. For wide errors (vocabularies).
+    - `best_cosine`: the threshold that maximises cos(e, t); deterministic. For dense regression errors.
+    - `relative_max`: |e_i| > threshold * max|e|; deterministic.
+
+    >>> Ternary(quantiser="relative_max").encode(torch.tensor([[4.0, -3.0, 1.0]])).values()
+    tensor([[ 3.5000, -3.5000,  0.0000]])
+    """
+
+    def __init__(
+        self, quantiser: Quantiser = "stochastic", *, threshold: float = 0.5, repeats: int = 1, seed: int = 0
+    ) -> None:
+        """Choose the quantiser.
+
+        Args:
+            quantiser: how entries become -1, 0, +1 (see the class).
+            threshold: share of the row's largest magnitude that an entry must exceed; `relative_max` only.
+            repeats: independent draws per row, averaged, two more patterns for each; random quantisers only.
+            seed: key of the draws.
+
+        Raises:
+            ConfigError: an argument is out of range, or `repeats` > 1 with a deterministic quantiser.
+        """
+        if quantiser not in get_args(Quantiser):
+            raise ConfigError(f"quantiser must be one of {', '.join(get_args(Quantiser))}, got {quantiser!r}")
+        if not 0.0 <= threshold < 1.0:
+            raise ConfigError(
+                f"threshold must be in [0, 1), a share of the largest magnitude of the row; got {threshold!r}"
+            )
+        if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
+            raise ConfigError(f"repeats must be an integer of at least 1, got {repeats!r}")
+        if repeats > 1 and quantiser not in _RANDOM:
+            raise ConfigError(
+                f"{quantiser} is deterministic, repeats={repeats} would show the same patterns again; use repeats=1"
+            )
+        if isinstance(seed, bool) or not isinstance(seed, int):
+            raise ConfigError(f"seed must be an integer, got {seed!r}")
+        self._quantiser, self._threshold, self._repeats, self._seed = quantiser, threshold, repeats, seed
+        self._calls = 0
+        details = (
+            f", threshold={threshold:g}" if quantiser == "relative_max" else f", repeats={repeats}" * (repeats > 1)
+        )
+        self.name = f"ternary({quantiser}{details})"
+
+    def __repr__(self) -> str:
+        return self.name
+
+    @property
+    def patterns_per_sample(self) -> int:
+        """Two patterns, plus and minus, per repeat."""
+        return 2 * self._repeats
+
+    def encode(self, e_ND: Tensor) -> Frames:
+        """Ternary code of each row; rows of zeros give dark patterns with gain zero.
+
+        Raises:
+            ConfigError: `e_ND` is not a matrix of floating-point numbers with at least one column.
+        """
+        if e_ND.ndim != 2 or not e_ND.is_floating_point() or e_ND.shape[1] == 0:
+            raise ConfigError(
+                f"expected floating-point rows of shape (N, D), got {e_ND.dtype} of shape {tuple(e_ND.shape)}"
+            )
+        bits_NFD, gain_NF = self._quantise(e_ND.detach())
+        return Frames(bits_NFD=bits_NFD, gain_NF=gain_NF, encoder=self.name)
+
+    def _quantise(self, e_ND: Tensor) -> tuple[Tensor, Tensor]:
+        if self._quantiser == "best_cosine":
+            return quantise.best_cosine(e_ND)
+        if self._quantiser == "relative_max":
+            return quantise.relative_max(e_ND, threshold=self._threshold)
+        draw = quantise.stochastic if self._quantiser == "stochastic" else quantise.sampled
+        generator = torch_generator(_STREAM, self._seed, self._calls)
+        self._calls += 1
+        return draw(e_ND, repeats=self._repeats, generator=generator)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Number of random encodings so far."""
+        return {"calls": self._calls}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue after `state["calls"]` random encodings."""
+        self._calls = int(state["calls"])

@@ -1,0 +1,212 @@
+"""The handle: attach direct feedback alignment to any module, leave the model and the training loop alone."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from torch import Tensor, nn
+from torch.linalg import vector_norm
+
+from odfa.encode import AbstractEncoder
+from odfa.engine import membership
+from odfa.engine.alignment import Alignment, Measurement
+from odfa.engine.blocks import Blocks, match_blocks
+from odfa.engine.hooks import Hooks
+from odfa.engine.rules import AbstractRule, RandomFeedback
+from odfa.engine.status import describe
+from odfa.engine.step import Step
+from odfa.error import Tap, error_rows, find_tap
+from odfa.errors import CheckpointError, ConfigError, MatchError, NonFinite
+from odfa.flow import Light, StepRecord
+from odfa.project import AbstractProjection, Encoded, Gaussian, Optical
+
+
+class DFA:
+    """Direct feedback alignment on an unmodified `nn.Module`: each block learns from the projected output error.
+
+    For block l with output h_l and output error e = dL/dy, parameters of the block receive (dh_l/dW_l)^T s_l with
+    s_l = B_l e in place of the true dL/dh_l; what lies behind the last block learns by its true gradient. Inside a block
+    gradients are exact, between blocks none flow. The model's class, `state_dict`, signature and values stay as they are.
+
+    Args:
+        model: the module whose forward will be called.
+        blocks: a pattern ("transformer.h.*"), patterns, modules, or None to have repeated modules found.
+        feedback: the projection B; `Gaussian(seed=0)` by default, or `Optical(device)`, `Identity()`, …
+        rule: `RandomFeedback()` by default, `AlignedReadout()`, or a control (`Shallow()`, `ElectronicOnly()`).
+        encoder: ternarise the error before a digital projection (an optical one has its own encoder).
+        error_at: "logits" (the head's output), "head_input", "output" (what the model returns), a module's name, "name:input".
+        recompute: keep each block's inputs only and run it again in backward.
+
+    Raises:
+        MatchError: blocks or tap do not match the model, which is left untouched.
+        ConfigError: settings do not fit together.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 3))
+        >>> dfa = DFA(model)
+        >>> model(torch.randn(2, 4)).square().mean().backward()
+
+    Source: Nøkland, arXiv 1609.01596; Launay et al., arXiv 2006.12878; by light, arXiv 2409.12965.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        blocks: Blocks = None,
+        *,
+        feedback: AbstractProjection | None = None,
+        rule: AbstractRule | None = None,
+        encoder: AbstractEncoder | None = None,
+        error_at: str = "logits",
+        recompute: bool = False,
+    ) -> None:
+        if DFA.of(model) is not None:
+            raise MatchError("DFA is already attached to this model; call DFA.of(model).remove() first")
+        self.model = model
+        self.rule = rule if rule is not None else RandomFeedback()
+        self.blocks = match_blocks(model, blocks)
+        self.last_block = list(self.blocks)[-1]
+        self.tap = find_tap(model, error_at, self.blocks.values())
+        self.recompute = recompute
+        self.mode: Literal["learn", "through", "measure"] = "learn"
+        self.last: StepRecord | None = None
+        self.members: membership.Membership | None = None
+        self._check_tap()
+        self._projection = _with_encoder(feedback if feedback is not None else Gaussian(seed=0), encoder)
+        self.feedback = self.rule.start(self._projection, model, self.tap.module)
+        self._measurement: Measurement | None = None
+        self._answered = 0
+        self._hooks = Hooks(self)
+        self._hooks.attach(recompute=recompute)
+
+    @staticmethod
+    def of(model: nn.Module) -> "DFA | None":
+        """The handle attached to `model`, if any (also after a deep copy or unpickling of an attached model)."""
+        for hook in model._forward_pre_hooks.values():
+            owner = getattr(hook, "__self__", None)
+            if isinstance(owner, Hooks):
+                return owner.handle
+        return None
+
+    def backward(self, loss: Tensor) -> None:
+        """`loss.backward()` with its conditions checked: the spelling that is always safe.
+
+        Raises:
+            NonFinite: the loss, the error or the feedback is NaN or infinite; no optimiser has moved.
+            MatchError: the loss has no gradient, or does not depend on the place where the error is read.
+        """
+        if not loss.requires_grad:
+            raise MatchError("the loss has no gradient: it was computed under torch.no_grad() or from a detached output")
+        if not loss.isfinite().all():
+            raise NonFinite(f"the loss is {loss.item()}; the optimiser has not moved; lower the learning rate or look at the batch")
+        before = self._answered
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.mode == "learn" and self.rule.wiring != "none" and self._answered == before:
+            raise MatchError(f"the loss does not depend on {self.tap}, where the error is read, so no block learned; choose error_at")
+
+    def remove(self) -> None:
+        """Take every hook off again; the model is then exactly what it was, with the weights it has learned."""
+        self._hooks.remove()
+
+    @contextmanager
+    def passthrough(self) -> Iterator[None]:
+        """Inside, forward passes are ordinary ones and backward is backpropagation."""
+        before, self.mode = self.mode, "through"
+        try:
+            yield
+        finally:
+            self.mode = before
+
+    @contextmanager
+    def measure_alignment(self) -> Iterator[Alignment]:
+        """Cosine between local and true gradient, per block, of one forward and backward run inside.
+
+        Both gradients are taken from the same forward pass; weights and `.grad` are left as they were. The mapping is
+        filled when the context ends.
+
+        Raises:
+            MatchError: no backward pass reached the error inside the context, or the forward used reentrant checkpointing.
+        """
+        measurement = Measurement(self)
+        before, self.mode, self._measurement = self.mode, "measure", measurement
+        try:
+            with measurement.keep_gradients():
+                yield measurement.alignment
+                measurement.finish()
+        finally:
+            self.mode, self._measurement = before, None
+
+    def answer(self, step: Step, grad_y: Tensor) -> list[Tensor]:
+        """Signals for one output error: stages 1 to 5 of the flow."""
+        error, lead = error_rows(grad_y, str(self.tap))
+        spent = self.spent
+        signals = self.feedback.signals(error, lead, step.calls)
+        self._answered += 1
+        names = [call.block for call in step.calls] if self.rule.wiring == "direct" else [str(self.tap)]
+        self.last = StepRecord(
+            signal_norms={name: vector_norm(s.float()).item() for name, s in zip(names, signals, strict=True)},
+            diagnostics=dict(self.projection.diagnostics),
+            light=self.spent - spent,
+        )
+        return signals
+
+    def measured(self, step: Step, grad_y: Tensor) -> None:
+        """Hand a finished forward and its output error to the measurement in progress."""
+        assert self._measurement is not None
+        self._measurement.record(step, grad_y)
+        self._answered += 1
+
+    def note_membership(self, step: Step, y: Tensor) -> None:
+        """On the first training forward: which parameters are fed by which block's signal."""
+        if self.members is None and not any(call.deferred for call in step.calls):
+            self.members = membership.trace(self.model, step, y, self.rule.wiring)
+
+    @property
+    def spent(self) -> Light:
+        """Light spent so far."""
+        return self.projection.spent
+
+    @property
+    def projection(self) -> AbstractProjection:
+        """The projection at work, with its shape once the model has run."""
+        return self.feedback.projection or self._projection
+
+    @property
+    def identity(self) -> str:
+        """Rule and projection: what a checkpoint must agree with."""
+        return f"{self.rule!r} | {self.projection.identity}"
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs beside the model's weights: the rule's state and the projection's counters."""
+        return {"identity": self.identity, "feedback": self.feedback.state_dict(), "projection": self.projection.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore.
+
+        Raises:
+            CheckpointError: the state belongs to another rule or projection.
+        """
+        self.feedback.load_state_dict(state["feedback"])
+        if state["identity"] != self.identity:
+            raise CheckpointError(f"the checkpoint was trained with {state['identity']}, this is {self.identity}")
+        self.projection.load_state_dict(state["projection"])
+
+    def __repr__(self) -> str:
+        return describe(self)
+
+    def _check_tap(self) -> None:
+        for name, block in self.blocks.items():
+            inside = any(child is self.tap.module for child in block.modules() if child is not block)
+            if inside or (block is self.tap.module and self.tap.side == "input"):
+                raise MatchError(f"the error is read at {self.tap}, inside block {name}; choose error_at behind the blocks")
+        tap_is_head = self.tap.side == "output" and self.tap.module is not self.model
+        if self.rule.wiring == "residual" and not tap_is_head:
+            raise MatchError(f"rule {self.rule.name} reads the error at the head's output, got error_at={self.tap}")
+
+
+def _with_encoder(projection: AbstractProjection, encoder: AbstractEncoder | None) -> AbstractProjection:
+    if encoder is None:
+        return projection
+    if isinstance(projection, (Optical, Encoded)):
+        raise ConfigError("this projection has an encoder of its own; give it there: odfa.Optical(device, encoder=...)")
+    return Encoded(projection, encoder)

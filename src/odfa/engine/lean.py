@@ -1,0 +1,89 @@
+"""Training with less memory: recompute blocks in backward, update each parameter as soon as its gradient is ready."""
+
+from collections.abc import Callable, Generator, Iterable
+from functools import partial
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.utils.checkpoint import _checkpoint_without_reentrant_generator, noop_context_fn
+from torch.utils.hooks import RemovableHandle
+
+from odfa.errors import CheckpointError, ConfigError
+
+Recomputation = Generator[None, None, None]
+
+
+def begin(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Recomputation:
+    """From here until `end`, keep the block's inputs and run it again in backward (random state restored)."""
+    # positional: preserve_rng_state, context_fn, determinism_check, debug, early_stop
+    running: Recomputation = _checkpoint_without_reentrant_generator(
+        block, True, noop_context_fn, "default", False, True, *args, **kwargs
+    )
+    next(running)
+    return running
+
+
+def end(running: Recomputation) -> None:
+    """Close what `begin` opened."""
+    next(running, None)
+
+
+class FusedOptimizer:
+    """One small optimiser per parameter, run inside backward; made by `fuse_optimizer`."""
+
+    def __init__(self, model: nn.Module, make_optimizer: Callable[[list[nn.Parameter]], Optimizer]) -> None:
+        self.optimizers = {name: make_optimizer([p]) for name, p in model.named_parameters() if p.requires_grad}
+        if not self.optimizers:
+            raise ConfigError("no parameter of the model requires a gradient; nothing to optimise")
+        parameters = dict(model.named_parameters())
+        self._removable: list[RemovableHandle] = [
+            parameters[name].register_post_accumulate_grad_hook(partial(_update, optimizer))
+            for name, optimizer in self.optimizers.items()
+        ]
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """All parameter groups, to read or set learning rates."""
+        return [group for optimizer in self.optimizers.values() for group in optimizer.param_groups]
+
+    def state_dict(self) -> dict[str, Any]:
+        """State by parameter name."""
+        return {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore.
+
+        Raises:
+            CheckpointError: the state belongs to other parameters.
+        """
+        if state.keys() != self.optimizers.keys():
+            odd = sorted(state.keys() ^ self.optimizers.keys())[:3]
+            raise CheckpointError(f"the optimiser state and the model differ in {', '.join(odd)}")
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state[name])
+
+    def remove(self) -> None:
+        """Take the updates out of backward; gradients accumulate again."""
+        for removable in self._removable:
+            removable.remove()
+        self._removable.clear()
+
+
+def fuse_optimizer(
+    model: nn.Module, make_optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]
+) -> FusedOptimizer:
+    """Update each parameter when its gradient is ready, then free the gradient: one gradient alive at a time.
+
+    `make_optimizer` makes an optimiser of a list of one parameter, e.g. `lambda p: torch.optim.Adam(p, lr=1e-3)`. After
+    that `loss.backward()` is the whole step. Gradients cannot be accumulated over steps or clipped together.
+
+    Raises:
+        ConfigError: nothing in the model requires a gradient.
+    """
+    return FusedOptimizer(model, make_optimizer)
+
+
+def _update(optimizer: Optimizer, parameter: nn.Parameter) -> None:
+    optimizer.step()
+    parameter.grad = None

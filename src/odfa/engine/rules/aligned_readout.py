@@ -1,0 +1,88 @@
+"""The aligned read-out: the head starts as the feedback matrix, so that feedback is right from the first step."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from odfa.engine.rules.base import AbstractFeedback, AbstractRule, Call
+from odfa.engine.rules.readout import Readout
+from odfa.errors import ConfigError, NonFinite
+from odfa.feedback import LowRank
+from odfa.flow import ErrorSignal
+from odfa.project import AbstractProjection
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignedReadout(AbstractRule):
+    """W starts as a B^T; q = a B e + (low rank of W - a B^T)^T e enters at the head's input and goes to every block.
+
+    q passes what lies between the last block and the head (final norm, pooling) by true gradient, and the result goes to
+    every block of the residual stream, whose Jacobian is close to the identity. The low-rank part is electronic and sees
+    the exact error; it is refitted to the head every `every` steps and counted in the status table. `rank=0` leaves it out.
+
+    Args:
+        scale: a in units where normalised inputs give logits of standard deviation a.
+        rank: rank of the electronic correction; keep it at or under an eighth of the width.
+        every: backward passes between refits.
+    """
+
+    scale: float = 0.25
+    rank: int = 16
+    every: int = 20
+
+    name = "aligned"
+    wiring = "residual"
+
+    def start(self, projection: AbstractProjection, model: nn.Module, head: nn.Module) -> AbstractFeedback:
+        """Measure the matrix and set the head to it.
+
+        Raises:
+            MatchError: the head has no weight matrix of its own.
+            ConfigError: scale, rank or every out of range for this head.
+        """
+        if self.every < 1:
+            raise ConfigError(f"every must be at least 1 step, got {self.every}")
+        return _Aligned(Readout(projection, model, head, self.scale, self.rank), self)
+
+
+class _Aligned(AbstractFeedback):
+    projection: AbstractProjection
+
+    def __init__(self, readout: Readout, rule: AlignedReadout) -> None:
+        self.readout, self.rule = readout, rule
+        self.projection = readout.projection
+        self.correction = LowRank(rule.rank)
+        self.steps = 0
+
+    def signals(self, error: ErrorSignal, lead: tuple[int, ...], calls: Sequence[Call]) -> list[Tensor]:
+        if self.steps and self.steps % self.rule.every == 0:
+            self.correction.fit(self.readout.matrix_VK - self.readout.start_VK, self.steps)
+        self.steps += 1
+        q_NK = self.readout.gain * self.projection.project(error.e_ND)
+        extra_NK = self.correction(error.e_ND)
+        if extra_NK is not None:
+            q_NK = q_NK + extra_NK
+        if not torch.isfinite(q_NK).all():
+            raise NonFinite(f"the feedback of {self.projection.identity} contains NaN or infinity; the optimiser has not moved")
+        return [q_NK.unflatten(0, lead)]
+
+    @property
+    def description(self) -> str:
+        """The projection and the electronic part with its cost."""
+        num_outputs, width = self.readout.start_VK.shape
+        share = self.rule.rank * (num_outputs + width) / (num_outputs * width)
+        electronic = f"electronic rank {self.rule.rank} ({share:.1%} of the exact product)" if self.rule.rank else "no electronic part"
+        return f"{self.projection.identity} + {electronic}"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Step count, the measured start of the read-out and the correction's factors."""
+        return {"steps": self.steps, "start_VK": self.readout.start_VK, "correction": self.correction.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore; the read-out's weights come with the model's own state."""
+        self.steps = state["steps"]
+        self.readout.start_VK = state["start_VK"]
+        self.correction.load_state_dict(state["correction"])

@@ -1,0 +1,45 @@
+"""Finding and replacing tensors inside whatever a module returns."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def first_tensor(output: Any) -> Tensor | None:
+    """The main tensor of a module's output: the first floating-point one, depth first; None if there is none."""
+    if isinstance(output, Tensor):
+        return output if output.is_floating_point() else None
+    items = output.values() if isinstance(output, Mapping) else output if isinstance(output, (tuple, list)) else ()
+    return next((found for item in items if (found := first_tensor(item)) is not None), None)
+
+
+def map_tensors(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Copy of nested tuples, lists, mappings (ModelOutput too) with `change` applied to every tensor.
+
+    Anything else (caches, None, numbers) is passed on as it is.
+    """
+    if isinstance(output, Tensor):
+        return change(output)
+    if isinstance(output, Mapping):
+        return _like(output, {key: map_tensors(value, change) for key, value in output.items()})
+    if isinstance(output, tuple) and hasattr(output, "_fields"):
+        return type(output)(*(map_tensors(item, change) for item in output))
+    if isinstance(output, (tuple, list)):
+        return type(output)(map_tensors(item, change) for item in output)
+    return output
+
+
+def _like(original: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
+    if type(original) is dict:
+        return items
+    try:
+        return type(original)(**items)  # ModelOutput and its kin are dataclasses
+    except TypeError:
+        return type(original)(items)  # type: ignore[call-arg]
+
+
+def in_backward() -> bool:
+    """True while autograd runs a backward pass: a forward seen then is a recomputation."""
+    return torch._C._current_graph_task_id() != -1  # type: ignore[attr-defined, no-any-return]

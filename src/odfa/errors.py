@@ -1,0 +1,53 @@
+"""Named errors: what was expected, what was given, what to do next.
+
+`ConfigError`, `MatchError` and `DataError` are also `ValueError`s, so that `except ValueError` keeps working for
+people who do not know odfa. The command line turns every `OdfaError` into one line.
+"""
+
+
+class OdfaError(Exception):
+    """Anything odfa refuses or cannot go on with."""
+
+
+class ConfigError(OdfaError, ValueError):
+    """A setting is unknown, of the wrong type, or does not fit another one."""
+
+
+class MatchError(OdfaError, ValueError):
+    """Block patterns, taps or shapes do not match the model; the model has not been touched."""
+
+
+class DataError(OdfaError, ValueError):
+    """Data are missing, corrupt, or not what the recipe declares."""
+
+
+class MissingExtra(OdfaError, ImportError):
+    """An optional dependency is absent; the message names the extra to install."""
+
+
+class NonFinite(OdfaError, ArithmeticError):
+    """A loss or a feedback signal is NaN or infinite; the optimiser has not moved."""
+
+
+class RunFolderError(OdfaError, OSError):
+    """A run folder cannot be read or written."""
+
+
+class CheckpointError(OdfaError, ValueError):
+    """A checkpoint is corrupt, foreign, or belongs to another model or projection."""
+
+
+class DeviceError(OdfaError, RuntimeError):
+    """An optical device misbehaves; subclasses name how."""
+
+
+class Incompatible(DeviceError, ValueError):
+    """Encoder, device and demodulator do not fit together; found before the first frame."""
+
+
+class FrameMismatch(DeviceError):
+    """The camera returned another number or shape of frames than the mirrors showed."""
+
+
+class Saturated(DeviceError):
+    """Too many camera pixels are at full scale for the read-out to be linear."""

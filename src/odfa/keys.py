@@ -1,0 +1,34 @@
+"""Random numbers named by integer keys, so that every draw can be repeated and all random state is a few integers."""
+
+import hashlib
+
+import numpy as np
+import torch
+
+_MASK_64 = 2**64 - 1
+
+
+def mix(*parts: int) -> int:
+    """Hash integers into one 63-bit seed by chained splitmix64 (Steele, Lea & Flood, OOPSLA 2014)."""
+    state = 0
+    for part in parts:
+        state = (state ^ (part & _MASK_64)) + 0x9E3779B97F4A7C15 & _MASK_64
+        state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 & _MASK_64
+        state = (state ^ state >> 27) * 0x94D049BB133111EB & _MASK_64
+        state ^= state >> 31
+    return state >> 1
+
+
+def torch_generator(*parts: int) -> torch.Generator:
+    """CPU generator seeded by the key `parts`; for noise and sampling, where speed matters."""
+    return torch.Generator().manual_seed(mix(*parts))
+
+
+def numpy_generator(*parts: int) -> np.random.Generator:
+    """Philox generator keyed by `parts`; for matrices, whose entries must not depend on the CPU's vector width."""
+    return np.random.Generator(np.random.Philox(key=[mix(*parts), mix(1, *parts)]))
+
+
+def fingerprint(array: np.ndarray) -> str:
+    """First 12 hex digits of the SHA-256 of an array's bytes: part of a projection's identity."""
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:12]

@@ -1,0 +1,7 @@
+"""Stages 2-4 behind one face: fixed linear maps, digital and optical."""
+
+from odfa.project.base import AbstractProjection as AbstractProjection
+from odfa.project.encoded import Encoded as Encoded
+from odfa.project.gaussian import Gaussian as Gaussian
+from odfa.project.identity import Identity as Identity
+from odfa.project.optical import Optical as Optical

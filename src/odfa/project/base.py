@@ -1,0 +1,85 @@
+"""Stages 2–4 behind one face: a fixed linear map p_NM = e_ND B_DM, named by an identity."""
+
+from abc import ABC, abstractmethod
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from odfa.errors import ConfigError, NonFinite
+from odfa.flow import Light
+
+
+class AbstractProjection(ABC):
+    """A fixed linear map whose entries have mean 0 and variance 1 (identity projections aside).
+
+    A projection is made without a shape and given one by `shaped`, because widths are known only once the model has
+    run. Outputs are *prefix-stable*: the first columns of a wider one equal those of a narrower one of the same key.
+    """
+
+    num_inputs: int | None = None
+    num_outputs: int | None = None
+    isometric: bool = False
+    """True if |p| = |e| already (identity), so that feedback must not divide by sqrt(K)."""
+
+    @abstractmethod
+    def shaped(self, num_inputs: int, num_outputs: int) -> Self:
+        """The same projection with this shape; shares devices and random state with `self`.
+
+        Raises:
+            Incompatible: the device behind the projection cannot serve this shape.
+        """
+
+    @property
+    @abstractmethod
+    def identity(self) -> str:
+        """Names the map up to its number of outputs; a checkpoint with another identity is refused."""
+
+    @abstractmethod
+    def _project(self, e_ND: Tensor) -> Tensor:
+        """p_NM for rows of the right width."""
+
+    def project(self, e_ND: Tensor) -> Tensor:
+        """Project rows: p_NM = e_ND B_DM, in the dtype of `e_ND` (half precisions are computed in float32).
+
+        Raises:
+            ConfigError: the projection has no shape yet, or the rows have another width.
+            NonFinite: `e_ND` contains NaN or infinity.
+        """
+        if self.num_inputs is None:
+            raise ConfigError("this projection has no shape yet; use projection.shaped(num_inputs, num_outputs) first")
+        if e_ND.ndim != 2 or e_ND.shape[1] != self.num_inputs:
+            raise ConfigError(f"expected error rows of shape (N, {self.num_inputs}), got {tuple(e_ND.shape)}")
+        if e_ND.numel() and not torch.isfinite(torch.stack(e_ND.aminmax())).all():
+            raise NonFinite("the output error contains NaN or infinity; lower the learning rate or look at the batch")
+        wide = e_ND if e_ND.dtype in (torch.float32, torch.float64) else e_ND.float()
+        return self._project(wide).to(e_ND.dtype)
+
+    def matrix(self) -> Tensor:
+        """B_DM in float32, for tests and for projections that can tell.
+
+        Raises:
+            ConfigError: the projection cannot expose its matrix.
+        """
+        raise ConfigError(f"{self.identity} does not expose its matrix; measure it by projecting one-hot rows")
+
+    def cost(self, num_vectors: int) -> Light:  # noqa: ARG002 - digital projections cost no light
+        """Light that projecting `num_vectors` non-zero rows takes."""
+        return Light()
+
+    @property
+    def spent(self) -> Light:
+        """Light spent so far."""
+        return Light()
+
+    @property
+    def diagnostics(self) -> dict[str, float]:
+        """Figures of the last call worth logging: density of non-zeros, saturated fraction, …"""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Random state and counters as plain numbers."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027 - nothing to restore by default
+        """Restore what `state_dict` returned."""

@@ -1,0 +1,82 @@
+"""An encoded error on a digital projection: what light would be given, without the light."""
+
+import copy
+from typing import Any, Self
+
+from torch import Tensor
+
+from odfa.encode.base import AbstractEncoder
+from odfa.flow import Light
+from odfa.project.base import AbstractProjection
+from odfa.project.rows import project_lit
+
+
+class Encoded(AbstractProjection):
+    """p_NM = t_ND B_DM where t is what the encoder makes of e: separates the price of encoding from that of the optics.
+
+    >>> Encoded(Gaussian(), Ternary()).shaped(10, 3).project(torch.eye(10)).shape
+    torch.Size([10, 3])
+    """
+
+    def __init__(self, projection: AbstractProjection, encoder: AbstractEncoder) -> None:
+        """Put `encoder` before `projection`."""
+        self._projection, self._encoder = projection, encoder
+        self.num_inputs, self.num_outputs = projection.num_inputs, projection.num_outputs
+        self.isometric = projection.isometric
+        self._diagnostics: dict[str, float] = {}
+
+    def __repr__(self) -> str:
+        return self.identity
+
+    def shaped(self, num_inputs: int, num_outputs: int) -> Self:
+        """The same encoder on the shaped projection; the encoder's random state is shared.
+
+        Raises:
+            ConfigError: the projection cannot take this shape.
+            Incompatible: the device behind the projection cannot serve this shape.
+        """
+        shaped = copy.copy(self)
+        shaped._projection = self._projection.shaped(num_inputs, num_outputs)
+        shaped.num_inputs, shaped.num_outputs = num_inputs, num_outputs
+        return shaped
+
+    @property
+    def identity(self) -> str:
+        """The projection's identity and the encoder's name."""
+        return f"encoded({self._projection.identity}, {self._encoder.name})"
+
+    def matrix(self) -> Tensor:
+        """The inner projection's matrix."""
+        return self._projection.matrix()
+
+    def _project(self, e_ND: Tensor) -> Tensor:
+        assert self.num_outputs is not None
+        return project_lit(e_ND, self.num_outputs, self._project_lit)
+
+    def _project_lit(self, e_ND: Tensor) -> Tensor:
+        frames = self._encoder.encode(e_ND)
+        self._diagnostics = {"density": frames.density}
+        return self._projection.project(frames.values())
+
+    def cost(self, num_vectors: int) -> Light:
+        """What the inner projection costs."""
+        return self._projection.cost(num_vectors)
+
+    @property
+    def spent(self) -> Light:
+        """What the inner projection has spent."""
+        return self._projection.spent
+
+    @property
+    def diagnostics(self) -> dict[str, float]:
+        """Density of non-zeros in the last call, and the inner projection's figures."""
+        return {**self._projection.diagnostics, **self._diagnostics}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The encoder's random state and the inner projection's."""
+        return {"encoder": self._encoder.state_dict(), "projection": self._projection.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self._encoder.load_state_dict(state["encoder"])
+        self._projection.load_state_dict(state["projection"])

@@ -1,0 +1,29 @@
+"""Rows of zeros (padding, masked tokens) take no light and no work."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from odfa.errors import ConfigError
+
+
+def project_lit(e_ND: Tensor, num_outputs: int, project: Callable[[Tensor], Tensor]) -> Tensor:
+    """Apply `project` to the rows of `e_ND` that are not all zero; the others give zeros."""
+    lit_N = e_ND.any(dim=1)
+    if lit_N.all() and len(lit_N):
+        return project(e_ND)
+    p_NM = e_ND.new_zeros((len(e_ND), num_outputs))
+    if lit_N.any():
+        p_NM[lit_N] = project(e_ND[lit_N])
+    return p_NM
+
+
+def check_shape(num_inputs: int, num_outputs: int) -> None:
+    """Refuse shapes without inputs or outputs.
+
+    Raises:
+        ConfigError: a width is not a positive integer.
+    """
+    for name, width in (("num_inputs", num_inputs), ("num_outputs", num_outputs)):
+        if isinstance(width, bool) or not isinstance(width, int) or width < 1:
+            raise ConfigError(f"{name} must be a positive integer, got {width!r}")

@@ -1,0 +1,51 @@
+"""The recipes by name, with what they need."""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from odfa.errors import ConfigError
+from odfa.recipes.vision import digits, digits_tiny, fashion_mlp, fashion_mlp_tiny
+from odfa.train.config import RunConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A row of `odfa recipes`."""
+
+    make: Callable[[], RunConfig]
+    """Returns the config."""
+    source: str
+    """Where the data come from."""
+    size: str
+    """Samples and network."""
+    expected_time: str
+    """Wall-clock time of one run on two cores, from backpropagation to the twin."""
+
+
+_DIGITS = "scikit-learn load_digits"
+_FASHION = "Debian package dataset-fashion-mnist, or idx files at data.path"
+RECIPES = {
+    "digits": Recipe(make=digits, source=_DIGITS, size="1,200 digits, 64-128x3-10", expected_time="1 to 4 seconds"),
+    "digits_tiny": Recipe(
+        make=digits_tiny, source=_DIGITS, size="300 digits, 64-64x2-10", expected_time="under a second"
+    ),
+    "fashion_mlp": Recipe(
+        make=fashion_mlp, source=_FASHION, size="55,000 images, 784-1024x3-10", expected_time="1 to 3 minutes"
+    ),
+    "fashion_mlp_tiny": Recipe(
+        make=fashion_mlp_tiny, source=_FASHION, size="1,280 images, 784-64x3-10", expected_time="about a second"
+    ),
+}
+
+
+def get(name: str) -> RunConfig:
+    """The config of a recipe.
+
+    Raises:
+        ConfigError: there is no such recipe; the message gives the nearest names.
+    """
+    if name not in RECIPES:
+        near = difflib.get_close_matches(name, RECIPES, n=3) or list(RECIPES)
+        raise ConfigError(f"unknown recipe {name!r}; did you mean {' or '.join(near)}?")
+    return RECIPES[name].make()

@@ -1,0 +1,65 @@
+"""Images with a multilayer perceptron."""
+
+from dataclasses import replace
+
+from odfa.train.config import DataConfig, MlpConfig, OptimizerConfig, RunConfig
+
+
+def digits() -> RunConfig:
+    """8 x 8 digits, three tanh blocks; seconds on a laptop."""
+    return RunConfig(
+        recipe="digits",
+        task="digits",
+        epochs=20,
+        batch_size=50,
+        checkpoint_every=120,
+        threads=1,
+        model=MlpConfig(widths=(128, 128, 128), activation="tanh"),
+        data=DataConfig(validation=200),
+        optimizer=OptimizerConfig(learning_rate=3e-3),
+    )
+
+
+def digits_tiny() -> RunConfig:
+    """`digits` with a quarter of the data and a tenth of the steps; under a second."""
+    run = digits()
+    return replace(
+        run,
+        recipe="digits_tiny",
+        epochs=8,
+        batch_size=25,
+        log_every=4,
+        checkpoint_every=12,
+        model=replace(run.model, widths=(64, 64)),
+        data=replace(run.data, limit=300),
+        optimizer=replace(run.optimizer, learning_rate=1e-2),
+    )
+
+
+def fashion_mlp() -> RunConfig:
+    """Fashion-MNIST, 784-1024x3-10 tanh, five epochs: the comparison with backpropagation."""
+    return RunConfig(
+        recipe="fashion_mlp",
+        task="fashion",
+        epochs=5,
+        batch_size=128,
+        log_every=20,
+        model=MlpConfig(widths=(1024, 1024, 1024), activation="tanh"),
+        data=DataConfig(validation=5000),
+        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=50),
+    )
+
+
+def fashion_mlp_tiny() -> RunConfig:
+    """`fashion_mlp` with narrow blocks and few images; a second."""
+    run = fashion_mlp()
+    return replace(
+        run,
+        recipe="fashion_mlp_tiny",
+        epochs=6,
+        batch_size=64,
+        log_every=4,
+        model=replace(run.model, widths=(64, 64, 64)),
+        data=replace(run.data, limit=1280),
+        optimizer=replace(run.optimizer, learning_rate=3e-3, warmup_steps=0),
+    )

@@ -1,0 +1,108 @@
+"""Methods side by side: same data, same seeds, the same number of tries for each learning rate."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from odfa import train
+from odfa.errors import ConfigError, NonFinite
+from odfa.report.comparison import Comparison, Trial, Try
+from odfa.report.figure import draw
+from odfa.report.methods import check_methods, rate_centre
+from odfa.report.table import write_markdown
+from odfa.train import RunConfig
+from odfa.train.folder import read_result
+
+Note = Callable[[str], None]
+_FACTOR = 3.0
+"""Ratio of neighbouring learning rates in the grid."""
+
+
+def compare(
+    config: RunConfig,
+    methods: Sequence[str],
+    *,
+    seeds: int = 3,
+    tries: int = 3,
+    out_dir: Path | str,
+    centres: Mapping[str, float] | None = None,
+    note: Note = lambda _message: None,
+) -> Comparison:
+    """Run every method on seeds 0 … seeds - 1 and leave runs, table.md and comparison.png in `out_dir`.
+
+    Each method's learning rate is the best of `tries` on validation data: full runs of seed 0 at
+    centre * 3^k, k = -(tries - 1)/2 … (tries - 1)/2; the best of them is also the method's result for seed 0. The test
+    metric is read for the chosen rate only. Finished runs in `out_dir` are reused, interrupted ones resumed.
+
+    Args:
+        centres: centre of a method's grid; where none is given the config's learning rate, thirty-fold for shallow.
+        note: told, in one line each, what is going on.
+
+    Raises:
+        ConfigError: unknown methods, or counts below 1. NonFinite: every try of a method diverged.
+        And what `train.run` raises.
+    """
+    known = check_methods(methods)
+    if seeds < 1 or tries < 1:
+        raise ConfigError(f"seeds and tries: expected 1 or more, got {seeds} and {tries}")
+    metric = train.get_task(config.task).metric
+    lower = metric.better == "lower"
+    trials: list[Trial] = []
+    tried: dict[str, list[Try]] = {}
+    for method in known:
+        ours = replace(config, method=method)
+        centre = (centres or {}).get(method, rate_centre(ours))
+        tried[method] = [_try(ours, rate, Path(out_dir), note) for rate in grid(centre, tries)]
+        rate = _choose(method, tried[method], metric.name, lower=lower)
+        if tries > 1:
+            note(f"{method}: learning rate {rate:g} chosen on validation")
+        trials += [_trial(_variant(ours, rate, seed), Path(out_dir), note) for seed in range(seeds)]
+    comparison = Comparison(
+        recipe=config.recipe,
+        metric={"name": metric.name, "better": metric.better},
+        trials=trials,
+        tries=tried,
+        paths={"table": str(Path(out_dir) / "table.md"), "figure": str(Path(out_dir) / "comparison.png")},
+    )
+    write_markdown(comparison, Path(comparison.paths["table"]))
+    draw(comparison.curves(), comparison.values(), metric.name, config.recipe, Path(comparison.paths["figure"]))
+    return comparison
+
+
+def grid(centre: float, tries: int) -> list[float]:
+    """`tries` learning rates, geometric around `centre`, to three digits."""
+    return [float(f"{centre * _FACTOR ** (k - (tries - 1) / 2):.3g}") for k in range(tries)]
+
+
+def run_dir_of(config: RunConfig, out_dir: Path) -> Path:
+    """Folder of one run of a comparison."""
+    return out_dir / f"{config.method}-lr{config.optimizer.learning_rate:g}-seed{config.seed}"
+
+
+def _variant(config: RunConfig, rate: float, seed: int) -> RunConfig:
+    return replace(config, seed=seed, optimizer=replace(config.optimizer, learning_rate=rate))
+
+
+def _try(config: RunConfig, rate: float, out_dir: Path, note: Note) -> Try:
+    try:
+        trial = _trial(_variant(config, rate, 0), out_dir, note)
+    except NonFinite as error:
+        note(f"{config.method} at learning rate {rate:g} diverged: {error}")
+        return Try(learning_rate=rate, validation=None)
+    return Try(learning_rate=rate, validation=trial.result.validation)
+
+
+def _trial(config: RunConfig, out_dir: Path, note: Note) -> Trial:
+    run_dir = run_dir_of(config, out_dir)
+    if read_result(run_dir) is None:
+        note(f"{config.recipe} {run_dir.name} …")
+    return Trial(config=config, run_dir=run_dir, result=train.run(config, run_dir, resume=True))
+
+
+def _choose(method: str, tries: list[Try], metric: str, *, lower: bool) -> float:
+    """The rate of the best validation metric; equal metrics are told apart by the validation loss."""
+    finished = [(t.validation, t.learning_rate) for t in tries if t.validation is not None]
+    if not finished:
+        rates = ", ".join(f"{t.learning_rate:g}" for t in tries)
+        raise NonFinite(f"{method} diverged at every learning rate tried ({rates}); lower optimizer.learning_rate")
+    return min(finished, key=lambda pair: (pair[0][metric] * (1 if lower else -1), pair[0]["loss"]))[1]

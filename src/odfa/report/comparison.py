@@ -1,0 +1,95 @@
+"""The outcome of a comparison: runs, tries, and the figures drawn from them."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from odfa.report.methods import rule_of
+from odfa.report.summary import gap_closed, summarise
+from odfa.train import RunConfig, RunResult
+from odfa.train.folder import read_lines
+
+
+@dataclass(frozen=True, kw_only=True)
+class Try:
+    """One learning rate on seed 0; `validation` is None if the run diverged."""
+
+    learning_rate: float
+    validation: dict[str, float] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One run at its method's chosen learning rate."""
+
+    config: RunConfig
+    run_dir: Path
+    result: RunResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """All runs of a comparison; `to_json` is what `odfa compare --json` prints."""
+
+    recipe: str
+    metric: dict[str, str]
+    trials: list[Trial]
+    tries: dict[str, list[Try]]
+    paths: dict[str, str] = field(default_factory=dict)
+
+    def values(self) -> dict[str, list[float]]:
+        """Test metric of each seed, per method."""
+        found: dict[str, list[float]] = {}
+        for trial in self.trials:
+            found.setdefault(trial.config.method, []).append(trial.result.metric["value"])
+        return found
+
+    def curves(self) -> dict[str, list[list[tuple[int, float]]]]:
+        """(step, validation metric) of each seed, per method."""
+        key = f"validation_{self.metric['name']}"
+        found: dict[str, list[list[tuple[int, float]]]] = {}
+        for trial in self.trials:
+            rows = [row for row in read_lines(trial.run_dir / "metrics.jsonl") if key in row]
+            found.setdefault(trial.config.method, []).append([(row["step"], row[key]) for row in rows])
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        summary = summarise(self.values())
+        means = {method: figures["mean"] for method, figures in summary.items() if figures["mean"] is not None}
+        return {
+            "recipe": self.recipe,
+            "metric": self.metric,
+            "rows": [_row(trial) for trial in self.trials],
+            "summary": summary,
+            "gap_closed": gap_closed(means, metric=self.metric["name"]),
+            "learning_rates": {method: _rates(self, method) for method in self.tries},
+            **self.paths,
+        }
+
+
+def _row(trial: Trial) -> dict[str, Any]:
+    light = trial.result.light
+    return {
+        "method": trial.config.method,
+        "rule": rule_of(trial.config),
+        "seed": trial.config.seed,
+        "metric": trial.result.metric["value"],
+        "steps": trial.result.steps,
+        "seconds": trial.result.seconds,
+        "light": {name: light[name] for name in ("frames", "seconds", "joules")},
+    }
+
+
+def _rates(comparison: Comparison, method: str) -> dict[str, Any]:
+    tries = comparison.tries[method]
+    name = comparison.metric["name"]
+    chosen = next(t.config.optimizer.learning_rate for t in comparison.trials if t.config.method == method)
+    return {
+        "chosen": chosen,
+        "at_edge": len(tries) > 1 and chosen in (tries[0].learning_rate, tries[-1].learning_rate),
+        "tries": [
+            {"learning_rate": t.learning_rate, "validation": t.validation[name] if t.validation else None}
+            for t in tries
+        ],
+    }

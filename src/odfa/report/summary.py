@@ -1,0 +1,27 @@
+"""Figures over seeds: mean, spread, and the share of the gap between shallow and backprop that a method closes."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+
+
+def summarise(values: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float | None]]:
+    """Mean and sample standard deviation (None for a single value) per method."""
+    return {
+        method: {"mean": statistics.fmean(of), "std": statistics.stdev(of) if len(of) > 1 else None}
+        for method, of in values.items()
+    }
+
+
+def gap_closed(means: Mapping[str, float], *, metric: str) -> dict[str, float | None]:
+    """Share of the shallow → bp gap that each method closes; empty unless both are among the methods.
+
+        share = (f(mean) - f(shallow)) / (f(bp) - f(shallow)),   f = log for perplexities, else the identity
+
+    None for all if there is no gap.
+    """
+    if "bp" not in means or "shallow" not in means:
+        return {}
+    scale = math.log if "perplexity" in metric else float
+    low, high = scale(means["shallow"]), scale(means["bp"])
+    return {method: (scale(mean) - low) / (high - low) if high != low else None for method, mean in means.items()}

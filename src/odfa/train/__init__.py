@@ -1,0 +1,40 @@
+"""Training: a config in, a run folder out."""
+
+from odfa.train.build import Session, attach, build, build_model, build_optimizer, learning_rate
+from odfa.train.config import DataConfig, FeedbackConfig, MlpConfig, OptimizerConfig, RunConfig
+from odfa.train.environment import environment
+from odfa.train.interrupt import Interrupted
+from odfa.train.load import LoadedRun, load_run
+from odfa.train.loop import resume, run, train_step
+from odfa.train.mlp import Mlp
+from odfa.train.plan import dry_run
+from odfa.train.result import RunResult
+from odfa.train.tasks import TASKS, Metric, Task, get_task
+
+__all__ = [
+    "TASKS",
+    "DataConfig",
+    "FeedbackConfig",
+    "Interrupted",
+    "LoadedRun",
+    "Metric",
+    "Mlp",
+    "MlpConfig",
+    "OptimizerConfig",
+    "RunConfig",
+    "RunResult",
+    "Session",
+    "Task",
+    "attach",
+    "build",
+    "build_model",
+    "build_optimizer",
+    "dry_run",
+    "environment",
+    "get_task",
+    "learning_rate",
+    "load_run",
+    "resume",
+    "run",
+    "train_step",
+]

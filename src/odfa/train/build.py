@@ -1,0 +1,204 @@
+"""From a config to the live objects of a run."""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from odfa.data import DataShape, Splits
+from odfa.errors import ConfigError
+from odfa.keys import mix
+from odfa.train.config import OptimizerConfig, RunConfig
+from odfa.train.tasks import Task, get_task
+
+if TYPE_CHECKING:
+    from odfa.engine import DFA
+    from odfa.project import AbstractProjection
+
+_INIT_KEY, _STEP_KEY, _TERNARY_KEY, _NOISE_KEY = 0x7EA1_0001, 0x7EA1_0002, 0x7EA1_0003, 0x7EA1_0004
+
+
+@dataclass(kw_only=True)
+class Session:
+    """A run in memory; `step` counts the steps done, `seconds` the time spent in them."""
+
+    config: RunConfig
+    task: Task
+    splits: Splits
+    model: nn.Module
+    dfa: "DFA | None"
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    seconds: float = 0.0
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in the training part."""
+        return len(self.splits.train) // self.config.batch_size
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole run."""
+        return self.config.epochs * self.steps_per_epoch
+
+    @property
+    def num_parameters(self) -> int:
+        """Trained numbers in the model."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+
+def build(config: RunConfig) -> Session:
+    """Data, model, feedback and optimiser of a run at step 0. Uses torch's global random state: fork it around this.
+
+    Raises:
+        ConfigError: settings that do not fit each other.
+        DataError: data are missing or corrupt.
+    """
+    task = get_task(config.task)
+    splits = task.load(config.data).check()
+    check_fit(config, splits.shape)
+    model = build_model(config, task, splits.shape)
+    return Session(
+        config=config,
+        task=task,
+        splits=splits,
+        model=model,
+        dfa=attach(model, config),
+        optimizer=build_optimizer(model, config.optimizer),
+    )
+
+
+def check_fit(config: RunConfig, shape: DataShape) -> None:
+    """Refuse a config that the data cannot serve.
+
+    Raises:
+        ConfigError: a validation part that leaves too little to train on, or a batch larger than the training part.
+    """
+    if shape.num_train < config.batch_size:
+        raise ConfigError(
+            f"batch_size: expected at most {shape.num_train}, the training samples, got {config.batch_size}"
+        )
+
+
+def build_model(config: RunConfig, task: Task, shape: DataShape) -> nn.Module:
+    """The network with the initial weights that `config.seed` names."""
+    torch.manual_seed(mix(_INIT_KEY, config.seed))
+    return task.build_model(config, shape)
+
+
+def seed_step(config: RunConfig, step: int) -> None:
+    """Key torch's random state by the step, so that no generator state has to be saved."""
+    torch.manual_seed(mix(_STEP_KEY, config.seed, step))
+
+
+def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """Adam with decoupled decay, or plain gradient descent with momentum."""
+    if config.name == "adam":
+        return torch.optim.AdamW(
+            model.parameters(), lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
+        )
+    return torch.optim.SGD(
+        model.parameters(), lr=config.learning_rate, momentum=config.betas[0], weight_decay=config.weight_decay
+    )
+
+
+def learning_rate(config: OptimizerConfig, step: int, total_steps: int) -> float:
+    """Rate of step `step` (from 0): linear warm-up, then constant or cosine.
+
+    rate = top * ramp * (final + (1 - final) * (1 + cos(pi t)) / 2),   t = share of the steps after the warm-up
+    """
+    ramp = min(1.0, (step + 1) / (config.warmup_steps + 1))
+    if config.schedule == "constant":
+        return config.learning_rate * ramp
+    share = max(0, step - config.warmup_steps) / max(1, total_steps - config.warmup_steps)
+    wave = (1 + math.cos(math.pi * share)) / 2
+    return config.learning_rate * ramp * (config.final_share + (1 - config.final_share) * wave)
+
+
+def attach(model: nn.Module, config: RunConfig) -> "DFA | None":
+    """The DFA handle that `config.method` and `config.rule` name; None for backpropagation.
+
+    Raises:
+        ConfigError: a method that the network's widths do not allow.
+        Incompatible: the device cannot serve the network.
+    """
+    if config.method == "bp":
+        return None
+    from odfa.engine import DFA
+
+    return DFA(model, blocks="blocks.*", **_METHODS[config.method](config))
+
+
+def _shallow(_config: RunConfig) -> dict[str, Any]:
+    from odfa.engine import Shallow
+
+    return {"rule": Shallow()}
+
+
+def _digital(config: RunConfig) -> dict[str, Any]:
+    from odfa.project import Gaussian
+
+    return {"feedback": Gaussian(seed=config.feedback.seed), "rule": _rule(config), "error_at": "logits"}
+
+
+def _digital_ternary(config: RunConfig) -> dict[str, Any]:
+    return {**_digital(config), "encoder": _ternary(config)}
+
+
+def _optical(config: RunConfig) -> dict[str, Any]:
+    return {"feedback": build_optical(config), "rule": _rule(config), "error_at": "logits"}
+
+
+def _identity(config: RunConfig) -> dict[str, Any]:
+    from odfa.engine import RandomFeedback
+    from odfa.project import Identity
+
+    if len(set(config.model.widths)) > 1:
+        raise ConfigError(f"method=identity: expected blocks of one width, got model.widths {config.model.widths}")
+    last = f"blocks.{len(config.model.widths) - 1}"
+    return {"feedback": Identity(), "rule": RandomFeedback(shared=True), "error_at": last}
+
+
+_METHODS = {
+    "shallow": _shallow,
+    "dfa": _digital,
+    "tdfa": _digital_ternary,
+    "odfa": _optical,
+    "identity": _identity,
+}
+
+
+def build_optical(config: RunConfig) -> "AbstractProjection":
+    """The optical projection of method odfa: ternary frames, a twin, a read-out."""
+    from odfa.demodulate import PhaseSteps
+    from odfa.device import Twin
+    from odfa.project import Optical
+
+    seed, noise_seed = config.feedback.seed, mix(_NOISE_KEY, config.seed)
+    ideal = config.feedback.device == "ideal"
+    device = Twin.ideal(seed=seed) if ideal else Twin.preset(config.feedback.device, seed=seed, noise_seed=noise_seed)
+    return Optical(device, encoder=_ternary(config), demodulator=PhaseSteps(4))
+
+
+def _ternary(config: RunConfig) -> Any:
+    from odfa.encode import Ternary
+
+    feedback = config.feedback
+    return Ternary(
+        quantiser=feedback.quantiser,
+        threshold=feedback.threshold,
+        repeats=feedback.repeats,
+        seed=mix(_TERNARY_KEY, config.seed),
+    )
+
+
+def _rule(config: RunConfig) -> Any:
+    from odfa.engine import AlignedReadout, ElectronicOnly, RandomFeedback
+
+    feedback = config.feedback
+    if config.rule == "random":
+        return RandomFeedback(shared=feedback.shared)
+    chosen = AlignedReadout if config.rule == "aligned" else ElectronicOnly
+    return chosen(scale=feedback.scale, rank=feedback.rank, every=feedback.every)

@@ -1,0 +1,154 @@
+"""A run as a tree of frozen dataclasses; each setting is explained on the line under it, once."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from odfa.errors import ConfigError
+
+Method = Literal["bp", "shallow", "dfa", "tdfa", "odfa", "identity"]
+RuleName = Literal["random", "aligned", "electronic"]
+
+
+def _require(condition: bool, key: str, expected: str, got: Any) -> None:
+    if not condition:
+        raise ConfigError(f"{key}: expected {expected}, got {got!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MlpConfig:
+    """A multilayer perceptron: one block (linear map and activation) per hidden width, then a linear head."""
+
+    widths: tuple[int, ...] = (128, 128)
+    """Widths of the hidden blocks, from input to output."""
+    activation: Literal["tanh", "gelu", "relu"] = "tanh"
+    """Non-linearity at the end of each block."""
+
+    def __post_init__(self) -> None:
+        fits = len(self.widths) > 0 and min(self.widths) > 0
+        _require(fits, "model.widths", "one or more positive widths", self.widths)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where the data are and how they are cut."""
+
+    path: str | None = None
+    """Folder with the data; none: where the system's package puts them."""
+    validation: int = 200
+    """Samples held out of the training part; all choices are made on them."""
+    limit: int | None = None
+    """At most this many samples in each part, for quick runs; none: all."""
+
+    def __post_init__(self) -> None:
+        _require(self.validation > 0, "data.validation", "a positive number of samples", self.validation)
+        _require(self.limit is None or self.limit > 0, "data.limit", "a positive number of samples or none", self.limit)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """How the weights move; the learning rate is a pure function of the step."""
+
+    name: Literal["adam", "sgd"] = "adam"
+    """Adam (AdamW's decoupled decay) or plain stochastic gradient descent."""
+    learning_rate: float = 1e-3
+    """Highest learning rate, reached after the warm-up."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    """Adam's averaging constants; with sgd the first one is the momentum."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay per unit of learning rate."""
+    warmup_steps: int = 0
+    """Steps over which the learning rate rises linearly from zero."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """Course of the learning rate after the warm-up."""
+    final_share: float = 0.05
+    """Share of the learning rate that the cosine ends with."""
+    clip_norm: float | None = None
+    """Gradients of larger total norm are scaled down to it; none: never."""
+
+    def __post_init__(self) -> None:
+        _require(0 < self.learning_rate < math.inf, "optimizer.learning_rate", "a positive number", self.learning_rate)
+        _require(all(0 <= beta < 1 for beta in self.betas), "optimizer.betas", "two numbers in [0, 1)", self.betas)
+        _require(0 <= self.weight_decay < math.inf, "optimizer.weight_decay", "zero or more", self.weight_decay)
+        _require(self.warmup_steps >= 0, "optimizer.warmup_steps", "zero or more", self.warmup_steps)
+        _require(0 <= self.final_share <= 1, "optimizer.final_share", "a number in [0, 1]", self.final_share)
+        clips = self.clip_norm is None or self.clip_norm > 0
+        _require(clips, "optimizer.clip_norm", "a positive number or none", self.clip_norm)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeedbackConfig:
+    """How the error travels to the blocks; settings that the chosen method or rule does not use have no effect."""
+
+    seed: int = 0
+    """Key of the fixed random matrix, or of the twin's medium."""
+    shared: bool = False
+    """Random rule: true sends every block the same slice of the projected error."""
+    quantiser: Literal["stochastic", "best_cosine", "relative_max", "sampled"] = "stochastic"
+    """Ternary code of the error (methods tdfa and odfa)."""
+    threshold: float = 0.5
+    """Threshold of the relative_max quantiser, as a share of the row's largest entry."""
+    repeats: int = 1
+    """Independent draws that are averaged (quantisers stochastic and sampled)."""
+    device: Literal["opu-2021", "ideal"] = "opu-2021"
+    """Optical device of method odfa: a digital twin of the 2021 instrument, or one without noise."""
+    readout: Literal["phase"] = "phase"
+    """How counts become a field: four reference phases."""
+    scale: float = 0.25
+    """Aligned and electronic rules: a in the read-out's initial weights W = a Bᵀ."""
+    rank: int = 16
+    """Aligned and electronic rules: rank of the electronic correction."""
+    every: int = 20
+    """Aligned and electronic rules: steps between two fits of the correction."""
+
+    def __post_init__(self) -> None:
+        _require(0 < self.threshold < 1, "feedback.threshold", "a number in (0, 1)", self.threshold)
+        _require(self.repeats > 0, "feedback.repeats", "a positive number", self.repeats)
+        _require(0 < self.scale < math.inf, "feedback.scale", "a positive number", self.scale)
+        _require(self.rank >= 0, "feedback.rank", "zero or more", self.rank)
+        _require(self.every > 0, "feedback.every", "a positive number of steps", self.every)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that determines a run: equal configs give equal weights on one machine."""
+
+    recipe: str
+    """Name under which the run is listed."""
+    task: str
+    """Data and loss: digits or fashion."""
+    method: Method = "dfa"
+    """bp: backpropagation; shallow: the head learns alone; dfa: digital projection; tdfa: so, with a ternary error;
+    odfa: through an optical device; identity: unprojected error, a control."""
+    rule: RuleName = "random"
+    """Where the projected error enters: random feedback, aligned read-out, or its electronic part alone."""
+    seed: int = 0
+    """Key of the initial weights, of the order of the data and of the ternary draws and noise."""
+    epochs: int = 10
+    """Passes over the training data."""
+    batch_size: int = 64
+    """Samples per step; what is left at the end of an epoch is dropped."""
+    log_every: int = 10
+    """Steps between two lines of metrics."""
+    checkpoint_every: int | None = None
+    """Steps between two checkpoints; none: one per epoch."""
+    threads: int | None = None
+    """Processor threads; runs are equal bit for bit at equal counts, small networks are fastest on one. none: unset."""
+    tensorboard: bool = True
+    """Also write TensorBoard events to the run folder's tb/."""
+    model: MlpConfig = field(default_factory=MlpConfig)
+    """The network."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """The data."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """The optimiser."""
+    feedback: FeedbackConfig = field(default_factory=FeedbackConfig)
+    """The feedback."""
+
+    def __post_init__(self) -> None:
+        for key in ("epochs", "batch_size", "log_every"):
+            _require(getattr(self, key) > 0, key, "a positive number", getattr(self, key))
+        every = self.checkpoint_every
+        _require(every is None or every > 0, "checkpoint_every", "a positive number or none", every)
+        threads = self.threads
+        _require(threads is None or threads > 0, "threads", "a positive number or none", threads)

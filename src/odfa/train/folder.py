@@ -1,0 +1,218 @@
+"""The run folder: a run that explains itself.
+
+config.json         the effective config
+environment.json    versions, commit, machine; one entry per session
+metrics.jsonl       what the run computed; equal for equal runs, byte for byte
+timing.jsonl        what depends on the clock
+status.json         running | interrupted | failed | complete, with the reason
+result.json         the final figures
+checkpoints/        step_0000100/ …, the newest two
+tb/                 TensorBoard events
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from odfa.errors import CheckpointError, RunFolderError
+from odfa.train.config import RunConfig
+from odfa.train.overrides import from_dict, to_dict
+
+LOGS = ("metrics", "timing")
+
+
+@contextlib.contextmanager
+def folder_errors(path: Path) -> Iterator[None]:
+    """Turn the system's refusals to read or write into one line."""
+    try:
+        yield
+    except RunFolderError:
+        raise
+    except OSError as error:
+        where = error.filename or path
+        why = error.strerror or error
+        raise RunFolderError(
+            f"cannot use the run folder: {where}: {why}; free space or choose another folder"
+        ) from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file whole or not at all: into a sibling, synced, then renamed."""
+    sibling = path.with_name(f".{path.name}.partial")
+    try:
+        with sibling.open("w") as stream:
+            json.dump(value, stream, indent=2, sort_keys=True)
+            stream.write("\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        sibling.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):  # the first error is the one to report
+            sibling.unlink(missing_ok=True)
+        raise
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of a run folder.
+
+    Raises:
+        RunFolderError: it is missing or not JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise RunFolderError(f"{path} is missing; is {path.parent} a run folder?") from error
+    except ValueError as error:
+        raise RunFolderError(f"{path} is not JSON ({error}); restore it or start a new run") from error
+
+
+def read_config(path: Path | str) -> RunConfig:
+    """The config of a run folder.
+
+    Raises:
+        RunFolderError: there is none. ConfigError: it is of another version.
+    """
+    with folder_errors(Path(path)):
+        return from_dict(read_json(Path(path) / "config.json"))
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Rows of a JSON-lines file."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+class RunFolder:
+    """Sole writer of one run folder, as long as it is open."""
+
+    def __init__(self, path: Path, config: RunConfig, *, resume: bool) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self._config = config
+        self._resume = resume
+        self._logs: dict[str, IO[bytes]] = {}
+        self._lock: IO[bytes] | None = None
+
+    def __enter__(self) -> "RunFolder":
+        with folder_errors(self.path):
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            self._take_lock()
+            try:
+                self._claim()
+                for name in LOGS:
+                    self._logs[name] = (self.path / f"{name}.jsonl").open("ab", buffering=0)
+            except BaseException:
+                self.__exit__()
+                raise
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        for stream in (*self._logs.values(), self._lock):
+            if stream is not None:
+                stream.close()
+        self._logs, self._lock = {}, None
+
+    def _take_lock(self) -> None:
+        import fcntl
+
+        self._lock = (self.path / ".lock").open("wb")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self.__exit__()
+            raise RunFolderError(f"{self.path} is in use by another process; wait or choose another folder") from error
+
+    def _claim(self) -> None:
+        check_owner(self.path, self._config, resume=self._resume)
+        if not (self.path / "config.json").exists():
+            write_json(self.path / "config.json", to_dict(self._config))
+
+    def log(self, name: str, row: dict[str, Any]) -> None:
+        """Append one row; a row that does not fit on the disk leaves no trace."""
+        stream, line = self._logs[name], (json.dumps(row) + "\n").encode()
+        with folder_errors(self.path):
+            start = os.fstat(stream.fileno()).st_size
+            try:
+                written = stream.write(line)
+                if written != len(line):
+                    raise OSError(None, "the disk is full", f"{name}.jsonl")
+            except OSError:
+                with contextlib.suppress(OSError):  # the first error is the one to report
+                    stream.truncate(start)
+                raise
+
+    def sync_logs(self) -> dict[str, int]:
+        """Make the logs durable; their sizes in bytes."""
+        with folder_errors(self.path):
+            for stream in self._logs.values():
+                os.fsync(stream.fileno())
+            return {name: os.fstat(stream.fileno()).st_size for name, stream in self._logs.items()}
+
+    def cut_logs(self, sizes: dict[str, int]) -> None:
+        """Forget the rows after a checkpoint, so that resuming writes them anew.
+
+        Raises:
+            CheckpointError: a log is shorter than the checkpoint says.
+        """
+        with folder_errors(self.path):
+            for name, stream in self._logs.items():
+                if os.fstat(stream.fileno()).st_size < sizes[name]:
+                    raise CheckpointError(
+                        f"{name}.jsonl in {self.path} is shorter than its checkpoint says; start anew"
+                    )
+                stream.truncate(sizes[name])
+
+    def set_status(self, status: str, *, step: int, reason: str | None = None) -> None:
+        """Record how the run stands."""
+        with folder_errors(self.path):
+            write_json(self.path / "status.json", {"status": status, "step": step, "reason": reason})
+
+    def add_session(self, environment: dict[str, Any]) -> None:
+        """Record versions and machine of one more session."""
+        with folder_errors(self.path):
+            file = self.path / "environment.json"
+            sessions = read_json(file)["sessions"] if file.exists() else []
+            write_json(file, {"sessions": [*sessions, environment]})
+
+    def finish(self, result: dict[str, Any], *, step: int) -> None:
+        """Record the result, then that the run is complete."""
+        with folder_errors(self.path):
+            write_json(self.path / "result.json", result)
+        self.set_status("complete", step=step)
+
+
+def check_owner(path: Path, config: RunConfig, *, resume: bool) -> None:
+    """Refuse a folder that holds another run.
+
+    Raises:
+        RunFolderError: it holds a run and `resume` is False. CheckpointError: it holds a run of another config.
+    """
+    config_file = path / "config.json"
+    with folder_errors(path):
+        if not config_file.exists():
+            return
+        if not resume:
+            raise RunFolderError(f"{path} already holds a run; resume it (--resume) or choose another folder")
+        theirs, ours = read_json(config_file), to_dict(config)
+        if theirs != ours:
+            what = _first_difference(theirs, ours)
+            raise CheckpointError(f"{path} belongs to another config ({what}); choose another folder")
+
+
+def read_result(path: Path) -> dict[str, Any] | None:
+    """The final figures of a complete run, else None."""
+    status = path / "status.json"
+    if not status.exists() or read_json(status)["status"] != "complete":
+        return None
+    result: dict[str, Any] = read_json(path / "result.json")
+    return result
+
+
+def _first_difference(theirs: Any, ours: Any, key: str = "config") -> str:
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        for name in sorted({*theirs, *ours}):
+            if theirs.get(name) != ours.get(name):
+                return _first_difference(theirs.get(name), ours.get(name), name if key == "config" else f"{key}.{name}")
+    return f"{key}: {theirs!r} there, {ours!r} here"

@@ -1,0 +1,78 @@
+"""What a run will cost, before anything is allocated: the model lives on torch's meta device."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from odfa.data import DataShape
+from odfa.flow import Light
+from odfa.train.build import build_optical, check_fit
+from odfa.train.config import RunConfig
+from odfa.train.tasks import get_task
+
+
+def dry_run(config: RunConfig) -> dict[str, Any]:
+    """Parameters, memory, steps, frames, light seconds and joules of a run.
+
+    Memory counts weights, gradients, the optimiser's state, the activations that one batch leaves behind, and the data;
+    not the interpreter and libraries.
+
+    Raises:
+        ConfigError, DataError, Incompatible: what would stop the run before its first step.
+    """
+    task = get_task(config.task)
+    shape = task.peek(config.data)
+    check_fit(config, shape)
+    with torch.device("meta"):
+        model = task.build_model(config, shape)
+        activations = _activation_bytes(model, torch.empty(config.batch_size, shape.num_features))
+    steps = config.epochs * (shape.num_train // config.batch_size)
+    weights = sum(_bytes(parameter) for parameter in model.parameters())
+    memory = {
+        "weights": weights,
+        "gradients": weights,
+        "optimizer": weights * (2 if config.optimizer.name == "adam" else int(config.optimizer.betas[0] > 0)),
+        "activations": activations,
+        "data": 4 * shape.num_features * (shape.num_train + shape.num_validation + shape.num_test),
+    }
+    light = _light(config, shape, steps)
+    return {
+        "recipe": config.recipe,
+        "method": config.method,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "steps": steps,
+        "memory_bytes": {**memory, "total": sum(memory.values())},
+        "light": {"frames": light.frames, "seconds": light.seconds, "joules": light.joules},
+    }
+
+
+def _light(config: RunConfig, shape: DataShape, steps: int) -> Light:
+    """Light of method odfa if no row of the error is zero; no other method uses any."""
+    if config.method != "odfa":
+        return Light()
+    widths = config.model.widths
+    separate = max(widths) if config.feedback.shared else sum(widths)
+    outputs = separate if config.rule == "random" else widths[-1]
+    measured = 0 if config.rule == "random" else shape.num_classes  # the read-out starts from the measured matrix
+    projected = 0 if config.rule == "electronic" else steps * config.batch_size
+    return build_optical(config).shaped(shape.num_classes, outputs).cost(measured + projected)
+
+
+def _activation_bytes(model: nn.Module, x_ND: Tensor) -> int:
+    """Bytes of the input and of what each leaf module returns."""
+    sizes = [_bytes(x_ND)]
+
+    def note(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+        sizes.append(_bytes(output))
+
+    leaves = [module for module in model.modules() if not list(module.children())]
+    handles = [leaf.register_forward_hook(note) for leaf in leaves]
+    model(x_ND)
+    for handle in handles:
+        handle.remove()
+    return sum(sizes)
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()

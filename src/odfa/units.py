@@ -1,0 +1,48 @@
+"""One unit per quantity: the last part of a physical name is its unit, and its value must make sense in that unit."""
+
+from dataclasses import fields
+from typing import Any
+
+from odfa.errors import ConfigError
+
+RANGES: dict[str, tuple[float, float, str]] = {
+    "read_noise_e": (0.01, 1_000.0, "electrons, rms"),
+    "full_well_e": (100.0, 10_000_000.0, "electrons"),
+    "exposure_s": (1e-7, 10.0, "seconds"),
+    "pixel_rate_hz": (1e3, 1e11, "camera pixels per second"),
+    "rate_hz": (0.1, 1e6, "frames per second"),
+    "power_w": (0.1, 1e5, "watts"),
+}
+"""Physically sensible range of every name that ends in one of these words; the longest match decides."""
+
+
+def range_of(name: str) -> tuple[float, float, str] | None:
+    """Range (low, high, unit) of the physical quantity `name`, or None if the name carries no known unit."""
+    suffixes = [suffix for suffix in RANGES if name == suffix or name.endswith("_" + suffix)]
+    return RANGES[max(suffixes, key=len)] if suffixes else None
+
+
+def check(name: str, value: float) -> None:
+    """Refuse a value that is outside the sensible range of its unit.
+
+    Raises:
+        ConfigError: the value is not a number within the range of the unit in `name`.
+    """
+    limits = range_of(name)
+    if limits is None:
+        raise ConfigError(f"{name} carries no known unit; expected a name that ends in one of {', '.join(RANGES)}")
+    low, high, unit = limits
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise ConfigError(f"{name} must be between {low:g} and {high:g} {unit}, got {value!r}")
+
+
+def check_fields(record: Any) -> None:
+    """Check every field of a dataclass whose name carries a unit; None means "off" and passes.
+
+    Raises:
+        ConfigError: a field is outside the sensible range of its unit.
+    """
+    for entry in fields(record):
+        value = getattr(record, entry.name)
+        if range_of(entry.name) is not None and value is not None:
+            check(entry.name, value)

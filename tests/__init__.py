@@ -1,0 +1,1 @@
+"""The test room; modules of its rooms import each other by full name."""

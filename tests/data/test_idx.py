@@ -1,0 +1,136 @@
+"""The idx reader against bytes written by hand, and every way a file can be wrong."""
+
+import gzip
+import math
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from odfa import data
+from odfa.data import fashion
+from odfa.errors import DataError
+from odfa.train import DataConfig, get_task
+
+
+def _idx(shape: tuple[int, ...], values: bytes) -> bytes:
+    return bytes([0, 0, 8, len(shape)]) + b"".join(struct.pack(">I", length) for length in shape) + values
+
+
+@given(shape=st.lists(st.integers(1, 5), min_size=1, max_size=3), zipped=st.booleans(), start=st.integers(0, 255))
+def test_reads_what_was_written(
+    tmp_path_factory: pytest.TempPathFactory, shape: list[int], zipped: bool, start: int
+) -> None:
+    values = [(start + 7 * i) % 256 for i in range(math.prod(shape))]
+    file = tmp_path_factory.mktemp("idx") / ("a.gz" if zipped else "a")
+    content = _idx(tuple(shape), bytes(values))
+    file.write_bytes(gzip.compress(content) if zipped else content)
+    read = data.read_idx(file, axes=len(shape))
+    assert tuple(read.shape) == tuple(shape) == data.read_idx_shape(file, axes=len(shape))
+    assert read.flatten().tolist() == values
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "expected an idx file"),
+        (b"\x1f\x8b\x08\x00", "expected an idx file"),
+        (b"\0\0\x0d\x01\0\0\0\x01\0\0\0\0", "got type 13 with 1"),
+        (_idx((2, 2), b"abcd"), "got type 8 with 2"),
+        (b"\0\0\x08\x01\0\0", "header is truncated"),
+        (_idx((0,), b""), "declares shape"),
+        (_idx((2**32 - 1,), b"abc"), "only 3"),
+        (_idx((4,), b"abc"), "declares 4 values, the file holds only 3"),
+        (_idx((2,), b"abc"), "declares 2 values, the file holds more"),
+    ],
+)
+def test_wrong_bytes_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    file = tmp_path / "bad"
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=message) as caught:
+        data.read_idx(file, axes=1)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_truncation_of_a_gzip_is_refused(tmp_path: Path) -> None:
+    whole = gzip.compress(_idx((40,), bytes(range(40))))
+    file = tmp_path / "cut.gz"
+    for length in range(len(whole)):
+        file.write_bytes(whole[:length])
+        with pytest.raises(DataError):
+            data.read_idx(file, axes=1)
+
+
+def test_a_damaged_gzip_never_gives_other_values(tmp_path: Path) -> None:
+    whole = gzip.compress(_idx((40,), bytes(range(40))))
+    refused = 0
+    file = tmp_path / "damaged.gz"
+    for position in range(10, len(whole)):
+        damaged = whole[:position] + bytes([whole[position] ^ 0x10]) + whole[position + 1 :]
+        file.write_bytes(damaged)
+        try:
+            assert data.read_idx(file, axes=1).tolist() == list(range(40)), f"byte {position}"
+        except DataError:
+            refused += 1
+    assert refused >= len(whole) - 12, "only padding bits may go unnoticed"
+
+
+def _write_folder(folder: Path, *, side: int = 4, label: int = 9) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for name, num in (("train", 30), ("t10k", 12)):
+        pixels = torch.randint(0, 256, (num * side * side,), generator=generator).tolist()
+        (folder / f"{name}-images-idx3-ubyte").write_bytes(_idx((num, side, side), bytes(pixels)))
+        (folder / f"{name}-labels-idx1-ubyte").write_bytes(
+            _idx((num,), bytes([label, *(i % 10 for i in range(num - 1))]))
+        )
+
+
+def test_a_folder_of_ones_own_is_read(tmp_path: Path) -> None:
+    _write_folder(tmp_path)
+    config = DataConfig(path=str(tmp_path), validation=10)
+    splits = get_task("fashion").load(config)
+    assert splits.shape == get_task("fashion").peek(config)
+    assert splits.shape == data.DataShape(num_features=16, num_classes=10, num_train=20, num_validation=10, num_test=12)
+
+
+def test_labels_out_of_range_are_refused(tmp_path: Path) -> None:
+    _write_folder(tmp_path, label=10)
+    with pytest.raises(DataError, match=r"label 10 of sample \d+ is outside 0…9"):
+        data.load_fashion(str(tmp_path), validation=10)
+
+
+def test_images_and_labels_that_do_not_pair_up_are_refused(tmp_path: Path) -> None:
+    _write_folder(tmp_path)
+    (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(_idx((3,), b"\1\2\3"))
+    with pytest.raises(DataError, match="12 inputs, 3 labels"):
+        data.load_fashion(str(tmp_path), validation=10)
+
+
+def test_missing_files_say_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"dataset-fashion-mnist.*data\.path=FOLDER"):
+        data.load_fashion(str(tmp_path / "nowhere"))
+
+
+def test_the_default_folder_is_checked_by_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _write_folder(tmp_path)
+    monkeypatch.setattr(fashion, "DEFAULT_FOLDER", tmp_path)
+    with pytest.raises(DataError, match=r"has SHA-256 .*reinstall dataset-fashion-mnist"):
+        data.load_fashion()
+
+
+@pytest.mark.skipif(
+    not data.DEFAULT_FOLDER.is_dir(), reason="the Debian package dataset-fashion-mnist is not installed"
+)
+def test_fashion_mnist_as_packaged() -> None:
+    splits = data.load_fashion()
+    assert splits.shape == data.DataShape(
+        num_features=784, num_classes=10, num_train=55_000, num_validation=5_000, num_test=10_000
+    )
+    assert splits.shape == data.peek_fashion()
+    assert splits.test.y_N.bincount().tolist() == [1000] * 10
+    assert (splits.train.y_N.bincount() + splits.validation.y_N.bincount()).tolist() == [6000] * 10
+    assert splits.train.x_ND.min() == 0
+    assert splits.train.x_ND.max() == 1

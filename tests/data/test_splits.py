@@ -1,0 +1,121 @@
+"""Splits are disjoint, stable and independent of a run's seed; bad data are refused."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from odfa import data
+from odfa.errors import ConfigError, DataError
+from odfa.train import DataConfig, get_task
+
+_GOLDEN_TEST_LABELS = [5, 2, 9, 7, 5, 9, 5, 5, 7, 5, 3, 5]
+_GOLDEN_VALIDATION_LABELS = [9, 1, 3, 6, 7, 1, 9, 4, 6, 4, 4, 1]
+
+
+def _rows(part: data.Split) -> set[bytes]:
+    return {row.numpy().tobytes() for row in part.x_ND}
+
+
+def test_digits_parts_cover_the_source_without_overlap() -> None:
+    from sklearn.datasets import load_digits
+
+    splits = data.load_digits(validation=200)
+    parts = (splits.train, splits.validation, splits.test)
+    assert [len(part) for part in parts] == [1200, 200, 397]
+    pixels, labels = load_digits(return_X_y=True)
+    ours = sorted((*x.tolist(), int(y)) for part in parts for x, y in zip(part.x_ND * 16, part.y_N, strict=True))
+    assert ours == sorted((*x.tolist(), int(y)) for x, y in zip(pixels, labels, strict=True))
+    assert not _rows(splits.train) & _rows(splits.test)
+
+
+def test_digits_test_part_does_not_depend_on_the_validation_size() -> None:
+    small, large = data.load_digits(validation=100), data.load_digits(validation=500)
+    assert torch.equal(small.test.x_ND, large.test.x_ND)
+    assert torch.equal(small.test.y_N, large.test.y_N)
+
+
+def test_digits_split_is_stable() -> None:
+    assert data.load_digits().test.y_N[:12].tolist() == _GOLDEN_TEST_LABELS
+    assert data.load_digits().validation.y_N[:12].tolist() == _GOLDEN_VALIDATION_LABELS
+
+
+@given(num=st.integers(2, 300), share=st.floats(0.01, 0.99), name=st.integers(0, 2**40))
+def test_split_by_key_is_a_partition(num: int, share: float, name: int) -> None:
+    held_out = min(max(1, int(num * share)), num - 1)
+    kept_N, held_N = data.split_by_key(num, held_out, name=name)
+    assert len(held_N) == held_out
+    assert sorted([*kept_N.tolist(), *held_N.tolist()]) == list(range(num))
+
+
+@pytest.mark.parametrize("held_out", [0, -1, 10, 11])
+def test_split_that_leaves_nothing_is_refused(held_out: int) -> None:
+    with pytest.raises(DataError, match=r"choose 1 to 9"):
+        data.split_by_key(10, held_out, name=0)
+
+
+@given(num=st.integers(1, 200), seed=st.integers(0, 2**60), epoch=st.integers(0, 10**6))
+def test_order_is_a_permutation_and_a_pure_function(num: int, seed: int, epoch: int) -> None:
+    order_N = data.order(num, seed=seed, epoch=epoch)
+    assert sorted(order_N.tolist()) == list(range(num))
+    torch.manual_seed(epoch)
+    assert torch.equal(order_N, data.order(num, seed=seed, epoch=epoch))
+
+
+def test_orders_differ_between_epochs_and_seeds() -> None:
+    orders = [data.order(1000, seed=seed, epoch=epoch) for seed in range(3) for epoch in range(3)]
+    assert len({tuple(order_N.tolist()) for order_N in orders}) == 9
+
+
+def test_standardised_uses_training_statistics_only() -> None:
+    raw = data.load_digits()
+    shifted = data.Splits(
+        train=raw.train,
+        validation=raw.validation,
+        test=data.Split(x_ND=raw.test.x_ND + 5, y_N=raw.test.y_N),
+        num_classes=10,
+        source="shifted",
+    )
+    ours, theirs = raw.standardised(), shifted.standardised()
+    assert abs(ours.train.x_ND.double().mean().item()) < 1e-6
+    assert abs(ours.train.x_ND.double().std().item() - 1) < 1e-6
+    assert torch.equal(ours.train.x_ND, theirs.train.x_ND)
+    assert (theirs.test.x_ND - ours.test.x_ND).min() > 1
+
+
+def _splits(*, x: float = 0.5, y: int = 1) -> data.Splits:
+    good = data.Split(x_ND=torch.rand(6, 3), y_N=torch.arange(6) % 3)
+    bad = data.Split(x_ND=good.x_ND.clone(), y_N=good.y_N.clone())
+    bad.x_ND[4, 2], bad.y_N[4] = x, y
+    return data.Splits(train=good, validation=bad, test=good, num_classes=3, source="made up")
+
+
+@pytest.mark.parametrize("x", [float("nan"), float("inf"), -float("inf")])
+def test_inputs_that_are_not_finite_are_refused(x: float) -> None:
+    assert _splits().check()
+    with pytest.raises(DataError, match=r"made up, validation part: sample 4 contains NaN or infinity"):
+        _splits(x=x).check()
+
+
+@pytest.mark.parametrize("y", [-1, 3, -100])
+def test_labels_out_of_range_are_refused(y: int) -> None:
+    with pytest.raises(DataError, match=rf"label {y} of sample 4 is outside 0…2"):
+        _splits(y=y).check()
+
+
+def test_constant_inputs_are_refused() -> None:
+    part = data.Split(x_ND=torch.ones(4, 2), y_N=torch.zeros(4, dtype=torch.int64))
+    with pytest.raises(DataError, match="all equal"):
+        data.Splits(train=part, validation=part, test=part, num_classes=1, source="flat").standardised()
+
+
+@pytest.mark.parametrize("limit", [None, 50, 300])
+def test_peek_tells_what_load_gives(limit: int | None) -> None:
+    config = DataConfig(validation=150, limit=limit)
+    task = get_task("digits")
+    assert task.peek(config) == task.load(config).shape
+
+
+def test_digits_take_no_path() -> None:
+    with pytest.raises(ConfigError, match=r"data\.path"):
+        get_task("digits").load(DataConfig(path="somewhere"))

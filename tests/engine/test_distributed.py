@@ -1,0 +1,56 @@
+"""DistributedDataParallel on two gloo processes equals one process."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from odfa.engine import DFA, AlignedReadout, RandomFeedback
+from odfa.engine.rules import AbstractRule
+
+STEPS = 3
+RULES: dict[str, AbstractRule] = {"random": RandomFeedback(), "aligned": AlignedReadout(rank=2, every=2)}
+
+
+def build(rule: str, recompute: bool) -> tuple[nn.Module, Tensor]:
+    from tests.engine.problems import _gpt2
+
+    torch.manual_seed(0)
+    model = _gpt2(use_cache=False).double()
+    DFA(model, "transformer.h.*", rule=RULES[rule], recompute=recompute)
+    return model, torch.randint(0, 11, (STEPS, 4, 6))
+
+
+def train(model: nn.Module, batches: Tensor) -> None:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for ids in batches:
+        optimizer.zero_grad()
+        model(input_ids=ids, labels=ids).loss.backward()
+        optimizer.step()
+
+
+def worker(rank: int, rule: str, recompute: bool, rendezvous: str, out: str) -> None:
+    torch.set_num_threads(1)
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
+    model, batches = build(rule, recompute)
+    train(DistributedDataParallel(model), batches[:, 2 * rank : 2 * rank + 2])
+    if rank == 0:
+        torch.save(model.state_dict(), out)
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize(("rule", "recompute"), [("random", False), ("random", True), ("aligned", False)])
+def test_two_processes_equal_one(tmp_path: Path, rule: str, recompute: bool) -> None:
+    out = tmp_path / "weights.pt"
+    mp.start_processes(worker, (rule, recompute, str(tmp_path / "rendezvous"), str(out)), nprocs=2, start_method="spawn")
+    model, batches = build(rule, recompute)
+    train(model, batches)
+    theirs = torch.load(out, weights_only=True)
+    for name, weight in model.state_dict().items():
+        torch.testing.assert_close(theirs[name], weight, rtol=1e-9, atol=1e-12, msg=lambda m, n=name: f"{n}: {m}")

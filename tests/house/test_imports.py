@@ -1,0 +1,105 @@
+"""Imports run one way, in no circles, and stay light."""
+
+import ast
+import graphlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[2] / "src" / "odfa"
+BASE = {"flow", "errors", "keys", "units"}
+STAGES = {"error", "encode", "device", "demodulate"}
+BELOW_ENGINE = BASE | STAGES | {"project", "feedback"}
+ALLOWED = {
+    **dict.fromkeys(BASE | STAGES, BASE),
+    "data": {"errors", "keys"},
+    "project": BASE | STAGES,
+    "feedback": BASE | STAGES | {"project"},
+    "features": BASE | STAGES | {"project"},
+    "engine": BELOW_ENGINE,
+    "train": BELOW_ENGINE | {"engine", "data"},
+    "recipes": BASE | {"train", "data"},
+    "scaling": BELOW_ENGINE | {"engine", "train", "data"},
+    "report": BELOW_ENGINE | {"engine", "train", "data"},
+    "cli": BELOW_ENGINE | {"engine", "train", "data", "recipes", "report", "scaling"},
+}
+
+
+def files() -> dict[str, Path]:
+    """Module name → file."""
+    return {
+        ".".join(("odfa", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__"): path
+        for path in sorted(SOURCE.rglob("*.py"))
+    }
+
+
+FILES = files()
+
+
+def imported(path: Path, *, lazy: bool) -> set[str]:
+    """Modules of the package that a file imports; with `lazy` also those inside functions and type checks."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = set()
+    for node in ast.walk(tree) if lazy else tree.body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name.split(".")[0] == "odfa"}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: write relative imports in full"
+            if node.module and node.module.split(".")[0] == "odfa":
+                names = {f"{node.module}.{alias.name}" for alias in node.names}
+                found |= {name if name in FILES else node.module for name in names}
+    return found
+
+
+def room(module: str) -> str:
+    return [*module.split("."), ""][1]
+
+
+@pytest.mark.parametrize("module", [name for name in FILES if name != "odfa"])
+def test_a_room_imports_only_rooms_below_it(module):
+    here = room(module)
+    above = {name for name in imported(FILES[module], lazy=True) if room(name) not in ALLOWED[here] | {here}}
+    assert not above, f"{module} must not import {sorted(above)}; see docs/design.md"
+
+
+def test_the_stages_are_apart():
+    for stage in STAGES:
+        assert not ALLOWED[stage] & (STAGES | {"project"})
+
+
+def test_encode_device_and_demodulate_meet_in_one_file():
+    meeting = {"encode", "device", "demodulate"}
+    project = [name for name in FILES if room(name) == "project"]
+    places = [name for name in project if meeting <= {room(used) for used in imported(FILES[name], lazy=True)}]
+    assert places == ["odfa.project.optical"]
+
+
+def test_there_are_no_circles():
+    graph = {name: imported(path, lazy=False) - {name} for name, path in FILES.items()}
+    # a package runs before its parts, but a part does not need what the package collects
+    order = list(graphlib.TopologicalSorter(graph).static_order())
+    assert set(FILES) <= set(order)
+
+
+def _child(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    return done.stdout
+
+
+def test_importing_odfa_loads_torch_and_numpy_and_nothing_else():
+    code = "import sys, torch, numpy; before = set(sys.modules); import odfa; print(*sorted(set(sys.modules) - before))"
+    new = {name.split(".")[0] for name in _child(code).split()}
+    assert "odfa" in new
+    assert new - set(sys.stdlib_module_names) - {"odfa", "torch", "numpy"} == set()
+
+
+def test_importing_odfa_is_quick_beside_torch():
+    code = (
+        "import time; a = time.perf_counter(); import torch; b = time.perf_counter(); import odfa;"
+        "c = time.perf_counter(); print(b - a, c - b)"
+    )
+    times_s = [[float(text) for text in _child(code).split()] for _ in range(3)]
+    torch_s, odfa_s = (min(column) for column in zip(*times_s, strict=True))
+    assert odfa_s < 0.5 * torch_s + 0.3

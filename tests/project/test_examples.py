@@ -1,0 +1,21 @@
+"""The examples in the docstrings of the light path run as they stand."""
+
+import doctest
+
+import pytest
+import torch
+
+from odfa import device, encode, project
+from odfa.device.twin import twin
+from odfa.encode import ternary
+from odfa.project import encoded, gaussian, identity, optical
+
+
+@pytest.mark.parametrize(
+    "module", [ternary, twin, gaussian, identity, encoded, optical], ids=lambda module: module.__name__
+)
+def test_examples_run(module):
+    names = {**vars(encode), **vars(device), **vars(project), "torch": torch}
+    result = doctest.testmod(module, extraglobs=names)
+    assert result.attempted >= 1
+    assert result.failed == 0

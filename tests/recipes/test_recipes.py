@@ -1,0 +1,33 @@
+"""Recipes are functions that return a config, and each has a tiny sibling of the same task."""
+
+import pytest
+
+from odfa import recipes, train
+from odfa.errors import ConfigError
+
+
+@pytest.mark.parametrize("name", recipes.RECIPES)
+def test_a_recipe_knows_its_own_name(name: str) -> None:
+    assert recipes.get(name).recipe == name
+    assert recipes.get(name).task in train.TASKS
+    assert recipes.get(name) == recipes.RECIPES[name].make()
+
+
+@pytest.mark.parametrize("name", [name for name in recipes.RECIPES if not name.endswith("_tiny")])
+def test_every_recipe_has_a_tiny_sibling(name: str) -> None:
+    full, tiny = recipes.get(name), recipes.get(f"{name}_tiny")
+    assert (full.task, full.method, full.rule) == (tiny.task, tiny.method, tiny.rule)
+    assert tiny.data.limit is not None
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("digit", "digits"), ("fashion", "fashion_mlp"), ("fashion-mlp", "fashion_mlp")]
+)
+def test_unknown_names_are_answered_with_near_ones(typed: str, meant: str) -> None:
+    with pytest.raises(ConfigError, match=meant):
+        recipes.get(typed)
+
+
+def test_a_name_like_no_other_is_answered_with_all() -> None:
+    with pytest.raises(ConfigError, match="digits or digits_tiny or fashion_mlp or fashion_mlp_tiny"):
+        recipes.get("zzz")

@@ -1,0 +1,180 @@
+"""A comparison end to end, on the tiny recipe: choice on validation, reuse, resumption, one table, one figure."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from odfa import recipes, train
+from odfa.errors import CheckpointError, ConfigError, NonFinite
+from odfa.report import compare
+from odfa.report.compare import grid
+from odfa.report.methods import METHODS, electronic_part, rate_centre, rule_of
+from odfa.train.folder import read_config, read_result
+
+METHODS_RUN = ("bp", "shallow", "odfa")
+
+
+def _config(**changes):
+    return replace(recipes.get("digits_tiny"), epochs=1, tensorboard=False, **changes)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out_dir = tmp_path_factory.mktemp("compare")
+    return out_dir, compare(_config(), METHODS_RUN, seeds=2, tries=2, out_dir=out_dir)
+
+
+def test_the_object_has_exactly_the_promised_form(finished):
+    result = json.loads(json.dumps(finished[1].to_json(), allow_nan=False))
+    assert set(result) == {"recipe", "metric", "rows", "summary", "gap_closed", "learning_rates", "table", "figure"}
+    assert result["metric"] == {"name": "accuracy", "better": "higher"}
+    assert [(row["method"], row["rule"], row["seed"]) for row in result["rows"]] == [
+        ("bp", "backprop", 0),
+        ("bp", "backprop", 1),
+        ("shallow", "shallow", 0),
+        ("shallow", "shallow", 1),
+        ("odfa", "random", 0),
+        ("odfa", "random", 1),
+    ]
+    for row in result["rows"]:
+        assert set(row) == {"method", "rule", "seed", "metric", "steps", "seconds", "light"}
+        assert set(row["light"]) == {"frames", "seconds", "joules"}
+        assert (row["light"]["frames"] > 0) == (row["method"] == "odfa")
+    assert set(result["summary"]) == set(result["gap_closed"]) == set(METHODS_RUN)
+
+
+def test_the_rate_of_each_method_is_the_best_on_validation(finished):
+    out_dir, comparison = finished
+    for method, rates in comparison.to_json()["learning_rates"].items():
+        assert len(rates["tries"]) == 2
+        runs = {
+            rate: read_result(out_dir / f"{method}-lr{rate:g}-seed0")
+            for rate in grid(rate_centre(_config(method=method)), 2)
+        }
+        best = max(runs, key=lambda rate: (runs[rate]["validation"]["accuracy"], -runs[rate]["validation"]["loss"]))
+        assert rates["chosen"] == best
+
+
+def test_rows_are_the_runs_at_the_chosen_rate_and_nothing_else_ran(finished):
+    out_dir, comparison = finished
+    result = comparison.to_json()
+    for row in result["rows"]:
+        rate = result["learning_rates"][row["method"]]["chosen"]
+        run_dir = out_dir / f"{row['method']}-lr{rate:g}-seed{row['seed']}"
+        assert row["metric"] == read_result(run_dir)["metric"]["value"]
+        assert read_config(run_dir).method == row["method"]
+    assert len([path for path in out_dir.iterdir() if path.is_dir()]) == len(METHODS_RUN) * (2 + 1)
+
+
+def test_a_second_call_trains_nothing_and_says_the_same(finished, monkeypatch):
+    out_dir, comparison = finished
+
+    def refuse(*_arguments):
+        raise AssertionError("a finished run was trained again")
+
+    monkeypatch.setattr("odfa.train.loop.train_step", refuse)
+    assert compare(_config(), METHODS_RUN, seeds=2, tries=2, out_dir=out_dir).to_json() == comparison.to_json()
+
+
+def test_a_folder_of_another_config_is_refused(finished):
+    with pytest.raises(CheckpointError, match="choose another folder"):
+        compare(_config(batch_size=_config().batch_size + 1), METHODS_RUN, seeds=2, tries=2, out_dir=finished[0])
+
+
+def test_table_and_figure(finished):
+    out_dir, comparison = finished
+    table = (out_dir / "table.md").read_text()
+    for method, figures in comparison.to_json()["summary"].items():
+        line = next(line for line in table.splitlines() if line.startswith(f"| {method} |"))
+        assert f"{100 * figures['mean']:.2f}%" in line
+    assert "all but the projection, which is optical" in table
+    picture = (out_dir / "comparison.png").read_bytes()
+    assert picture.startswith(b"\x89PNG")
+    assert len(picture) > 10_000
+
+
+def test_the_curves_are_those_of_the_runs(finished):
+    curves = finished[1].curves()
+    assert set(curves) == set(METHODS_RUN)
+    for of_seeds in curves.values():
+        assert len(of_seeds) == 2
+        assert [step for step, _ in of_seeds[0]] == [step for step, _ in of_seeds[1]] != []
+
+
+def test_an_interrupted_comparison_loses_nothing(finished, tmp_path, monkeypatch):
+    class Stop(KeyboardInterrupt):
+        pass
+
+    step, left = train.loop.train_step, 8
+
+    def step_until_stopped(session, batch):
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Stop
+        return step(session, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("odfa.train.loop.train_step", step_until_stopped)
+        with pytest.raises(Stop):
+            compare(_config(), METHODS_RUN, seeds=2, tries=2, out_dir=tmp_path)
+    again = compare(_config(), METHODS_RUN, seeds=2, tries=2, out_dir=tmp_path).to_json()
+    whole = finished[1].to_json()
+    assert again["summary"] == whole["summary"]
+    assert again["learning_rates"] == whole["learning_rates"]
+
+
+def test_a_try_that_diverges_loses_and_does_not_stop_the_others(tmp_path, monkeypatch):
+    top, step = max(grid(_config().optimizer.learning_rate, 2)), train.loop.train_step
+
+    def diverge_at_the_top(session, batch):
+        if session.config.optimizer.learning_rate == top:
+            raise NonFinite("step 1: the loss is nan")
+        return step(session, batch)
+
+    monkeypatch.setattr("odfa.train.loop.train_step", diverge_at_the_top)
+    rates = compare(_config(), ["bp"], seeds=1, tries=2, out_dir=tmp_path).to_json()["learning_rates"]["bp"]
+    assert rates["chosen"] < top
+    assert rates["tries"][1] == {"learning_rate": top, "validation": None}
+
+
+def test_all_tries_diverging_is_an_error(tmp_path, monkeypatch):
+    def diverge(*_arguments):
+        raise NonFinite("step 1: the loss is nan")
+
+    monkeypatch.setattr("odfa.train.loop.train_step", diverge)
+    with pytest.raises(NonFinite, match="at every learning rate tried"):
+        compare(_config(), ["bp"], seeds=1, tries=2, out_dir=tmp_path)
+
+
+@pytest.mark.parametrize("arguments", [{"seeds": 0}, {"tries": 0}])
+def test_counts_below_one_are_refused(tmp_path, arguments):
+    with pytest.raises(ConfigError, match="1 or more"):
+        compare(_config(), ["bp"], out_dir=tmp_path, **arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("tries", "factors"), [(1, [1]), (2, [3**-0.5, 3**0.5]), (3, [1 / 3, 1, 3]), (5, [1 / 9, 1 / 3, 1, 3, 9])]
+)
+def test_the_grid_is_geometric_around_its_centre(tries, factors):
+    assert grid(1e-3, tries) == pytest.approx([1e-3 * factor for factor in factors], rel=5e-3)
+
+
+def test_centres_move_the_grid_of_one_method(tmp_path):
+    found = compare(
+        _config(), ["bp", "shallow"], seeds=1, tries=1, out_dir=tmp_path, centres={"shallow": 0.02}
+    ).to_json()
+    assert found["learning_rates"]["shallow"]["chosen"] == 0.02
+    assert found["learning_rates"]["bp"]["chosen"] == _config().optimizer.learning_rate
+
+
+def test_every_method_says_what_is_electronic():
+    parts = {electronic_part(_config(method=method)) for method in METHODS}
+    assert len(parts) == len(METHODS)
+    aligned = _config(method="odfa", rule="aligned")
+    assert "rank 16 every 20 steps" in electronic_part(aligned)
+    assert rule_of(aligned) == "aligned"
+    assert "no electronic correction" in electronic_part(replace(aligned, feedback=replace(aligned.feedback, rank=0)))
+    assert "alone" in electronic_part(_config(method="odfa", rule="electronic"))

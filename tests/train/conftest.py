@@ -1,0 +1,46 @@
+"""A run that takes a fraction of a second, and how two runs are compared."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from odfa import recipes
+from odfa.train import MlpConfig, RunConfig, checkpoint
+
+
+def _quick(method: str = "bp", *, rule: str = "random") -> RunConfig:
+    run = recipes.digits_tiny()
+    return replace(
+        run,
+        method=method,
+        rule=rule,
+        epochs=3,
+        batch_size=40,
+        log_every=1,
+        checkpoint_every=4,
+        tensorboard=False,
+        model=MlpConfig(widths=(24, 24)),
+        data=replace(run.data, limit=240),
+        feedback=replace(run.feedback, rank=2, every=5),
+    )
+
+
+def _traces(run_dir: Path) -> dict[str, bytes]:
+    """What must be equal, byte for byte, for equal runs."""
+    last = checkpoint.find(run_dir / "checkpoints")[-1]
+    files = {name: content for name, content in checkpoint.read_files(last).items() if name != "state.json"}
+    return {"metrics": (run_dir / "metrics.jsonl").read_bytes(), "step": last.name.encode(), **files}
+
+
+@pytest.fixture(scope="session")
+def quick() -> Callable[..., RunConfig]:
+    """`quick(method, rule=…)`: 18 steps of a small network on 240 digits, six steps an epoch."""
+    return _quick
+
+
+@pytest.fixture(scope="session")
+def traces() -> Callable[[Path], dict[str, bytes]]:
+    """`traces(run_dir)`: weights, optimiser, feedback state and metrics as bytes."""
+    return _traces

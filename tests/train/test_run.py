@@ -1,0 +1,163 @@
+"""What a run computes, leaves behind, and costs."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from odfa import data, recipes, train
+from odfa.train import OptimizerConfig, RunConfig, RunResult, overrides
+
+Quick = Callable[..., RunConfig]
+
+
+def test_bp_equals_a_plain_loop_written_out(tmp_path: Path, quick: Quick) -> None:
+    """Thirty lines of ordinary PyTorch, sharing nothing with the loop but the initial weights and the data."""
+    config = replace(quick("bp"), optimizer=OptimizerConfig(learning_rate=0.01, warmup_steps=3, clip_norm=0.5))
+    train.run(config, tmp_path / "run", progress=False)
+    with torch.random.fork_rng(devices=[]):
+        start = train.build(config)
+    splits, model = start.splits, start.model
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, betas=(0.9, 0.99), weight_decay=0.0)
+    losses, step = [], 0
+    for epoch in range(3):
+        order_N = data.order(240, seed=0, epoch=epoch)
+        for batch in range(6):
+            index_N = order_N[40 * batch : 40 * (batch + 1)]
+            share = max(0, step - 3) / (18 - 3)
+            cosine = 0.05 + 0.95 * (1 + math.cos(math.pi * share)) / 2
+            optimizer.param_groups[0]["lr"] = 0.01 * min(1, (step + 1) / 4) * cosine
+            optimizer.zero_grad()
+            logits_NC = model.head(
+                torch.tanh(model.blocks[1][0](torch.tanh(model.blocks[0][0](splits.train.x_ND[index_N]))))
+            )
+            loss = -logits_NC.log_softmax(1)[torch.arange(40), splits.train.y_N[index_N]].mean()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+            optimizer.step()
+            losses.append(loss.item())
+            step += 1
+    loaded = train.load_run(tmp_path / "run")
+    assert [row["loss"] for row in loaded.metrics if "loss" in row] == pytest.approx(losses, rel=1e-5)
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(loaded.model.state_dict()[name], value, rtol=1e-4, atol=1e-6)
+    with torch.no_grad():
+        right = (loaded.model(splits.test.x_ND).argmax(1) == splits.test.y_N).double().mean().item()
+    assert loaded.result is not None
+    assert loaded.result.metric == {"name": "accuracy", "better": "higher", "value": pytest.approx(right)}
+
+
+def test_every_sample_is_seen_once_an_epoch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quick: Quick) -> None:
+    from odfa.train import loop
+
+    seen: list[list[tuple[float, ...]]] = [[], [], []]
+    real = loop.train_step
+
+    def record(session: train.Session, batch: data.Split) -> dict[str, object]:
+        seen[session.step // 6] += [tuple(row) for row in batch.x_ND.tolist()]
+        return real(session, batch)
+
+    monkeypatch.setattr(loop, "train_step", record)
+    config = quick("bp")
+    train.run(config, tmp_path / "run", progress=False)
+    rows = sorted(tuple(row) for row in train.get_task("digits").load(config.data).train.x_ND.tolist())
+    assert [sorted(epoch) for epoch in seen] == [rows, rows, rows]
+    assert seen[0] != seen[1]
+
+
+@pytest.mark.parametrize(("method", "at_least"), [("bp", 0.88), ("dfa", 0.85), ("odfa", 0.8)])
+def test_digits_tiny_learns(tmp_path: Path, method: str, at_least: float) -> None:
+    result = train.run(replace(recipes.digits_tiny(), method=method), tmp_path / "run", progress=False)
+    assert result.metric["value"] > at_least
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "constant"])
+@pytest.mark.parametrize("warmup", [0, 5])
+def test_the_learning_rate_rises_then_falls(schedule: str, warmup: int) -> None:
+    config = overrides.apply(
+        OptimizerConfig(learning_rate=0.1), [f"schedule={schedule}", f"warmup_steps={warmup}", "final_share=0.2"]
+    )
+    rates = [train.learning_rate(config, step, 100) for step in range(101)]
+    assert rates[warmup] == pytest.approx(0.1) == max(rates)
+    assert rates[: warmup + 1] == sorted(rates[: warmup + 1])
+    assert rates[warmup:] == sorted(rates[warmup:], reverse=True)
+    assert rates[100] == pytest.approx(0.02 if schedule == "cosine" else 0.1)
+    assert min(rates) > 0
+
+
+def test_the_folder_explains_itself(tmp_path: Path, quick: Quick) -> None:
+    config = replace(quick("odfa"), tensorboard=True)
+    result = train.run(config, tmp_path / "run", progress=False)
+    folder = tmp_path / "run"
+    assert overrides.from_dict(json.loads((folder / "config.json").read_text())) == config
+    session = json.loads((folder / "environment.json").read_text())["sessions"][0]
+    assert session["packages"]["torch"] == torch.__version__
+    assert session["threads"] == config.threads == 1
+    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    steps, validations = [row for row in metrics if "loss" in row], [row for row in metrics if "validation_loss" in row]
+    assert [row["step"] for row in steps] == list(range(1, 19))
+    assert [row["step"] for row in validations] == [6, 12, 18]
+    assert set(metrics[-1]) == {"step", "epoch", "test_loss", "test_accuracy"}
+    assert metrics[-1]["test_accuracy"] == result.metric["value"]
+    assert set(steps[0]["signal_norms"]) == {"blocks.0", "blocks.1"}
+    assert 0 < steps[0]["density"] < 1
+    assert [row["light_frames"] for row in steps] == [40 * 2 * 4 * step for step in range(1, 19)]
+    assert not any("second" in key for row in metrics for key in row)
+    assert RunResult.from_json(json.loads((folder / "result.json").read_text())) == result
+    assert json.loads((folder / "status.json").read_text()) == {"status": "complete", "step": 18, "reason": None}
+
+
+def test_tensorboard_reads_the_events(tmp_path: Path, quick: Quick) -> None:
+    from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
+    from tensorboard.compat.proto.event_pb2 import Event
+
+    train.run(replace(quick("dfa"), tensorboard=True), tmp_path / "run", progress=False)
+    (file,) = (tmp_path / "run/tb").iterdir()
+    events = [Event.FromString(raw) for raw in RawEventFileLoader(str(file)).Load()]
+    curve = {event.step: value.simple_value for event in events for value in event.summary.value if value.tag == "loss"}
+    rows = [row for row in train.load_run(tmp_path / "run").metrics if "loss" in row]
+    assert curve == pytest.approx({row["step"]: row["loss"] for row in rows})
+    tags = {value.tag for event in events for value in event.summary.value}
+    assert {"signal_norms/blocks.0", "validation_accuracy", "learning_rate"} <= tags
+
+
+@pytest.mark.parametrize(
+    ("method", "rule"),
+    [("bp", "random"), ("dfa", "random"), ("odfa", "random"), ("odfa", "aligned"), ("odfa", "electronic")],
+)
+def test_a_dry_run_tells_what_the_run_takes(tmp_path: Path, quick: Quick, method: str, rule: str) -> None:
+    config = quick(method, rule=rule)
+    plan, result = train.dry_run(config), train.run(config, tmp_path / "run", progress=False)
+    assert plan["parameters"] == result.parameters == (64 + 1) * 24 + (24 + 1) * 24 + (24 + 1) * 10
+    assert plan["steps"] == result.steps
+    assert plan["light"] == pytest.approx({key: result.light[key] for key in ("frames", "seconds", "joules")})
+    memory = plan["memory_bytes"]
+    assert memory["weights"] == memory["gradients"] == memory["optimizer"] / 2 == 4 * result.parameters
+    assert memory["activations"] == 4 * 40 * (64 + 4 * 24 + 10)
+    assert memory["total"] == sum(value for key, value in memory.items() if key != "total")
+
+
+def test_a_dry_run_allocates_nothing() -> None:
+    config = recipes.digits()
+    giant = replace(config, model=replace(config.model, widths=(200_000, 200_000, 200_000)))
+    assert train.dry_run(giant)["memory_bytes"]["weights"] > 300e9
+
+
+def test_progress_is_silent_without_a_terminal(tmp_path: Path, quick: Quick, capfd: pytest.CaptureFixture[str]) -> None:
+    train.run(quick("bp"), tmp_path / "run", progress=True)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_progress_shows_loss_speed_and_light(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: Quick, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "160")
+    train.run(quick("odfa"), tmp_path / "run", progress=True)
+    shown = capfd.readouterr().err
+    assert "18/18" in shown
+    assert all(word in shown for word in ("digits_tiny odfa", "loss ", "steps/s", "light "))
