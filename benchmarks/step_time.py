@@ -90,7 +90,9 @@ def main() -> None:
             times = measure(contenders(name, model, blocks), loss, options.steps)
             for method, seconds in times.items():
                 ratio = statistics.median(a / b for a, b in zip(seconds, times["bp"], strict=True))
-                rows.append({"model": name, "method": method, "ms": 1e3 * statistics.median(seconds), "ratio_to_bp": ratio})
+                rows.append(
+                    {"model": name, "method": method, "ms": 1e3 * statistics.median(seconds), "ratio_to_bp": ratio}
+                )
     if options.json:
         print(json.dumps({"threads": options.threads, "steps": options.steps, "rows": rows}))
         return

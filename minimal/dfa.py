@@ -1,13 +1,15 @@
 """Direct feedback alignment in one file: plain PyTorch, no options, no package.
 
-A network learns from its output error e without ever sending it backwards through the layers: each hidden layer receives
-B_l e, a fixed random projection of it. The stages carry the numbers and names that the package `odfa` gives them:
+A network learns from its output error e without ever sending it backwards through the layers: each hidden layer
+receives B_l e, a fixed random projection of it. The stages carry the numbers and names of the package `odfa`:
 
     (1) error   (2)-(4) projection   (5) feedback   (6) local updates
 
 Shapes: N samples · D error width (classes) · K width of one hidden layer. Run it: python minimal/dfa.py
 Source: Nøkland, "Direct feedback alignment provides learning in deep neural networks", arXiv 1609.01596.
 """
+
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -17,7 +19,7 @@ from torch.nn.functional import one_hot
 def init(widths: list[int], seed: int = 0) -> tuple[list[Tensor], list[Tensor]]:
     """Weights W_l and biases of a tanh network with the given widths, input and output included."""
     generator = torch.Generator().manual_seed(seed)
-    weights = [torch.randn(i, o, generator=generator) / i**0.5 for i, o in zip(widths, widths[1:], strict=False)]
+    weights = [torch.randn(i, o, generator=generator) / i**0.5 for i, o in pairwise(widths)]
     return weights, [torch.zeros(o) for o in widths[1:]]
 
 
@@ -35,7 +37,9 @@ def forward(x_ND: Tensor, weights: list[Tensor], biases: list[Tensor]) -> tuple[
     return h, h[-1] @ weights[-1] + biases[-1]
 
 
-def step(x_ND: Tensor, y_N: Tensor, weights: list[Tensor], biases: list[Tensor], feedback: list[Tensor], lr: float) -> float:
+def step(
+    x_ND: Tensor, y_N: Tensor, weights: list[Tensor], biases: list[Tensor], feedback: list[Tensor], lr: float
+) -> float:
     """One step of gradient descent on the cross-entropy; changes weights and biases in place, returns the loss."""
     h, logits_ND = forward(x_ND, weights, biases)
     num_classes = logits_ND.shape[1]

@@ -11,6 +11,7 @@ Sources: optical DFA, arXiv 2409.12965; ternary errors on a binary mirror array,
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -71,7 +72,9 @@ def encode(e_ND: Tensor, random_ND: Tensor) -> tuple[Tensor, Tensor]:
 def camera_counts(opu: Opu, bits_NFD: Tensor) -> Tensor:
     """(3) Show every pattern at every reference phase: |A x + r e^(i theta)|^2 → photo-electrons → counts_NFSM."""
     field_NFM = bits_NFD.to(opu.medium_DM.dtype) @ opu.medium_DM
-    reference_S1 = opu.reference * torch.exp(1j * torch.tensor(PHASES, dtype=torch.float64)).to(field_NFM.dtype)[:, None]
+    reference_S1 = (
+        opu.reference * torch.exp(1j * torch.tensor(PHASES, dtype=torch.float64)).to(field_NFM.dtype)[:, None]
+    )
     electrons = (field_NFM[:, :, None] + reference_S1).abs().square() * opu.e_per_intensity
     opu.frames += bits_NFD.shape[0] * bits_NFD.shape[1] * len(PHASES)
     if opu.bits is None:
@@ -81,7 +84,7 @@ def camera_counts(opu: Opu, bits_NFD: Tensor) -> Tensor:
 
 
 def demodulate(opu: Opu, counts_NFSM: Tensor, gain_NF: Tensor) -> Tensor:
-    """(4) Phase stepping: z = (I_0 - I_2) / 4 + i (I_1 - I_3) / 4 is the field; plus minus minus removes static bias."""
+    """(4) Phase stepping: z = (I_0 - I_2) / 4 + i (I_1 - I_3) / 4 is the field; plus less minus has no static bias."""
     i_0, i_1, i_2, i_3 = counts_NFSM.unbind(2)
     field_NFM = torch.complex(i_0 - i_2, i_1 - i_3) / 4 / opu.counts_per_field
     return (gain_NF[:, :, None] * field_NFM).sum(1)
@@ -97,7 +100,7 @@ def project(opu: Opu, e_ND: Tensor, random_ND: Tensor) -> Tensor:
 def init(widths: list[int], seed: int = 0) -> tuple[list[Tensor], list[Tensor]]:
     """Weights and biases of a tanh network, as in `dfa.py`."""
     generator = torch.Generator().manual_seed(seed)
-    weights = [torch.randn(i, o, generator=generator) / i**0.5 for i, o in zip(widths, widths[1:], strict=False)]
+    weights = [torch.randn(i, o, generator=generator) / i**0.5 for i, o in pairwise(widths)]
     return weights, [torch.zeros(o) for o in widths[1:]]
 
 
@@ -144,7 +147,7 @@ def main() -> None:
     accuracy = (forward(x_ND[test], weights, biases)[1].argmax(1) == y_N[test]).float().mean()
     seconds = opu.frames / FRAME_RATE_HZ
     print(f"optical direct feedback alignment: loss {loss:.3f}, test accuracy {accuracy:.1%}")
-    print(f"light: {opu.frames:,} frames, {seconds:,.0f} s at {FRAME_RATE_HZ:.0f} Hz, {seconds * POWER_W:,.0f} J at {POWER_W:.0f} W")
+    print(f"light: {opu.frames:,} frames, {seconds:,.0f} s at 2 kHz, {seconds * POWER_W:,.0f} J at 30 W")
 
 
 if __name__ == "__main__":

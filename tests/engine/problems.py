@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -40,7 +41,7 @@ class Cnn(nn.Module):
         widths = [3, 6, 8]
         self.stages = nn.ModuleList(
             nn.Sequential(nn.Conv2d(i, o, 3, padding=1), nn.BatchNorm2d(o), nn.ReLU(inplace=True), nn.MaxPool2d(2))
-            for i, o in zip(widths, widths[1:], strict=False)
+            for i, o in pairwise(widths)
         )
         self.head = nn.Linear(8 * 2 * 2, 4)
 
@@ -52,14 +53,28 @@ class Cnn(nn.Module):
 
 def _mlp() -> nn.Module:
     return nn.Sequential(
-        nn.Flatten(), nn.Linear(192, 12), nn.Tanh(), nn.Linear(12, 12), nn.Tanh(), nn.Linear(12, 12), nn.Tanh(), nn.Linear(12, 4)
+        nn.Flatten(),
+        nn.Linear(192, 12),
+        nn.Tanh(),
+        nn.Linear(12, 12),
+        nn.Tanh(),
+        nn.Linear(12, 12),
+        nn.Tanh(),
+        nn.Linear(12, 4),
     )
 
 
 def _gpt2(**changes: Any) -> nn.Module:
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    settings = {"n_layer": 3, "n_embd": 16, "n_head": 2, "vocab_size": 11, "n_positions": 8, "tie_word_embeddings": False}
+    settings = {
+        "n_layer": 3,
+        "n_embd": 16,
+        "n_head": 2,
+        "vocab_size": 11,
+        "n_positions": 8,
+        "tie_word_embeddings": False,
+    }
     dropout = {"attn_pdrop": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0}
     return GPT2LMHeadModel(GPT2Config(**{**settings, **dropout, "bos_token_id": 0, "eos_token_id": 0, **changes}))
 
@@ -134,8 +149,8 @@ def _dit() -> nn.Module:
     from diffusers import DiTTransformer2DModel
 
     model = DiTTransformer2DModel(
-        num_attention_heads=2, attention_head_dim=8, in_channels=3, out_channels=3, num_layers=2, sample_size=8, patch_size=2,
-        num_embeds_ada_norm=10, norm_num_groups=4,
+        num_attention_heads=2, attention_head_dim=8, in_channels=3, out_channels=3, num_layers=2, sample_size=8,
+        patch_size=2, num_embeds_ada_norm=10, norm_num_groups=4,
     )  # fmt: skip
     for parameter in model.parameters():  # modulation layers start at zero, which would hide every wrong gradient
         nn.init.normal_(parameter, std=0.2)
@@ -161,7 +176,9 @@ PROBLEMS: dict[str, Problem] = {
     "mlp": Problem(_mlp, _classify, None, 3),
     "cnn": Problem(Cnn, _classify, "stages.*", 2, residual=False),
     "gpt2": Problem(_gpt2, _language_loss, "transformer.h.*", 3),
-    "gpt2_tied": Problem(lambda: _gpt2(tie_word_embeddings=True), _language_loss, "transformer.h.*", 3, residual=False, tied=True),
+    "gpt2_tied": Problem(
+        lambda: _gpt2(tie_word_embeddings=True), _language_loss, "transformer.h.*", 3, residual=False, tied=True
+    ),
     "llama": Problem(_llama, _language_loss, "model.layers.*", 2),
     "mixtral": Problem(_mixtral, _language_loss, "model.layers.*", 2),
     "bert": Problem(_bert, _language_loss, "bert.encoder.layer.*", 2, residual=False, tied=True),

@@ -1,4 +1,4 @@
-"""Angles between local and true gradients: exact where the answer is known, immune to tiny gradients, without side effects."""
+"""Angles between local and true gradients: right where the answer is known, immune to tiny gradients."""
 
 import math
 
@@ -94,7 +94,9 @@ def test_a_gradient_of_exactly_zero_has_no_angle() -> None:
     assert all(norms == (0.0, 0.0) for norms in angles.norms.values())
 
 
-@pytest.mark.parametrize("rule", [RandomFeedback(), AlignedReadout(rank=2, every=1), ElectronicOnly(rank=2)], ids=lambda r: r.name)
+@pytest.mark.parametrize(
+    "rule", [RandomFeedback(), AlignedReadout(rank=2, every=1), ElectronicOnly(rank=2)], ids=lambda r: r.name
+)
 def test_measuring_leaves_weights_gradients_and_training_alone(rule: AbstractRule) -> None:
     model, problem = make("gpt2", torch.float64)
     dfa = DFA(model, problem.blocks, rule=rule)
@@ -121,7 +123,9 @@ def test_aligned_readout_starts_aligned_where_random_feedback_does_not() -> None
             problem.loss(model).backward()
         dfa.remove()
         angles[rule.name] = dict(measured)
-    assert angles["aligned"]["transformer.h.2"] == pytest.approx(1.0, abs=1e-5)  # the last block's signal is exact at the start
+    assert angles["aligned"]["transformer.h.2"] == pytest.approx(
+        1.0, abs=1e-5
+    )  # the last block's signal is exact at the start
     assert all(angles["aligned"][b] > 0.5 > abs(angles["random"][b]) for b in angles["aligned"])
 
 
@@ -146,7 +150,7 @@ def test_an_error_inside_the_context_restores_everything() -> None:
 
 
 def test_reentrant_checkpointing_inside_blocks_is_refused() -> None:
-    from tests.engine.test_handled import X, Y, Checkpointed
+    from tests.engine.test_handled import Checkpointed, X, Y
 
     model = Checkpointed(True, (0, 1, 2)).double()
     dfa = DFA(model, "blocks.*")

@@ -48,7 +48,9 @@ def worker(rank: int, rule: str, recompute: bool, rendezvous: str, out: str) -> 
 @pytest.mark.parametrize(("rule", "recompute"), [("random", False), ("random", True), ("aligned", False)])
 def test_two_processes_equal_one(tmp_path: Path, rule: str, recompute: bool) -> None:
     out = tmp_path / "weights.pt"
-    mp.start_processes(worker, (rule, recompute, str(tmp_path / "rendezvous"), str(out)), nprocs=2, start_method="spawn")
+    mp.start_processes(
+        worker, (rule, recompute, str(tmp_path / "rendezvous"), str(out)), nprocs=2, start_method="spawn"
+    )
     model, batches = build(rule, recompute)
     train(model, batches)
     theirs = torch.load(out, weights_only=True)

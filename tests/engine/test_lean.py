@@ -11,7 +11,9 @@ from odfa.errors import CheckpointError, ConfigError
 from tests.engine.problems import make
 
 
-@pytest.mark.parametrize("rule", [None, RandomFeedback(), AlignedReadout(rank=2, every=2)], ids=lambda r: r.name if r else "bp")
+@pytest.mark.parametrize(
+    "rule", [None, RandomFeedback(), AlignedReadout(rank=2, every=2)], ids=lambda r: r.name if r else "bp"
+)
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("name", ["mlp", "gpt2", "dit"])
 def test_fused_updates_equal_ordinary_ones(name: str, recompute: bool, rule: AbstractRule | None) -> None:

@@ -46,7 +46,14 @@ def package_model(weights: list[Tensor], biases: list[Tensor]) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
-def assert_same_after(model: nn.Sequential, x: Tensor, y: Tensor, weights: list[Tensor], biases: list[Tensor], mirror: Callable[[int], float]) -> None:
+def assert_same_after(
+    model: nn.Sequential,
+    x: Tensor,
+    y: Tensor,
+    weights: list[Tensor],
+    biases: list[Tensor],
+    mirror: Callable[[int], float],
+) -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=LR)
     losses = []
     for t in range(STEPS):

@@ -39,11 +39,14 @@ class Alignment(Mapping[str, float]):
         return len(self._cosines)
 
     def __repr__(self) -> str:
-        rows = (f"{b:<40} {c:+.4f}   |local| {self.norms[b][0]:.3e}   |true| {self.norms[b][1]:.3e}" for b, c in self.items())
+        rows = (
+            f"{b:<40} {c:+.4f}   |local| {self.norms[b][0]:.3e}   |true| {self.norms[b][1]:.3e}"
+            for b, c in self.items()
+        )
         return "\n".join(rows)
 
     def add(self, block: str, local: Gradients, true: Gradients, names: set[str]) -> None:
-        """Cosine over `names`, in float64 on gradients divided by their largest entry, so that none under- or overflows."""
+        """Cosine over `names`, in float64, on gradients divided by their largest entry: none under- or overflows."""
         chosen = sorted(name for name in names if name in local and name in true)
         if not chosen:
             return
@@ -91,7 +94,9 @@ class Measurement:
             MatchError: no backward pass reached the error.
         """
         if self._recorded is None:
-            raise MatchError("measure_alignment() saw no backward pass; run model and loss.backward() inside the context")
+            raise MatchError(
+                "measure_alignment() saw no backward pass; run model and loss.backward() inside the context"
+            )
         step, grad_y = self._recorded
         self._recorded = None
         names = {id(p): name for name, p in self.handle.model.named_parameters()}
@@ -138,5 +143,9 @@ class Measurement:
         last = blocks[-1].leaf
         last.grad = None
         head.source.backward(q.reshape(head.source.shape).to(head.source.dtype), retain_graph=True)  # type: ignore[no-untyped-call]
-        assert last.grad is not None
-        return [last.grad] * len(blocks)
+        return [_gradient(last)] * len(blocks)
+
+
+def _gradient(leaf: Tensor) -> Tensor:
+    assert leaf.grad is not None, "the head's input does not depend on the last block"
+    return leaf.grad

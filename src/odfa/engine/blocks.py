@@ -24,7 +24,9 @@ def match_blocks(model: nn.Module, blocks: Blocks) -> dict[str, nn.Module]:
     if blocks is None:
         found = dict(_find_blocks(model))
         if not found:
-            raise MatchError("no repeated modules found; name the blocks, e.g. blocks='layers.*' or blocks=[model.a, model.b]")
+            raise MatchError(
+                "no repeated modules found; name the blocks, e.g. blocks='layers.*' or blocks=[model.a, model.b]"
+            )
     elif isinstance(blocks, str):
         found = _by_pattern([blocks], names)
     elif not blocks:

@@ -15,7 +15,7 @@ from odfa.engine.hooks import Hooks
 from odfa.engine.rules import AbstractRule, RandomFeedback
 from odfa.engine.status import describe
 from odfa.engine.step import Step
-from odfa.error import Tap, error_rows, find_tap
+from odfa.error import error_rows, find_tap
 from odfa.errors import CheckpointError, ConfigError, MatchError, NonFinite
 from odfa.flow import Light, StepRecord
 from odfa.project import AbstractProjection, Encoded, Gaussian, Optical
@@ -25,8 +25,8 @@ class DFA:
     """Direct feedback alignment on an unmodified `nn.Module`: each block learns from the projected output error.
 
     For block l with output h_l and output error e = dL/dy, parameters of the block receive (dh_l/dW_l)^T s_l with
-    s_l = B_l e in place of the true dL/dh_l; what lies behind the last block learns by its true gradient. Inside a block
-    gradients are exact, between blocks none flow. The model's class, `state_dict`, signature and values stay as they are.
+    s_l = B_l e in place of the true dL/dh_l; what lies behind the last block learns by its true gradient. Inside a
+    block gradients are exact, between blocks none flow. The model's class, `state_dict`, signature and values stay.
 
     Args:
         model: the module whose forward will be called.
@@ -34,7 +34,8 @@ class DFA:
         feedback: the projection B; `Gaussian(seed=0)` by default, or `Optical(device)`, `Identity()`, …
         rule: `RandomFeedback()` by default, `AlignedReadout()`, or a control (`Shallow()`, `ElectronicOnly()`).
         encoder: ternarise the error before a digital projection (an optical one has its own encoder).
-        error_at: "logits" (the head's output), "head_input", "output" (what the model returns), a module's name, "name:input".
+        error_at: where e is read: "logits" (the head's output), "head_input", "output" (what the model returns), a
+            module's name, or "name:input".
         recompute: keep each block's inputs only and run it again in backward.
 
     Raises:
@@ -96,13 +97,19 @@ class DFA:
             MatchError: the loss has no gradient, or does not depend on the place where the error is read.
         """
         if not loss.requires_grad:
-            raise MatchError("the loss has no gradient: it was computed under torch.no_grad() or from a detached output")
+            raise MatchError(
+                "the loss has no gradient: it was computed under torch.no_grad() or from a detached output"
+            )
         if not loss.isfinite().all():
-            raise NonFinite(f"the loss is {loss.item()}; the optimiser has not moved; lower the learning rate or look at the batch")
+            raise NonFinite(
+                f"the loss is {loss.item()} and the optimiser has not moved; lower the learning rate or see the batch"
+            )
         before = self._answered
         loss.backward()  # type: ignore[no-untyped-call]
         if self.mode == "learn" and self.rule.wiring != "none" and self._answered == before:
-            raise MatchError(f"the loss does not depend on {self.tap}, where the error is read, so no block learned; choose error_at")
+            raise MatchError(
+                f"the loss does not depend on {self.tap}, where the error is read: no block learned; choose error_at"
+            )
 
     def remove(self) -> None:
         """Take every hook off again; the model is then exactly what it was, with the weights it has learned."""
@@ -125,7 +132,7 @@ class DFA:
         filled when the context ends.
 
         Raises:
-            MatchError: no backward pass reached the error inside the context, or the forward used reentrant checkpointing.
+            MatchError: no backward pass reached the error inside, or the forward used reentrant checkpointing.
         """
         measurement = Measurement(self)
         before, self.mode, self._measurement = self.mode, "measure", measurement
@@ -156,10 +163,17 @@ class DFA:
         self._measurement.record(step, grad_y)
         self._answered += 1
 
-    def note_membership(self, step: Step, y: Tensor) -> None:
-        """On the first training forward: which parameters are fed by which block's signal."""
-        if self.members is None and not any(call.deferred for call in step.calls):
-            self.members = membership.trace(self.model, step, y, self.rule.wiring)
+    def note_membership(self, step: Step, y: Tensor) -> bool:
+        """On the first training forward: which parameters are fed by which block's signal. True if noted now."""
+        if self.members is not None or any(call.deferred for call in step.calls):
+            return False
+        self.members = membership.trace(self.model, step, y, self.rule.wiring)
+        return True
+
+    def note_ahead(self, output: Any, gate_node: object) -> None:
+        """Which parameters lie between the gate and what the model returned."""
+        if self.members is not None:
+            self.members.ahead = membership.ahead_of(self.model, output, gate_node)
 
     @property
     def spent(self) -> Light:
@@ -178,7 +192,11 @@ class DFA:
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs beside the model's weights: the rule's state and the projection's counters."""
-        return {"identity": self.identity, "feedback": self.feedback.state_dict(), "projection": self.projection.state_dict()}
+        return {
+            "identity": self.identity,
+            "feedback": self.feedback.state_dict(),
+            "projection": self.projection.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore.
@@ -198,7 +216,9 @@ class DFA:
         for name, block in self.blocks.items():
             inside = any(child is self.tap.module for child in block.modules() if child is not block)
             if inside or (block is self.tap.module and self.tap.side == "input"):
-                raise MatchError(f"the error is read at {self.tap}, inside block {name}; choose error_at behind the blocks")
+                raise MatchError(
+                    f"the error is read at {self.tap}, inside block {name}; choose error_at behind the blocks"
+                )
         tap_is_head = self.tap.side == "output" and self.tap.module is not self.model
         if self.rule.wiring == "residual" and not tap_is_head:
             raise MatchError(f"rule {self.rule.name} reads the error at the head's output, got error_at={self.tap}")

@@ -59,14 +59,19 @@ class _Fanout(torch.autograd.Function):
 
 def gate(value: Tensor, targets: Sequence[Tensor], answer: Answer) -> Tensor:
     """`value`, tied to `targets`: dL/dvalue passes on unchanged and `answer` turns it into the targets' gradients."""
-    return _Gate.apply(answer, value, *targets)  # type: ignore[no-any-return]
+    return _apply(_Gate, answer, value, *targets)
 
 
 def swap(value: Tensor, answer: Callable[[Tensor], Tensor | None]) -> Tensor:
     """`value` whose gradient is whatever `answer` makes of the incoming one."""
-    return _Swap.apply(answer, value)  # type: ignore[no-any-return]
+    return _apply(_Swap, answer, value)
 
 
 def fanout(value: Tensor, targets: Sequence[Tensor], answer: Answer) -> Tensor:
     """`value` whose gradient goes, by `answer`, to its own source and to every target."""
-    return _Fanout.apply(answer, value, *targets)  # type: ignore[no-any-return]
+    return _apply(_Fanout, answer, value, *targets)
+
+
+def _apply(function: type[torch.autograd.Function], *args: Any) -> Tensor:
+    result: Tensor = function.apply(*args)  # type: ignore[no-untyped-call]
+    return result

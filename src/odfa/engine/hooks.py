@@ -12,7 +12,7 @@ from odfa.engine import lean
 from odfa.engine.gate import fanout, gate, swap
 from odfa.engine.rules import Call
 from odfa.engine.step import Cut, Step
-from odfa.engine.tensors import first_tensor, in_backward, map_tensors
+from odfa.engine.tensors import eager, first_tensor, in_backward, map_tensors
 from odfa.errors import MatchError
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class Hooks:
         self.answering: Step | None = None
         self.recomputations: dict[str, list[lean.Recomputation]] = {}
         self._removable: list[RemovableHandle] = []
+        self._gate_node: object = None
 
     def attach(self, *, recompute: bool) -> None:
         """Register; the order matters where one module is block, tap and root at once."""
@@ -58,32 +59,41 @@ class Hooks:
             removable.remove()
         self._removable.clear()
 
-    @torch.compiler.disable
+    @eager
     def before_model(self, _model: nn.Module, _args: Any) -> None:
         """Open a fresh record; whatever a forward without backward left behind is dropped."""
         recording = torch.is_grad_enabled() and self.handle.mode != "through"
         self.step = Step() if recording else None
 
-    @torch.compiler.disable
+    @eager
     def after_model(self, _model: nn.Module, _args: Any, output: Any) -> None:
         """Close the record, also when the forward failed; refuse a pass whose blocks would silently get nothing."""
         step, self.step = self.step, None
+        node, self._gate_node = self._gate_node, None
+        if node is not None:
+            self.handle.note_ahead(output, node)
         if step is None or output is None or self.handle.rule.wiring == "none":
             return
         if not step.gated:
-            raise MatchError(f"the error is read at {self.handle.tap}, which did not run in this forward; choose error_at")
+            raise MatchError(
+                f"the error is read at {self.handle.tap}, which did not run in this forward; choose error_at"
+            )
         if step.sources:
-            raise MatchError(f"a block ran after {self.handle.tap}, where the error is read; choose error_at behind all blocks")
+            raise MatchError(
+                f"a block ran after {self.handle.tap}, where the error is read; choose error_at behind all blocks"
+            )
 
-    @torch.compiler.disable
+    @eager
     def before_block(self, name: str, block: nn.Module, args: Any, kwargs: Any) -> None:
         """With recompute: keep the block's inputs only."""
         if self.step is not None and torch.is_grad_enabled():
             if kwargs.get("past_key_values") is not None:
-                raise MatchError(f"block {name} writes to a key-value cache, which a second run would change; set use_cache=False")
+                raise MatchError(
+                    f"block {name} writes to a key-value cache, which a second run would change; set use_cache=False"
+                )
             self.recomputations.setdefault(name, []).append(lean.begin(block, args, kwargs))
 
-    @torch.compiler.disable
+    @eager
     def after_block(self, name: str, _block: nn.Module, _args: Any, output: Any) -> Any:
         """Cut the graph at a block's output."""
         if running := self.recomputations.get(name):
@@ -123,7 +133,7 @@ class Hooks:
             different = next((s.shape for s in step.sources if s.shape != main.shape), None)
             if different is not None:
                 raise MatchError(
-                    f"rule {self.handle.rule.name} sends one signal along one residual stream, but block {name} returned "
+                    f"rule {self.handle.rule.name} sends one signal along a residual stream, but block {name} returned "
                     f"{tuple(main.shape)} after {tuple(different)}; use RandomFeedback()"
                 )
         step.calls.append(Call(name, tuple(main.shape), main.dtype, False))
@@ -148,7 +158,7 @@ class Hooks:
             step.cuts.append(Cut(tensor, leaf, None))
         return leaf
 
-    @torch.compiler.disable
+    @eager
     def before_head(self, _head: nn.Module, args: tuple[Any, ...]) -> Any:
         """Residual wiring: the head's exact gradient stays with the head's weights."""
         if self.step is None or not torch.is_grad_enabled():
@@ -162,12 +172,12 @@ class Hooks:
             self.step.cuts.append(Cut(value, leaf.requires_grad_(), None))
         return map_tensors(args, lambda t: leaf if t is value else t)
 
-    @torch.compiler.disable
+    @eager
     def before_tap(self, _module: nn.Module, args: tuple[Any, ...]) -> Any:
         """Read the error at a module's input."""
         return self._tie(args)
 
-    @torch.compiler.disable
+    @eager
     def after_tap(self, _module: nn.Module, _args: Any, output: Any) -> Any:
         """Read the error at a module's output."""
         return self._tie(output)
@@ -183,19 +193,24 @@ class Hooks:
             self.handle.note_membership(step, main)
             return None
         if step.gated:
-            raise MatchError(f"{tap} ran twice in one forward, so there are two errors; read it elsewhere with error_at")
+            raise MatchError(
+                f"{tap} ran twice in one forward, so there are two errors; read it elsewhere with error_at"
+            )
         if not step.ran:
             raise MatchError(f"{tap} ran before any block; choose error_at behind the blocks")
         if wiring == "residual":
             ran_last = step.calls[-1].block if step.calls else self.handle.last_block
             if ran_last != self.handle.last_block:
-                raise MatchError(f"block {ran_last} ran last, expected {self.handle.last_block}; list blocks in running order")
+                raise MatchError(
+                    f"block {ran_last} ran last, expected {self.handle.last_block}; list blocks in running order"
+                )
         targets = [step.head_input] if wiring == "residual" and step.head_input is not None else step.sources
-        self.handle.note_membership(step, main)
+        noted = self.handle.note_membership(step, main)
         if self.handle.mode == "measure":
             targets = []
         step.sources, step.gated = [], True
         tied = gate(main, targets, partial(self._answer, step))
+        self._gate_node = tied.grad_fn if noted else None
         return map_tensors(value, lambda t: tied if t is main else t)
 
     def _answer(self, step: Step, grad_y: Tensor) -> Sequence[Tensor | None]:
@@ -216,7 +231,7 @@ class Hooks:
         return direct
 
     def _defer(self, step: Step, name: str, main: Tensor) -> None:
-        """Without a graph inside a training forward: reentrant checkpointing, which runs the block again in backward."""
+        """No graph inside a training forward: reentrant checkpointing, which runs the block again in backward."""
         if self.handle.mode == "measure":
             raise MatchError("alignment cannot be measured through reentrant checkpointing; use use_reentrant=False")
         if self.handle.rule.wiring != "none":
@@ -245,8 +260,8 @@ class Hooks:
 def _needs_gradient(main: Tensor) -> bool:
     """A leaf without gradient saves the next block's input gradient, but not everything in torch bears it.
 
-    Reentrant checkpointing builds a graph only for inputs that ask for a gradient, and GroupNorm's backward (torch 2.13,
-    CPU) crashes on channels-last inputs that do not.
+    Reentrant checkpointing builds a graph only for inputs that ask for a gradient, and GroupNorm's backward (torch
+    2.13, CPU) crashes on channels-last inputs that do not.
     """
     channels_last = main.ndim > 3 and not main.is_contiguous()
     return channels_last or type(main.grad_fn).__name__ == "CheckpointFunctionBackward"

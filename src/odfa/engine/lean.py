@@ -38,7 +38,7 @@ class FusedOptimizer:
             raise ConfigError("no parameter of the model requires a gradient; nothing to optimise")
         parameters = dict(model.named_parameters())
         self._removable: list[RemovableHandle] = [
-            parameters[name].register_post_accumulate_grad_hook(partial(_update, optimizer))
+            parameters[name].register_post_accumulate_grad_hook(partial(_update, optimizer))  # type: ignore[no-untyped-call]
             for name, optimizer in self.optimizers.items()
         ]
 
@@ -70,9 +70,7 @@ class FusedOptimizer:
         self._removable.clear()
 
 
-def fuse_optimizer(
-    model: nn.Module, make_optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]
-) -> FusedOptimizer:
+def fuse_optimizer(model: nn.Module, make_optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]) -> FusedOptimizer:
     """Update each parameter when its gradient is ready, then free the gradient: one gradient alive at a time.
 
     `make_optimizer` makes an optimiser of a list of one parameter, e.g. `lambda p: torch.optim.Adam(p, lr=1e-3)`. After

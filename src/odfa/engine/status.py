@@ -1,5 +1,6 @@
 """What a handle prints: which block is fed by what, and what still learns by the true gradient."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -9,8 +10,8 @@ if TYPE_CHECKING:
 def describe(handle: "DFA") -> str:
     """The status table. Before the first training forward, block membership is read off the module tree."""
     lines = [
-        f"DFA on {type(handle.model).__name__}: {len(handle.blocks)} blocks, rule {handle.rule.name} ({handle.rule.wiring} wiring), "
-        f"error read at {handle.tap}",
+        f"DFA on {type(handle.model).__name__}: {len(handle.blocks)} blocks, rule {handle.rule.name} "
+        f"({handle.rule.wiring} wiring), error read at {handle.tap}",
         f"feedback: {handle.feedback.description}",
     ]
     if handle.mode != "learn":
@@ -43,7 +44,7 @@ def _how(handle: "DFA", block: str) -> str:
     return "local gradient of its signal"
 
 
-def _others(handle: "DFA", named: dict[str, object], fed: dict[str, set[str]]) -> list[str]:
+def _others(handle: "DFA", named: Mapping[str, object], fed: dict[str, set[str]]) -> list[str]:
     frozen = {name for name, p in handle.model.named_parameters() if not p.requires_grad}
     in_blocks = set().union(*fed.values()) if fed else set()
     if handle.members is None:
@@ -51,13 +52,16 @@ def _others(handle: "DFA", named: dict[str, object], fed: dict[str, set[str]]) -
         return [_row("outside the blocks (known after the first training forward)", outside), _row("frozen", frozen)]
     behind = handle.members.behind
     head = {name for name in behind if _in_head(handle, name)}
-    exact = head if handle.rule.wiring == "residual" else behind
+    exact = (head if handle.rule.wiring == "residual" else behind) | handle.members.ahead
     rows = [
         _row("true gradient", exact - in_blocks),
         _row("true gradient and local gradient (shared weights)", exact & in_blocks),
         _row("signal on its way to the blocks", behind - exact),
         _row("frozen", frozen),
-        _row("no gradient: not used on the way to the error, or cut off by the rule", set(named) - in_blocks - behind - frozen),
+        _row(
+            "no gradient: not used on the way to the error, or cut off by the rule",
+            set(named) - in_blocks - behind - exact - frozen,
+        ),
     ]
     return [row for row in rows if row]
 

@@ -32,6 +32,6 @@ class Step:
     waiting: int = 0
     """Deferred calls that autograd has not run again yet."""
     deferred: dict[str, list[Tensor]] = field(default_factory=dict)
-    """Signals of deferred calls by block, in the order of calls; taken from the end, as recomputation runs backwards."""
+    """Signals of deferred calls by block, in order of calls; taken from the end, as recomputation runs backwards."""
     broadcast: Tensor | None = None
     """Residual wiring with deferred calls: the signal at the last block's output, which all blocks receive."""

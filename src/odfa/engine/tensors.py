@@ -1,10 +1,13 @@
 """Finding and replacing tensors inside whatever a module returns."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
+
+Hook = TypeVar("Hook", bound=Callable[..., Any])
 
 
 def first_tensor(output: Any) -> Tensor | None:
@@ -42,4 +45,9 @@ def _like(original: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
 
 def in_backward() -> bool:
     """True while autograd runs a backward pass: a forward seen then is a recomputation."""
-    return torch._C._current_graph_task_id() != -1  # type: ignore[attr-defined, no-any-return]
+    return bool(torch._C._current_graph_task_id() != -1)
+
+
+def eager(function: Hook) -> Hook:
+    """A hook that `torch.compile` leaves to Python. `torch.compiler.disable` would load the compiler with odfa."""
+    return cast(Hook, _disable_dynamo(function))

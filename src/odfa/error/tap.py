@@ -41,8 +41,8 @@ def find_tap(model: nn.Module, error_at: str, blocks: Collection[nn.Module]) -> 
     if name not in modules or side not in ("", "input", "output"):
         near = get_close_matches(name, modules, n=3) or sorted(n for n in modules if n)[:3]
         raise MatchError(
-            f"error_at={error_at!r} names no place: expected 'logits', 'head_input', 'output' or MODULE[:input|:output] "
-            f"with a module such as {', '.join(near)}"
+            f"error_at={error_at!r} names no place: expected 'logits', 'head_input', 'output' or "
+            f"MODULE[:input|:output] with a module such as {', '.join(near)}"
         )
     return Tap(name, modules[name], "input" if side == "input" else "output")
 

@@ -20,7 +20,7 @@ class LowRank:
         self.v_rK: Tensor | None = None
 
     def fit(self, matrix_DK: Tensor, fit_number: int) -> None:
-        """Refit to `matrix_DK`; the n-th fit always draws the same test vectors and leaves global random state alone."""
+        """Refit to `matrix_DK`; the n-th fit always draws the same test vectors; torch's random state is left alone."""
         if not self.rank:
             return
         with torch.random.fork_rng(devices=[]), torch.no_grad():

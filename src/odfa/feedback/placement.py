@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from math import prod
 
+import torch
 from torch import Tensor
 
 from odfa.errors import MatchError
@@ -24,7 +25,7 @@ class Placement:
 
     def signal(self, p_NK: Tensor, scale: float) -> Tensor:
         """Signal of the block's shape: scale / spread * p, rows summed per sample where `summed`."""
-        rows = p_NK.unflatten(0, self.lead)
+        rows = torch.unflatten(p_NK, 0, self.lead)
         if self.summed:
             rows = rows.sum(dim=1)
         if self.spread > 1:

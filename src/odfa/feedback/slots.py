@@ -45,5 +45,7 @@ class Slots:
         """
         for name, (start, width) in state.items():
             if self.slices.get(name, (start, width)) != (start, width):
-                raise CheckpointError(f"block {name} has slice {self.slices[name]}, the checkpoint says {(start, width)}")
+                raise CheckpointError(
+                    f"block {name} has slice {self.slices[name]}, the checkpoint says {(start, width)}"
+                )
             self.slices[name] = (start, width)

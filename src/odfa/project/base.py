@@ -63,7 +63,7 @@ class AbstractProjection(ABC):
         """
         raise ConfigError(f"{self.identity} does not expose its matrix; measure it by projecting one-hot rows")
 
-    def cost(self, num_vectors: int) -> Light:  # noqa: ARG002 - digital projections cost no light
+    def cost(self, num_vectors: int) -> Light:
         """Light that projecting `num_vectors` non-zero rows takes."""
         return Light()
 

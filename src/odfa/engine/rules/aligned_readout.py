@@ -19,9 +19,10 @@ from odfa.project import AbstractProjection
 class AlignedReadout(AbstractRule):
     """W starts as a B^T; q = a B e + (low rank of W - a B^T)^T e enters at the head's input and goes to every block.
 
-    q passes what lies between the last block and the head (final norm, pooling) by true gradient, and the result goes to
-    every block of the residual stream, whose Jacobian is close to the identity. The low-rank part is electronic and sees
-    the exact error; it is refitted to the head every `every` steps and counted in the status table. `rank=0` leaves it out.
+    q passes what lies between the last block and the head (final norm, pooling) by true gradient, and the result goes
+    to every block of the residual stream, whose Jacobian is close to the identity. The low-rank part is electronic and
+    sees the exact error; it is refitted to the head every `every` steps and counted in the status table. `rank=0`
+    leaves it out.
 
     Args:
         scale: a in units where normalised inputs give logits of standard deviation a.
@@ -66,15 +67,21 @@ class _Aligned(AbstractFeedback):
         if extra_NK is not None:
             q_NK = q_NK + extra_NK
         if not torch.isfinite(q_NK).all():
-            raise NonFinite(f"the feedback of {self.projection.identity} contains NaN or infinity; the optimiser has not moved")
-        return [q_NK.unflatten(0, lead)]
+            raise NonFinite(
+                f"the feedback of {self.projection.identity} contains NaN or infinity; the optimiser has not moved"
+            )
+        return [torch.unflatten(q_NK, 0, lead)]
 
     @property
     def description(self) -> str:
         """The projection and the electronic part with its cost."""
         num_outputs, width = self.readout.start_VK.shape
         share = self.rule.rank * (num_outputs + width) / (num_outputs * width)
-        electronic = f"electronic rank {self.rule.rank} ({share:.1%} of the exact product)" if self.rule.rank else "no electronic part"
+        electronic = (
+            f"electronic rank {self.rule.rank} ({share:.1%} of the exact product)"
+            if self.rule.rank
+            else "no electronic part"
+        )
         return f"{self.projection.identity} + {electronic}"
 
     def state_dict(self) -> dict[str, Any]:

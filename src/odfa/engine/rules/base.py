@@ -48,7 +48,7 @@ class AbstractFeedback(ABC):
         """State that a resumed run needs."""
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027 - rules without state restore nothing
         """Restore what `state_dict` returned."""
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from odfa.engine.rules.base import AbstractFeedback, AbstractRule, Call
@@ -36,7 +37,9 @@ class ElectronicOnly(AbstractRule):
             ConfigError: scale, rank or every out of range for this head (rank must be at least 1).
         """
         if self.every < 1 or self.rank < 1:
-            raise ConfigError(f"ElectronicOnly needs rank >= 1 and every >= 1, got rank={self.rank}, every={self.every}")
+            raise ConfigError(
+                f"ElectronicOnly needs rank >= 1 and every >= 1, got rank={self.rank}, every={self.every}"
+            )
         return _Electronic(Readout(projection, model, head, self.scale, self.rank), self)
 
 
@@ -52,7 +55,7 @@ class _Electronic(AbstractFeedback):
         self.steps += 1
         q_NK = self.low_rank(error.e_ND)
         assert q_NK is not None
-        return [q_NK.unflatten(0, lead)]
+        return [torch.unflatten(q_NK, 0, lead)]
 
     @property
     def description(self) -> str:

@@ -57,7 +57,9 @@ class _Slices(AbstractFeedback):
             return []
         p_NM = self._fit(error.e_ND.shape[1]).project(error.e_ND)
         if not torch.isfinite(p_NM).all():
-            raise NonFinite(f"the feedback of {self.projection.identity} contains NaN or infinity; the optimiser has not moved")
+            raise NonFinite(
+                f"the feedback of {self.projection.identity} contains NaN or infinity; the optimiser has not moved"
+            )
         return [
             placement.signal(p_NM[:, cut], self.scale / (1.0 if self.projection.isometric else placement.width**0.5))
             for placement, cut in zip(placements, slices, strict=True)

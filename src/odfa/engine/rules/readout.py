@@ -10,18 +10,20 @@ from odfa.project import AbstractProjection
 class Readout:
     """The head's weight as W_VK, set to its start value a B^T in units where |W e| needs no further scale.
 
-    start_VK = scale / sqrt(K) * B_VK, so that logits of a normalised input have standard deviation `scale` at the start.
+    start_VK = scale / sqrt(K) * B_VK, so that normalised inputs give logits of standard deviation `scale` at the start.
     """
 
-    def __init__(self, projection: AbstractProjection, model: nn.Module, head: nn.Module, scale: float, rank: int) -> None:
+    def __init__(
+        self, projection: AbstractProjection, model: nn.Module, head: nn.Module, scale: float, rank: int
+    ) -> None:
         self.weight, self.transposed = _weight_of(model, head)
         num_outputs, width = self.matrix_VK.shape
         if not scale > 0:
             raise ConfigError(f"an aligned read-out needs scale > 0, got {scale}")
         if rank < 0 or rank >= min(num_outputs, width):
             raise ConfigError(
-                f"rank={rank} does not fit a read-out of {num_outputs} x {width}: at min({num_outputs}, {width}) the electronic "
-                "part would be the exact product; use rank=0 for small outputs, otherwise width / 8 or less"
+                f"rank={rank} does not fit a read-out of {num_outputs} x {width}: from {min(num_outputs, width)} the "
+                "electronic part would be the exact product; use rank=0 for few outputs, otherwise width / 8 or less"
             )
         self.projection = projection.shaped(num_outputs, width)
         self.gain = scale / (1.0 if projection.isometric else width**0.5)
@@ -47,7 +49,9 @@ def measure(projection: AbstractProjection) -> Tensor:
 def _weight_of(model: nn.Module, head: nn.Module) -> tuple[Tensor, bool]:
     weight = getattr(head, "weight", None)
     if not isinstance(weight, nn.Parameter) or weight.ndim != 2:
-        raise MatchError(f"an aligned read-out needs a head with a weight matrix, got {type(head).__name__}; use RandomFeedback()")
+        raise MatchError(
+            f"an aligned read-out needs a head with a weight matrix, got {type(head).__name__}; use RandomFeedback()"
+        )
     holders = [m for m in model.modules() if any(p is weight for p in m.parameters(recurse=False))]
     if len(holders) > 1:
         raise MatchError(
