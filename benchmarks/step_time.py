@@ -12,12 +12,13 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from odfa import DFA, AlignedReadout, Gaussian, Optical, Shallow, Ternary, Twin
+from odfa import DFA, AlignedReadout, Gaussian, Optical, RandomFeedback, Shallow, Ternary, Twin
 from odfa.train.config import MlpConfig
 from odfa.train.mlp import Mlp
 
@@ -43,16 +44,23 @@ def gpt2() -> Problem:
 
 def contenders(name: str, model: nn.Module, blocks: str) -> dict[str, nn.Module]:
     """The same model, attached in different ways; every copy has weights of its own."""
-    models = {method: copy.deepcopy(model) for method in ("bp", "shallow", "dfa", "tdfa")}
-    DFA(models["shallow"], blocks, rule=Shallow())
-    DFA(models["dfa"], blocks, feedback=Gaussian(seed=0))
-    DFA(models["tdfa"], blocks, feedback=Gaussian(seed=0), encoder=Ternary())
+    exact = {"feedback": Gaussian(seed=0)}
+    settings: dict[str, dict[str, Any] | None] = {
+        "bp": None,
+        "shallow": {"rule": Shallow()},
+        "dfa, shared slice": {**exact, "rule": RandomFeedback(shared=True)},
+        "dfa, own slices": exact,
+        "tdfa, shared slice": {**exact, "rule": RandomFeedback(shared=True), "encoder": Ternary()},
+    }
     if name == "fashion_mlp":
-        models["odfa (twin)"] = copy.deepcopy(model)
-        DFA(models["odfa (twin)"], blocks, feedback=Optical(Twin.preset("opu-2021")))
+        settings["odfa (twin)"] = {"feedback": Optical(Twin.preset("opu-2021"))}
     else:
-        models["dfa aligned"] = copy.deepcopy(model)
-        DFA(models["dfa aligned"], blocks, feedback=Gaussian(seed=0), rule=AlignedReadout(rank=16))
+        settings["dfa, own slices at head_input"] = {**exact, "error_at": "head_input"}
+        settings["dfa, aligned read-out"] = {**exact, "rule": AlignedReadout(rank=16)}
+    models = {method: copy.deepcopy(model) for method in settings}
+    for method, chosen in settings.items():
+        if chosen is not None:
+            DFA(models[method], blocks, **chosen)
     return models
 
 
@@ -98,7 +106,7 @@ def main() -> None:
         return
     print(f"{options.threads} threads, {options.steps} interleaved steps, medians")
     for row in rows:
-        print(f"{row['model']:<12} {row['method']:<12} {row['ms']:8.1f} ms   {row['ratio_to_bp']:.3f} x bp")
+        print(f"{row['model']:<12} {row['method']:<30} {row['ms']:8.1f} ms   {row['ratio_to_bp']:.3f} x bp")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from odfa.engine import DFA, AbstractRule, AlignedReadout, ElectronicOnly, RandomFeedback, Shallow
+from odfa.engine.blocks import match_blocks
 from odfa.engine.rules import AbstractFeedback, Call
 from odfa.errors import ConfigError, MatchError
 from odfa.flow import ErrorSignal
@@ -50,6 +51,16 @@ def test_attaching_changes_no_value_key_or_class(name: str) -> None:
     assert list(model.state_dict()) == keys
     assert model.forward.__code__ is code
     assert all(torch.equal(a, b) for a, b in zip(plain, attached, strict=True))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_blocks_are_found_by_themselves(name: str) -> None:
+    model, problem = make(name)
+    dfa = DFA(model)
+    if isinstance(problem.blocks, str):
+        assert list(dfa.blocks) == list(match_blocks(model, problem.blocks))
+    gradients(model, problem.loss)
+    assert len(dfa.blocks) >= problem.found
 
 
 @pytest.mark.parametrize("name", NAMES)

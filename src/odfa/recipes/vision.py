@@ -16,7 +16,7 @@ def digits() -> RunConfig:
         threads=1,
         model=MlpConfig(widths=(128, 128, 128), activation="tanh"),
         data=DataConfig(validation=200),
-        optimizer=OptimizerConfig(learning_rate=3e-3),
+        optimizer=OptimizerConfig(learning_rate=5e-3),
     )
 
 
