@@ -6,6 +6,7 @@ Shape letters of the whole package: `N` samples (batch x tokens, flattened) · `
 """
 
 from dataclasses import dataclass, field
+from math import prod
 
 import torch
 from torch import Tensor
@@ -45,21 +46,22 @@ class Light:
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorSignal:
-    """Stage 1 → 2: the output error e = dL/dy, one row per sample; `mask_N` is False where the row is all zero."""
+    """Stage 1 → 2: the output error e = dL/dy, one row per sample or token.
+
+    `lead` is the shape that the rows were flattened from: (B, T) for sequences, (B,) otherwise. Rows that are exactly
+    zero (padding, labels of -100) are skipped by the projection and cost no light.
+    """
 
     e_ND: Tensor
     tap: str
-    mask_N: Tensor
+    lead: tuple[int, ...]
 
     def check(self) -> None:
         """Raise AssertionError unless shapes and types are as declared."""
         _expect(
             self.e_ND.ndim == 2 and self.e_ND.is_floating_point(), f"e_ND must be a float matrix, got {self.e_ND.shape}"
         )
-        _expect(
-            self.mask_N.dtype == torch.bool and self.mask_N.shape == self.e_ND.shape[:1],
-            "mask_N must be bool of length N",
-        )
+        _expect(prod(self.lead) == len(self.e_ND), f"lead {self.lead} must hold the {len(self.e_ND)} rows")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -194,7 +194,7 @@ class _OracleFeedback(AbstractFeedback):
     def __init__(self, truth: list[Tensor]) -> None:
         self.truth = truth
 
-    def signals(self, error: ErrorSignal, lead: tuple[int, ...], calls: Sequence[Call]) -> list[Tensor]:
+    def signals(self, error: ErrorSignal, calls: Sequence[Call]) -> list[Tensor]:
         return self.truth
 
 

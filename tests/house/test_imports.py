@@ -89,7 +89,8 @@ def _child(code: str) -> str:
 
 
 def test_importing_odfa_loads_torch_and_numpy_and_nothing_else():
-    code = "import sys, torch, numpy.random; before = set(sys.modules); import odfa; print(*sorted(set(sys.modules) - before))"
+    before = "import sys, torch, numpy.random; before = set(sys.modules); "
+    code = before + "import odfa; print(*sorted(set(sys.modules) - before))"
     new = {name.split(".")[0] for name in _child(code).split()}
     assert "odfa" in new
     assert new - set(sys.stdlib_module_names) - {"odfa", "torch", "numpy"} == set()

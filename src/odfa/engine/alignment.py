@@ -127,9 +127,9 @@ class Measurement:
         return self._take_gradients()
 
     def _local(self, step: Step, grad_y: Tensor) -> Gradients:
-        error, lead = error_rows(grad_y, str(self.handle.tap))
+        error = error_rows(grad_y, str(self.handle.tap))
         blocks = [cut for cut in step.cuts if cut.block is not None]
-        signals = self.handle.feedback.signals(error, lead, step.calls)
+        signals = self.handle.feedback.signals(error, step.calls)
         if self.handle.rule.wiring == "residual":
             signals = self._along_the_stream(step.cuts[-1], blocks, signals[0])
             self._take_gradients()

@@ -145,9 +145,9 @@ class DFA:
 
     def answer(self, step: Step, grad_y: Tensor) -> list[Tensor]:
         """Signals for one output error: stages 1 to 5 of the flow."""
-        error, lead = error_rows(grad_y, str(self.tap))
+        error = error_rows(grad_y, str(self.tap))
         spent = self.spent
-        signals = self.feedback.signals(error, lead, step.calls)
+        signals = self.feedback.signals(error, step.calls)
         self._answered += 1
         names = [call.block for call in step.calls] if self.rule.wiring == "direct" else [str(self.tap)]
         self.last = StepRecord(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from odfa.engine import lean
-from odfa.engine.gate import fanout, gate, swap
+from odfa.engine.gate import gate
 from odfa.engine.rules import Call
 from odfa.engine.step import Cut, Step
 from odfa.engine.tensors import eager, first_tensor, in_backward, map_tensors
@@ -141,7 +141,7 @@ class Hooks:
         step.sources.append(main)
         if wiring == "residual" and name == self.handle.last_block and not measuring:
             step.fans += 1
-            return fanout(main, earlier, partial(_fan_out, step, step.fans, len(step.sources)))
+            return gate(main, earlier, partial(_fan_out, step, step.fans, len(step.sources)))
         if measuring:
             step.cuts.append(Cut(main, leaf.requires_grad_(), name))
         return leaf
@@ -214,21 +214,21 @@ class Hooks:
         return map_tensors(value, lambda t: tied if t is main else t)
 
     def _answer(self, step: Step, grad_y: Tensor) -> Sequence[Tensor | None]:
-        """The gate's backward: dL/dy in, one gradient per target out."""
+        """The gate's backward: dL/dy in; dL/dy for what lies behind the tap, and one gradient per target, out."""
         if self.handle.mode == "measure":
             self.handle.measured(step, grad_y)
-            return []
+            return [grad_y]
         signals = self.handle.answer(step, grad_y)
         step.waiting = sum(call.deferred for call in step.calls)
         self.answering = step if step.waiting else None
         if self.handle.rule.wiring == "residual":
             assert step.head_input is not None
             value, step.head_input = step.head_input, None
-            return [signals[0].reshape(value.shape).to(value.dtype)]
-        direct: list[Tensor | None] = []
+            return [grad_y, signals[0].reshape(value.shape).to(value.dtype)]
+        gradients: list[Tensor | None] = [grad_y]
         for call, signal in zip(step.calls, signals, strict=True):
-            (step.deferred.setdefault(call.block, []) if call.deferred else direct).append(signal.to(call.dtype))
-        return direct
+            (step.deferred.setdefault(call.block, []) if call.deferred else gradients).append(signal.to(call.dtype))
+        return gradients
 
     def _defer(self, step: Step, name: str, main: Tensor) -> None:
         """No graph inside a training forward: reentrant checkpointing, which runs the block again in backward."""
@@ -243,7 +243,7 @@ class Hooks:
         if main is None or not torch.is_grad_enabled() or self.handle.mode == "through":
             return None
         if self.handle.rule.wiring == "none":  # inside reentrant checkpointing nothing has been cut yet
-            stopped = swap(main, _nothing)
+            stopped = gate(main, [], partial(_replace, None))
             return map_tensors(output, lambda t: stopped if t is main else t)
         if step is None or not any(call.deferred and call.block == name for call in step.calls):
             return None
@@ -251,9 +251,9 @@ class Hooks:
         if not step.waiting:
             self.answering = None
         if self.handle.rule.wiring == "residual":
-            fed = swap(main, partial(_broadcast, step))
+            fed = gate(main, [], partial(_broadcast, step))
         else:
-            fed = swap(main, partial(_replace, step.deferred[name].pop()))
+            fed = gate(main, [], partial(_replace, step.deferred[name].pop()))
         return map_tensors(output, lambda t: fed if t is main else t)
 
 
@@ -272,16 +272,12 @@ def _fan_out(step: Step, number: int, num_targets: int, delta: Tensor) -> Sequen
     return [delta if number == step.fans else None] * num_targets
 
 
-def _broadcast(step: Step, delta: Tensor) -> Tensor:
+def _broadcast(step: Step, delta: Tensor) -> list[Tensor]:
     """The block that is recomputed first, the last one, received the signal for all."""
     if step.broadcast is None:
         step.broadcast = delta
-    return step.broadcast
+    return [step.broadcast]
 
 
-def _nothing(_grad: Tensor) -> None:
-    return None
-
-
-def _replace(signal: Tensor, _grad: Tensor) -> Tensor:
-    return signal
+def _replace(signal: Tensor | None, _grad: Tensor) -> list[Tensor | None]:
+    return [signal]

@@ -58,7 +58,7 @@ class _Aligned(AbstractFeedback):
         self.correction = LowRank(rule.rank)
         self.steps = 0
 
-    def signals(self, error: ErrorSignal, lead: tuple[int, ...], calls: Sequence[Call]) -> list[Tensor]:
+    def signals(self, error: ErrorSignal, calls: Sequence[Call]) -> list[Tensor]:
         if self.steps and self.steps % self.rule.every == 0:
             self.correction.fit(self.readout.matrix_VK - self.readout.start_VK, self.steps)
         self.steps += 1
@@ -70,7 +70,7 @@ class _Aligned(AbstractFeedback):
             raise NonFinite(
                 f"the feedback of {self.projection.identity} contains NaN or infinity; the optimiser has not moved"
             )
-        return [torch.unflatten(q_NK, 0, lead)]
+        return [torch.unflatten(q_NK, 0, error.lead)]
 
     @property
     def description(self) -> str:

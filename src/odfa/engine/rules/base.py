@@ -32,7 +32,7 @@ class AbstractFeedback(ABC):
     projection: AbstractProjection | None = None
 
     @abstractmethod
-    def signals(self, error: ErrorSignal, lead: tuple[int, ...], calls: Sequence[Call]) -> list[Tensor]:
+    def signals(self, error: ErrorSignal, calls: Sequence[Call]) -> list[Tensor]:
         """One signal per call, of the call's shape (direct wiring), or one of the head input's shape (residual wiring).
 
         Raises:

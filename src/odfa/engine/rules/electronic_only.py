@@ -49,13 +49,13 @@ class _Electronic(AbstractFeedback):
         self.low_rank = LowRank(rule.rank)
         self.steps = 0
 
-    def signals(self, error: ErrorSignal, lead: tuple[int, ...], calls: Sequence[Call]) -> list[Tensor]:
+    def signals(self, error: ErrorSignal, calls: Sequence[Call]) -> list[Tensor]:
         if self.steps % self.rule.every == 0:
             self.low_rank.fit(self.readout.matrix_VK, self.steps)
         self.steps += 1
         q_NK = self.low_rank(error.e_ND)
         assert q_NK is not None
-        return [torch.unflatten(q_NK, 0, lead)]
+        return [torch.unflatten(q_NK, 0, error.lead)]
 
     @property
     def description(self) -> str:

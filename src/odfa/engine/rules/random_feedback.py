@@ -50,8 +50,8 @@ class _Slices(AbstractFeedback):
         self.slots = Slots(shared=rule.shared)
         self.scale = rule.scale
 
-    def signals(self, error: ErrorSignal, lead: tuple[int, ...], calls: Sequence[Call]) -> list[Tensor]:
-        placements = [place(call.shape, lead, call.block) for call in calls]
+    def signals(self, error: ErrorSignal, calls: Sequence[Call]) -> list[Tensor]:
+        placements = [place(call.shape, error.lead, call.block) for call in calls]
         slices = [self.slots.take(call.block, p.width) for call, p in zip(calls, placements, strict=True)]
         if not calls:
             return []

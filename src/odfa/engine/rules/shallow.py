@@ -11,7 +11,7 @@ from odfa.project import AbstractProjection
 
 
 class _Nothing(AbstractFeedback):
-    def signals(self, error: ErrorSignal, lead: tuple[int, ...], calls: Sequence[Call]) -> list[Tensor]:
+    def signals(self, error: ErrorSignal, calls: Sequence[Call]) -> list[Tensor]:
         return []
 
 
