@@ -42,6 +42,7 @@ def worker(rank: int, rule: str, recompute: bool, rendezvous: str, out: str) -> 
     train(DistributedDataParallel(model), batches[:, 2 * rank : 2 * rank + 2])
     if rank == 0:
         torch.save(model.state_dict(), out)
+    dist.barrier()  # neither process may close the connection while the other still uses it
     dist.destroy_process_group()
 
 
