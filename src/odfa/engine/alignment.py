@@ -1,13 +1,12 @@
 """How well the local gradients agree with the true ones."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from odfa.engine import membership
 from odfa.engine.step import Cut, Step
 from odfa.error import error_rows
 from odfa.errors import MatchError
@@ -63,9 +62,18 @@ class Alignment(Mapping[str, float]):
 
 
 class Measurement:
-    """One measurement in progress: keeps the cut graph of one forward and runs two backward passes over it."""
+    """One measurement in progress: keeps the cut graph of one forward and differentiates it twice."""
 
     def __init__(self, handle: "DFA") -> None:
+        """Get ready.
+
+        Raises:
+            MatchError: the rule feeds no block, or an optimiser is fused into backward and would move the weights.
+        """
+        if handle.rule.wiring == "none":
+            raise MatchError(f"rule {handle.rule.name} feeds no block, so there is no angle to measure")
+        if any(p._post_accumulate_grad_hooks for p in handle.model.parameters()):
+            raise MatchError("a fused optimiser would move the weights; call its remove() before measuring")
         self.handle = handle
         self.alignment = Alignment()
         self._recorded: tuple[Step, Tensor] | None = None
@@ -75,10 +83,10 @@ class Measurement:
         self._recorded = (step, grad_y.detach())
 
     @contextmanager
-    def keep_gradients(self) -> Iterator[None]:
-        """Set every `.grad` aside and put it back, whatever happens inside."""
+    def undisturbed(self) -> Iterator[None]:
+        """Put every `.grad`, and the feedback's counters, back as they were, whatever happens inside."""
         parameters = list(self.handle.model.parameters())
-        kept = [p.grad for p in parameters]
+        kept, state = [p.grad for p in parameters], self.handle.state_dict()
         try:
             for p in parameters:
                 p.grad = None
@@ -86,6 +94,7 @@ class Measurement:
         finally:
             for p, grad in zip(parameters, kept, strict=True):
                 p.grad = grad
+            self.handle.restore(state)
 
     def finish(self) -> None:
         """Fill the alignment from the recorded pass.
@@ -97,55 +106,60 @@ class Measurement:
             raise MatchError(
                 "measure_alignment() saw no backward pass; run model and loss.backward() inside the context"
             )
-        step, grad_y = self._recorded
-        self._recorded = None
-        names = {id(p): name for name, p in self.handle.model.named_parameters()}
-        members: dict[str, set[str]] = {}
-        for cut in step.cuts:
-            if cut.block is not None:
-                members.setdefault(cut.block, set()).update(membership.parameters_behind(cut.source, names))
-        true = self._true(step)
-        local = self._local(step, grad_y)
+        (step, grad_y), self._recorded = self._recorded, None
+        trained = {name: p for name, p in self.handle.model.named_parameters() if p.requires_grad}
+        true, local = _true(step.cuts, trained), _local(self.handle, step, grad_y, trained)
+        members = self.handle.members
+        for block in dict.fromkeys(cut.block for cut in step.cuts if cut.block is not None):
+            self.alignment.add(block, local, true, members.blocks.get(block, set()) if members else set())
         step.cuts.clear()
-        for block, parameters in members.items():
-            self.alignment.add(block, local, true, parameters)
-
-    def _take_gradients(self) -> Gradients:
-        taken = {}
-        for name, p in self.handle.model.named_parameters():
-            if p.grad is not None:
-                taken[name] = p.grad
-                p.grad = None
-        return taken
-
-    def _true(self, step: Step) -> Gradients:
-        """Chain rule across the cuts, newest first: what backpropagation would have given the blocks."""
-        self._take_gradients()  # the head's part, which is exact by construction
-        for cut in reversed(step.cuts):
-            if cut.leaf.grad is not None and cut.source.requires_grad:
-                cut.source.backward(cut.leaf.grad, retain_graph=True)  # type: ignore[no-untyped-call]
-        return self._take_gradients()
-
-    def _local(self, step: Step, grad_y: Tensor) -> Gradients:
-        error = error_rows(grad_y, str(self.handle.tap))
-        blocks = [cut for cut in step.cuts if cut.block is not None]
-        signals = self.handle.feedback.signals(error, step.calls)
-        if self.handle.rule.wiring == "residual":
-            signals = self._along_the_stream(step.cuts[-1], blocks, signals[0])
-            self._take_gradients()
-        for cut, signal in zip(blocks, signals, strict=True):
-            if cut.source.requires_grad:
-                cut.source.backward(signal.reshape(cut.source.shape).to(cut.source.dtype), retain_graph=True)  # type: ignore[no-untyped-call]
-        return self._take_gradients()
-
-    def _along_the_stream(self, head: Cut, blocks: list[Cut], q: Tensor) -> list[Tensor]:
-        """q at the head's input, through what lies behind the last block, to all blocks."""
-        last = blocks[-1].leaf
-        last.grad = None
-        head.source.backward(q.reshape(head.source.shape).to(head.source.dtype), retain_graph=True)  # type: ignore[no-untyped-call]
-        return [_gradient(last)] * len(blocks)
 
 
-def _gradient(leaf: Tensor) -> Tensor:
-    assert leaf.grad is not None, "the head's input does not depend on the last block"
-    return leaf.grad
+def _true(cuts: list[Cut], trained: Mapping[str, Tensor]) -> Gradients:
+    """Chain rule across the cuts, newest first: what backpropagation would have given the blocks.
+
+    Every leaf was made after what its source depends on, so the order of making, reversed, is a valid order.
+    """
+    found: Gradients = {}
+    at_leaf = {id(cut.leaf): cut.leaf.grad for cut in cuts if cut.leaf.grad is not None}
+    for cut in reversed(cuts):
+        gradient = at_leaf.get(id(cut.leaf))
+        if gradient is not None and cut.source.requires_grad:
+            for leaf, result in zip(cuts, _differentiate(cut.source, gradient, trained, cuts, found), strict=True):
+                _add(at_leaf, id(leaf.leaf), result)
+    return found
+
+
+def _local(handle: "DFA", step: Step, grad_y: Tensor, trained: Mapping[str, Tensor]) -> Gradients:
+    """What the rule gives the blocks, from the same graph."""
+    blocks = [cut for cut in step.cuts if cut.block is not None]
+    signals = handle.feedback.signals(error_rows(grad_y, str(handle.tap)), step.calls)
+    if handle.rule.wiring == "residual":
+        head, last = step.cuts[-1].source, blocks[-1].leaf
+        q = signals[0].reshape(head.shape).to(head.dtype)
+        signals = list(torch.autograd.grad(head, [last], q, retain_graph=True)) * len(blocks)
+    found: Gradients = {}
+    for cut, signal in zip(blocks, signals, strict=True):
+        if cut.source.requires_grad:
+            at_output = signal.reshape(cut.source.shape).to(cut.source.dtype)
+            _differentiate(cut.source, at_output, trained, step.cuts, found)
+    return found
+
+
+def _differentiate(
+    source: Tensor, gradient: Tensor, trained: Mapping[str, Tensor], cuts: list[Cut], found: Gradients
+) -> Sequence[Tensor | None]:
+    """Add the parameters' gradients to `found`; return those at the leaves.
+
+    The leaves are always asked for: GroupNorm's backward (torch 2.13, CPU) crashes on channels-last inputs otherwise.
+    """
+    inputs = [*trained.values(), *(cut.leaf for cut in cuts)]
+    results = torch.autograd.grad(source, inputs, gradient, retain_graph=True, allow_unused=True)
+    for name, result in zip(trained, results[: len(trained)], strict=True):
+        _add(found, name, result)
+    return results[len(trained) :]
+
+
+def _add(sums: dict[Any, Tensor], key: Any, value: Tensor | None) -> None:
+    if value is not None:
+        sums[key] = sums[key] + value if key in sums else value

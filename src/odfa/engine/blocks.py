@@ -1,18 +1,18 @@
 """Which modules are blocks: by pattern, by list, or found by itself."""
 
-import re
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 
 from torch import nn
 
 from odfa.errors import MatchError
+from odfa.feedback import matches
 
 Blocks = str | Sequence[str] | Sequence[nn.Module] | None
 
 
 def match_blocks(model: nn.Module, blocks: Blocks) -> dict[str, nn.Module]:
-    """Qualified name → block, in the order of registration.
+    """Qualified name → block, in the order given, within a pattern in the order of registration.
 
     In a pattern `*` stands for one part of a dotted name and `**` for any number: "transformer.h.*" is each block of
     GPT-2, not the modules inside. None looks for the model's repeated modules.
@@ -35,7 +35,6 @@ def match_blocks(model: nn.Module, blocks: Blocks) -> dict[str, nn.Module]:
         found = _by_pattern([item for item in blocks if isinstance(item, str)], names)
     else:
         found = _by_module([item for item in blocks if isinstance(item, nn.Module)], names, len(blocks))
-    found = {name: module for name, module in names.items() if name in found}
     _refuse_nested(found)
     return found
 
@@ -43,8 +42,7 @@ def match_blocks(model: nn.Module, blocks: Blocks) -> dict[str, nn.Module]:
 def _by_pattern(patterns: list[str], names: dict[str, nn.Module]) -> dict[str, nn.Module]:
     found: dict[str, str] = {}
     for pattern in patterns:
-        parts = re.escape(pattern).replace(r"\*\*", ".+").replace(r"\*", "[^.]+")
-        matched = [name for name in names if re.fullmatch(parts, name)]
+        matched = [name for name in names if matches(pattern, name)]
         if not matched:
             near = get_close_matches(pattern, names, n=3, cutoff=0.3) or list(names)[:3]
             raise MatchError(f"blocks={pattern!r} matches no module; the nearest names are {', '.join(near)}")

@@ -1,9 +1,11 @@
 """The handle: attach direct feedback alignment to any module, leave the model and the training loop alone."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 from torch.linalg import vector_norm
 
@@ -77,6 +79,7 @@ class DFA:
         self.feedback = self.rule.start(self._projection, model, self.tap.module)
         self._measurement: Measurement | None = None
         self._answered = 0
+        self._traced: set[object] = set()
         self._hooks = Hooks(self)
         self._hooks.attach(recompute=recompute)
 
@@ -117,7 +120,7 @@ class DFA:
 
     @contextmanager
     def passthrough(self) -> Iterator[None]:
-        """Inside, forward passes are ordinary ones and backward is backpropagation."""
+        """Forward passes inside are ordinary ones; their backward is backpropagation."""
         before, self.mode = self.mode, "through"
         try:
             yield
@@ -128,16 +131,17 @@ class DFA:
     def measure_alignment(self) -> Iterator[Alignment]:
         """Cosine between local and true gradient, per block, of one forward and backward run inside.
 
-        Both gradients are taken from the same forward pass; weights and `.grad` are left as they were. The mapping is
-        filled when the context ends.
+        Both gradients are taken from the same forward pass; weights, `.grad` and all counters (the light of the
+        measurement, too) are left as they were. The mapping is filled when the context ends.
 
         Raises:
-            MatchError: no backward pass reached the error inside, or the forward used reentrant checkpointing.
+            MatchError: no backward pass reached the error inside, the forward used reentrant checkpointing, the rule
+                feeds no block, or an optimiser is fused into backward.
         """
         measurement = Measurement(self)
         before, self.mode, self._measurement = self.mode, "measure", measurement
         try:
-            with measurement.keep_gradients():
+            with measurement.undisturbed():
                 yield measurement.alignment
                 measurement.finish()
         finally:
@@ -149,9 +153,14 @@ class DFA:
         spent = self.spent
         signals = self.feedback.signals(error, step.calls)
         self._answered += 1
+        norms = torch.stack([vector_norm(signal) for signal in signals]).tolist() if signals else []
+        if not all(map(math.isfinite, norms)):
+            raise NonFinite(
+                f"the feedback of {self.projection.identity} contains NaN or infinity; the optimiser has not moved"
+            )
         names = [call.block for call in step.calls] if self.rule.wiring == "direct" else [str(self.tap)]
         self.last = StepRecord(
-            signal_norms={name: vector_norm(s.float()).item() for name, s in zip(names, signals, strict=True)},
+            signal_norms=dict(zip(names, norms, strict=True)),
             diagnostics=dict(self.projection.diagnostics),
             light=self.spent - spent,
         )
@@ -164,16 +173,29 @@ class DFA:
         self._answered += 1
 
     def note_membership(self, step: Step, y: Tensor) -> bool:
-        """On the first training forward: which parameters are fed by which block's signal. True if noted now."""
-        if self.members is not None or any(call.deferred for call in step.calls):
+        """Which parameters are fed by which block's signal, traced when blocks or trained parameters are new.
+
+        Returns:
+            True if this forward pass was traced.
+
+        Raises:
+            MatchError: see `membership.trace`.
+        """
+        trained = sum(p.requires_grad for p in self.model.parameters())
+        key = (trained, frozenset((call.block, call.deferred) for call in step.calls))
+        if key in self._traced or (self.rule.wiring == "none" and self.members is not None):
             return False
-        self.members = membership.trace(self.model, step, y, self.rule.wiring)
+        found = membership.trace(self.model, self.blocks, step, y, self.rule.wiring)
+        self._traced.add(key)
+        if self.members is None:
+            self.members = found
+        self.members.merge(found)
         return True
 
     def note_ahead(self, output: Any, gate_node: object) -> None:
         """Which parameters lie between the gate and what the model returned."""
         if self.members is not None:
-            self.members.ahead = membership.ahead_of(self.model, output, gate_node)
+            self.members.ahead |= membership.ahead_of(self.model, output, gate_node)
 
     @property
     def spent(self) -> Light:
@@ -194,6 +216,7 @@ class DFA:
         """What a resumed run needs beside the model's weights: the rule's state and the projection's counters."""
         return {
             "identity": self.identity,
+            "blocks": list(self.blocks),
             "feedback": self.feedback.state_dict(),
             "projection": self.projection.state_dict(),
         }
@@ -202,11 +225,28 @@ class DFA:
         """Restore.
 
         Raises:
-            CheckpointError: the state belongs to another rule or projection.
+            CheckpointError: the state belongs to another rule, projection or model; nothing was changed.
         """
+        missing = {"identity", "blocks", "feedback", "projection"} - state.keys()
+        if missing:
+            raise CheckpointError(f"this is not the state of a DFA handle: it lacks {', '.join(sorted(missing))}")
+        ours, theirs = repr(self.rule), state["identity"].partition(" | ")[0]
+        if ours != theirs:
+            raise CheckpointError(f"the checkpoint was trained with {theirs}, this is {ours}")
+        if state["blocks"] != list(self.blocks):
+            odd = sorted(set(state["blocks"]) ^ set(self.blocks)) or ["their order"]
+            raise CheckpointError(f"the checkpoint and this model differ in blocks: {', '.join(odd[:3])}")
+        before = self.state_dict()
         self.feedback.load_state_dict(state["feedback"])
         if state["identity"] != self.identity:
-            raise CheckpointError(f"the checkpoint was trained with {state['identity']}, this is {self.identity}")
+            found = self.identity
+            self.feedback.load_state_dict(before["feedback"])
+            raise CheckpointError(f"the checkpoint was trained with {state['identity']}, this is {found}")
+        self.projection.load_state_dict(state["projection"])
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over a state that is known to fit."""
+        self.feedback.load_state_dict(state["feedback"])
         self.projection.load_state_dict(state["projection"])
 
     def __repr__(self) -> str:

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 Answer = Callable[[Tensor], Sequence[Tensor | None]]
 
@@ -22,7 +21,6 @@ class _Gate(torch.autograd.Function):
         return value.detach()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return (None, *ctx.answer(grad))
 

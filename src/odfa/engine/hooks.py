@@ -1,5 +1,6 @@
 """The hooks of a DFA handle: they cut the graph at every block and tie it together again at the tap."""
 
+import sys
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,20 +21,23 @@ if TYPE_CHECKING:
 
 
 class Hooks:
-    """Owns every hook of one handle. `step` is the forward pass in progress, None outside of one.
+    """Owns every hook of one handle. The newest of `steps` is the forward pass in progress, None if it is not recorded.
 
     Forward: each block's output is replaced by a leaf without history. At the tap one gate node takes the outputs'
     histories as inputs, and its backward answers dL/dy with one signal per block. In residual wiring the gate feeds the
-    head's input instead, and a fan-out node at the last block hands what arrives there to all blocks.
+    head's input instead, and a gate at the last block hands what arrives there to all blocks.
     """
 
     def __init__(self, handle: "DFA") -> None:
         self.handle = handle
-        self.step: Step | None = None
+        self.steps: list[Step | None] = []
         self.answering: Step | None = None
-        self.recomputations: dict[str, list[lean.Recomputation]] = {}
         self._removable: list[RemovableHandle] = []
-        self._gate_node: object = None
+
+    @property
+    def step(self) -> Step | None:
+        """The record of the forward pass in progress."""
+        return self.steps[-1] if self.steps else None
 
     def attach(self, *, recompute: bool) -> None:
         """Register; the order matters where one module is block, tap and root at once."""
@@ -42,8 +46,9 @@ class Hooks:
         for name, block in handle.blocks.items():
             if block is handle.tap.module:
                 continue
-            if recompute:
-                keep(block.register_forward_pre_hook(partial(self.before_block, name), with_kwargs=True))
+            if recompute:  # before the user's hooks, which run again with the block
+                before = partial(self.before_block, name)
+                keep(block.register_forward_pre_hook(before, with_kwargs=True, prepend=True))
             keep(block.register_forward_hook(partial(self.after_block, name), always_call=recompute))
         if handle.rule.wiring == "residual":
             keep(handle.tap.module.register_forward_pre_hook(self.before_head))
@@ -52,6 +57,8 @@ class Hooks:
         else:
             keep(handle.tap.module.register_forward_hook(self.after_tap))
         keep(handle.model.register_forward_hook(self.after_model, always_call=True))
+        if "torch._dynamo" in sys.modules:  # code compiled before would go on without the hooks
+            torch.compiler.reset()
 
     def remove(self) -> None:
         """Remove exactly these hooks."""
@@ -61,24 +68,32 @@ class Hooks:
 
     @eager
     def before_model(self, _model: nn.Module, _args: Any) -> None:
-        """Open a fresh record; whatever a forward without backward left behind is dropped."""
+        """Open a fresh record; what an interrupted forward (Ctrl-C) left behind is closed first."""
         recording = torch.is_grad_enabled() and self.handle.mode != "through"
-        self.step = Step() if recording else None
+        if recording:
+            for left in reversed(self.steps):
+                if left is not None:
+                    left.close()
+            self.steps.clear()
+        self.steps.append(Step(measuring=self.handle.mode == "measure") if recording else None)
 
     @eager
     def after_model(self, _model: nn.Module, _args: Any, output: Any) -> None:
         """Close the record, also when the forward failed; refuse a pass whose blocks would silently get nothing."""
-        step, self.step = self.step, None
-        node, self._gate_node = self._gate_node, None
-        if node is not None:
-            self.handle.note_ahead(output, node)
-        if step is None or output is None or self.handle.rule.wiring == "none":
+        step = self.steps.pop() if self.steps else None
+        if step is None:
+            return
+        if step.gate_node is not None:
+            self.handle.note_ahead(output, step.gate_node)
+        missed = bool(step.sources)
+        step.close()
+        if output is None or step.refused or self.handle.rule.wiring == "none":
             return
         if not step.gated:
             raise MatchError(
                 f"the error is read at {self.handle.tap}, which did not run in this forward; choose error_at"
             )
-        if step.sources:
+        if missed:
             raise MatchError(
                 f"a block ran after {self.handle.tap}, where the error is read; choose error_at behind all blocks"
             )
@@ -91,26 +106,27 @@ class Hooks:
                 raise MatchError(
                     f"block {name} writes to a key-value cache, which a second run would change; set use_cache=False"
                 )
-            self.recomputations.setdefault(name, []).append(lean.begin(block, args, kwargs))
+            self.step.recomputations.append(lean.begin(block, args, kwargs))
 
     @eager
     def after_block(self, name: str, _block: nn.Module, _args: Any, output: Any) -> Any:
         """Cut the graph at a block's output."""
-        if running := self.recomputations.get(name):
-            lean.end(running.pop())
-        if output is None or self.handle.mode == "through":
-            return None
-        if self.step is None:
+        step = self.step
+        if step is not None and step.recomputations:
+            lean.end(step.recomputations.pop())
+        if self.handle.mode == "through" or (output is None and self.handle.recompute):
+            return None  # with recompute this hook also sees blocks that failed
+        if step is None:
             return self._outside(name, output)
         main = first_tensor(output)
         if main is None:
             raise MatchError(f"block {name} returned {type(output).__name__} without a floating-point tensor")
-        self.step.ran += 1
+        step.ran += 1
         if not torch.is_grad_enabled():
-            self._defer(self.step, name, main)
+            self._defer(step, name, main)
             return None
-        leaf = self._cut(self.step, name, main)
-        return map_tensors(output, lambda t: leaf if t is main else self._cut_side(self.step, t))
+        leaf = self._cut(step, name, main)
+        return map_tensors(output, lambda t: leaf if t is main else _cut_side(step, t))
 
     def _outside(self, name: str, output: Any) -> Any:
         """A block ran without its model: autograd recomputes it, or somebody called it directly."""
@@ -125,51 +141,40 @@ class Hooks:
 
     def _cut(self, step: Step, name: str, main: Tensor) -> Tensor:
         wiring = self.handle.rule.wiring
-        leaf = main.detach().requires_grad_(_needs_gradient(main))
-        if wiring == "none" or not (main.requires_grad or step.sources):
-            return leaf
-        measuring = self.handle.mode == "measure"
-        if wiring == "residual":
-            different = next((s.shape for s in step.sources if s.shape != main.shape), None)
-            if different is not None:
-                raise MatchError(
-                    f"rule {self.handle.rule.name} sends one signal along a residual stream, but block {name} returned "
-                    f"{tuple(main.shape)} after {tuple(different)}; use RandomFeedback()"
-                )
+        if wiring == "none" and self.handle.members is not None:
+            return _leaf(main)
+        if not (main.requires_grad or step.sources):
+            return _leaf(main)
+        different = next((s.shape for s in step.sources if s.shape != main.shape), None)
+        if wiring == "residual" and different is not None:
+            raise MatchError(
+                f"rule {self.handle.rule.name} sends one signal along a residual stream, but block {name} returned "
+                f"{tuple(main.shape)} after {tuple(different)}; use RandomFeedback()"
+            )
         step.calls.append(Call(name, tuple(main.shape), main.dtype, False))
         earlier = list(step.sources)
         step.sources.append(main)
-        if wiring == "residual" and name == self.handle.last_block and not measuring:
+        if step.measuring:
+            step.cuts.append(Cut(main, main.detach().requires_grad_(), name))
+            return _handed_out(step.cuts[-1].leaf)
+        if wiring == "residual" and name == self.handle.last_block:
             step.fans += 1
             return gate(main, earlier, partial(_fan_out, step, step.fans, len(step.sources)))
-        if measuring:
-            step.cuts.append(Cut(main, leaf.requires_grad_(), name))
-        return leaf
-
-    def _cut_side(self, step: Step | None, tensor: Tensor) -> Tensor:
-        """Side outputs (skip connections, position biases) are cut too: no gradient crosses a block by another door.
-
-        They keep asking for a gradient, because torch picks attention kernels by it and values must not change.
-        """
-        if not tensor.requires_grad:
-            return tensor
-        leaf = tensor.detach().requires_grad_()
-        if self.handle.mode == "measure" and step is not None:
-            step.cuts.append(Cut(tensor, leaf, None))
-        return leaf
+        return _leaf(main)
 
     @eager
     def before_head(self, _head: nn.Module, args: tuple[Any, ...]) -> Any:
         """Residual wiring: the head's exact gradient stays with the head's weights."""
-        if self.step is None or not torch.is_grad_enabled():
+        step = self.step
+        if step is None or not torch.is_grad_enabled():
             return None
         value = first_tensor(args)
         if value is None:
             raise MatchError("the head was called without a positional tensor; use RandomFeedback() for this model")
-        self.step.head_input = value
+        step.head_input, step.head_shape, step.head_dtype = value, value.shape, value.dtype
         leaf = value.detach()
-        if self.handle.mode == "measure":
-            self.step.cuts.append(Cut(value, leaf.requires_grad_(), None))
+        if step.measuring:
+            step.cuts.append(Cut(value, leaf.requires_grad_(), None))
         return map_tensors(args, lambda t: leaf if t is value else t)
 
     @eager
@@ -183,48 +188,58 @@ class Hooks:
         return self._tie(output)
 
     def _tie(self, value: Any) -> Any:
-        step, tap, wiring = self.step, self.handle.tap, self.handle.rule.wiring
+        step, wiring = self.step, self.handle.rule.wiring
         if step is None or not torch.is_grad_enabled():
             return None
+        step.refused = True  # until every check has passed
+        main = self._error_source(step, value)
+        targets = [] if step.measuring else step.sources
+        if wiring == "residual":
+            self._check_stream(step)
+            targets = [] if step.measuring or step.head_input is None else [step.head_input]
+        noted = self.handle.note_membership(step, main)
+        step.sources, step.head_input, step.gated, step.refused = [], None, True, False
+        if wiring == "none":
+            return None
+        tied = gate(main, targets, partial(self._answer, step))
+        step.gate_node = tied.grad_fn if noted else None
+        return map_tensors(value, lambda t: tied if t is main else t)
+
+    def _error_source(self, step: Step, value: Any) -> Tensor:
+        tap = self.handle.tap
         main = first_tensor(value)
         if main is None:
             raise MatchError(f"the error cannot be read at {tap}: no floating-point tensor there; choose error_at")
-        if wiring == "none":
-            self.handle.note_membership(step, main)
-            return None
+        if main.ndim == 0:
+            raise MatchError(f"{tap} is a single number, a loss and not an output; choose error_at in front of it")
         if step.gated:
             raise MatchError(
                 f"{tap} ran twice in one forward, so there are two errors; read it elsewhere with error_at"
             )
         if not step.ran:
             raise MatchError(f"{tap} ran before any block; choose error_at behind the blocks")
-        if wiring == "residual":
-            ran_last = step.calls[-1].block if step.calls else self.handle.last_block
-            if ran_last != self.handle.last_block:
-                raise MatchError(
-                    f"block {ran_last} ran last, expected {self.handle.last_block}; list blocks in running order"
-                )
-        targets = [step.head_input] if wiring == "residual" and step.head_input is not None else step.sources
-        noted = self.handle.note_membership(step, main)
-        if self.handle.mode == "measure":
-            targets = []
-        step.sources, step.gated = [], True
-        tied = gate(main, targets, partial(self._answer, step))
-        self._gate_node = tied.grad_fn if noted else None
-        return map_tensors(value, lambda t: tied if t is main else t)
+        return main
+
+    def _check_stream(self, step: Step) -> None:
+        last = self.handle.last_block
+        if step.calls and step.calls[-1].block != last:
+            raise MatchError(
+                f"block {step.calls[-1].block} ran last, expected {last}: rule {self.handle.rule.name} hands its "
+                "signal on from the last block; list the blocks in running order, blocks=[first, …, last]"
+            )
 
     def _answer(self, step: Step, grad_y: Tensor) -> Sequence[Tensor | None]:
         """The gate's backward: dL/dy in; dL/dy for what lies behind the tap, and one gradient per target, out."""
-        if self.handle.mode == "measure":
+        if torch.is_grad_enabled():
+            raise MatchError("feedback has no second derivative; leave create_graph=True out, or use passthrough()")
+        if step.measuring:
             self.handle.measured(step, grad_y)
             return [grad_y]
         signals = self.handle.answer(step, grad_y)
-        step.waiting = sum(call.deferred for call in step.calls)
+        step.waiting, step.broadcast = sum(call.deferred for call in step.calls), None
         self.answering = step if step.waiting else None
         if self.handle.rule.wiring == "residual":
-            assert step.head_input is not None
-            value, step.head_input = step.head_input, None
-            return [grad_y, signals[0].reshape(value.shape).to(value.dtype)]
+            return [grad_y, signals[0].reshape(step.head_shape).to(step.head_dtype)]
         gradients: list[Tensor | None] = [grad_y]
         for call, signal in zip(step.calls, signals, strict=True):
             (step.deferred.setdefault(call.block, []) if call.deferred else gradients).append(signal.to(call.dtype))
@@ -232,10 +247,11 @@ class Hooks:
 
     def _defer(self, step: Step, name: str, main: Tensor) -> None:
         """No graph inside a training forward: reentrant checkpointing, which runs the block again in backward."""
-        if self.handle.mode == "measure":
-            raise MatchError("alignment cannot be measured through reentrant checkpointing; use use_reentrant=False")
-        if self.handle.rule.wiring != "none":
-            step.calls.append(Call(name, tuple(main.shape), main.dtype, True))
+        if step.measuring:
+            raise MatchError(
+                f"block {name} runs without a graph; to measure, use use_reentrant=False in activation checkpointing"
+            )
+        step.calls.append(Call(name, tuple(main.shape), main.dtype, True))
 
     def _recomputed(self, name: str, output: Any) -> Any:
         step = self.answering
@@ -257,14 +273,38 @@ class Hooks:
         return map_tensors(output, lambda t: fed if t is main else t)
 
 
-def _needs_gradient(main: Tensor) -> bool:
-    """A leaf without gradient saves the next block's input gradient, but not everything in torch bears it.
+def _leaf(main: Tensor) -> Tensor:
+    """`main` without history. It asks for no gradient, which saves the next block's input gradient, unless it has to.
 
     Reentrant checkpointing builds a graph only for inputs that ask for a gradient, and GroupNorm's backward (torch
     2.13, CPU) crashes on channels-last inputs that do not.
     """
     channels_last = main.ndim > 3 and not main.is_contiguous()
-    return channels_last or type(main.grad_fn).__name__ == "CheckpointFunctionBackward"
+    if channels_last or type(main.grad_fn).__name__ == "CheckpointFunctionBackward":
+        return _handed_out(main.detach().requires_grad_())
+    return main.detach()
+
+
+def _cut_side(step: Step, tensor: Tensor) -> Tensor:
+    """Side outputs (skip connections, position biases) are cut too: no gradient crosses a block by another door.
+
+    They keep asking for a gradient, because torch picks attention kernels by it and values must not change.
+    """
+    if not tensor.requires_grad:
+        return tensor
+    leaf = tensor.detach().requires_grad_()
+    if step.measuring:
+        step.cuts.append(Cut(tensor, leaf, None))
+    return _handed_out(leaf)
+
+
+def _handed_out(leaf: Tensor) -> Tensor:
+    """What the next module gets for a leaf that asks for a gradient: in-place operations are refused on leaves."""
+    return gate(leaf, [], _same)
+
+
+def _same(grad: Tensor) -> list[Tensor]:
+    return [grad]
 
 
 def _fan_out(step: Step, number: int, num_targets: int, delta: Tensor) -> Sequence[Tensor | None]:

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
+from odfa.engine.lean import Recomputation
 from odfa.engine.rules import Call
 
 
@@ -19,19 +21,33 @@ class Cut:
 
 @dataclass
 class Step:
-    """The record of one forward pass; `sources` and `cuts` hold graphs and are emptied as soon as they are used."""
+    """The record of one forward pass; what holds a graph is dropped as soon as it has been used."""
 
+    measuring: bool = False
     calls: list[Call] = field(default_factory=list)
     sources: list[Tensor] = field(default_factory=list)
     cuts: list[Cut] = field(default_factory=list)
+    recomputations: list[Recomputation] = field(default_factory=list)
     head_input: Tensor | None = None
+    head_shape: torch.Size = field(default_factory=torch.Size)
+    head_dtype: torch.dtype = torch.float32
     ran: int = 0
     gated: bool = False
+    refused: bool = False
+    """A check at the tap failed; its message is the one to be heard."""
+    gate_node: object = None
+    """The gate just made, where the walk from the model's output to the gate has to stop."""
     fans: int = 0
-    """Fan-out nodes made; the newest one is at the true last block."""
-    waiting: int = 0
-    """Deferred calls that autograd has not run again yet."""
+    """Gates at the last block (residual wiring); the newest one is at its true last call."""
     deferred: dict[str, list[Tensor]] = field(default_factory=dict)
     """Signals of deferred calls by block, in order of calls; taken from the end, as recomputation runs backwards."""
+    waiting: int = 0
+    """Deferred calls that autograd has not run again yet."""
     broadcast: Tensor | None = None
     """Residual wiring with deferred calls: the signal at the last block's output, which all blocks receive."""
+
+    def close(self) -> None:
+        """Let go of graphs; close recomputations that an interrupted forward left open, newest first."""
+        while self.recomputations:
+            self.recomputations.pop().close()
+        self.sources, self.head_input, self.gate_node = [], None, None

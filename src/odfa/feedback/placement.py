@@ -33,15 +33,17 @@ class Placement:
         return (rows * (scale / self.spread)).reshape(self.shape)
 
 
-def place(shape: tuple[int, ...], lead: tuple[int, ...], block: str) -> Placement:
+def place(shape: tuple[int, ...], lead: tuple[int, ...], block: str, *, per_sample: bool = False) -> Placement:
     """Placement of error rows (leading shape (B,) or (B, T)) at a block output.
 
     | block output | rows (B,) | rows (B, T) |
     | --- | --- | --- |
     | (B, K) | one signal per sample | summed over T |
-    | (B, T, K) | shared by the T tokens, 1/T each | one signal per token |
+    | (B, T, K) | shared by the T tokens, 1/T each | one signal per token, unless `per_sample` |
     | (B, T', K) | shared by the T' tokens | summed over T, shared by the T' tokens |
     | (B, C, H, W), … | K = C·H·W, every unit its own | summed over T |
+
+    Three axes are always read as (batch, token, channel).
 
     Raises:
         MatchError: the first axes differ, so that no row belongs to any sample.
@@ -52,6 +54,6 @@ def place(shape: tuple[int, ...], lead: tuple[int, ...], block: str) -> Placemen
             "the first axis of both must be the batch; choose other blocks or another error_at"
         )
     if len(shape) == 3:
-        per_token = shape[:2] == lead
+        per_token = shape[:2] == lead and not per_sample
         return Placement(shape, lead, shape[2], len(lead) == 2 and not per_token, 1 if per_token else shape[1])
     return Placement(shape, lead, prod(shape[1:]), len(lead) == 2, 1)

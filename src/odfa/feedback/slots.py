@@ -1,51 +1,58 @@
-"""Which outputs of the projection belong to which block."""
+"""Which outputs of the projection belong to which block, and how the block is fed."""
 
-from odfa.errors import CheckpointError, MatchError
+from collections.abc import Sequence
+
+from odfa.errors import MatchError
+from odfa.feedback.patterns import matches
+from odfa.feedback.placement import Placement, place
 
 
 class Slots:
     """Gives each block its slice of the projection's outputs, in the order in which blocks are first seen.
 
     With `shared` every block takes the first K outputs of one slice. Slices never move once given, and projections are
-    prefix-stable, so a block that appears late leaves the others' feedback as it was.
+    prefix-stable, so a block that appears late leaves the others' feedback as it was. Whether a block is fed per token
+    or per sample is settled when it is first seen too; blocks matched by `per_sample` never are per token.
     """
 
-    def __init__(self, *, shared: bool) -> None:
-        self.shared = shared
-        self.slices: dict[str, tuple[int, int]] = {}
+    def __init__(self, *, shared: bool, per_sample: Sequence[str] = ()) -> None:
+        self.shared, self.per_sample = shared, tuple(per_sample)
+        self.slices: dict[str, tuple[int, int, bool]] = {}
 
     @property
     def total(self) -> int:
         """M, outputs needed so far."""
-        return max((start + width for start, width in self.slices.values()), default=0)
+        return max((start + width for start, width, _ in self.slices.values()), default=0)
 
-    def take(self, block: str, width: int) -> slice:
-        """Slice of `block`, which needs `width` outputs.
+    def take(self, block: str, shape: tuple[int, ...], lead: tuple[int, ...]) -> tuple[slice, Placement]:
+        """Slice of `block`, whose output has `shape`, and how error rows of leading shape `lead` are placed there.
 
         Raises:
-            MatchError: the block's width changed since it was first seen.
+            MatchError: the block's width changed, or it was fed per token and now has other tokens than the error.
         """
-        start, known = self.slices.setdefault(block, (0 if self.shared else self.total, width))
-        if known != width:
+        pooled = any(matches(pattern, block) for pattern in self.per_sample)
+        known = self.slices.get(block)
+        placed = place(shape, lead, block, per_sample=pooled or (known is not None and known[2]))
+        if known is None:
+            known = (0 if self.shared else self.total, placed.width, placed.summed)
+            self.slices[block] = known
+        start, width, summed = known
+        if width != placed.width:
             raise MatchError(
-                f"block {block} needed {known} feedback values before and {width} now: its output changed size, "
+                f"block {block} needed {width} feedback values before and {placed.width} now: its output changed size, "
                 "so a fixed projection cannot serve it; keep the input size fixed"
             )
-        return slice(start, start + width)
+        if placed.summed and not summed:
+            raise MatchError(
+                f"block {block} had the error's tokens before and now has {shape[1]} for the error's {lead[1:]}: they "
+                f"are not the same tokens; feed it per sample, RandomFeedback(per_sample=[{block!r}])"
+            )
+        return slice(start, start + width), placed
 
     def state_dict(self) -> dict[str, list[int]]:
-        """Block name → [start, width]."""
-        return {name: list(pair) for name, pair in self.slices.items()}
+        """Block name → [start, width, 1 if fed per sample]."""
+        return {name: [start, width, int(summed)] for name, (start, width, summed) in self.slices.items()}
 
     def load_state_dict(self, state: dict[str, list[int]]) -> None:
-        """Restore slices.
-
-        Raises:
-            CheckpointError: a block already has another slice.
-        """
-        for name, (start, width) in state.items():
-            if self.slices.get(name, (start, width)) != (start, width):
-                raise CheckpointError(
-                    f"block {name} has slice {self.slices[name]}, the checkpoint says {(start, width)}"
-                )
-            self.slices[name] = (start, width)
+        """Take over the slices of `state`."""
+        self.slices = {name: (start, width, bool(summed)) for name, (start, width, summed) in state.items()}

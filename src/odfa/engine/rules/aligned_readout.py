@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from odfa.engine.rules.base import AbstractFeedback, AbstractRule, Call
 from odfa.engine.rules.readout import Readout
-from odfa.errors import ConfigError, NonFinite
+from odfa.errors import CheckpointError, ConfigError
 from odfa.feedback import LowRank
 from odfa.flow import ErrorSignal
 from odfa.project import AbstractProjection
@@ -22,7 +22,7 @@ class AlignedReadout(AbstractRule):
     q passes what lies between the last block and the head (final norm, pooling) by true gradient, and the result goes
     to every block of the residual stream, whose Jacobian is close to the identity. The low-rank part is electronic and
     sees the exact error; it is refitted to the head every `every` steps and counted in the status table. `rank=0`
-    leaves it out.
+    leaves it out. Attaching overwrites the head: load trained weights after attaching, not before.
 
     Args:
         scale: a in units where normalised inputs give logits of standard deviation a.
@@ -57,20 +57,24 @@ class _Aligned(AbstractFeedback):
         self.projection = readout.projection
         self.correction = LowRank(rule.rank)
         self.steps = 0
+        self.moved = False
 
     def signals(self, error: ErrorSignal, calls: Sequence[Call]) -> list[Tensor]:
+        self._check_head()
         if self.steps and self.steps % self.rule.every == 0:
-            self.correction.fit(self.readout.matrix_VK - self.readout.start_VK, self.steps)
+            self.correction.fit(self.readout.drift_VK, self.steps)
         self.steps += 1
         q_NK = self.readout.gain * self.projection.project(error.e_ND)
         extra_NK = self.correction(error.e_ND)
-        if extra_NK is not None:
-            q_NK = q_NK + extra_NK
-        if not torch.isfinite(q_NK).all():
-            raise NonFinite(
-                f"the feedback of {self.projection.identity} contains NaN or infinity; the optimiser has not moved"
+        return [torch.unflatten(q_NK if extra_NK is None else q_NK + extra_NK, 0, error.lead)]
+
+    def _check_head(self) -> None:
+        if self.moved and self.readout.at_start:
+            raise CheckpointError(
+                f"the feedback goes on from step {self.steps}, but the head holds its start values: "
+                "attaching overwrote it; load the model's weights after attaching"
             )
-        return [torch.unflatten(q_NK, 0, error.lead)]
+        self.moved = False
 
     @property
     def description(self) -> str:
@@ -85,11 +89,23 @@ class _Aligned(AbstractFeedback):
         return f"{self.projection.identity} + {electronic}"
 
     def state_dict(self) -> dict[str, Any]:
-        """Step count, the measured start of the read-out and the correction's factors."""
-        return {"steps": self.steps, "start_VK": self.readout.start_VK, "correction": self.correction.state_dict()}
+        """Step count, whether the head has left its start, that measured start, the correction's factors."""
+        return {
+            "steps": self.steps,
+            "moved": not self.readout.at_start,
+            "start_VK": self.readout.start_VK,
+            "correction": self.correction.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore; the read-out's weights come with the model's own state."""
-        self.steps = state["steps"]
+        """Restore; the read-out's weights come with the model's own state.
+
+        Raises:
+            CheckpointError: the state belongs to a read-out of another shape.
+        """
+        if state["start_VK"].shape != self.readout.start_VK.shape:
+            theirs, ours = tuple(state["start_VK"].shape), tuple(self.readout.start_VK.shape)
+            raise CheckpointError(f"the checkpoint's read-out is {theirs}, this model's is {ours}")
+        self.steps, self.moved = state["steps"], state["moved"]
         self.readout.start_VK = state["start_VK"]
         self.correction.load_state_dict(state["correction"])

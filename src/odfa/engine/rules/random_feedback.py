@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from odfa.engine.rules.base import AbstractFeedback, AbstractRule, Call
-from odfa.errors import ConfigError, MatchError, NonFinite
-from odfa.feedback import Slots, place
+from odfa.errors import ConfigError, MatchError
+from odfa.feedback import Slots
 from odfa.flow import ErrorSignal
 from odfa.project import AbstractProjection
 
@@ -19,14 +18,18 @@ class RandomFeedback(AbstractRule):
     """The paper's rule: s_l = scale / sqrt(K_l) * B_l e at the output of block l, B_l fixed and random.
 
     Args:
-        shared: one slice B for all blocks instead of one slice each; needs fewer optical modes.
+        shared: one slice B for all blocks instead of one slice each; needs fewer optical modes, and less work where
+            the projection is digital and the error wide.
         scale: with entries of variance 1 and the factor 1/sqrt(K), |s_l| ≈ scale * |e| at any width.
+        per_sample: patterns of blocks that are fed per sample although the error comes per token, because their tokens
+            are not the error's (an encoder's beside a decoder's).
 
     Source: Nøkland, arXiv 1609.01596; by light, arXiv 2409.12965.
     """
 
     shared: bool = False
     scale: float = 1.0
+    per_sample: tuple[str, ...] = ()
 
     name = "random"
     wiring = "direct"
@@ -47,22 +50,18 @@ class _Slices(AbstractFeedback):
 
     def __init__(self, projection: AbstractProjection, rule: RandomFeedback) -> None:
         self.projection = projection
-        self.slots = Slots(shared=rule.shared)
+        self.slots = Slots(shared=rule.shared, per_sample=rule.per_sample)
         self.scale = rule.scale
 
     def signals(self, error: ErrorSignal, calls: Sequence[Call]) -> list[Tensor]:
-        placements = [place(call.shape, error.lead, call.block) for call in calls]
-        slices = [self.slots.take(call.block, p.width) for call, p in zip(calls, placements, strict=True)]
+        places = [self.slots.take(call.block, call.shape, error.lead) for call in calls]
         if not calls:
             return []
         p_NM = self._fit(error.e_ND.shape[1]).project(error.e_ND)
-        if not torch.isfinite(p_NM).all():
-            raise NonFinite(
-                f"the feedback of {self.projection.identity} contains NaN or infinity; the optimiser has not moved"
-            )
+        isometric = self.projection.isometric
         return [
-            placement.signal(p_NM[:, cut], self.scale / (1.0 if self.projection.isometric else placement.width**0.5))
-            for placement, cut in zip(placements, slices, strict=True)
+            placed.signal(p_NM[:, cut], self.scale / (1.0 if isometric else placed.width**0.5))
+            for cut, placed in places
         ]
 
     def _fit(self, num_inputs: int) -> AbstractProjection:
@@ -85,5 +84,5 @@ class _Slices(AbstractFeedback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the slices and shape the projection to them."""
         self.slots.load_state_dict(state["slots"])
-        if state["num_inputs"] is not None:
+        if state["num_inputs"] is not None and self.slots.total:
             self._fit(state["num_inputs"])

@@ -8,7 +8,7 @@ from odfa.project import AbstractProjection
 
 
 class Readout:
-    """The head's weight as W_VK, set to its start value a B^T in units where |W e| needs no further scale.
+    """The head's weight as W_VK, set to its start value a B^T in units where W^T e needs no further scale.
 
     start_VK = scale / sqrt(K) * B_VK, so that normalised inputs give logits of standard deviation `scale` at the start.
     """
@@ -16,25 +16,46 @@ class Readout:
     def __init__(
         self, projection: AbstractProjection, model: nn.Module, head: nn.Module, scale: float, rank: int
     ) -> None:
-        self.weight, self.transposed = _weight_of(model, head)
+        _check_head(model, head)
+        self.head, self.transposed = head, type(head).__name__ == "Conv1D"
         num_outputs, width = self.matrix_VK.shape
         if not scale > 0:
             raise ConfigError(f"an aligned read-out needs scale > 0, got {scale}")
         if rank < 0 or rank >= min(num_outputs, width):
             raise ConfigError(
                 f"rank={rank} does not fit a read-out of {num_outputs} x {width}: from {min(num_outputs, width)} the "
-                "electronic part would be the exact product; use rank=0 for few outputs, otherwise width / 8 or less"
+                "electronic part would be the exact product; take an eighth of the smaller side or less"
             )
         self.projection = projection.shaped(num_outputs, width)
         self.gain = scale / (1.0 if projection.isometric else width**0.5)
         self.start_VK = self.gain * measure(self.projection).to(self.matrix_VK)
+        weight = self._weight()
         with torch.no_grad():
-            self.weight.copy_(self.start_VK.T if self.transposed else self.start_VK)
+            weight.copy_(self._as_weight(self.start_VK))
 
     @property
     def matrix_VK(self) -> Tensor:
-        """The read-out as it is now."""
-        return self.weight.detach().T if self.transposed else self.weight.detach()
+        """The read-out as it is now, in float32 or better (looked up each time: loading weights may replace it)."""
+        weight = self._weight().detach()
+        weight = weight if weight.dtype == torch.float64 else weight.float()
+        return weight.T if self.transposed else weight
+
+    @property
+    def drift_VK(self) -> Tensor:
+        """How far the read-out has moved from its start."""
+        return self.matrix_VK - self.start_VK.to(self.matrix_VK)
+
+    @property
+    def at_start(self) -> bool:
+        """True if the head holds exactly its start values."""
+        return torch.equal(self._weight().detach(), self._as_weight(self.start_VK))
+
+    def _as_weight(self, matrix_VK: Tensor) -> Tensor:
+        return (matrix_VK.T if self.transposed else matrix_VK).to(self._weight())
+
+    def _weight(self) -> Tensor:
+        weight: Tensor = self.head.weight  # type: ignore[assignment]
+        return weight
 
 
 def measure(projection: AbstractProjection) -> Tensor:
@@ -46,7 +67,7 @@ def measure(projection: AbstractProjection) -> Tensor:
         return projection.project(torch.eye(projection.num_inputs))
 
 
-def _weight_of(model: nn.Module, head: nn.Module) -> tuple[Tensor, bool]:
+def _check_head(model: nn.Module, head: nn.Module) -> None:
     weight = getattr(head, "weight", None)
     if not isinstance(weight, nn.Parameter) or weight.ndim != 2:
         raise MatchError(
@@ -58,4 +79,3 @@ def _weight_of(model: nn.Module, head: nn.Module) -> tuple[Tensor, bool]:
             "the head shares its weight with another module (tied embeddings), which would be overwritten too; "
             "build the model untied (tie_word_embeddings=False) or use RandomFeedback()"
         )
-    return weight, type(head).__name__ == "Conv1D"
