@@ -1,10 +1,16 @@
 """Commands that fail: one line that says what to do, the right exit code, one JSON object if asked for."""
 
+import errno
 import json
+import os
+import shlex
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from odfa.errors import DeviceError, NonFinite
 
@@ -31,6 +37,12 @@ WORDS = {
     "compare a method twice": (("compare", "digits_tiny", "methods=bp,bp"), "bp,bp"),
     "compare no seeds": (("compare", "digits_tiny", "seeds=0"), "seeds"),
     "compare half a try": (("compare", "digits_tiny", "tries=0.5"), "tries"),
+    "compare without a recipe": (("compare",), "required: NAME;"),
+    "train without a recipe's task": (("train", "digits_tiny", "task=fashion"), "settled by the recipe"),
+    "rank of another network": (("train", "digits_tiny", "method=odfa", "rule=aligned", "rank=16"), "0 to 9"),
+    "a network for no machine": (("train", "digits_tiny", "widths=9999999,9999999"), "1048576"),
+    "a file for a folder": (("train", *TINY, "--run-dir", __file__), "a file is where a folder should be"),
+    "resume a file": (("train", "--resume", __file__), "is missing; is"),
     "compare one seed by name": (("compare", "digits_tiny", "seed=1"), "seeds=3"),
 }
 
@@ -41,6 +53,7 @@ def test_the_users_words_are_off(odfa, words, clue):
     assert said.code == 2
     assert said.out == ""
     assert clue in said.complaint
+    assert not said.err.startswith("run folder:")
 
 
 def test_a_failure_is_one_json_object_too(odfa):
@@ -133,6 +146,106 @@ def test_an_interrupted_comparison_goes_on(odfa, ctrl_c_in_the_third_step):
     command = ("compare", *TINY, "methods=bp", "seeds=1", "tries=2", "--json")
     said = odfa(*command)
     assert said.code == 1
-    assert "the same odfa compare command" in said.err
+    assert said.complaint.endswith("go on with the same odfa compare command")
+    assert "--resume" not in said.err
     assert said.json["error"] == "Interrupted"
     assert odfa(*command).code == 0
+
+
+def test_ctrl_c_twice_before_the_first_checkpoint(odfa, monkeypatch):
+    from odfa.train import loop
+
+    def press_twice(*_arguments):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "train_step", press_twice)
+        said = odfa("train", *TINY, "method=bp")
+    assert said.code == 1
+    advice = "resume with odfa train --resume runs/digits_tiny-bp-seed0"
+    assert said.complaint == f"odfa: stopped before the first checkpoint; {advice}"
+    assert odfa("train", "--resume", "runs/digits_tiny-bp-seed0").code == 0
+
+
+def test_ctrl_c_outside_a_run(odfa, monkeypatch):
+    monkeypatch.setattr("odfa.train.loop.build", lambda _config: signal.raise_signal(signal.SIGINT))
+    said = odfa("train", *TINY)
+    assert (said.code, said.complaint) == (1, "odfa: stopped; run the same command again")
+
+
+@pytest.mark.parametrize("size", [(2**20, 2**20), (2**40, 2**40)])
+def test_a_network_too_large_for_the_memory(odfa, monkeypatch, size):
+    monkeypatch.setattr("odfa.train.loop.build", lambda _config: torch.zeros(size))
+    said = odfa("train", *TINY, "--json")
+    assert said.code == 1
+    assert "out of memory; see odfa train NAME --dry-run" in said.complaint
+    assert said.json["status"] == "failed"
+
+
+def test_what_nobody_foresaw_keeps_its_traceback(odfa, monkeypatch):
+    monkeypatch.setattr("odfa.train.loop.build", lambda _config: torch.zeros(2) + torch.zeros(3))
+    with pytest.raises(RuntimeError, match="size of tensor"):
+        odfa("train", *TINY)
+
+
+def test_a_full_disk_in_the_middle_of_a_run(odfa, monkeypatch):
+    from odfa.train import checkpoint
+
+    def full(*_arguments):
+        raise OSError(errno.ENOSPC, "No space left on device", "model.safetensors")
+
+    monkeypatch.setattr(checkpoint, "_write_durably", full)
+    said = odfa("train", *TINY, "--json")
+    assert (said.code, said.json["status"]) == (1, "failed")
+    assert "No space left on device; free space" in said.complaint
+
+
+@pytest.mark.parametrize("missing", ["sklearn", "scipy"])
+def test_a_missing_package_is_named_by_its_own_name(odfa, monkeypatch, missing):
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("sklearn", missing)]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, missing, None)
+    said = odfa("train", *TINY)
+    assert said.code == 2
+    assert f"the digits data need scikit-learn, but the module {missing}" in said.complaint
+
+
+def test_a_package_that_does_not_load_is_not_called_missing(odfa, monkeypatch):
+    def broken(*_arguments):
+        raise ImportError("libblas.so: cannot open\nshared object")
+
+    monkeypatch.setattr("odfa.train.loop.build", broken)
+    said = odfa("train", *TINY)
+    assert (said.code, said.complaint) == (
+        2,
+        "odfa: a package does not load: libblas.so: cannot open shared object",
+    )
+
+
+def _shell(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    program = f"{shlex.quote(sys.executable)} -c 'import sys; from odfa.cli import main; sys.exit(main())'"
+    command = command.replace("odfa", program)
+    variables = {**os.environ, **environment}
+    return subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=variables, timeout=120)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("words", ["recipes", "recipes --json", "train nothing --json"])
+def test_a_full_standard_output(words):
+    done = _shell(f"odfa {words} > /dev/full")
+    assert done.returncode == (2 if "train" in words else 1)
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("odfa: ")
+
+
+def test_a_terminal_without_unicode():
+    done = _shell("odfa recipes; odfa train digits epochs=0; odfa nonsens\u00e9", PYTHONIOENCODING="ascii")
+    assert "Traceback" not in done.stderr
+    assert "digits_tiny" in done.stdout
+
+
+def test_standard_streams_that_are_closed():
+    assert _shell("odfa recipes >&-").stderr == ""
+    done = _shell("odfa train nothing 2>&-")
+    assert (done.returncode, done.stdout) == (2, "")

@@ -103,10 +103,31 @@ def test_labels_out_of_range_are_refused(tmp_path: Path) -> None:
 
 
 def test_images_and_labels_that_do_not_pair_up_are_refused(tmp_path: Path) -> None:
+    for name, num_images in (("t10k", 12), ("train", 30)):
+        _write_folder(tmp_path)
+        (tmp_path / f"{name}-labels-idx1-ubyte").write_bytes(_idx((3,), b"\1\2\3"))
+        for action in (data.load_fashion, data.peek_fashion):
+            with pytest.raises(DataError, match=f"{name} has {num_images} images and 3 labels"):
+                action(str(tmp_path), validation=10)
+
+
+def test_images_of_two_sizes_are_refused(tmp_path: Path) -> None:
     _write_folder(tmp_path)
-    (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(_idx((3,), b"\1\2\3"))
-    with pytest.raises(DataError, match="12 inputs, 3 labels"):
-        data.load_fashion(str(tmp_path), validation=10)
+    (tmp_path / "t10k-images-idx3-ubyte").write_bytes(_idx((12, 2, 3), bytes(72)))
+    for action in (data.load_fashion, data.peek_fashion):
+        with pytest.raises(DataError, match=r"training images are 4 x 4, test images 2 x 3"):
+            action(str(tmp_path), validation=10)
+
+
+@pytest.mark.parametrize("validation", [30, 5000])
+def test_more_validation_than_data_is_refused(tmp_path: Path, validation: int) -> None:
+    _write_folder(tmp_path)
+    for action in (data.load_fashion, data.peek_fashion):
+        with pytest.raises(DataError, match=f"cannot hold out {validation} of 30 samples; choose 1 to 29"):
+            action(str(tmp_path), validation=validation)
+    for action in (data.load_digits, data.peek_digits):
+        with pytest.raises(DataError, match="cannot hold out 1400 of 1400 samples"):
+            action(validation=1400)
 
 
 def test_missing_files_say_what_to_do(tmp_path: Path) -> None:
@@ -118,7 +139,7 @@ def test_the_default_folder_is_checked_by_hash(tmp_path: Path, monkeypatch: pyte
     _write_folder(tmp_path)
     monkeypatch.setattr(fashion, "DEFAULT_FOLDER", tmp_path)
     with pytest.raises(DataError, match=r"has SHA-256 .*reinstall dataset-fashion-mnist"):
-        data.load_fashion()
+        data.load_fashion(validation=10)
 
 
 @pytest.mark.skipif(
@@ -132,5 +153,5 @@ def test_fashion_mnist_as_packaged() -> None:
     assert splits.shape == data.peek_fashion()
     assert splits.test.y_N.bincount().tolist() == [1000] * 10
     assert (splits.train.y_N.bincount() + splits.validation.y_N.bincount()).tolist() == [6000] * 10
-    assert splits.train.x_ND.min() == 0
-    assert splits.train.x_ND.max() == 1
+    assert splits.train.x_ND.dtype == torch.uint8
+    assert (splits.train.x_ND.min(), splits.train.x_ND.max()) == (0, 255)

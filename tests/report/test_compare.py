@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from odfa import recipes, train
-from odfa.errors import CheckpointError, ConfigError, NonFinite
+from odfa.errors import CheckpointError, ConfigError, NonFinite, RunFolderError
 from odfa.report import compare
 from odfa.report.compare import grid
 from odfa.report.methods import METHODS, electronic_part, rate_centre, rule_of
@@ -74,7 +74,11 @@ def test_a_second_call_trains_nothing_and_says_the_same(finished, monkeypatch):
         raise AssertionError("a finished run was trained again")
 
     monkeypatch.setattr("odfa.train.loop.train_step", refuse)
-    assert compare(_config(), METHODS_RUN, seeds=2, tries=2, out_dir=out_dir).to_json() == comparison.to_json()
+    notes: list[str] = []
+    again = compare(_config(), METHODS_RUN, seeds=2, tries=2, out_dir=out_dir, note=notes.append)
+    assert again.to_json() == comparison.to_json()
+    assert notes[-1] == f"reused {len(METHODS_RUN) * 3} finished runs in {out_dir}"
+    assert not any("…" in line for line in notes)
 
 
 def test_a_folder_of_another_config_is_refused(finished):
@@ -103,26 +107,41 @@ def test_the_curves_are_those_of_the_runs(finished):
 
 
 def test_an_interrupted_comparison_loses_nothing(finished, tmp_path, monkeypatch):
-    class Stop(KeyboardInterrupt):
-        pass
-
     step, left = train.loop.train_step, 8
 
     def step_until_stopped(session, batch):
         nonlocal left
         left -= 1
         if left < 0:
-            raise Stop
+            raise KeyboardInterrupt
         return step(session, batch)
 
     with monkeypatch.context() as patch:
         patch.setattr("odfa.train.loop.train_step", step_until_stopped)
-        with pytest.raises(Stop):
+        with pytest.raises(train.Interrupted):
             compare(_config(), METHODS_RUN, seeds=2, tries=2, out_dir=tmp_path)
     again = compare(_config(), METHODS_RUN, seeds=2, tries=2, out_dir=tmp_path).to_json()
     whole = finished[1].to_json()
     assert again["summary"] == whole["summary"]
     assert again["learning_rates"] == whole["learning_rates"]
+
+
+def test_a_choice_is_at_the_edge_only_where_the_grid_has_an_inside(finished, tmp_path):
+    assert not any(rates["at_edge"] for rates in finished[1].to_json()["learning_rates"].values())
+    three = compare(_config(), ["bp"], seeds=1, tries=3, out_dir=tmp_path).to_json()["learning_rates"]["bp"]
+    assert three["at_edge"] == (three["chosen"] != three["tries"][1]["learning_rate"])
+
+
+@pytest.mark.parametrize("damage", ["{", "7", '{"loss": 1.0}', "\xff"])
+def test_a_damaged_log_is_named(finished, damage):
+    file = finished[0] / f"bp-lr{finished[1].to_json()['learning_rates']['bp']['chosen']:g}-seed0/metrics.jsonl"
+    whole = file.read_bytes()
+    file.write_bytes(damage.encode("latin-1") + b"\n" + whole)
+    try:
+        with pytest.raises(RunFolderError, match=r"metrics\.jsonl, line 1"):
+            finished[1].curves()
+    finally:
+        file.write_bytes(whole)
 
 
 def test_a_try_that_diverges_loses_and_does_not_stop_the_others(tmp_path, monkeypatch):
@@ -174,7 +193,9 @@ def test_every_method_says_what_is_electronic():
     parts = {electronic_part(_config(method=method)) for method in METHODS}
     assert len(parts) == len(METHODS)
     aligned = _config(method="odfa", rule="aligned")
-    assert "rank 16 every 20 steps" in electronic_part(aligned)
+    assert "rank 1 every 20 steps" in electronic_part(aligned)
+    assert "rank 5 every" in electronic_part(replace(aligned, feedback=replace(aligned.feedback, rank=5)))
+    assert "exact gradient for the last block" in electronic_part(_config(method="identity"))
     assert rule_of(aligned) == "aligned"
     assert "no electronic correction" in electronic_part(replace(aligned, feedback=replace(aligned.feedback, rank=0)))
     assert "alone" in electronic_part(_config(method="odfa", rule="electronic"))

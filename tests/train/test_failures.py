@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from odfa import data, train
-from odfa.errors import CheckpointError, ConfigError, DataError, NonFinite, RunFolderError
-from odfa.train import RunConfig, tasks
+from odfa.errors import CheckpointError, ConfigError, DataError, NonFinite, OdfaError, RunFolderError
+from odfa.train import RunConfig, RunFolderLost, tasks
 
 Quick = Callable[..., RunConfig]
 
@@ -145,13 +145,14 @@ def checkpoint_files(path: Path) -> dict[str, bytes]:
     return checkpoint.read_files(path)
 
 
-def test_no_space_left_in_the_middle_of_a_row(tmp_path: Path, quick: Quick) -> None:
+def test_no_space_left_in_the_middle_of_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: Quick) -> None:
     """The disk takes the first half of a row: it is taken back."""
+    monkeypatch.setattr("odfa.train.loop.environment", dict)  # else longer than the row, with a long command
     config = quick("bp")
     train.run(config, tmp_path / "whole", progress=False)
     size = (tmp_path / "whole/metrics.jsonl").read_bytes().index(b"\n") + 20
     assert size > 100
-    with _largest_file(max(size, 900)), pytest.raises(RunFolderError):
+    with _largest_file(max(size, 900)), pytest.raises(RunFolderLost):
         train.run(config, tmp_path / "run", progress=False)
     rows = (tmp_path / "run/metrics.jsonl").read_bytes()
     assert (tmp_path / "whole/metrics.jsonl").read_bytes().startswith(rows)
@@ -181,3 +182,114 @@ def test_a_log_cut_short_is_noticed(tmp_path: Path, quick: Quick) -> None:
     (tmp_path / "run/metrics.jsonl").write_text("")
     with pytest.raises(CheckpointError, match=r"metrics\.jsonl .* is shorter"):
         train.resume(tmp_path / "run", progress=False)
+
+
+def test_a_full_disk_in_the_middle_of_a_run_is_a_failed_run(tmp_path: Path, quick: Quick) -> None:
+    with _largest_file(5000), pytest.raises(RunFolderLost, match="File too large; free space"):
+        train.run(quick("bp"), tmp_path / "run", progress=False)
+    status = _status(tmp_path / "run")
+    assert (status["status"], status["step"]) == ("failed", 0)
+
+
+_DAMAGED = [
+    ("status.json", "[]"),
+    ("status.json", "{"),
+    ("result.json", "7"),
+    ("result.json", '{"status": "complete"}'),
+    ("result.json", "\xff"),
+    ("metrics.jsonl", '{"step": 1}\n{"ste'),
+    ("metrics.jsonl", "[1]"),
+    ("metrics.jsonl", '{"loss": 1.0}'),
+    ("config.json", "[]"),
+]
+
+
+@pytest.mark.parametrize(("name", "content"), _DAMAGED)
+def test_damaged_files_are_named_in_one_line(tmp_path: Path, quick: Quick, name: str, content: str) -> None:
+    train.run(quick("bp"), tmp_path / "run", progress=False)
+    (tmp_path / "run" / name).write_bytes(content.encode("latin-1"))
+    with pytest.raises(RunFolderError, match=name) as caught:
+        train.load_run(tmp_path / "run")
+    assert _one_line(caught.value)
+
+
+@pytest.mark.parametrize("key", ["light", "metric", "validation", "steps"])
+@pytest.mark.parametrize("value", [None, {}, "many", [1.0]])
+def test_every_damaged_figure_of_a_result_is_named(tmp_path: Path, quick: Quick, key: str, value: object) -> None:
+    train.run(replace(quick("bp"), epochs=1), tmp_path / "run", progress=False)
+    file = tmp_path / "run/result.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), key: value}))
+    with pytest.raises(RunFolderError, match=rf"result\.json is damaged \(.*{key}"):
+        train.resume(tmp_path / "run", progress=False)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"sessions": 3}'])
+def test_a_damaged_environment_is_named(tmp_path: Path, quick: Quick, content: str) -> None:
+    train.run(quick("bp"), tmp_path / "run", progress=False)
+    (tmp_path / "run/status.json").unlink()
+    (tmp_path / "run/environment.json").write_text(content)
+    with pytest.raises(RunFolderError, match=r"environment\.json") as caught:
+        train.resume(tmp_path / "run", progress=False)
+    assert _one_line(caught.value)
+
+
+def test_a_refused_resume_leaves_the_status_as_it_was(tmp_path: Path, quick: Quick) -> None:
+    config = quick("bp")
+    train.run(config, tmp_path / "run", progress=False)
+    (tmp_path / "run/status.json").write_text(json.dumps({"status": "running", "step": 16, "reason": None}))
+    for weights in (tmp_path / "run/checkpoints").glob("*/model.safetensors"):
+        weights.write_bytes(b"")
+    before = {file: file.read_bytes() for file in (tmp_path / "run").iterdir() if file.is_file()}
+    with pytest.raises(CheckpointError, match="corrupt"):
+        train.resume(tmp_path / "run", progress=False)
+    assert {file: file.read_bytes() for file in (tmp_path / "run").iterdir() if file.is_file()} == before
+
+
+def test_a_config_without_a_key_takes_the_default(tmp_path: Path, quick: Quick) -> None:
+    whole = train.run(quick("bp"), tmp_path / "run", progress=False)
+    file = tmp_path / "run/config.json"
+    config = json.loads(file.read_text())
+    del config["feedback"]["device"]
+    file.write_text(json.dumps(config))
+    (tmp_path / "run/status.json").unlink()
+    assert train.resume(tmp_path / "run", progress=False).metric == whole.metric
+
+
+def _aligned(config: RunConfig, **changes: object) -> RunConfig:
+    return replace(config, method="odfa", rule="aligned", feedback=replace(config.feedback, **changes))
+
+
+_REFUSED: dict[str, tuple[Callable[[RunConfig], RunConfig], str]] = {
+    "rank": (lambda config: _aligned(config, rank=10), "feedback.rank: .* 10 x 24 expects 0 to 9"),
+    "no rank": (
+        lambda config: replace(_aligned(config, rank=0), rule="electronic"),
+        "feedback.rank: rule=electronic .* expects 1 to 9",
+    ),
+    "widths": (
+        lambda config: replace(config, method="identity", model=replace(config.model, widths=(24, 32))),
+        "expected blocks of one width",
+    ),
+    "batch": (lambda config: replace(config, batch_size=241), "batch_size: expected at most 240"),
+    "validation": (
+        lambda config: replace(config, data=replace(config.data, validation=5000)),
+        "cannot hold out 5000 of 1400 samples",
+    ),
+    "modes": (
+        lambda config: replace(config, method="odfa", model=replace(config.model, widths=(2**20,) * 9)),
+        "modes, the blocks need 4718592",
+    ),
+    "threads": (lambda config: replace(config, threads=100_000), "threads: expected at most"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), _REFUSED.values(), ids=_REFUSED)
+def test_a_dry_run_refuses_what_the_run_refuses(
+    tmp_path: Path, quick: Quick, change: Callable[[RunConfig], RunConfig], message: str
+) -> None:
+    config = change(quick("bp"))
+    for action in (train.dry_run, lambda config: train.run(config, tmp_path / "run", progress=False)):
+        with pytest.raises(ValueError, match=message) as caught:
+            action(config)
+        assert isinstance(caught.value, OdfaError)
+        assert _one_line(caught.value)
+    assert not (tmp_path / "run").exists()

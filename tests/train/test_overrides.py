@@ -20,7 +20,7 @@ _configs = st.builds(
     task=st.sampled_from(["digits", "fashion"]),
     method=st.sampled_from(["bp", "shallow", "dfa", "tdfa", "odfa", "identity"]),
     rule=st.sampled_from(["random", "aligned", "electronic"]),
-    seed=st.integers(-(2**70), 2**70),
+    seed=st.integers(0, 2**63 - 1),
     epochs=_some,
     batch_size=_some,
     checkpoint_every=st.none() | _some,
@@ -30,7 +30,9 @@ _configs = st.builds(
     optimizer=st.builds(
         OptimizerConfig, learning_rate=_positive, betas=st.tuples(st.floats(0, 0.9), st.floats(0, 0.9))
     ),
-    feedback=st.builds(FeedbackConfig, seed=st.integers(), shared=st.booleans(), scale=_positive),
+    feedback=st.builds(
+        FeedbackConfig, seed=st.integers(0, 2**63 - 1), rank=st.none() | _some, shared=st.booleans(), scale=_positive
+    ),
 )
 
 
@@ -46,7 +48,7 @@ def test_digests_tell_configs_apart(one: RunConfig, other: RunConfig) -> None:
     assert (one == other) == (overrides.digest(one) == overrides.digest(other))
 
 
-@given(rate=_positive, seed=st.integers(), widths=st.lists(_some, min_size=1, max_size=5))
+@given(rate=_positive, seed=st.integers(0, 2**63 - 1), widths=st.lists(_some, min_size=1, max_size=5))
 def test_values_arrive_as_written(rate: float, seed: int, widths: list[int]) -> None:
     typed = [f"optimizer.learning_rate={rate!r}", f"seed={seed}", f"widths={','.join(map(str, widths))}"]
     config = overrides.apply(recipes.digits(), typed)
@@ -65,6 +67,8 @@ def test_values_arrive_as_written(rate: float, seed: int, widths: list[int]) -> 
         ("shared=true", "feedback.shared", True),
         ("shared=False", "feedback.shared", False),
         ("limit=none", "data.limit", None),
+        ("rank=none", "feedback.rank", None),
+        ("rank=3", "feedback.rank", 3),
         ("limit=64", "data.limit", 64),
         ("clip_norm=1", "optimizer.clip_norm", 1.0),
         ("path=/a=b", "data.path", "/a=b"),
@@ -108,6 +112,14 @@ def _get(config: Any, path: str) -> Any:
         ("seed=1.5", "expected an integer, got '1.5'"),
         ("seed=true", "expected an integer"),
         ("seed=none", "expected an integer"),
+        ("seed=-1", r"seed: expected a number in \[0, 2\^63\), got -1"),
+        ("feedback.seed=-1", r"feedback.seed: expected a number in \[0, 2\^63\)"),
+        (f"seed={2**63}", "expected an integer of 64 bits"),
+        (f"limit={2**80}", "expected an integer of 64 bits"),
+        ("widths=4194304", "widths up to 1048576"),
+        ("repeats=10001", "1 to 10000"),
+        ("recipe=other", "recipe is settled by the recipe, got 'recipe=other'"),
+        ("task=fashion", "task is settled by the recipe"),
         ("shared=1", "expected true or false, got '1'"),
         ("method=odffa", "expected bp or shallow or dfa or tdfa or odfa or identity, got 'odffa'"),
         ("widths=64,x", "expected an integer, got 'x'"),

@@ -92,6 +92,67 @@ def test_signals_finish_the_step_and_leave_a_checkpoint(
     assert traces(tmp_path / "stopped") == traces(tmp_path / "whole")
 
 
+@pytest.mark.parametrize(("stop", "kept"), [(0, 0), (2, 0), (5, 4), (17, 16)])
+def test_a_second_ctrl_c_stops_at_once_and_says_what_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: Quick, traces: Traces, stop: int, kept: int
+) -> None:
+    config, run_dir = quick("odfa"), tmp_path / "stopped"
+
+    def press_twice() -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        _act_before(patch, stop, press_twice)
+        with pytest.raises(train.Interrupted, match=f"resume with odfa train --resume {run_dir}") as caught:
+            train.run(config, run_dir, progress=False)
+    assert (caught.value.step, caught.value.run_dir) == (kept, run_dir)
+    assert ("before the first checkpoint" in str(caught.value)) == (kept == 0)
+    status = json.loads((run_dir / "status.json").read_text())
+    assert (status["status"], status["step"]) == ("interrupted", kept)
+    train.resume(run_dir, progress=False)
+    train.run(config, tmp_path / "whole", progress=False)
+    assert traces(run_dir) == traces(tmp_path / "whole")
+
+
+def test_a_ctrl_c_between_folder_and_first_step_is_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: Quick
+) -> None:
+    def press(*_arguments: object) -> dict[str, object]:
+        signal.raise_signal(signal.SIGINT)
+        return {}
+
+    monkeypatch.setattr(loop, "environment", press)
+    with pytest.raises(train.Interrupted, match="stopped at step 1; resume with"):
+        train.run(quick("bp"), tmp_path / "run", progress=False)
+    assert (tmp_path / "run/checkpoints/step_0000001").is_dir()
+
+
+def test_a_ctrl_c_before_there_is_a_folder_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: Quick
+) -> None:
+    monkeypatch.setattr(loop, "build", lambda _config: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt) as caught:
+        train.run(quick("bp"), tmp_path / "run", progress=False)
+    assert not isinstance(caught.value, train.Interrupted)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_status_names_the_steps_that_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: Quick
+) -> None:
+    seen, real = [], loop.train_step
+
+    def look(session: train.Session, batch: Any) -> dict[str, Any]:
+        seen.append(json.loads((tmp_path / "run/status.json").read_text()))
+        return real(session, batch)
+
+    monkeypatch.setattr(loop, "train_step", look)
+    train.run(quick("bp"), tmp_path / "run", progress=False)
+    assert [status["step"] for status in seen] == [step // 4 * 4 for step in range(_NUM_STEPS)]
+    assert {status["status"] for status in seen} == {"running"}
+
+
 def test_a_crash_at_any_write_of_a_checkpoint_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: Quick, traces: Traces
 ) -> None:

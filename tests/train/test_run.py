@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from odfa import data, recipes, train
+from odfa.flow import Light
 from odfa.train import OptimizerConfig, RunConfig, RunResult, overrides
+from odfa.train.result import light_figures
 
 Quick = Callable[..., RunConfig]
 
@@ -137,8 +139,52 @@ def test_a_dry_run_tells_what_the_run_takes(tmp_path: Path, quick: Quick, method
     assert plan["light"] == pytest.approx({key: result.light[key] for key in ("frames", "seconds", "joules")})
     memory = plan["memory_bytes"]
     assert memory["weights"] == memory["gradients"] == memory["optimizer"] / 2 == 4 * result.parameters
+    assert memory["data"] == (4 * 64 + 8) * (240 + 200 + 240)
     assert memory["activations"] == 4 * 40 * (64 + 4 * 24 + 10)
     assert memory["total"] == sum(value for key, value in memory.items() if key != "total")
+
+
+@pytest.mark.parametrize(("rule", "rank"), [("aligned", 1), ("electronic", 1)])
+def test_the_residual_rules_run_as_shipped(tmp_path: Path, rule: str, rank: int) -> None:
+    config = replace(recipes.digits_tiny(), method="odfa", rule=rule, epochs=1)
+    assert train.correction_rank(config, 10) == rank
+    plan, result = train.dry_run(config), train.run(config, tmp_path / "run", progress=False)
+    assert plan["light"] == {key: result.light[key] for key in ("frames", "seconds", "joules")}
+
+
+def test_the_default_rank_is_an_eighth_of_the_smaller_side() -> None:
+    config = replace(recipes.digits(), rule="aligned")
+    ranks = {
+        rule: [train.correction_rank(replace(config, rule=rule), n) for n in (7, 10, 64, 1000)]
+        for rule in ("aligned", "electronic")
+    }
+    assert ranks == {"aligned": [0, 1, 8, 16], "electronic": [1, 1, 8, 16]}
+
+
+def test_seconds_of_light_do_not_drift() -> None:
+    light, step = Light(), Light(frames=400, seconds=400 / 2000, joules=400 / 2000 * 30)
+    for _ in range(480):
+        light += step
+    assert light.seconds != 96.0
+    assert light_figures(light) == {
+        "frames": 192_000,
+        "seconds": 96.0,
+        "joules": 2880.0,
+        "ops_peak": 0,
+        "ops_useful": 0,
+    }
+
+
+def test_each_epoch_is_validated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: Quick) -> None:
+    sizes, real = [], train.Task.evaluate
+
+    def count(task: train.Task, model: torch.nn.Module, part: data.Split) -> dict[str, float]:
+        sizes.append(len(part))
+        return real(task, model, part)
+
+    monkeypatch.setattr(train.Task, "evaluate", count)
+    train.run(quick("bp"), tmp_path / "run", progress=False)
+    assert sizes == [200, 200, 200, 240]
 
 
 def test_a_dry_run_allocates_nothing() -> None:

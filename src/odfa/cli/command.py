@@ -1,12 +1,13 @@
 """What every subcommand is made of, and the few things that they share."""
 
+import contextlib
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from odfa.errors import ConfigError
+from odfa.errors import ConfigError, OdfaError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +28,15 @@ class Command:
     execute: Callable[[Namespace], Outcome]
 
 
+class OutputError(OdfaError):
+    """Standard output does not take the result."""
+
+
 def note(message: str) -> None:
     """One line for the person at the terminal, on standard error: standard output carries results only."""
-    print(message, file=sys.stderr, flush=True)
+    if sys.stderr is not None:  # without one, print would write to standard output
+        with contextlib.suppress(OSError):  # nobody listens: no reason to stop
+            print(message, file=sys.stderr, flush=True)
 
 
 def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]], *, title: str | None = None) -> None:

@@ -20,6 +20,7 @@ def _configure(parser: ArgumentParser) -> None:
         "settings",
         metavar="key=value",
         nargs="*",
+        default=[],
         help=f"methods={_DEFAULT_METHODS}, seeds=3, tries=3 (learning rates per method), and settings of all runs",
     )
     parser.add_argument("--run-dir", metavar="DIR", type=Path, help="folder of all runs (default: runs/compare-NAME)")
@@ -45,9 +46,9 @@ def _execute(arguments: Namespace) -> Outcome:
             out_dir=arguments.run_dir or _default_run_dir(config, recipe),
             note=note,
         )
-    except Interrupted:
-        note("finished runs are kept: the same odfa compare command goes on from here")
-        raise
+    except Interrupted as stopped:
+        advice = "what is finished is kept: go on with the same odfa compare command"
+        raise Interrupted(stopped.step, stopped.run_dir, advice=advice) from stopped
     return Outcome(json=comparison.to_json(), show=lambda: _show(comparison))
 
 

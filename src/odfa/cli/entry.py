@@ -1,19 +1,21 @@
 """`odfa`: parse the words, run one command, turn every foreseen failure into one line and an exit code."""
 
+import contextlib
+import io
 import json
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from odfa.cli.align import ALIGN
-from odfa.cli.command import Command, note
+from odfa.cli.command import Command, Outcome, OutputError, note
 from odfa.cli.compare import COMPARE
 from odfa.cli.env import ENV
 from odfa.cli.recipes import RECIPES
 from odfa.cli.train import TRAIN
-from odfa.errors import ConfigError, DeviceError, NonFinite, OdfaError
-from odfa.train import Interrupted
+from odfa.errors import ConfigError, DeviceError, Incompatible, NonFinite, OdfaError
+from odfa.train import Interrupted, RunFolderLost
 
 COMMANDS: tuple[Command, ...] = (RECIPES, TRAIN, COMPARE, ALIGN, ENV)
 DONE, FAILED, REFUSED = 0, 1, 2
@@ -29,21 +31,41 @@ class _Parser(ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns 0 (done), 1 (the run failed or was stopped) or 2 (the user's words are off)."""
     words = list(sys.argv[1:] if argv is None else argv)
+    as_json = "--json" in words
     try:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")  # a terminal without, say, "±" still gets the table
         arguments = _parse(words)
-        outcome = arguments.command.execute(arguments)
-        if arguments.json:
+        _print(arguments.command.execute(arguments), as_json=as_json)
+        return DONE
+    except (Exception, KeyboardInterrupt) as error:
+        code = _exit_code(error)
+        if code is None:
+            raise
+        return _report(error, code, as_json=as_json)
+
+
+def _print(outcome: Outcome, *, as_json: bool) -> None:
+    """The result on standard output.
+
+    Raises:
+        OutputError: standard output does not take it.
+    """
+    if sys.stdout is None:  # closed by the caller: nobody to tell
+        return
+    try:
+        if as_json:
             print(json.dumps(outcome.json, allow_nan=False))
         else:
             outcome.show()
         sys.stdout.flush()
-        return DONE
-    except BrokenPipeError:
-        # the reader (head, less) has left; nothing more can be said to it
-        sys.stdout = None
-        return FAILED
-    except (OdfaError, KeyboardInterrupt, MemoryError) as error:
-        return _report(error, as_json="--json" in words)
+    except OSError as error:
+        if isinstance(error, OdfaError):
+            raise
+        sys.stdout = None  # or the interpreter would try again, and complain, when it ends
+        gone = isinstance(error, BrokenPipeError)  # the reader (head, less) has left
+        raise OutputError("" if gone else f"cannot write the result: {error.strerror or error}") from error
 
 
 def _parse(words: list[str]) -> Namespace:
@@ -69,23 +91,43 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def _report(error: BaseException, *, as_json: bool) -> int:
-    message, code = _explain(error)
-    if as_json:
-        failure: dict[str, Any] = {"status": "failed" if code == FAILED else "refused"}
-        print(json.dumps({**failure, "error": type(error).__name__, "message": message}))
+def _report(error: BaseException, code: int, *, as_json: bool) -> int:
+    """One line on standard error, and one JSON object on standard output if asked for."""
+    message = _explain(error)
+    if not message:
+        return code
+    failure = {"status": "failed" if code == FAILED else "refused", "error": type(error).__name__, "message": message}
+    with contextlib.suppress(OutputError):  # the exit code says it too
+        if as_json and not isinstance(error, OutputError):
+            _print(Outcome(json=failure, show=lambda: None), as_json=True)
     note(f"odfa: {message}")
     return code
 
 
-def _explain(error: BaseException) -> tuple[str, int]:
-    if isinstance(error, Interrupted):
-        return f"stopped at step {error.step}; resume with odfa train --resume {error.run_dir}", FAILED
-    if isinstance(error, KeyboardInterrupt):
-        return "stopped before the first step; run the same command again", FAILED
-    if isinstance(error, MemoryError):
-        return "out of memory; see odfa train NAME --dry-run for what the run needs", FAILED
+def _exit_code(error: BaseException) -> int | None:
+    """None for what nobody foresaw: the traceback is then the best that can be said."""
+    if isinstance(error, Incompatible):  # a DeviceError too, but found before the first frame: the settings are off
+        return REFUSED
+    if isinstance(error, KeyboardInterrupt | NonFinite | DeviceError | RunFolderLost | OutputError):
+        return FAILED
+    if isinstance(error, OdfaError | ImportError):
+        return REFUSED
+    return FAILED if _out_of_memory(error) else None
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    # torch has no class of its own for this on the CPU
+    torch_says = ("can't allocate memory", "not enough memory", "Storage size calculation overflowed")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in torch_says)
+    )
+
+
+def _explain(error: BaseException) -> str:
+    if _out_of_memory(error):
+        return "out of memory; see odfa train NAME --dry-run for what the run needs"
+    if isinstance(error, KeyboardInterrupt) and not isinstance(error, Interrupted):
+        return "stopped; run the same command again"
     message = " ".join(str(error).split())
-    # Incompatible is a DeviceError too, but found before the first frame: the settings are off, not the run
-    failed = isinstance(error, NonFinite | DeviceError) and not isinstance(error, ValueError)
-    return message, FAILED if failed else REFUSED
+    broken = isinstance(error, ImportError) and not isinstance(error, OdfaError)
+    return f"a package does not load: {message}" if broken else message

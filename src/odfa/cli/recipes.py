@@ -31,7 +31,7 @@ def _execute(_arguments: Namespace) -> Outcome:
 def _show(result: dict[str, Any]) -> None:
     columns = ("name", "size", "expected_time", "source")
     rows = [[recipe[column] for column in columns] for recipe in result["recipes"]]
-    print_table(("recipe", "size", "time of one run", "data"), rows)
+    print_table(("recipe", "size", "training time of one run", "data"), rows)
 
 
 RECIPES = Command(

@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from odfa.cli.command import Command, Outcome, note, print_table
-from odfa.errors import ConfigError, RunFolderError
+from odfa.errors import ConfigError
 from odfa.train import RunConfig
 
 
 def _configure(parser: ArgumentParser) -> None:
     parser.add_argument("recipe", metavar="NAME", nargs="?", help="a recipe (see odfa recipes)")
-    parser.add_argument("settings", metavar="key=value", nargs="*", help="settings to change, e.g. method=odfa seed=1")
+    parser.add_argument(
+        "settings", metavar="key=value", nargs="*", default=[], help="settings to change, e.g. method=odfa seed=1"
+    )
     parser.add_argument(
         "--run-dir", metavar="DIR", type=Path, help="folder of the run (default: runs/NAME-METHOD-seedK)"
     )
@@ -31,18 +33,12 @@ def _run(arguments: Namespace) -> dict[str, Any]:
 
     if arguments.resume is not None:
         _refuse_besides_resume(arguments)
-        note(f"resuming {arguments.resume}")
-        return {**train.resume(arguments.resume).to_json(), "run_dir": str(arguments.resume)}
+        return {**train.resume(arguments.resume, note=note).to_json(), "run_dir": str(arguments.resume)}
     config = _config(arguments)
     if arguments.dry_run:
         return train.dry_run(config)
     run_dir = arguments.run_dir or default_run_dir(config)
-    if (run_dir / "config.json").exists():
-        raise RunFolderError(
-            f"{run_dir} already holds a run; go on with it (odfa train --resume {run_dir}) or choose another --run-dir"
-        )
-    note(f"run folder: {run_dir}")
-    return {**train.run(config, run_dir).to_json(), "run_dir": str(run_dir)}
+    return {**train.run(config, run_dir, note=note).to_json(), "run_dir": str(run_dir)}
 
 
 def default_run_dir(config: RunConfig) -> Path:

@@ -2,8 +2,8 @@
 
 import torch
 
-from odfa.data.splits import DataShape, Split, Splits, split_by_key
-from odfa.errors import MissingExtra
+from odfa.data.extras import needs
+from odfa.data.splits import DataShape, Split, Splits, check_held_out, split_by_key
 
 _NUM_SAMPLES = 1797
 _NUM_TEST = 397
@@ -18,10 +18,8 @@ def load_digits(*, validation: int = 200) -> Splits:
         DataError: `validation` leaves nothing to train on.
         MissingExtra: scikit-learn is not installed.
     """
-    try:
+    with needs("scikit-learn", "the digits data"):
         from sklearn.datasets import load_digits as load_sklearn_digits
-    except ImportError as error:
-        raise MissingExtra("the digits data come with scikit-learn; install it: pip install scikit-learn") from error
     pixels, labels = load_sklearn_digits(return_X_y=True)
     x_ND, y_N = torch.tensor(pixels, dtype=torch.float32) / _PEAK, torch.tensor(labels, dtype=torch.int64)
     rest_N, test_N = split_by_key(len(y_N), _NUM_TEST, name=_TEST_KEY)
@@ -33,7 +31,12 @@ def load_digits(*, validation: int = 200) -> Splits:
 
 
 def peek_digits(*, validation: int = 200) -> DataShape:
-    """Sizes without loading anything."""
+    """Sizes without loading anything.
+
+    Raises:
+        DataError: `validation` leaves nothing to train on.
+    """
+    check_held_out(_NUM_SAMPLES - _NUM_TEST, validation)
     return DataShape(
         num_features=64,
         num_classes=10,

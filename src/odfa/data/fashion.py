@@ -3,8 +3,10 @@
 import hashlib
 from pathlib import Path
 
+from torch import Tensor
+
 from odfa.data.idx import read_idx, read_idx_shape
-from odfa.data.splits import DataShape, Split, Splits, split_by_key
+from odfa.data.splits import DataShape, Split, Splits, check_held_out, split_by_key
 from odfa.errors import DataError
 
 DEFAULT_FOLDER = Path("/usr/share/datasets/fashion-mnist")
@@ -16,13 +18,12 @@ _SHA256 = {
     "t10k-images-idx3-ubyte.gz": "cc1d090a38ace84dfa1aa66e3ada7c336ef481a96936906477e6dd344da56eaa",
     "t10k-labels-idx1-ubyte.gz": "8d3605d196f4be44669e46906da9733c8131fef761fdbfec72c424d5222f1a05",
 }
-_PEAK = 255.0
 _NUM_CLASSES = 10
 _VALIDATION_KEY = 3
 
 
 def load_fashion(path: str | None = None, *, validation: int = 5000) -> Splits:
-    """Pixels in [0, 1]; `validation` images are held out of the 60,000 training images by a fixed key.
+    """Pixels as bytes (uint8); `validation` images are held out of the 60,000 training images by a fixed key.
 
     The four files may be gzipped or plain. Those of the default folder must have the package's SHA-256; a folder of
     the user's own may hold any images of one size with labels 0…9.
@@ -30,19 +31,14 @@ def load_fashion(path: str | None = None, *, validation: int = 5000) -> Splits:
     Raises:
         DataError: files are missing, corrupt, do not fit each other, or hold labels out of range.
     """
-    parts = {}
-    for name in ("train", "t10k"):
-        images_NYX = read_idx(_find(path, f"{name}-images-idx3-ubyte"), axes=3)
-        labels_N = read_idx(_find(path, f"{name}-labels-idx1-ubyte"), axes=1)
-        parts[name] = Split(x_ND=images_NYX.flatten(1).float().div_(_PEAK), y_N=labels_N.long())
-    if parts["train"].x_ND.shape[1] != parts["t10k"].x_ND.shape[1]:
-        raise DataError(f"{_folder(path)}: training and test images differ in size; put one data set there")
-    whole = parts["train"]
-    kept_N, held_N = split_by_key(min(len(whole.x_ND), len(whole.y_N)), validation, name=_VALIDATION_KEY)
+    shape = peek_fashion(path, validation=validation)
+    images_ND, labels_N = _read(path, "train")
+    kept_N, held_N = split_by_key(shape.num_train + shape.num_validation, validation, name=_VALIDATION_KEY)
+    test_ND, test_N = _read(path, "t10k")
     return Splits(
-        train=Split(x_ND=whole.x_ND[kept_N], y_N=whole.y_N[kept_N]),
-        validation=Split(x_ND=whole.x_ND[held_N], y_N=whole.y_N[held_N]),
-        test=parts["t10k"],
+        train=Split(x_ND=images_ND[kept_N], y_N=labels_N[kept_N]),
+        validation=Split(x_ND=images_ND[held_N], y_N=labels_N[held_N]),
+        test=Split(x_ND=test_ND, y_N=test_N),
         num_classes=_NUM_CLASSES,
         source=str(_folder(path)),
     ).check()
@@ -52,12 +48,18 @@ def peek_fashion(path: str | None = None, *, validation: int = 5000) -> DataShap
     """Sizes from the files' headers.
 
     Raises:
-        DataError: files are missing or are not idx files.
+        DataError: files are missing, are not idx files, do not fit each other, or are too few to hold out `validation`.
     """
-    num_train, height, width = read_idx_shape(_find(path, "train-images-idx3-ubyte", verify=False), axes=3)
-    num_test, _, _ = read_idx_shape(_find(path, "t10k-images-idx3-ubyte", verify=False), axes=3)
+    num_train, *size = _peek(path, "train")
+    num_test, *test_size = _peek(path, "t10k")
+    if size != test_size:
+        raise DataError(
+            f"{_folder(path)}: training images are {size[0]} x {size[1]}, test images {test_size[0]} x {test_size[1]}; "
+            "put one data set there"
+        )
+    check_held_out(num_train, validation)
     return DataShape(
-        num_features=height * width,
+        num_features=size[0] * size[1],
         num_classes=_NUM_CLASSES,
         num_train=num_train - validation,
         num_validation=validation,
@@ -65,15 +67,34 @@ def peek_fashion(path: str | None = None, *, validation: int = 5000) -> DataShap
     )
 
 
+def _peek(path: str | None, name: str) -> tuple[int, ...]:
+    """Number, height and width of the images of one part, as many as there are labels."""
+    shape = read_idx_shape(_find(path, f"{name}-images-idx3-ubyte"), axes=3)
+    (num_labels,) = read_idx_shape(_find(path, f"{name}-labels-idx1-ubyte"), axes=1)
+    if shape[0] != num_labels:
+        raise DataError(
+            f"{_folder(path)}: {name} has {shape[0]} images and {num_labels} labels; expected one label per image, "
+            "put one data set there"
+        )
+    return shape
+
+
+def _read(path: str | None, name: str) -> tuple[Tensor, Tensor]:
+    """Images of one part as rows of bytes, and their labels."""
+    images, labels = (_find(path, f"{name}-{rest}") for rest in ("images-idx3-ubyte", "labels-idx1-ubyte"))
+    if path is None:
+        for file in (images, labels):
+            _verify(file)
+    return read_idx(images, axes=3).flatten(1), read_idx(labels, axes=1).long()
+
+
 def _folder(path: str | None) -> Path:
     return DEFAULT_FOLDER if path is None else Path(path).expanduser()
 
 
-def _find(path: str | None, stem: str, *, verify: bool = True) -> Path:
+def _find(path: str | None, stem: str) -> Path:
     for candidate in (_folder(path) / f"{stem}.gz", _folder(path) / stem):
         if candidate.is_file():
-            if path is None and verify:
-                _verify(candidate)
             return candidate
     raise DataError(
         f"{_folder(path) / stem}[.gz] is missing; install the data (Debian, Ubuntu: apt install dataset-fashion-mnist) "
@@ -83,7 +104,8 @@ def _find(path: str | None, stem: str, *, verify: bool = True) -> Path:
 
 def _verify(file: Path) -> None:
     try:
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        with file.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror}") from error
     if digest != _SHA256.get(file.name):

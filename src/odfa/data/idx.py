@@ -18,6 +18,7 @@ from odfa.errors import DataError
 
 _UNSIGNED_BYTE = 0x08
 _MAX_VALUES = 2**34
+_CHUNK = 2**20
 
 
 def read_idx(path: Path, *, axes: int) -> Tensor:
@@ -29,13 +30,13 @@ def read_idx(path: Path, *, axes: int) -> Tensor:
     try:
         with _open(path) as stream:
             shape = _read_header(stream, path, axes)
-            values = stream.read(math.prod(shape) + 1)
+            values = _read_values(stream, math.prod(shape) + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"cannot read {path}: {error}; is it complete?") from error
     if len(values) != math.prod(shape):
         more = "more" if len(values) > math.prod(shape) else f"only {len(values)}"
         raise DataError(f"{path}: the header declares {math.prod(shape)} values, the file holds {more}; fetch it again")
-    return torch.frombuffer(bytearray(values), dtype=torch.uint8).view(shape)
+    return torch.frombuffer(values, dtype=torch.uint8).view(shape)
 
 
 def read_idx_shape(path: Path, *, axes: int) -> tuple[int, ...]:
@@ -53,6 +54,14 @@ def read_idx_shape(path: Path, *, axes: int) -> tuple[int, ...]:
 
 def _open(path: Path) -> BinaryIO:
     return cast(BinaryIO, gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb")
+
+
+def _read_values(stream: BinaryIO, most: int) -> bytearray:
+    """Up to `most` bytes, held once."""
+    values = bytearray()
+    while chunk := stream.read(min(_CHUNK, most - len(values))):
+        values += chunk
+    return values
 
 
 def _read_header(stream: BinaryIO, path: Path, axes: int) -> tuple[int, ...]:

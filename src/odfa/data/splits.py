@@ -13,6 +13,7 @@ from odfa.keys import torch_generator
 
 _SPLIT_KEY = 0x5EED_0001
 _ORDER_KEY = 0x5EED_0002
+_ROWS_AT_A_TIME = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,7 @@ class DataShape:
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Inputs `x_ND` (float32) and their classes `y_N` (int64)."""
+    """Inputs `x_ND` (float32, or uint8 as read from a file) and their classes `y_N` (int64)."""
 
     x_ND: Tensor
     y_N: Tensor
@@ -83,33 +84,62 @@ class Splits:
         )
 
     def standardised(self) -> "Splits":
-        """Inputs as (x - mean) / std, with one mean and one std over all pixels of the training part.
+        """Inputs as (x - mean) / std in float32, with one mean and one std over all pixels of the training part.
 
         Raises:
             DataError: the training inputs are all equal.
         """
-        x_ND = self.train.x_ND.double()
-        mean, std = x_ND.mean().item(), x_ND.std().item()
-        if not std > 0:
-            raise DataError(f"{self.source}: the training inputs are all equal to {mean}; look at the files")
+        lowest, highest = self.train.x_ND.aminmax()
+        if lowest == highest:
+            raise DataError(f"{self.source}: the training inputs are all equal to {lowest}; look at the files")
+        mean, std = _mean_and_std(self.train.x_ND)
         scaled = {
-            name: Split(x_ND=(part.x_ND - mean) / std, y_N=part.y_N)
+            name: Split(x_ND=_standardised(part.x_ND, mean, std), y_N=part.y_N)
             for name, part in (("train", self.train), ("validation", self.validation), ("test", self.test))
         }
         return Splits(**scaled, num_classes=self.num_classes, source=self.source)
 
 
+def _mean_and_std(x_ND: Tensor) -> tuple[float, float]:
+    """Mean and sample standard deviation in float64, without a float64 copy of everything."""
+    pieces = torch.split(x_ND, _ROWS_AT_A_TIME)
+    mean = sum(x_nD.double().sum().item() for x_nD in pieces) / x_ND.numel()
+    squares = sum((x_nD.double() - mean).square_().sum().item() for x_nD in pieces)
+    return mean, (squares / (x_ND.numel() - 1)) ** 0.5
+
+
+def _standardised(x_ND: Tensor, mean: float, std: float) -> Tensor:
+    """(x - mean) / std piece by piece: torch would first make a float32 copy of all the bytes."""
+    scaled_ND = torch.empty(x_ND.shape, dtype=torch.float32)
+    for x_nD, scaled_nD in zip(
+        torch.split(x_ND, _ROWS_AT_A_TIME), torch.split(scaled_ND, _ROWS_AT_A_TIME), strict=True
+    ):
+        scaled_nD.copy_(torch.sub(x_nD, mean).div_(std))
+    return scaled_ND
+
+
 def _check_part(part: Split, where: str, num_classes: int) -> None:
     if len(part.x_ND) != len(part.y_N) or not len(part.y_N):
         raise DataError(f"{where}: {len(part.x_ND)} inputs, {len(part.y_N)} labels; expected as many of both, and some")
-    finite_N = torch.isfinite(part.x_ND).all(dim=1)
-    if not finite_N.all():
-        row = int((~finite_N).nonzero()[0])
+    if not torch.isfinite(torch.stack(part.x_ND.aminmax())).all():  # NaN passes through: no copy of the data needed
+        row = int((~torch.isfinite(part.x_ND).all(dim=1)).nonzero()[0])
         raise DataError(f"{where}: sample {row} contains NaN or infinity; remove or repair it")
     bad_N = (part.y_N < 0) | (part.y_N >= num_classes)
     if bad_N.any():
         row = int(bad_N.nonzero()[0])
         raise DataError(f"{where}: label {int(part.y_N[row])} of sample {row} is outside 0…{num_classes - 1}")
+
+
+def check_held_out(num_samples: int, num_held_out: int) -> None:
+    """Refuse a split with nothing on one side.
+
+    Raises:
+        DataError: none or all of the samples would be held out.
+    """
+    if not 0 < num_held_out < num_samples:
+        raise DataError(
+            f"validation: cannot hold out {num_held_out} of {num_samples} samples; choose 1 to {num_samples - 1}"
+        )
 
 
 def split_by_key(num_samples: int, num_held_out: int, *, name: int) -> tuple[Tensor, Tensor]:
@@ -118,8 +148,7 @@ def split_by_key(num_samples: int, num_held_out: int, *, name: int) -> tuple[Ten
     Raises:
         DataError: nothing would be left on one side.
     """
-    if not 0 < num_held_out < num_samples:
-        raise DataError(f"cannot hold out {num_held_out} of {num_samples} samples; choose 1 to {num_samples - 1}")
+    check_held_out(num_samples, num_held_out)
     shuffled_N = torch.randperm(num_samples, generator=torch_generator(_SPLIT_KEY, name))
     return shuffled_N[num_held_out:], shuffled_N[:num_held_out]
 

@@ -20,7 +20,7 @@ class Recipe:
     size: str
     """Samples and network."""
     expected_time: str
-    """Wall-clock time of one run on two cores, from backpropagation to the twin."""
+    """Training time of one run on two cores, from backpropagation to the twin."""
 
 
 _DIGITS = "scikit-learn load_digits"

@@ -32,7 +32,8 @@ def compare(
 
     Each method's learning rate is the best of `tries` on validation data: full runs of seed 0 at
     centre * 3^k, k = -(tries - 1)/2 … (tries - 1)/2; the best of them is also the method's result for seed 0. The test
-    metric is read for the chosen rate only. Finished runs in `out_dir` are reused, interrupted ones resumed.
+    metric of the other tries is computed too, at the end of each run, and plays no part. Finished runs in `out_dir` are
+    reused, interrupted ones resumed.
 
     Args:
         centres: centre of a method's grid; where none is given the config's learning rate, thirty-fold for shallow.
@@ -47,16 +48,18 @@ def compare(
         raise ConfigError(f"seeds and tries: expected 1 or more, got {seeds} and {tries}")
     metric = train.get_task(config.task).metric
     lower = metric.better == "lower"
-    trials: list[Trial] = []
+    runs, trials = _Runs(Path(out_dir), note), list[Trial]()
     tried: dict[str, list[Try]] = {}
     for method in known:
         ours = replace(config, method=method)
         centre = (centres or {}).get(method, rate_centre(ours))
-        tried[method] = [_try(ours, rate, Path(out_dir), note) for rate in grid(centre, tries)]
+        tried[method] = [runs.attempt(_variant(ours, rate, 0)) for rate in grid(centre, tries)]
         rate = _choose(method, tried[method], metric.name, lower=lower)
         if tries > 1:
             note(f"{method}: learning rate {rate:g} chosen on validation")
-        trials += [_trial(_variant(ours, rate, seed), Path(out_dir), note) for seed in range(seeds)]
+        trials += [runs.trial(_variant(ours, rate, seed)) for seed in range(seeds)]
+    if runs.reused:
+        note(f"reused {len(runs.reused)} finished run{'s' if len(runs.reused) > 1 else ''} in {out_dir}")
     comparison = Comparison(
         recipe=config.recipe,
         metric={"name": metric.name, "better": metric.better},
@@ -83,20 +86,32 @@ def _variant(config: RunConfig, rate: float, seed: int) -> RunConfig:
     return replace(config, seed=seed, optimizer=replace(config.optimizer, learning_rate=rate))
 
 
-def _try(config: RunConfig, rate: float, out_dir: Path, note: Note) -> Try:
-    try:
-        trial = _trial(_variant(config, rate, 0), out_dir, note)
-    except NonFinite as error:
-        note(f"{config.method} at learning rate {rate:g} diverged: {error}")
-        return Try(learning_rate=rate, validation=None)
-    return Try(learning_rate=rate, validation=trial.result.validation)
+class _Runs:
+    """The runs of a comparison in one folder; `reused` are those that were finished before."""
 
+    def __init__(self, out_dir: Path, note: Note) -> None:
+        self.reused: set[Path] = set()
+        self._out_dir, self._note, self._done = out_dir, note, set[Path]()
 
-def _trial(config: RunConfig, out_dir: Path, note: Note) -> Trial:
-    run_dir = run_dir_of(config, out_dir)
-    if read_result(run_dir) is None:
-        note(f"{config.recipe} {run_dir.name} …")
-    return Trial(config=config, run_dir=run_dir, result=train.run(config, run_dir, resume=True))
+    def attempt(self, config: RunConfig) -> Try:
+        """One learning rate on seed 0."""
+        rate = config.optimizer.learning_rate
+        try:
+            return Try(learning_rate=rate, validation=self.trial(config).result.validation)
+        except NonFinite as error:
+            self._note(f"{config.method} at learning rate {rate:g} diverged: {error}")
+            return Try(learning_rate=rate, validation=None)
+
+    def trial(self, config: RunConfig) -> Trial:
+        """The run, trained unless it is finished."""
+        run_dir = run_dir_of(config, self._out_dir)
+        if run_dir not in self._done and read_result(run_dir) is not None:
+            self.reused.add(run_dir)
+        self._done.add(run_dir)
+        result = train.run(
+            config, run_dir, resume=True, note=lambda _where: self._note(f"{config.recipe} {run_dir.name} …")
+        )
+        return Trial(config=config, run_dir=run_dir, result=result)
 
 
 def _choose(method: str, tries: list[Try], metric: str, *, lower: bool) -> float:

@@ -49,7 +49,7 @@ class Comparison:
         key = f"validation_{self.metric['name']}"
         found: dict[str, list[list[tuple[int, float]]]] = {}
         for trial in self.trials:
-            rows = [row for row in read_lines(trial.run_dir / "metrics.jsonl") if key in row]
+            rows = [row for row in read_lines(trial.run_dir / "metrics.jsonl") if isinstance(row.get(key), float)]
             found.setdefault(trial.config.method, []).append([(row["step"], row[key]) for row in rows])
         return found
 
@@ -87,7 +87,7 @@ def _rates(comparison: Comparison, method: str) -> dict[str, Any]:
     chosen = next(t.config.optimizer.learning_rate for t in comparison.trials if t.config.method == method)
     return {
         "chosen": chosen,
-        "at_edge": len(tries) > 1 and chosen in (tries[0].learning_rate, tries[-1].learning_rate),
+        "at_edge": len(tries) > 2 and chosen in (tries[0].learning_rate, tries[-1].learning_rate),
         "tries": [
             {"learning_rate": t.learning_rate, "validation": t.validation[name] if t.validation else None}
             for t in tries

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from odfa.errors import MissingExtra
+from odfa.data import needs
 from odfa.train.folder import folder_errors
 
 Curve = Sequence[tuple[int, float]]
@@ -36,11 +36,9 @@ def draw(
     Raises:
         MissingExtra: matplotlib is absent. RunFolderError: the file cannot be written.
     """
-    try:
+    with needs("matplotlib", "figures"):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtra("figures need matplotlib; pip install matplotlib") from error
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))

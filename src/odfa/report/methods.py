@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import get_args
 
 from odfa.errors import ConfigError
-from odfa.train import RunConfig
+from odfa.train import RunConfig, correction_rank, get_task
 from odfa.train.config import Method
 
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -16,7 +16,7 @@ on digits its validation accuracy is 86 % at 1e-3, 96 % at 3e-2 and 97.5 % at 9e
 _PROJECTION = {
     "bp": "all: true gradient, no projection",
     "shallow": "all: true gradient of the head, blocks do not learn",
-    "identity": "all: unprojected error",
+    "identity": "all: exact gradient for the last block, whose error is copied unprojected to the others",
     "dfa": "all: digital projection",
     "tdfa": "all: digital projection of the ternary error",
     "odfa": "all but the projection, which is optical",
@@ -53,7 +53,8 @@ def electronic_part(config: RunConfig) -> str:
     if config.method in _CONTROLS or config.rule == "random":
         return part
     feedback = config.feedback
-    correction = f"correction of rank {feedback.rank} every {feedback.every} steps"
-    if feedback.rank == 0:  # refused by the electronic rule, which would be left with nothing
+    rank = correction_rank(config, get_task(config.task).peek(config.data).num_classes)
+    correction = f"correction of rank {rank} every {feedback.every} steps"
+    if rank == 0:  # refused by the electronic rule, which would be left with nothing
         return f"{part}, no electronic correction (rank 0)"
     return f"all: {correction} alone" if config.rule == "electronic" else f"{part}, with an electronic {correction}"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from odfa.errors import MissingExtra
+from odfa.data import needs
 from odfa.report.comparison import Comparison
 from odfa.report.methods import electronic_part
 from odfa.train.folder import folder_errors
@@ -20,13 +20,11 @@ def print_table(columns: list[str], rows: list[list[str]], *, title: str | None 
     Raises:
         MissingExtra: rich is absent.
     """
-    try:
+    with needs("rich", "tables", otherwise="ask for --json"):
         from rich import box
         from rich.console import Console
         from rich.markup import escape
         from rich.table import Table
-    except ImportError as error:
-        raise MissingExtra("tables need rich; pip install rich, or ask for --json") from error
     # a pipe or a log has no width of its own: give the table the room it needs
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_header=any(columns))

@@ -1,8 +1,9 @@
 """Training: a config in, a run folder out."""
 
-from odfa.train.build import Session, attach, build, build_model, build_optimizer, learning_rate
+from odfa.train.build import Session, attach, build, build_model, build_optimizer, correction_rank, learning_rate
 from odfa.train.config import DataConfig, FeedbackConfig, MlpConfig, OptimizerConfig, RunConfig
 from odfa.train.environment import environment
+from odfa.train.folder import RunFolderLost
 from odfa.train.interrupt import Interrupted
 from odfa.train.load import LoadedRun, load_run
 from odfa.train.loop import resume, run, train_step
@@ -22,6 +23,7 @@ __all__ = [
     "MlpConfig",
     "OptimizerConfig",
     "RunConfig",
+    "RunFolderLost",
     "RunResult",
     "Session",
     "Task",
@@ -29,6 +31,7 @@ __all__ = [
     "build",
     "build_model",
     "build_optimizer",
+    "correction_rank",
     "dry_run",
     "environment",
     "get_task",

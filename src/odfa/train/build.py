@@ -1,6 +1,7 @@
 """From a config to the live objects of a run."""
 
 import math
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,7 @@ def build(config: RunConfig) -> Session:
         task=task,
         splits=splits,
         model=model,
-        dfa=attach(model, config),
+        dfa=attach(model, config, splits.shape),
         optimizer=build_optimizer(model, config.optimizer),
     )
 
@@ -74,12 +75,57 @@ def check_fit(config: RunConfig, shape: DataShape) -> None:
     """Refuse a config that the data cannot serve.
 
     Raises:
-        ConfigError: a validation part that leaves too little to train on, or a batch larger than the training part.
+        ConfigError: a batch larger than the training part, a rank that the read-out does not have, blocks of several
+            widths for method identity.
+        Incompatible: the device has too few mirrors or modes.
     """
     if shape.num_train < config.batch_size:
         raise ConfigError(
             f"batch_size: expected at most {shape.num_train}, the training samples, got {config.batch_size}"
         )
+    if config.method == "identity" and len(set(config.model.widths)) > 1:
+        raise ConfigError(f"method=identity: expected blocks of one width, got model.widths {config.model.widths}")
+    if config.method in ("dfa", "tdfa", "odfa") and config.rule != "random":
+        _check_rank(config, shape.num_classes)
+    if config.method == "odfa":
+        build_optical(config).shaped(shape.num_classes, num_projected(config))
+
+
+def check_threads(config: RunConfig) -> None:
+    """Refuse more threads than this machine has processors.
+
+    Raises:
+        ConfigError: it has fewer.
+    """
+    most = os.cpu_count() or 1
+    if config.threads is not None and config.threads > most:
+        raise ConfigError(f"threads: expected at most {most}, the processors of this machine, got {config.threads}")
+
+
+def _check_rank(config: RunConfig, num_classes: int) -> None:
+    rank, side = correction_rank(config, num_classes), min(num_classes, config.model.widths[-1])
+    lowest = int(config.rule == "electronic")  # rank 0 would leave that rule with nothing
+    if not lowest <= rank < side:
+        raise ConfigError(
+            f"feedback.rank: rule={config.rule} on a read-out of {num_classes} x {config.model.widths[-1]} expects "
+            f"{lowest} to {side - 1} (from {side} it would be the exact product), got {rank}"
+        )
+
+
+def correction_rank(config: RunConfig, num_classes: int) -> int:
+    """Rank of the electronic correction: as set, else an eighth of the read-out's smaller side."""
+    if config.feedback.rank is not None:
+        return config.feedback.rank
+    eighth = min(num_classes, config.model.widths[-1]) // 8
+    return max(1, eighth) if config.rule == "electronic" else eighth
+
+
+def num_projected(config: RunConfig) -> int:
+    """Outputs of the projection: a slice for each block, one shared slice, or the head's input."""
+    widths = config.model.widths
+    if config.rule == "random":
+        return max(widths) if config.feedback.shared else sum(widths)
+    return widths[-1]
 
 
 def build_model(config: RunConfig, task: Task, shape: DataShape) -> nn.Module:
@@ -94,7 +140,7 @@ def seed_step(config: RunConfig, step: int) -> None:
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """Adam with decoupled decay, or plain gradient descent with momentum."""
+    """Adam with decoupled decay, or gradient descent with momentum and decay in the gradient."""
     if config.name == "adam":
         return torch.optim.AdamW(
             model.parameters(), lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
@@ -117,46 +163,45 @@ def learning_rate(config: OptimizerConfig, step: int, total_steps: int) -> float
     return config.learning_rate * ramp * (config.final_share + (1 - config.final_share) * wave)
 
 
-def attach(model: nn.Module, config: RunConfig) -> "DFA | None":
+def attach(model: nn.Module, config: RunConfig, shape: DataShape) -> "DFA | None":
     """The DFA handle that `config.method` and `config.rule` name; None for backpropagation.
 
     Raises:
-        ConfigError: a method that the network's widths do not allow.
-        Incompatible: the device cannot serve the network.
+        ConfigError, Incompatible: what `check_fit` refuses.
     """
+    check_fit(config, shape)
     if config.method == "bp":
         return None
     from odfa.engine import DFA
 
-    return DFA(model, blocks="blocks.*", **_METHODS[config.method](config))
+    return DFA(model, blocks="blocks.*", **_METHODS[config.method](config, shape.num_classes))
 
 
-def _shallow(_config: RunConfig) -> dict[str, Any]:
+def _shallow(_config: RunConfig, _num_classes: int) -> dict[str, Any]:
     from odfa.engine import Shallow
 
     return {"rule": Shallow()}
 
 
-def _digital(config: RunConfig) -> dict[str, Any]:
+def _digital(config: RunConfig, num_classes: int) -> dict[str, Any]:
     from odfa.project import Gaussian
 
-    return {"feedback": Gaussian(seed=config.feedback.seed), "rule": _rule(config), "error_at": "logits"}
+    feedback = Gaussian(seed=config.feedback.seed)
+    return {"feedback": feedback, "rule": _rule(config, num_classes), "error_at": "logits"}
 
 
-def _digital_ternary(config: RunConfig) -> dict[str, Any]:
-    return {**_digital(config), "encoder": _ternary(config)}
+def _digital_ternary(config: RunConfig, num_classes: int) -> dict[str, Any]:
+    return {**_digital(config, num_classes), "encoder": _ternary(config)}
 
 
-def _optical(config: RunConfig) -> dict[str, Any]:
-    return {"feedback": build_optical(config), "rule": _rule(config), "error_at": "logits"}
+def _optical(config: RunConfig, num_classes: int) -> dict[str, Any]:
+    return {"feedback": build_optical(config), "rule": _rule(config, num_classes), "error_at": "logits"}
 
 
-def _identity(config: RunConfig) -> dict[str, Any]:
+def _identity(config: RunConfig, _num_classes: int) -> dict[str, Any]:
     from odfa.engine import RandomFeedback
     from odfa.project import Identity
 
-    if len(set(config.model.widths)) > 1:
-        raise ConfigError(f"method=identity: expected blocks of one width, got model.widths {config.model.widths}")
     last = f"blocks.{len(config.model.widths) - 1}"
     return {"feedback": Identity(), "rule": RandomFeedback(shared=True), "error_at": last}
 
@@ -194,11 +239,11 @@ def _ternary(config: RunConfig) -> Any:
     )
 
 
-def _rule(config: RunConfig) -> Any:
+def _rule(config: RunConfig, num_classes: int) -> Any:
     from odfa.engine import AlignedReadout, ElectronicOnly, RandomFeedback
 
     feedback = config.feedback
     if config.rule == "random":
         return RandomFeedback(shared=feedback.shared)
     chosen = AlignedReadout if config.rule == "aligned" else ElectronicOnly
-    return chosen(scale=feedback.scale, rank=feedback.rank, every=feedback.every)
+    return chosen(scale=feedback.scale, rank=correction_rank(config, num_classes), every=feedback.every)

@@ -62,6 +62,11 @@ def find(checkpoints: Path) -> list[Path]:
     return sorted(checkpoints.glob("step_*")) if checkpoints.is_dir() else []
 
 
+def step_of(path: Path) -> int:
+    """The step at which a finished checkpoint was written."""
+    return int(path.name.removeprefix("step_"))
+
+
 def clean(checkpoints: Path) -> None:
     """Remove what a killed process left half-written or half-removed."""
     with folder_errors(checkpoints):

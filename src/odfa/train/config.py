@@ -8,6 +8,7 @@ from odfa.errors import ConfigError
 
 Method = Literal["bp", "shallow", "dfa", "tdfa", "odfa", "identity"]
 RuleName = Literal["random", "aligned", "electronic"]
+_MAX_WIDTH, _MAX_REPEATS, _SEEDS = 2**20, 10_000, range(2**63)
 
 
 def _require(condition: bool, key: str, expected: str, got: Any) -> None:
@@ -25,8 +26,8 @@ class MlpConfig:
     """Non-linearity at the end of each block."""
 
     def __post_init__(self) -> None:
-        fits = len(self.widths) > 0 and min(self.widths) > 0
-        _require(fits, "model.widths", "one or more positive widths", self.widths)
+        fits = len(self.widths) > 0 and all(0 < width <= _MAX_WIDTH for width in self.widths)
+        _require(fits, "model.widths", f"one or more positive widths up to {_MAX_WIDTH}", self.widths)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,13 +51,13 @@ class OptimizerConfig:
     """How the weights move; the learning rate is a pure function of the step."""
 
     name: Literal["adam", "sgd"] = "adam"
-    """Adam (AdamW's decoupled decay) or plain stochastic gradient descent."""
+    """adam: AdamW; sgd: stochastic gradient descent with momentum betas[0]."""
     learning_rate: float = 1e-3
     """Highest learning rate, reached after the warm-up."""
     betas: tuple[float, float] = (0.9, 0.99)
-    """Adam's averaging constants; with sgd the first one is the momentum."""
+    """adam: the two averaging constants; sgd: the first one is the momentum (0: none), the second has no effect."""
     weight_decay: float = 0.0
-    """Decoupled weight decay per unit of learning rate."""
+    """adam: decoupled, learning rate times this share comes off the weights in each step; sgd: part of the gradient."""
     warmup_steps: int = 0
     """Steps over which the learning rate rises linearly from zero."""
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -96,16 +97,18 @@ class FeedbackConfig:
     """How counts become a field: four reference phases."""
     scale: float = 0.25
     """Aligned and electronic rules: a in the read-out's initial weights W = a Bᵀ."""
-    rank: int = 16
-    """Aligned and electronic rules: rank of the electronic correction."""
+    rank: int | None = None
+    """Aligned and electronic rules: rank of the electronic correction; none: an eighth of the smaller side of the
+    read-out."""
     every: int = 20
     """Aligned and electronic rules: steps between two fits of the correction."""
 
     def __post_init__(self) -> None:
+        _require(self.seed in _SEEDS, "feedback.seed", "a number in [0, 2^63)", self.seed)
         _require(0 < self.threshold < 1, "feedback.threshold", "a number in (0, 1)", self.threshold)
-        _require(self.repeats > 0, "feedback.repeats", "a positive number", self.repeats)
+        _require(0 < self.repeats <= _MAX_REPEATS, "feedback.repeats", f"1 to {_MAX_REPEATS}", self.repeats)
         _require(0 < self.scale < math.inf, "feedback.scale", "a positive number", self.scale)
-        _require(self.rank >= 0, "feedback.rank", "zero or more", self.rank)
+        _require(self.rank is None or self.rank >= 0, "feedback.rank", "zero or more, or none", self.rank)
         _require(self.every > 0, "feedback.every", "a positive number of steps", self.every)
 
 
@@ -133,7 +136,8 @@ class RunConfig:
     checkpoint_every: int | None = None
     """Steps between two checkpoints; none: one per epoch."""
     threads: int | None = None
-    """Processor threads; runs are equal bit for bit at equal counts, small networks are fastest on one. none: unset."""
+    """Processor threads, at most as many as processors; equal counts give runs equal bit for bit, small networks are
+    fastest on one. none: unset."""
     tensorboard: bool = True
     """Also write TensorBoard events to the run folder's tb/."""
     model: MlpConfig = field(default_factory=MlpConfig)
@@ -146,6 +150,7 @@ class RunConfig:
     """The feedback."""
 
     def __post_init__(self) -> None:
+        _require(self.seed in _SEEDS, "seed", "a number in [0, 2^63)", self.seed)
         for key in ("epochs", "batch_size", "log_every"):
             _require(getattr(self, key) > 0, key, "a positive number", getattr(self, key))
         every = self.checkpoint_every

@@ -4,15 +4,17 @@ config.json         the effective config
 environment.json    versions, commit, machine; one entry per session
 metrics.jsonl       what the run computed; equal for equal runs, byte for byte
 timing.jsonl        what depends on the clock
-status.json         running | interrupted | failed | complete, with the reason
+status.json         running | interrupted | failed | complete, the steps that are kept, the reason
 result.json         the final figures
 checkpoints/        step_0000100/ …, the newest two
 tb/                 TensorBoard events
 """
 
 import contextlib
+import errno
 import json
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -22,6 +24,11 @@ from odfa.train.config import RunConfig
 from odfa.train.overrides import from_dict, to_dict
 
 LOGS = ("metrics", "timing")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class RunFolderLost(RunFolderError):
+    """The run folder failed in the middle of a run; what was saved before is whole."""
 
 
 @contextlib.contextmanager
@@ -33,10 +40,12 @@ def folder_errors(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         where = error.filename or path
-        why = error.strerror or error
-        raise RunFolderError(
-            f"cannot use the run folder: {where}: {why}; free space or choose another folder"
-        ) from error
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            why, advice = "a file is where a folder should be", "choose another folder"
+        else:
+            why, full = str(error.strerror or error), error.errno in _FULL
+            advice = f"{'free space' if full else 'change its permissions'} or choose another folder"
+        raise RunFolderError(f"cannot use the run folder: {where}: {why}; {advice}") from error
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -55,18 +64,28 @@ def write_json(path: Path, value: Any) -> None:
         raise
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON file of a run folder.
 
     Raises:
-        RunFolderError: it is missing or not JSON.
+        RunFolderError: it is missing, or it is not a JSON object.
     """
     try:
-        return json.loads(path.read_text())
-    except FileNotFoundError as error:
+        return _object(path.read_text(), str(path))
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise RunFolderError(f"{path} is missing; is {path.parent} a run folder?") from error
-    except ValueError as error:
+    except UnicodeDecodeError as error:
         raise RunFolderError(f"{path} is not JSON ({error}); restore it or start a new run") from error
+
+
+def _object(text: str, where: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RunFolderError(f"{where} is not JSON ({error}); restore it or start a new run") from error
+    if not isinstance(value, dict):
+        raise RunFolderError(f"{where}: expected a JSON object, got {text[:20]!r}; restore it or start a new run")
+    return value
 
 
 def read_config(path: Path | str) -> RunConfig:
@@ -80,8 +99,18 @@ def read_config(path: Path | str) -> RunConfig:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Rows of a JSON-lines file."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    """Rows of a log, each with its step.
+
+    Raises:
+        RunFolderError: the file cannot be read, or a line is damaged.
+    """
+    with folder_errors(path):
+        lines = path.read_bytes().decode(errors="replace").splitlines()
+    rows = [_object(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
+    for number, row in enumerate(rows, 1):
+        if type(row.get("step")) is not int:
+            raise RunFolderError(f"{path}, line {number}: expected a step; restore it or start a new run")
+    return rows
 
 
 class RunFolder:
@@ -137,7 +166,7 @@ class RunFolder:
             try:
                 written = stream.write(line)
                 if written != len(line):
-                    raise OSError(None, "the disk is full", f"{name}.jsonl")
+                    raise OSError(errno.ENOSPC, "the disk is full", f"{name}.jsonl")
             except OSError:
                 with contextlib.suppress(OSError):  # the first error is the one to report
                     stream.truncate(start)
@@ -165,7 +194,7 @@ class RunFolder:
                 stream.truncate(sizes[name])
 
     def set_status(self, status: str, *, step: int, reason: str | None = None) -> None:
-        """Record how the run stands."""
+        """Record how the run stands; `step` steps are kept."""
         with folder_errors(self.path):
             write_json(self.path / "status.json", {"status": status, "step": step, "reason": reason})
 
@@ -173,7 +202,9 @@ class RunFolder:
         """Record versions and machine of one more session."""
         with folder_errors(self.path):
             file = self.path / "environment.json"
-            sessions = read_json(file)["sessions"] if file.exists() else []
+            sessions = read_json(file).get("sessions") if file.exists() else []
+            if not isinstance(sessions, list):
+                raise RunFolderError(f"{file}: expected a list of sessions; remove the file, or restore it")
             write_json(file, {"sessions": [*sessions, environment]})
 
     def finish(self, result: dict[str, Any], *, step: int) -> None:
@@ -194,8 +225,9 @@ def check_owner(path: Path, config: RunConfig, *, resume: bool) -> None:
         if not config_file.exists():
             return
         if not resume:
-            raise RunFolderError(f"{path} already holds a run; resume it (--resume) or choose another folder")
-        theirs, ours = read_json(config_file), to_dict(config)
+            again = f"odfa train --resume {shlex.quote(str(path))}"
+            raise RunFolderError(f"{path} already holds a run; go on with it ({again}) or choose another folder")
+        theirs, ours = to_dict(read_config(path)), to_dict(config)
         if theirs != ours:
             what = _first_difference(theirs, ours)
             raise CheckpointError(f"{path} belongs to another config ({what}); choose another folder")
@@ -204,10 +236,9 @@ def check_owner(path: Path, config: RunConfig, *, resume: bool) -> None:
 def read_result(path: Path) -> dict[str, Any] | None:
     """The final figures of a complete run, else None."""
     status = path / "status.json"
-    if not status.exists() or read_json(status)["status"] != "complete":
-        return None
-    result: dict[str, Any] = read_json(path / "result.json")
-    return result
+    with folder_errors(path):
+        complete = status.exists() and read_json(status).get("status") == "complete"
+        return read_json(path / "result.json") if complete else None
 
 
 def _first_difference(theirs: Any, ours: Any, key: str = "config") -> str:

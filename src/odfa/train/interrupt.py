@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM: finish the step, write a checkpoint, then stop."""
 
+import shlex
 import signal
 import threading
 from pathlib import Path
@@ -10,10 +11,11 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(KeyboardInterrupt):
-    """The run was stopped from outside after `step` steps; `run_dir` holds a checkpoint to resume from."""
+    """The run was stopped from outside; what is kept of it are `step` steps (0: it starts anew when resumed)."""
 
-    def __init__(self, step: int, run_dir: Path) -> None:
-        super().__init__(f"stopped at step {step}; resume with --resume {run_dir}")
+    def __init__(self, step: int, run_dir: Path, *, advice: str | None = None) -> None:
+        where = f"stopped at step {step}" if step else "stopped before the first checkpoint"
+        super().__init__(f"{where}; {advice or f'resume with odfa train --resume {shlex.quote(str(run_dir))}'}")
         self.step, self.run_dir = step, run_dir
 
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,19 +11,28 @@ import torch
 from torch import Tensor
 
 from odfa import data
-from odfa.errors import NonFinite, OdfaError
+from odfa.errors import NonFinite, OdfaError, RunFolderError
 from odfa.flow import Light
 from odfa.train import checkpoint
-from odfa.train.build import Session, build, learning_rate, seed_step
+from odfa.train.build import Session, build, check_threads, learning_rate, seed_step
 from odfa.train.config import RunConfig
 from odfa.train.environment import environment
-from odfa.train.folder import RunFolder, check_owner, folder_errors, read_config, read_result
+from odfa.train.folder import RunFolder, RunFolderLost, check_owner, folder_errors, read_config, read_result
 from odfa.train.interrupt import Interrupted, StopRequest
 from odfa.train.monitor import ProgressBar, TensorBoard
-from odfa.train.result import RunResult, peak_memory_bytes
+from odfa.train.result import RunResult, light_figures, peak_memory_bytes
+
+Note = Callable[[str], None]
 
 
-def run(config: RunConfig, run_dir: Path | str, *, resume: bool = False, progress: bool = True) -> RunResult:
+def run(
+    config: RunConfig,
+    run_dir: Path | str,
+    *,
+    resume: bool = False,
+    progress: bool = True,
+    note: Note = lambda _message: None,
+) -> RunResult:
     """Train as `config` says and leave everything in `run_dir`.
 
     Equal configs give equal weights and an equal metrics.jsonl, and a resumed run equals one that was never
@@ -34,35 +43,40 @@ def run(config: RunConfig, run_dir: Path | str, *, resume: bool = False, progres
         resume: go on from the newest checkpoint (or from the start if there is none yet); a complete run returns its
             result. Without it the folder must not hold a run.
         progress: show a progress bar if standard error is a terminal.
+        note: told in one line where the run is, once nothing stands in its way.
 
     Raises:
         ConfigError, MatchError, DataError, Incompatible: the config does not fit itself, model, data or device.
-        RunFolderError: the folder cannot be used. CheckpointError: its checkpoint is corrupt or foreign.
+        RunFolderError: the folder cannot be used (RunFolderLost: no longer, in the middle of the run).
+        CheckpointError: its checkpoint is corrupt or foreign.
         NonFinite: a loss, gradient or feedback was not finite; the optimiser has not moved.
-        Interrupted: Ctrl-C or SIGTERM; a checkpoint was written.
+        Interrupted: Ctrl-C or SIGTERM; a checkpoint was written. A second Ctrl-C stops at once: what the newest
+            checkpoint holds is kept.
     """
     path = Path(run_dir)
     check_owner(path, config, resume=resume)
     finished = read_result(path)
     if finished is not None:
         return RunResult.from_json(finished)
-    with torch.random.fork_rng(devices=[]), _threads(config.threads):
+    check_threads(config)
+    with torch.random.fork_rng(devices=[]), _threads(config.threads), _told_what_is_kept(path):
         session = build(config)  # before the folder is made: a config that cannot run leaves nothing behind
-        with RunFolder(path, config, resume=resume) as folder, _recorded_failure(folder, session):
-            _restore(session, folder)
-            folder.add_session(environment())
-            folder.set_status("running", step=session.step)
-            _train(session, folder, progress)
-            return _finish(session, folder)
+        with StopRequest() as stop, RunFolder(path, config, resume=resume) as folder:
+            _restore(session, folder)  # a refusal up to here leaves the folder's status as it was
+            note(f"resuming {path} after step {session.step}" if session.step else f"run folder: {path}")
+            with _recorded_failure(folder):
+                folder.add_session(environment())
+                folder.set_status("running", step=session.step)
+                return _finish(session, folder, _train(session, folder, stop, progress))
 
 
-def resume(run_dir: Path | str, *, progress: bool = True) -> RunResult:
+def resume(run_dir: Path | str, *, progress: bool = True, note: Note = lambda _message: None) -> RunResult:
     """Go on with the run in `run_dir`, as `run` does with its config.
 
     Raises:
         RunFolderError: there is no run in the folder; and what `run` raises.
     """
-    return run(read_config(run_dir), run_dir, resume=True, progress=progress)
+    return run(read_config(run_dir), run_dir, resume=True, progress=progress, note=note)
 
 
 def _restore(session: Session, folder: RunFolder) -> None:
@@ -71,12 +85,13 @@ def _restore(session: Session, folder: RunFolder) -> None:
     folder.cut_logs(checkpoint.restore(session, finished[-1]) if finished else {"metrics": 0, "timing": 0})
 
 
-def _train(session: Session, folder: RunFolder, progress: bool) -> None:
-    config = session.config
+def _train(session: Session, folder: RunFolder, stop: StopRequest, progress: bool) -> dict[str, float] | None:
+    """Do the steps that are left; figures of the last epoch's validation, None if there was nothing left to do."""
+    config, figures = session.config, None
     every = config.checkpoint_every or session.steps_per_epoch
     title = f"{config.recipe} {config.method}"
     bar = ProgressBar(title=title, total_steps=session.total_steps, step=session.step, shown=progress)
-    with StopRequest() as stop, bar, _journal(session, folder) as log:
+    with bar, _journal(session, folder) as log:
         for batch in _batches(session):
             start_s = time.perf_counter()
             row = train_step(session, batch)
@@ -85,12 +100,15 @@ def _train(session: Session, folder: RunFolder, progress: bool) -> None:
             if session.step % config.log_every == 0 or session.step == session.total_steps:
                 log(row)
             if session.step % session.steps_per_epoch == 0:
-                log(_evaluated(session, session.splits.validation, "validation"))
-            if stop.requested and session.step < session.total_steps:
+                figures = session.task.evaluate(session.model, session.splits.validation)
+                log(_row(session, "validation", figures))
+            last = session.step == session.total_steps
+            if stop.requested or session.step % every == 0 or last:
                 checkpoint.save(session, folder.checkpoints, folder.sync_logs())
+                folder.set_status("running", step=session.step)
+            if stop.requested and not last:
                 raise Interrupted(session.step, folder.path)
-            if session.step % every == 0 or session.step == session.total_steps:
-                checkpoint.save(session, folder.checkpoints, folder.sync_logs())
+    return figures
 
 
 def train_step(session: Session, batch: data.Split) -> dict[str, Any]:
@@ -153,28 +171,26 @@ def _batches(session: Session) -> Iterator[data.Split]:
             yield data.Split(x_ND=train.x_ND[index_N], y_N=train.y_N[index_N])
 
 
-def _evaluated(session: Session, part: data.Split, name: str) -> dict[str, Any]:
-    figures = session.task.evaluate(session.model, part)
+def _row(session: Session, name: str, figures: dict[str, float]) -> dict[str, Any]:
     epoch = (session.step - 1) // session.steps_per_epoch
     return {"step": session.step, "epoch": epoch} | {f"{name}_{key}": value for key, value in figures.items()}
 
 
-def _finish(session: Session, folder: RunFolder) -> RunResult:
+def _finish(session: Session, folder: RunFolder, validation: dict[str, float] | None) -> RunResult:
     """The test part is read here, once, and nowhere else."""
     metric = session.task.metric
-    row = _evaluated(session, session.splits.test, "test")
-    validation = session.task.evaluate(session.model, session.splits.validation)
-    folder.log("metrics", row)
+    test = session.task.evaluate(session.model, session.splits.test)
+    folder.log("metrics", _row(session, "test", test))
     folder.sync_logs()
     result = RunResult(
         status="complete",
         steps=session.step,
-        metric={**asdict(metric), "value": row[f"test_{metric.name}"]},
-        validation=validation,
+        metric={**asdict(metric), "value": test[metric.name]},
+        validation=validation or session.task.evaluate(session.model, session.splits.validation),
         parameters=session.num_parameters,
         seconds=session.seconds,
         peak_memory_bytes=peak_memory_bytes(),
-        light=asdict(_light(session)),
+        light=light_figures(_light(session)),
     )
     folder.finish(result.to_json(), step=session.step)
     return result
@@ -213,12 +229,33 @@ def _journal(session: Session, folder: RunFolder) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _recorded_failure(folder: RunFolder, session: Session) -> Iterator[None]:
+def _recorded_failure(folder: RunFolder) -> Iterator[None]:
     """Write down how the run ended unless it ended well."""
     try:
         yield
     except BaseException as error:
         status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         with contextlib.suppress(OdfaError):  # a full disk must not hide why the run failed
-            folder.set_status(status, step=session.step, reason=f"{type(error).__name__}: {error}")
+            folder.set_status(status, step=_kept(folder.path), reason=f"{type(error).__name__}: {error}".rstrip(": "))
+        if isinstance(error, RunFolderError):
+            raise RunFolderLost(str(error)) from error
         raise
+
+
+@contextlib.contextmanager
+def _told_what_is_kept(path: Path) -> Iterator[None]:
+    """Say what to do after a Ctrl-C that did not wait for a checkpoint."""
+    try:
+        yield
+    except Interrupted:
+        raise
+    except KeyboardInterrupt as error:
+        if not (path / "config.json").exists():
+            raise
+        raise Interrupted(_kept(path), path) from error
+
+
+def _kept(path: Path) -> int:
+    """Steps that a resumed run need not do again."""
+    finished = checkpoint.find(path / "checkpoints")
+    return checkpoint.step_of(finished[-1]) if finished else 0

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from odfa.errors import MissingExtra
+from odfa.data import needs
 
 
 class ProgressBar:
@@ -14,11 +14,9 @@ class ProgressBar:
         self._bar: Any = None
         if not shown:
             return
-        try:
+        with needs("rich", "progress bars", otherwise="run with progress=False"):
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-        except ImportError as error:
-            raise MissingExtra("the progress bar needs rich; pip install rich, or run with progress=False") from error
         console = Console(stderr=True)
         if not console.is_terminal:
             return
@@ -56,12 +54,10 @@ class TensorBoard:
     """Scalar events in `folder`, written at once and without a thread; a resumed run adds a file to the same curves."""
 
     def __init__(self, folder: Path, *, first_step: int) -> None:
-        try:
+        with needs("tensorboard", "events", otherwise="say tensorboard=false"):
             from tensorboard.compat.proto.event_pb2 import Event
             from tensorboard.compat.proto.summary_pb2 import Summary
             from tensorboard.summary.writer.record_writer import RecordWriter
-        except ImportError as error:
-            raise MissingExtra("events need tensorboard; pip install tensorboard, or say tensorboard=false") from error
         self._Event, self._Summary = Event, Summary
         folder.mkdir(exist_ok=True)
         # the name begins with the time so that TensorBoard reads resumed runs in order

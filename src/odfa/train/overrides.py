@@ -12,6 +12,8 @@ from odfa.errors import ConfigError
 from odfa.train.config import RunConfig
 
 _T = TypeVar("_T")
+_INTEGERS = range(-(2**63), 2**63)
+_FIXED = ("recipe", "task")
 
 
 def apply(config: _T, overrides: Iterable[str]) -> _T:
@@ -20,13 +22,16 @@ def apply(config: _T, overrides: Iterable[str]) -> _T:
     A key is a dotted path, or the last part of one if only one path ends so.
 
     Raises:
-        ConfigError: an unknown or ambiguous key, a value of the wrong type or out of range.
+        ConfigError: an unknown or ambiguous key, one that the recipe itself settles, a value of the wrong type or out
+            of range.
     """
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
             raise ConfigError(f"expected key=value, got {override!r}")
         path = _resolve(type(config), key.strip())
+        if path in _FIXED:
+            raise ConfigError(f"{path} is settled by the recipe, got {override!r}; name another recipe instead")
         config = _replace(config, path.split("."), _from_text(text.strip(), keys(type(config))[path], path))
     return config
 
@@ -123,9 +128,10 @@ def _from_text(text: str, hint: Any, key: str) -> Any:
         return text.lower() == "true"
     if hint in (int, float):
         try:
-            return _from_json(hint(text.strip()), hint, key)
-        except (ValueError, OverflowError) as error:
+            number = hint(text.strip())
+        except ValueError as error:
             raise _wrong(key, hint, text) from error
+        return _from_json(number, hint, key)
     return _from_json(text, hint, key)
 
 
@@ -139,7 +145,7 @@ def _from_json(value: Any, hint: Any, key: str) -> Any:
         return value
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf"):
         return float(value)
-    if hint in (int, str, bool) and type(value) is hint:
+    if hint in (int, str, bool) and type(value) is hint and (hint is not int or value in _INTEGERS):
         return value
     raise _wrong(key, hint, value)
 
@@ -162,7 +168,12 @@ def _without_none(hint: Any) -> Any:
 
 
 def _wrong(key: str, hint: Any, value: Any) -> ConfigError:
-    names = {int: "an integer", float: "a finite number", bool: "true or false", str: "text"}
+    names = {
+        int: "an integer of 64 bits" if type(value) is int else "an integer",
+        float: "a finite number",
+        bool: "true or false",
+        str: "text",
+    }
     choices = get_args(hint) if get_origin(hint) is Literal else ()
     expected = " or ".join(map(str, choices)) or names.get(hint, "values separated by commas")
     return ConfigError(f"{key}: expected {expected}, got {value!r}")

@@ -7,22 +7,26 @@ from torch import Tensor, nn
 
 from odfa.data import DataShape
 from odfa.flow import Light
-from odfa.train.build import build_optical, check_fit
+from odfa.train.build import build_optical, check_fit, check_threads, num_projected
 from odfa.train.config import RunConfig
+from odfa.train.result import light_figures
 from odfa.train.tasks import get_task
+
+_LEFT_OUT = "interpreter and libraries; files while they are read; the projection; checkpoints while they are written"
 
 
 def dry_run(config: RunConfig) -> dict[str, Any]:
     """Parameters, memory, steps, frames, light seconds and joules of a run.
 
-    Memory counts weights, gradients, the optimiser's state, the activations that one batch leaves behind, and the data;
-    not the interpreter and libraries.
+    Memory counts what lives as long as the run: weights, gradients, the optimiser's state, the activations that one
+    batch leaves behind, inputs as float32 and labels as int64; `memory_leaves_out` names the rest.
 
     Raises:
         ConfigError, DataError, Incompatible: what would stop the run before its first step.
     """
     task = get_task(config.task)
     shape = task.peek(config.data)
+    check_threads(config)
     check_fit(config, shape)
     with torch.device("meta"):
         model = task.build_model(config, shape)
@@ -34,16 +38,17 @@ def dry_run(config: RunConfig) -> dict[str, Any]:
         "gradients": weights,
         "optimizer": weights * (2 if config.optimizer.name == "adam" else int(config.optimizer.betas[0] > 0)),
         "activations": activations,
-        "data": 4 * shape.num_features * (shape.num_train + shape.num_validation + shape.num_test),
+        "data": (4 * shape.num_features + 8) * (shape.num_train + shape.num_validation + shape.num_test),
     }
-    light = _light(config, shape, steps)
+    light = light_figures(_light(config, shape, steps))
     return {
         "recipe": config.recipe,
         "method": config.method,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "steps": steps,
         "memory_bytes": {**memory, "total": sum(memory.values())},
-        "light": {"frames": light.frames, "seconds": light.seconds, "joules": light.joules},
+        "memory_leaves_out": _LEFT_OUT,
+        "light": {key: light[key] for key in ("frames", "seconds", "joules")},
     }
 
 
@@ -51,12 +56,9 @@ def _light(config: RunConfig, shape: DataShape, steps: int) -> Light:
     """Light of method odfa if no row of the error is zero; no other method uses any."""
     if config.method != "odfa":
         return Light()
-    widths = config.model.widths
-    separate = max(widths) if config.feedback.shared else sum(widths)
-    outputs = separate if config.rule == "random" else widths[-1]
     measured = 0 if config.rule == "random" else shape.num_classes  # the read-out starts from the measured matrix
     projected = 0 if config.rule == "electronic" else steps * config.batch_size
-    return build_optical(config).shaped(shape.num_classes, outputs).cost(measured + projected)
+    return build_optical(config).shaped(shape.num_classes, num_projected(config)).cost(measured + projected)
 
 
 def _activation_bytes(model: nn.Module, x_ND: Tensor) -> int:

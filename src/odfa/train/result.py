@@ -3,6 +3,9 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from odfa.errors import RunFolderError
+from odfa.flow import Light
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
@@ -31,8 +34,45 @@ class RunResult:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "RunResult":
-        """Inverse of `to_json`."""
+        """Inverse of `to_json`.
+
+        Raises:
+            RunFolderError: figures are missing, unknown or of the wrong type.
+        """
+        metric = {"name": "", "better": "", "value": 0.0}
+        form = cls(
+            status="",
+            steps=0,
+            metric=metric,
+            validation={"loss": 0.0, _name_of(values): 0.0},
+            parameters=0,
+            seconds=0.0,
+            peak_memory_bytes=0,
+            light=light_figures(Light()),
+        ).to_json()
+        wrong = sorted(key for key in {*form, *values} if not _fits(values.get(key), form.get(key)))
+        if wrong:
+            raise RunFolderError(f"result.json is damaged ({', '.join(wrong)}); restore it or start a new run")
         return cls(**values)
+
+
+def light_figures(light: Light) -> dict[str, float]:
+    """The account of light as plain numbers; seconds and joules without the rounding errors of a million additions."""
+    return {**vars(light), "seconds": float(f"{light.seconds:.12g}"), "joules": float(f"{light.joules:.12g}")}
+
+
+def _name_of(values: dict[str, Any]) -> str:
+    metric = values.get("metric")
+    return str(metric.get("name")) if isinstance(metric, dict) else ""
+
+
+def _fits(value: Any, form: Any) -> bool:
+    """True if `value` has the keys and types of `form`; an integer fits a float."""
+    if isinstance(form, dict):
+        return isinstance(value, dict) and all(_fits(value.get(key), inner) for key, inner in form.items())
+    if isinstance(form, float):
+        return isinstance(value, int | float)
+    return value is not None and type(value) is type(form)
 
 
 def peak_memory_bytes() -> int:

@@ -1,0 +1,25 @@
+"""Packages that are needed in one place only: named when they are missing, never blamed when they are not."""
+
+import contextlib
+from collections.abc import Iterator
+
+from odfa.errors import MissingExtra
+
+
+@contextlib.contextmanager
+def needs(package: str, what: str, *, otherwise: str = "") -> Iterator[None]:
+    """Around the imports that `what` needs: a module that is not installed becomes one line that names it.
+
+    Args:
+        package: the name that pip knows.
+        otherwise: what to do instead of installing it.
+
+    Raises:
+        MissingExtra: a module is not installed, the package's own or one that the package needs in turn.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        instead = f", or {otherwise}" if otherwise else ""
+        message = f"{what} need {package}, but the module {error.name} is missing; pip install {package}{instead}"
+        raise MissingExtra(message) from error
