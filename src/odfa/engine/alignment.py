@@ -2,17 +2,15 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from odfa.engine.handle import Handle
 from odfa.engine.step import Cut, Step
 from odfa.error import error_rows
 from odfa.errors import MatchError
-
-if TYPE_CHECKING:
-    from odfa.engine.dfa import DFA
 
 Gradients = dict[str, Tensor]
 
@@ -64,7 +62,7 @@ class Alignment(Mapping[str, float]):
 class Measurement:
     """One measurement in progress: keeps the cut graph of one forward and differentiates it twice."""
 
-    def __init__(self, handle: "DFA") -> None:
+    def __init__(self, handle: Handle) -> None:
         """Get ready.
 
         Raises:
@@ -130,7 +128,7 @@ def _true(cuts: list[Cut], trained: Mapping[str, Tensor]) -> Gradients:
     return found
 
 
-def _local(handle: "DFA", step: Step, grad_y: Tensor, trained: Mapping[str, Tensor]) -> Gradients:
+def _local(handle: Handle, step: Step, grad_y: Tensor, trained: Mapping[str, Tensor]) -> Gradients:
     """What the rule gives the blocks, from the same graph."""
     blocks = [cut for cut in step.cuts if cut.block is not None]
     signals = handle.feedback.signals(error_rows(grad_y, str(handle.tap)), step.calls)

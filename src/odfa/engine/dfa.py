@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from odfa.encode import AbstractEncoder
 from odfa.engine import membership
 from odfa.engine.alignment import Alignment, Measurement
 from odfa.engine.blocks import Blocks, match_blocks
+from odfa.engine.handle import Mode
 from odfa.engine.hooks import Hooks
 from odfa.engine.rules import AbstractRule, RandomFeedback
 from odfa.engine.status import describe
@@ -71,7 +72,7 @@ class DFA:
         self.last_block = list(self.blocks)[-1]
         self.tap = find_tap(model, error_at, self.blocks.values())
         self.recompute = recompute
-        self.mode: Literal["learn", "through", "measure"] = "learn"
+        self.mode: Mode = "learn"
         self.last: StepRecord | None = None
         self.members: membership.Membership | None = None
         self._check_tap()
@@ -88,7 +89,7 @@ class DFA:
         """The handle attached to `model`, if any (also after a deep copy or unpickling of an attached model)."""
         for hook in model._forward_pre_hooks.values():
             owner = getattr(hook, "__self__", None)
-            if isinstance(owner, Hooks):
+            if isinstance(owner, Hooks) and isinstance(owner.handle, DFA):
                 return owner.handle
         return None
 

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,13 +11,11 @@ from torch.utils.hooks import RemovableHandle
 
 from odfa.engine import lean
 from odfa.engine.gate import gate
+from odfa.engine.handle import Handle
 from odfa.engine.rules import Call
 from odfa.engine.step import Cut, Step
 from odfa.engine.tensors import eager, first_tensor, in_backward, map_tensors
 from odfa.errors import MatchError
-
-if TYPE_CHECKING:
-    from odfa.engine.dfa import DFA
 
 
 class Hooks:
@@ -28,7 +26,7 @@ class Hooks:
     head's input instead, and a gate at the last block hands what arrives there to all blocks.
     """
 
-    def __init__(self, handle: "DFA") -> None:
+    def __init__(self, handle: Handle) -> None:
         self.handle = handle
         self.steps: list[Step | None] = []
         self.answering: Step | None = None

@@ -1,12 +1,9 @@
 """What a handle prints: which block is fed by what, and what still learns by the true gradient."""
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from odfa.engine.dfa import DFA
+from odfa.engine.handle import Handle
 
 
-def describe(handle: "DFA") -> str:
+def describe(handle: Handle) -> str:
     """The status table. Before the first training forward, block membership is read off the module tree."""
     named = dict(handle.model.named_parameters())
     fed, shapes = _fed_by_blocks(handle)
@@ -24,7 +21,7 @@ def describe(handle: "DFA") -> str:
     return "\n".join(lines + [_row(label, names) for label, names in _others(handle, fed).items() if names])
 
 
-def _fed_by_blocks(handle: "DFA") -> tuple[dict[str, set[str]], dict[str, str]]:
+def _fed_by_blocks(handle: Handle) -> tuple[dict[str, set[str]], dict[str, str]]:
     by_id = {id(p): name for name, p in handle.model.named_parameters()}
     inside = {block: {by_id[id(p)] for p in module.parameters()} for block, module in handle.blocks.items()}
     if handle.members is None:
@@ -33,7 +30,7 @@ def _fed_by_blocks(handle: "DFA") -> tuple[dict[str, set[str]], dict[str, str]]:
     return (inside if handle.rule.wiring == "none" else handle.members.blocks), shapes
 
 
-def _how(handle: "DFA", block: str) -> str:
+def _how(handle: Handle, block: str) -> str:
     if handle.blocks[block] is handle.tap.module:
         return "true gradient (the error is read at its output)"
     if handle.rule.wiring == "none":
@@ -41,7 +38,7 @@ def _how(handle: "DFA", block: str) -> str:
     return "local gradient of its signal"
 
 
-def _others(handle: "DFA", fed: dict[str, set[str]]) -> dict[str, set[str]]:
+def _others(handle: Handle, fed: dict[str, set[str]]) -> dict[str, set[str]]:
     trained = {name for name, p in handle.model.named_parameters() if p.requires_grad}
     frozen = {name for name, _ in handle.model.named_parameters()} - trained
     in_blocks: set[str] = set() if handle.rule.wiring == "none" else set().union(*fed.values())
