@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from odfa.engine import DFA, AlignedReadout, ElectronicOnly, RandomFeedback
 from odfa.engine.rules import AbstractRule
 from odfa.errors import MatchError
-from tests.engine.problems import IDS, LABELS, PIXELS, PROBLEMS, gradients, make
+from tests.engine.problems import IDS, PROBLEMS, gradients, make
 from tests.engine.test_invariants import Oracle, true_signals
 
 
@@ -166,4 +166,3 @@ def test_readable_report() -> None:
         model(input_ids=IDS, labels=IDS).loss.backward()
     assert "transformer.h.0" in repr(angles)
     assert "|true|" in repr(angles)
-    assert PIXELS.shape[0] == LABELS.shape[0]

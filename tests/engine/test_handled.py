@@ -3,7 +3,6 @@
 import copy
 import pickle
 from collections import namedtuple
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -83,8 +82,6 @@ def test_containers_and_keyword_only_inputs(kind: str) -> None:
     DFA(plain, "blocks.*")
     ours, expected = gradients(net, loss), gradients(plain, loss)
     assert all(torch.equal(ours[n], expected[n]) for n in expected)
-    returned = net.blocks[0](hidden=X) if not torch.is_grad_enabled() else None
-    assert returned is None
     with torch.no_grad():
         assert type(net.blocks[0](hidden=X)) is type(Net(kind).double().blocks[0](hidden=X))
 
@@ -405,11 +402,6 @@ def test_copies_carry_a_handle_of_their_own(copier: Any, rule: AbstractRule) -> 
     assert DFA.of(model) is dfa
     again = gradients(model, problem.loss)
     assert all(torch.equal(again[n], expected[n]) for n in expected)
-
-
-@dataclass(frozen=True)
-class _Half:
-    scale: float
 
 
 def test_loss_scaling_scales_gradients() -> None:
