@@ -7,8 +7,8 @@ processing unit (arXiv 2409.12965) or by its digital twin; everything else is or
     loss.backward()  # unchanged: any loop, any optimiser
 """
 
-from odfa.demodulate import PhaseSteps
-from odfa.device import AbstractDevice, Twin
+from odfa.demodulate import Anchor, Intensity, OffAxis, PhaseSteps
+from odfa.device import AbstractDevice, Twin, open_device
 from odfa.encode import Ternary
 from odfa.engine import DFA, AlignedReadout, ElectronicOnly, RandomFeedback, Shallow, fuse_optimizer
 from odfa.errors import (
@@ -16,6 +16,7 @@ from odfa.errors import (
     ConfigError,
     DataError,
     DeviceError,
+    Drifted,
     FrameMismatch,
     Incompatible,
     MatchError,
@@ -25,7 +26,7 @@ from odfa.errors import (
     RunFolderError,
     Saturated,
 )
-from odfa.project import Gaussian, Identity, Optical
+from odfa.project import Gaussian, Guard, Identity, Optical
 from odfa.train import load_run
 
 __version__ = "0.1.0"
@@ -40,16 +41,22 @@ __all__ = [
     "Ternary",
     "AbstractDevice",
     "Twin",
+    "open_device",
     "PhaseSteps",
+    "OffAxis",
+    "Anchor",
+    "Intensity",
     "Gaussian",
     "Identity",
     "Optical",
+    "Guard",
     "load_run",
     "OdfaError",
     "CheckpointError",
     "ConfigError",
     "DataError",
     "DeviceError",
+    "Drifted",
     "FrameMismatch",
     "Incompatible",
     "MatchError",

@@ -51,3 +51,19 @@ class FrameMismatch(DeviceError):
 
 class Saturated(DeviceError):
     """Too many camera pixels are at full scale for the read-out to be linear."""
+
+
+class Dark(DeviceError):
+    """Mirrors are lit and the camera sees nothing: laser off, shutter shut, fibre unplugged."""
+
+
+class Disconnected(DeviceError):
+    """The hardware does not answer, or not in time."""
+
+
+class Drifted(DeviceError):
+    """The medium is no longer the one that was calibrated, so the feedback cannot be trusted."""
+
+
+class CalibrationError(DeviceError, ValueError):
+    """A calibration is missing, stale, corrupt, or belongs to another device, layout or read-out."""

@@ -1,15 +1,20 @@
 """What travels between the stages: frozen records, each with a `check()`.
 
 Shape letters of the whole package: `N` samples (batch x tokens, flattened) · `D` error width ·
-`F` patterns per sample · `S` reference phases per pattern · `P Q` camera rows, columns ·
-`M` optical modes or projection outputs · `K` width of one block's signal · `B T C` batch, time, channels.
+`F` patterns per sample · `A` patterns shared by all samples · `S` reference phases per pattern ·
+`P Q` camera rows, columns · `M` optical modes or projection outputs · `K` width of one block's signal ·
+`B T C` batch, time, channels.
 """
 
 from dataclasses import dataclass, field
 from math import prod
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+Arm = Literal["blocked", "stepped", "tilted"]
+"""What the reference arm does during a capture: it is shut, it steps its phase, or it arrives under an angle."""
 
 
 def _expect(condition: bool, message: str) -> None:
@@ -65,27 +70,64 @@ class ErrorSignal:
 
 
 @dataclass(frozen=True, kw_only=True)
+class View:
+    """What the camera sees: its pixels, and where a tilted reference puts the interference in the Fourier plane.
+
+    Frequencies are in cycles per pixel, row then column. The signal fills a disc of radius `pupil_cpp`; with a tilted
+    reference its interference is a disc of that radius around the carrier. Both None: no tilted reference.
+    """
+
+    shape: tuple[int, int]
+    carrier_cpp: tuple[float, float] | None = None
+    pupil_cpp: float | None = None
+
+    @property
+    def num_pixels(self) -> int:
+        """P * Q."""
+        return prod(self.shape)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Frames:
     """Stage 2 → 3: binary mirror patterns and the gains that recombine what they give.
 
     The vector they stand for is sum_F gain_NF * bits_NFD. Each pattern is shown once per reference phase in `phase_S`
     (radians; empty: the reference is not stepped), pattern by pattern, so F * max(1, S) frames are shown per sample.
+    The patterns `shared_AD` (an anchor, all mirrors dark) are shown once before the samples, at every phase too.
+    `arm` is what the reference arm has to do meanwhile.
     """
 
     bits_NFD: Tensor
     gain_NF: Tensor
     encoder: str
     phase_S: tuple[float, ...] = ()
+    arm: Arm = "stepped"
+    shared_AD: Tensor | None = None
 
     def check(self) -> None:
         """Raise AssertionError unless shapes and types are as declared."""
         _expect(self.bits_NFD.dtype == torch.bool and self.bits_NFD.ndim == 3, "bits_NFD must be bool with 3 axes")
         _expect(self.gain_NF.shape == self.bits_NFD.shape[:2], "gain_NF must have one gain per pattern")
+        shared_AD = self.shared_AD
+        fits = shared_AD is None or (shared_AD.dtype == torch.bool and shared_AD.shape[1:] == self.bits_NFD.shape[2:])
+        _expect(fits, "shared_AD must be bool with as many columns as bits_NFD")
+        _expect(not self.phase_S or self.arm == "stepped", "only a stepped arm has phases")
 
     @property
     def frames_per_sample(self) -> int:
         """Camera frames that one sample takes: F * max(1, S)."""
         return self.bits_NFD.shape[1] * max(1, len(self.phase_S))
+
+    @property
+    def shared_frames(self) -> int:
+        """Camera frames shown once before the samples: A * max(1, S)."""
+        return (0 if self.shared_AD is None else len(self.shared_AD)) * max(1, len(self.phase_S))
+
+    @property
+    def patterns_FD(self) -> Tensor:
+        """Every pattern in the order in which it is shown: the shared ones, then sample by sample."""
+        bits_FD = self.bits_NFD.flatten(0, 1)
+        return bits_FD if self.shared_AD is None else torch.cat([self.shared_AD, bits_FD])
 
     @property
     def density(self) -> float:
@@ -99,13 +141,20 @@ class Frames:
 
 @dataclass(frozen=True, kw_only=True)
 class Acquisition:
-    """How a capture was taken; rides along to the log."""
+    """How a capture was taken; rides along to the log.
+
+    Counts convert to fields in units where one lit input gives each mode a field of mean square 1:
+    counts = counts_per_intensity * |E + reference|^2, so interference has counts_per_field = counts_per_intensity * r
+    counts per unit of field. `view` holds the pixels read (the region of interest).
+    """
 
     device_id: str
+    view: View
     exposure_s: float
     rate_hz: float
     saturated_fraction: float
     time_s: float
+    counts_per_intensity: float
     counts_per_field: float
     calibration_id: str | None = None
 
@@ -114,12 +163,12 @@ class Acquisition:
 class Capture:
     """Stage 3 → 4: camera counts; the axis F holds all shown frames, pattern by pattern, phases innermost.
 
-    `acquisition.counts_per_field` converts: interference counts per unit of field, for fields normalised so that one
-    lit input gives each mode a field of mean square 1.
+    `shared_APQ` are the frames of the patterns that all samples share, in the same order.
     """
 
     counts_NFPQ: Tensor
     acquisition: Acquisition
+    shared_APQ: Tensor | None = None
 
     def check(self) -> None:
         """Raise AssertionError unless shapes and types are as declared."""
@@ -127,18 +176,23 @@ class Capture:
             self.counts_NFPQ.ndim == 4 and not self.counts_NFPQ.is_floating_point(),
             "counts_NFPQ must be integers, 4 axes",
         )
+        _expect(self.counts_NFPQ.shape[2:] == self.acquisition.view.shape, "counts_NFPQ must fill the view")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Field:
-    """Stage 4 → 5: complex field per sample and mode, already recombined with the frames' gains."""
+    """Stage 4 → 5: field per sample and mode, already recombined with the frames' gains.
+
+    Complex from holography; real from read-outs that see one quadrature (anchor) or the intensity.
+    """
 
     field_NM: Tensor
     diagnostics: dict[str, float] = field(default_factory=dict)
 
     def check(self) -> None:
         """Raise AssertionError unless shapes and types are as declared."""
-        _expect(self.field_NM.is_complex() and self.field_NM.ndim == 2, "field_NM must be a complex matrix")
+        fits = self.field_NM.is_complex() or self.field_NM.is_floating_point()
+        _expect(fits and self.field_NM.ndim == 2, "field_NM must be a matrix of complex or real numbers")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,16 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "pixel_rate_hz": (1e3, 1e11, "camera pixels per second"),
     "rate_hz": (0.1, 1e6, "frames per second"),
     "power_w": (0.1, 1e5, "watts"),
+    "dark_e_per_s": (0.0, 1e6, "electrons per second"),
+    "row_s": (1e-9, 1e-2, "seconds"),
+    "overhead_s": (0.0, 1.0, "seconds"),
+    "margin_s": (0.0, 1.0, "seconds"),
+    "jitter_rad": (0.0, 10.0, "radians"),
+    "drift_rad_per_s": (-1e3, 1e3, "radians per second"),
+    "gain_jitter": (0.0, 1.0, "share of the mean, rms"),
+    "decorrelation_s": (1e-6, 1e9, "seconds"),
+    "warmup_rad": (0.0, 10.0, "radians, rms"),
+    "warmup_s": (1e-3, 1e6, "seconds"),
 }
 """Physically sensible range of every name that ends in one of these words; the longest match decides."""
 

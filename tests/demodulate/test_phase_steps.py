@@ -7,7 +7,7 @@ import torch
 
 from odfa.demodulate import PhaseSteps
 from odfa.errors import ConfigError, FrameMismatch
-from odfa.flow import Acquisition, Capture, Frames
+from odfa.flow import Acquisition, Capture, Frames, View
 from odfa.keys import torch_generator
 
 N, F, D, P, Q = 3, 2, 4, 2, 5
@@ -30,10 +30,12 @@ def capture_of(intensity_NFSM: torch.Tensor) -> Capture:
         counts_NFPQ=counts_NFPQ,
         acquisition=Acquisition(
             device_id="test",
+            view=View(shape=(P, Q)),
             exposure_s=1e-3,
             rate_hz=1.0,
             saturated_fraction=0.0,
             time_s=0.0,
+            counts_per_intensity=1.0,
             counts_per_field=REFERENCE,
         ),
     )

@@ -25,7 +25,8 @@ def one_to_one(**effects: object) -> Sensor:
 @pytest.mark.parametrize("phase_S", [(), (0.0, 2.0, 4.0), tuple(k * math.pi / 2 for k in range(4))])
 def test_interference_is_the_squared_modulus(phase_S):
     field_FM = torch.randn(3, 5, dtype=torch.complex128, generator=torch_generator(0))
-    intensity_FSM = interfere(field_FM.real, field_FM.imag, 1.7, phase_S)
+    phase_FS = torch.tensor(phase_S or (0.0,), dtype=torch.float64).expand(3, -1)
+    intensity_FSM = interfere(field_FM.real, field_FM.imag, 1.7, phase_FS, None)
     for k, theta in enumerate(phase_S or (0.0,)):
         torch.testing.assert_close(intensity_FSM[:, k], (field_FM + 1.7 * cmath.exp(1j * theta)).abs() ** 2)
 

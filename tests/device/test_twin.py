@@ -10,7 +10,7 @@ import torch
 from odfa import units
 from odfa.demodulate import PhaseSteps
 from odfa.device import AbstractDevice, Reference, Sensor, Twin
-from odfa.errors import ConfigError, FrameMismatch, Incompatible
+from odfa.errors import ConfigError, Dark, FrameMismatch, Incompatible, Saturated
 from odfa.flow import Frames
 from odfa.keys import torch_generator
 
@@ -24,11 +24,11 @@ def lit(num_samples: int, num_inputs: int, density: float) -> Frames:
 def test_counts_are_what_the_optics_say():
     twin = Twin(seed=2, sensor=Sensor(read_noise_e=None, shot_noise=False, bits=12), reference=Reference(ratio=9.0))
     frames = lit(3, 6, 0.5)
-    counts_NFPQ = twin.run(frames, num_modes=4).counts_NFPQ
-    real_DM, imag_DM = twin._medium(6, 4)
-    field_NFM = frames.bits_NFD.to(torch.complex128) @ torch.complex(real_DM, imag_DM).to(torch.complex128)
+    counts_NFPQ = twin.run(frames, roi=(1, 4)).counts_NFPQ
+    field_NFM = frames.bits_NFD.to(torch.complex128) @ twin.transmission(6, 4)
     amplitude, counts_per_intensity = (9.0 * 0.3 * 6) ** 0.5, 0.3 * 4095 / (10 * 0.3 * 6)
-    assert twin.counts_per_field(6) == pytest.approx(amplitude * counts_per_intensity)
+    assert twin.counts_per_intensity(6, "stepped") == pytest.approx(counts_per_intensity)
+    assert twin.reference_amplitude(6) == pytest.approx(amplitude)
     for f in range(2):
         for k, theta in enumerate(frames.phase_S):
             reference = amplitude * torch.exp(torch.tensor(1j * theta, dtype=torch.complex128))
@@ -39,13 +39,14 @@ def test_counts_are_what_the_optics_say():
 @pytest.mark.parametrize("num_inputs", [10, 100, 1000])
 def test_exposure_fills_the_well_as_set(num_inputs):
     twin = Twin(sensor=Sensor(bits=16, exposure_fill=0.1))
-    counts = twin.run(lit(30, num_inputs, 0.3), num_modes=500).counts_NFPQ
+    counts = twin.run(lit(30, num_inputs, 0.3), roi=(1, 500)).counts_NFPQ
     assert counts.double().mean() / twin.full_scale == pytest.approx(0.1, rel=0.03)
 
 
 def test_saturation_is_the_share_of_full_scale_counts():
     twin = Twin(sensor=Sensor(exposure_fill=0.7))
-    capture = twin.run(lit(5, 20, 0.5), num_modes=100)
+    twin.saturated_limit = 0.5
+    capture = twin.run(lit(5, 20, 0.5), roi=(1, 100))
     share = (capture.counts_NFPQ == 255).double().mean().item()
     assert capture.acquisition.saturated_fraction == share
     assert 0.02 < share < 0.5
@@ -53,43 +54,43 @@ def test_saturation_is_the_share_of_full_scale_counts():
 
 def test_light_is_accounted():
     twin = Twin.preset("opu-2021")
-    twin.run(lit(5, 20, 0.5), num_modes=100)
-    twin.run(lit(2, 20, 0.5), num_modes=100)
+    twin.run(lit(5, 20, 0.5), roi=(1, 100))
+    twin.run(lit(2, 20, 0.5), roi=(1, 100))
     assert twin.spent.frames == 7 * 2 * 4
     assert twin.spent.seconds == pytest.approx(56 / 2000)
     assert twin.spent.joules == pytest.approx(30 * 56 / 2000)
-    assert twin.spent == twin.cost(40, num_modes=100) + twin.cost(16, num_modes=100)
+    assert twin.spent == twin.cost(40, roi=(1, 100)) + twin.cost(16, roi=(1, 100))
 
 
-@pytest.mark.parametrize("num_modes", [1000, 377_500, 2_219_520])
-def test_peak_throughput_is_mirrors_times_pixel_rate(num_modes):
-    light = Twin.preset("opu-2021").cost(1000, num_modes=num_modes)
-    assert light.ops_peak / light.seconds == pytest.approx(2 * 1_039_680 * 755e6)
-    assert light.seconds == pytest.approx(1000 * max(1 / 2000, num_modes / 755e6))
+@pytest.mark.parametrize(("rows", "rate_hz"), [(1, 2000), (50, 2000), (156, 1994), (491, 713), (1088, 333)])
+def test_read_out_time_grows_with_rows(rows, rate_hz):
+    light = Twin.preset("opu-2021").cost(1000, roi=(rows, 2040))
+    assert light.seconds == pytest.approx(1000 / rate_hz, rel=2e-3)
+    assert light.ops_peak / light.seconds == pytest.approx(1535e12, rel=2e-3)
 
 
 def test_small_cameras_do_not_claim_more_than_their_pixels():
-    light = Twin(num_mirrors=10, num_modes=50).cost(3, num_modes=50)
+    light = Twin(shape_dmd=(2, 5), shape_cam=(1, 50)).cost(3, roi=(1, 50))
     assert light.ops_peak == 2 * 10 * 50 * 3
 
 
 def test_state_continues_the_noise_bit_for_bit():
     frames = lit(2, 8, 0.4)
     twin = Twin(noise_seed=4)
-    twin.run(frames, num_modes=30)
+    twin.run(frames, roi=(1, 30))
     resumed = Twin(noise_seed=4)
     resumed.load_state_dict(twin.state_dict())
     others = [resumed, copy.deepcopy(twin), pickle.loads(pickle.dumps(twin))]
-    second = twin.run(frames, num_modes=30).counts_NFPQ
-    assert all(torch.equal(second, other.run(frames, num_modes=30).counts_NFPQ) for other in others)
+    second = twin.run(frames, roi=(1, 30)).counts_NFPQ
+    assert all(torch.equal(second, other.run(frames, roi=(1, 30)).counts_NFPQ) for other in others)
     assert all(other.spent == twin.spent for other in others)
-    assert not torch.equal(second, twin.run(frames, num_modes=30).counts_NFPQ)
-    assert not torch.equal(second, Twin(noise_seed=5).run(frames, num_modes=30).counts_NFPQ)
+    assert not torch.equal(second, twin.run(frames, roi=(1, 30)).counts_NFPQ)
+    assert not torch.equal(second, Twin(noise_seed=5).run(frames, roi=(1, 30)).counts_NFPQ)
 
 
 def test_copies_carry_the_key_and_not_the_matrix():
     twin = Twin()
-    twin.run(lit(1, 100, 0.3), num_modes=5000)
+    twin.run(lit(1, 100, 0.3), roi=(5, 1000))
     assert len(pickle.dumps(twin)) < 5000
 
 
@@ -99,32 +100,60 @@ def test_device_id_names_the_medium_and_not_the_noise():
 
 
 def test_refusals_come_before_the_first_frame():
-    twin = Twin(num_mirrors=10, num_modes=20)
+    twin = Twin(num_mirrors=10, roi=(1, 20))
     for inputs, modes, words in ((11, 5, "10 mirrors"), (5, 21, "20 modes")):
         with pytest.raises(Incompatible, match=words):
-            twin.run(lit(1, inputs, 0.5), num_modes=modes)
+            twin.run(lit(1, inputs, 0.5), roi=(1, modes))
     twin.steps_phase = False
     with pytest.raises(Incompatible, match="phase"):
-        twin.run(lit(1, 5, 0.5), num_modes=5)
+        twin.run(lit(1, 5, 0.5), roi=(1, 5))
     assert twin.spent.frames == 0
 
 
 class _Clumsy(AbstractDevice):
-    """Loses a frame of every run."""
+    """Shows 255 counts everywhere on the frames that it does not lose."""
 
-    device_id, num_mirrors, num_modes, rate_hz, pixel_rate_hz, power_w = "clumsy", 100, 100, 10.0, 1e6, 1.0
-    exposure_s, steps_phase, full_scale = 1e-3, True, 255
+    device_id, shape_dmd, shape_cam, rate_hz, power_w = "clumsy", (10, 10), (10, 10), 10.0, 1.0
+    exposure_s, full_scale, arms = 1e-3, 255, frozenset({"stepped"})
+    lost, level = 0, 100
 
-    def counts_per_field(self, num_inputs: int) -> float:
-        return 1.0
-
-    def _run_hw(self, bits_FD, phase_S, num_modes):
-        return torch.zeros(len(bits_FD) * max(1, len(phase_S)) - 1, 1, num_modes, dtype=torch.uint8)
+    def _run_hw(self, bits_FD, *, phase_S, arm, roi):
+        return torch.full((len(bits_FD) * max(1, len(phase_S)) - self.lost, *roi), self.level, dtype=torch.uint8)
 
 
-def test_lost_frames_are_noticed():
-    with pytest.raises(FrameMismatch, match="16 frames shown"):
-        _Clumsy().run(lit(2, 4, 0.5), num_modes=3)
+def clumsy(**faults: int) -> _Clumsy:
+    device = _Clumsy()
+    vars(device).update(faults)
+    return device
+
+
+@pytest.mark.parametrize(
+    ("faults", "error", "words"),
+    [
+        ({"lost": 1}, FrameMismatch, "16 frames of 1 x 3 pixels asked for"),
+        ({"level": 255}, Saturated, "100% of the camera's pixels"),
+        ({"level": 1}, Dark, "brightest pixel reads 1 of 255"),
+    ],
+)
+def test_bad_captures_have_their_own_errors(faults, error, words):
+    with pytest.raises(error, match=words):
+        clumsy(**faults).run(lit(2, 4, 0.5), roi=(1, 3))
+
+
+def test_a_good_capture_passes_and_dark_patterns_may_be_dark():
+    assert clumsy().run(lit(2, 4, 0.5), roi=(1, 3)).counts_NFPQ.shape == (2, 8, 1, 3)
+    assert not clumsy(level=0).run(lit(2, 4, 0.0), roi=(1, 3)).counts_NFPQ.any()
+
+
+def test_shared_patterns_come_first_and_apart():
+    frames = dataclasses.replace(lit(3, 4, 0.5), shared_AD=torch.ones(1, 4, dtype=torch.bool))
+    twin = Twin.ideal()
+    capture = twin.run(frames, roi=(2, 3))
+    capture.check()
+    alone = dataclasses.replace(frames, bits_NFD=torch.ones(1, 1, 4, dtype=torch.bool), shared_AD=None)
+    assert twin.spent.frames == 4 + 3 * 8
+    assert torch.equal(capture.shared_APQ, twin.run(alone, roi=(2, 3)).counts_NFPQ[0])
+    assert torch.equal(capture.counts_NFPQ, twin.run(lit(3, 4, 0.5), roi=(2, 3)).counts_NFPQ)
 
 
 @pytest.mark.parametrize(
@@ -132,9 +161,9 @@ def test_lost_frames_are_noticed():
     [
         {"rate_hz": 0.0},
         {"power_w": -30.0},
-        {"num_mirrors": 0},
-        {"num_modes": 0},
-        {"pixel_rate_hz": 2000.0 / 1e6},
+        {"shape_dmd": (0, 5)},
+        {"shape_cam": (5, 0)},
+        {"matrix": torch.zeros(3, 3)},
         {"seed": 0.5},
     ],
 )

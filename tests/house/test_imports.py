@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[2] / "src" / "odfa"
-BASE = {"flow", "errors", "keys", "units"}
+BASE = {"flow", "errors", "keys", "units", "fourier"}
 STAGES = {"error", "encode", "device", "demodulate"}
 BELOW_ENGINE = BASE | STAGES | {"project", "feedback"}
 ALLOWED = {
@@ -18,6 +18,7 @@ ALLOWED = {
     "project": BASE | STAGES,
     "feedback": BASE | STAGES | {"project"},
     "features": BASE | STAGES | {"project"},
+    "compat": BASE | STAGES | {"project"},
     "engine": BELOW_ENGINE,
     "train": BELOW_ENGINE | {"engine", "data"},
     "recipes": BASE | {"train", "data"},

@@ -30,10 +30,8 @@ def ternary_rows(num_samples: int, num_inputs: int, density: float, seed: int = 
 
 def explicit_matrix(twin: Twin, num_inputs: int, num_outputs: int) -> torch.Tensor:
     """B_DM in float64: sqrt(2) times real and imaginary part of each mode in turn."""
-    real_DM, imag_DM = twin._medium(num_inputs, -(-num_outputs // 2))
-    matrix_DM = torch.empty(num_inputs, 2 * real_DM.shape[1], dtype=torch.float64)
-    matrix_DM[:, 0::2], matrix_DM[:, 1::2] = real_DM.double(), imag_DM.double()
-    return math.sqrt(2) * matrix_DM[:, :num_outputs]
+    field_DM = twin.transmission(num_inputs, -(-num_outputs // 2))
+    return math.sqrt(2) * torch.view_as_real(field_DM).flatten(1)[:, :num_outputs]
 
 
 def relative_error(p_NM: torch.Tensor, expected_NM: torch.Tensor) -> float:
@@ -109,14 +107,17 @@ def test_preset_noise_is_what_shot_read_and_rounding_noise_predict():
     lit_per_pattern_e = 0.3 * 13_500 * (16 + 0.5) / 17  # half of the nominal density in each of the two patterns
     pixel_variance_e2 = lit_per_pattern_e + 13**2 + (13_500 / 255) ** 2 / 12
     quadrature_variance_e2 = 2 * pixel_variance_e2 / 8  # two patterns, each (I0 - I2) / 4
-    e_per_field = twin.counts_per_field(200) / twin._sensor.counts_per_e
+    counts_per_field = twin.counts_per_intensity(200, "stepped") * twin.reference_amplitude(200)
+    e_per_field = counts_per_field / twin._sensor.counts_per_e
     gain_N = e_ND.abs().amax(1).double()
     predicted = math.sqrt(2 * quadrature_variance_e2 * gain_N.square().mean()) / e_per_field
     assert (p_NM - expected_NM).square().mean().sqrt() == pytest.approx(predicted, rel=0.02)
 
 
 def test_saturation_and_density_are_reported():
-    optical = Optical(Twin(sensor=Sensor(exposure_fill=0.8)), encoder=EXACT).shaped(50, 200)
+    twin = Twin(sensor=Sensor(exposure_fill=0.8))
+    twin.saturated_limit = 0.5
+    optical = Optical(twin, encoder=EXACT).shaped(50, 200)
     optical.project(ternary_rows(20, 50, 0.6))
     assert optical.diagnostics["density"] == pytest.approx(0.6, abs=0.05)
     assert 0.05 < optical.diagnostics["saturated_fraction"] < 0.5
@@ -188,14 +189,14 @@ def test_shapes_share_the_device():
 
 
 def test_what_does_not_fit_is_refused_before_the_first_frame():
-    twin = Twin(num_mirrors=10, num_modes=20)
+    twin = Twin(shape_dmd=(2, 5), shape_cam=(1, 20))
     optical = Optical(twin)
     optical.shaped(10, 40)
-    for shape, words in (((11, 40), "10 mirrors"), ((10, 41), "20 modes")):
+    for shape, words in (((11, 40), "10 mirrors"), ((10, 41), "1 x 20 camera pixels")):
         with pytest.raises(Incompatible, match=words):
             optical.shaped(*shape)
-    twin.steps_phase = False
-    with pytest.raises(Incompatible, match="phase"):
+    twin.arms = frozenset({"tilted"})
+    with pytest.raises(Incompatible, match=r"demodulators that fit: OffAxis"):
         optical.shaped(10, 40)
     assert twin.spent.frames == 0
 

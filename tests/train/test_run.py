@@ -107,7 +107,9 @@ def test_the_folder_explains_itself(tmp_path: Path, quick: Quick) -> None:
     assert metrics[-1]["test_accuracy"] == result.metric["value"]
     assert set(steps[0]["signal_norms"]) == {"blocks.0", "blocks.1"}
     assert 0 < steps[0]["density"] < 1
-    assert [row["light_frames"] for row in steps] == [40 * 2 * 4 * step for step in range(1, 19)]
+    calibration = 2 * 8 * 2 * 4  # eight witnesses, shown twice; no look at them is due within 720 vectors
+    assert [row["light_frames"] for row in steps] == [calibration + 40 * 2 * 4 * step for step in range(1, 19)]
+    assert steps[-1]["witness_correlation"] > 0.99
     assert not any("second" in key for row in metrics for key in row)
     assert RunResult.from_json(json.loads((folder / "result.json").read_text())) == result
     assert json.loads((folder / "status.json").read_text()) == {"status": "complete", "step": 18, "reason": None}

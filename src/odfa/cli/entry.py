@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import sys
+import warnings
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from typing import NoReturn
@@ -36,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="replace")  # a terminal without, say, "±" still gets the table
+        warnings.showwarning = lambda message, *_where: note(f"odfa: warning: {message}")
         arguments = _parse(words)
         _print(arguments.command.execute(arguments), as_json=as_json)
         return DONE

@@ -1,4 +1,7 @@
-"""Stage 4: camera counts in, complex field out."""
+"""Stage 4: camera counts in, field out."""
 
+from odfa.demodulate.anchor import Anchor as Anchor
 from odfa.demodulate.base import AbstractDemodulator as AbstractDemodulator
+from odfa.demodulate.intensity import Intensity as Intensity
+from odfa.demodulate.off_axis import OffAxis as OffAxis
 from odfa.demodulate.phase_steps import PhaseSteps as PhaseSteps

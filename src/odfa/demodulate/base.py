@@ -1,26 +1,50 @@
-"""Stage 4, the contract: camera counts in, complex field out."""
+"""Stage 4, the contract: camera counts in, field out."""
 
 from abc import ABC, abstractmethod
 
-from odfa.flow import Capture, Field, Frames
+from odfa.flow import Arm, Capture, Field, Frames, View
 
 
 class AbstractDemodulator(ABC):
-    """A linear read-out: says which frames it needs, then turns their counts into a field."""
+    """A read-out: says which frames it needs, then turns their counts into a field."""
 
     name: str
     """Short name, part of a projection's identity."""
-    needs_phase_steps: bool
-    """True if the device must step its reference phase."""
+    arm: Arm
+    """What the device's reference arm must do."""
+    linear: bool = True
+    """True if the field is linear in the pattern; only then can it carry feedback."""
+    quadratures: int = 2
+    """Real numbers that a mode gives: 2 for a complex field, 1 for a real one."""
+    shared_frames: int = 0
+    """Frames that all samples of a run share (see `flow.Frames.shared_AD`)."""
 
     @abstractmethod
     def expand(self, frames: Frames) -> Frames:
-        """Add what the read-out needs to the encoder's patterns: reference phases, anchor patterns."""
+        """Add what the read-out needs to the encoder's patterns: the arm, reference phases, anchor, shared patterns."""
 
     @abstractmethod
     def exposures(self, num_patterns: int) -> int:
         """Camera frames that `num_patterns` encoder patterns of one sample become after `expand`."""
 
+    def inputs(self, num_inputs: int) -> int:
+        """Inputs that the device must have for errors of width `num_inputs` (an anchor needs some of its own)."""
+        return num_inputs
+
+    def roi(self, num_modes: int, view: View) -> tuple[int, int]:
+        """Camera rows and columns to read for `num_modes` modes on a camera with this view; one pixel each here.
+
+        Raises:
+            Incompatible: the camera cannot give that many modes by this read-out.
+        """
+        return region(num_modes, view)
+
     @abstractmethod
     def demodulate(self, capture: Capture, frames: Frames) -> Field:
-        """Field of each sample and mode, recombined with `frames.gain_NF`; a pure function of its arguments."""
+        """Field of each sample and at least the modes asked for, recombined with `frames.gain_NF`; a pure function."""
+
+
+def region(num_pixels: int, view: View) -> tuple[int, int]:
+    """Fewest rows that hold `num_pixels`, since read-out time grows with rows, and as many columns as those need."""
+    rows = -(-num_pixels // view.shape[1])
+    return rows, -(-num_pixels // max(1, rows))

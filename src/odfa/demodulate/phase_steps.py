@@ -10,7 +10,7 @@ from torch import Tensor
 
 from odfa.demodulate.base import AbstractDemodulator
 from odfa.errors import ConfigError, FrameMismatch
-from odfa.flow import Capture, Field, Frames
+from odfa.flow import Arm, Capture, Field, Frames
 
 
 class PhaseSteps(AbstractDemodulator):
@@ -22,7 +22,7 @@ class PhaseSteps(AbstractDemodulator):
     (uneven steps, a patterned reference) is the same for plus and minus patterns and cancels between them.
     """
 
-    needs_phase_steps = True
+    arm: Arm = "stepped"
 
     def __init__(self, steps: Literal[3, 4] = 4) -> None:
         """Choose the number of steps.
@@ -40,7 +40,7 @@ class PhaseSteps(AbstractDemodulator):
 
     def expand(self, frames: Frames) -> Frames:
         """Ask for every pattern at every reference phase."""
-        return replace(frames, phase_S=self._phase_S)
+        return replace(frames, phase_S=self._phase_S, arm=self.arm)
 
     def exposures(self, num_patterns: int) -> int:
         """Frames for `num_patterns` patterns: one per step each."""

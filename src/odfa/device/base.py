@@ -2,16 +2,19 @@
 
 import time
 from abc import ABC, abstractmethod
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
-from odfa.errors import FrameMismatch, Incompatible
-from odfa.flow import Acquisition, Capture, Frames, Light
+from odfa.errors import Dark, FrameMismatch, Incompatible, Saturated
+from odfa.flow import Acquisition, Arm, Capture, Frames, Light, View
+
+_DARK_COUNTS = 2
+"""A capture whose brightest pixel is at or under this is dark: nothing but the rounding of noise."""
 
 
 class AbstractDevice(ABC):
-    """Mirrors, medium and camera behind one method, `run(frames) -> Capture`. The twin is a device like any other.
+    """Mirrors, medium and camera behind one method, `run(frames, roi=...) -> Capture`. The twin is a device like any.
 
     A driver declares its abilities as the attributes below and fills `_run_hw` (and `_open_hw`, `_close_hw` if it
     holds a resource); checks, timing, saturation and the account of light are done here.
@@ -19,25 +22,35 @@ class AbstractDevice(ABC):
 
     device_id: str
     """Names the medium: two devices with the same id give the same projection."""
-    num_mirrors: int
-    """Independent inputs that the modulator can show."""
-    num_modes: int
-    """Independent optical modes that the camera can read."""
+    shape_dmd: tuple[int, int]
+    """Rows and columns of mirrors."""
+    shape_cam: tuple[int, int]
+    """Rows and columns of camera pixels."""
     rate_hz: float
     """Largest number of frames per second, mirrors and camera together."""
-    pixel_rate_hz: float
-    """Camera pixels read per second; reading more than pixel_rate_hz / rate_hz modes slows the frames down."""
     power_w: float
     """Electrical power of the whole unit while it runs."""
     exposure_s: float
     """Camera exposure of one frame."""
-    steps_phase: bool
-    """True if the reference arm can step its phase."""
     full_scale: int
     """Largest count the camera can return; counts there are saturated."""
+    arms: frozenset[Arm]
+    """What the reference arm can do; a device without one has {"blocked"}."""
+    carrier_cpp: tuple[float, float] | None = None
+    """Tilted arm: carrier frequency of the fringes, row then column, cycles per pixel."""
+    pupil_cpp: float | None = None
+    """Tilted arm: radius of the signal's spectrum, cycles per pixel."""
+    saturated_limit: float = 0.2
+    """Share of saturated pixels in a capture above which it is refused."""
 
+    calibration_id: str | None = None
     _opened: bool = False
     _spent: Light = Light()
+    _nouns: ClassVar[dict[str, str]] = {
+        "blocked": "shut its reference arm",
+        "stepped": "step its reference phase",
+        "tilted": "tilt its reference",
+    }
 
     def open(self) -> Self:
         """Open the hardware; called once by whoever runs it first. Devices are also context managers."""
@@ -49,8 +62,8 @@ class AbstractDevice(ABC):
     def close(self) -> None:
         """Release the hardware."""
         if self._opened:
-            self._close_hw()
             self._opened = False
+            self._close_hw()
 
     def __enter__(self) -> Self:
         return self.open()
@@ -58,75 +71,116 @@ class AbstractDevice(ABC):
     def __exit__(self, *_exc: object) -> None:
         self.close()
 
-    def require(self, *, num_inputs: int, num_modes: int, phase_steps: bool) -> None:
+    @property
+    def num_mirrors(self) -> int:
+        """Independent inputs that the modulator can show."""
+        return self.shape_dmd[0] * self.shape_dmd[1]
+
+    @property
+    def view(self) -> View:
+        """The whole camera."""
+        return View(shape=self.shape_cam, carrier_cpp=self.carrier_cpp, pupil_cpp=self.pupil_cpp)
+
+    def require(self, *, num_inputs: int, roi: tuple[int, int], arm: Arm) -> None:
         """Refuse before the first frame what the device cannot do.
 
         Raises:
-            Incompatible: more inputs than mirrors, more modes than the camera reads, or no phase stepper.
+            Incompatible: more inputs than mirrors, more pixels than the camera has, or an arm that it has not.
         """
         if num_inputs > self.num_mirrors:
             raise Incompatible(
-                f"{self.device_id} has {self.num_mirrors} mirrors, the error has {num_inputs} entries; "
+                f"{self.device_id} has {self.num_mirrors} mirrors, the patterns have {num_inputs} entries; "
                 "read the error at a narrower place (error_at='head_input') or use a larger device"
             )
-        if num_modes > self.num_modes:
+        if roi[0] > self.shape_cam[0] or roi[1] > self.shape_cam[1]:
             raise Incompatible(
-                f"{self.device_id} reads {self.num_modes} modes, the blocks need {num_modes}; "
-                "share one slice between blocks (RandomFeedback(shared=True)) or use a larger device"
+                f"{self.device_id} has {self.shape_cam[0]} x {self.shape_cam[1]} camera pixels, the blocks need "
+                f"{roi[0]} x {roi[1]}; share one slice between blocks (RandomFeedback(shared=True)), choose a read-out "
+                "with fewer pixels per mode or use a larger device"
             )
-        if phase_steps and not self.steps_phase:
-            raise Incompatible(
-                f"{self.device_id} cannot step its reference phase; choose a demodulator without phase steps"
-            )
+        if arm not in self.arms:
+            fits = {"blocked": "Anchor()", "stepped": "PhaseSteps()", "tilted": "OffAxis()"}
+            able = ", ".join(fits[name] for name in sorted(self.arms))
+            raise Incompatible(f"{self.device_id} cannot {self._nouns[arm]}; demodulators that fit: {able}")
 
-    def run(self, frames: Frames, *, num_modes: int, ops_useful: float = 0.0) -> Capture:
-        """Show every frame, read `num_modes` modes of each, and return the camera's counts.
+    def run(self, frames: Frames, *, roi: tuple[int, int], ops_useful: float = 0.0) -> Capture:
+        """Show every frame, read `roi` = (rows, columns) camera pixels of each, and return the camera's counts.
 
         `ops_useful` is what the caller gets out of these frames (see `flow.Light`); it goes into the account.
 
         Raises:
             Incompatible: the frames ask for abilities that the device lacks.
-            FrameMismatch: the hardware returned another number of frames than were shown.
+            FrameMismatch: the hardware returned another number or shape of frames than were shown.
+            Saturated: more pixels than `saturated_limit` are at full scale.
+            Dark: mirrors are lit and no pixel rises above the rounding of noise.
         """
-        num_samples, _, num_inputs = frames.bits_NFD.shape
-        self.require(num_inputs=num_inputs, num_modes=num_modes, phase_steps=bool(frames.phase_S))
+        bits_FD = frames.patterns_FD
+        self.require(num_inputs=bits_FD.shape[1], roi=roi, arm=frames.arm)
         self.open()
         start_s = time.perf_counter()
-        counts_FPQ = self._run_hw(frames.bits_NFD.flatten(0, 1), frames.phase_S, num_modes)
-        shown = num_samples * frames.frames_per_sample
-        if counts_FPQ.ndim != 3 or len(counts_FPQ) != shown:
+        counts_FPQ = self._run_hw(bits_FD, phase_S=frames.phase_S, arm=frames.arm, roi=roi)
+        time_s = time.perf_counter() - start_s
+        shown = len(bits_FD) * max(1, len(frames.phase_S))
+        if counts_FPQ.shape != (shown, *roi):
             raise FrameMismatch(
-                f"{self.device_id}: {shown} frames shown, counts of shape {tuple(counts_FPQ.shape)} returned"
+                f"{self.device_id}: {shown} frames of {roi[0]} x {roi[1]} pixels asked for, counts of shape "
+                f"{tuple(counts_FPQ.shape)} returned"
             )
-        self._spent += self.cost(shown, num_modes=num_modes) + Light(ops_useful=ops_useful)
+        self._spent += self.cost(shown, roi=roi) + Light(ops_useful=ops_useful)
+        saturated = self._check_light(counts_FPQ, bits_FD)
+        shared = frames.shared_frames
+        per_intensity = self.counts_per_intensity(bits_FD.shape[1], frames.arm)
         return Capture(
-            counts_NFPQ=counts_FPQ.reshape(num_samples, frames.frames_per_sample, *counts_FPQ.shape[1:]),
+            counts_NFPQ=counts_FPQ[shared:].reshape(len(frames.bits_NFD), frames.frames_per_sample, *roi),
+            shared_APQ=counts_FPQ[:shared] if shared else None,
             acquisition=Acquisition(
                 device_id=self.device_id,
+                view=View(shape=roi, carrier_cpp=self.carrier_cpp, pupil_cpp=self.pupil_cpp),
                 exposure_s=self.exposure_s,
-                rate_hz=1.0 / self._frame_s(num_modes),
-                saturated_fraction=int((counts_FPQ >= self.full_scale).sum()) / max(1, counts_FPQ.numel()),
-                time_s=time.perf_counter() - start_s,
-                counts_per_field=self.counts_per_field(num_inputs),
+                rate_hz=1.0 / self.frame_s(roi),
+                saturated_fraction=saturated,
+                time_s=time_s,
+                counts_per_intensity=per_intensity,
+                counts_per_field=per_intensity * self.reference_amplitude(bits_FD.shape[1]),
+                calibration_id=self.calibration_id,
             ),
         )
 
-    def cost(self, num_frames: int, *, num_modes: int) -> Light:
-        """Light that `num_frames` frames take when `num_modes` modes are read from each.
+    def _check_light(self, counts_FPQ: Tensor, bits_FD: Tensor) -> float:
+        if not counts_FPQ.numel():
+            return 0.0
+        saturated = int((counts_FPQ >= self.full_scale).sum()) / counts_FPQ.numel()
+        if saturated > self.saturated_limit:
+            raise Saturated(
+                f"{self.device_id}: {saturated:.0%} of the camera's pixels are at full scale, at most "
+                f"{self.saturated_limit:.0%} allowed; shorten the exposure or dim the laser"
+            )
+        if self.full_scale > 100 * _DARK_COUNTS and bool(bits_FD.any()) and int(counts_FPQ.max()) <= _DARK_COUNTS:
+            raise Dark(
+                f"{self.device_id}: mirrors are lit and the brightest pixel reads {int(counts_FPQ.max())} of "
+                f"{self.full_scale} counts; switch the laser on, open the shutter, or raise the exposure"
+            )
+        return saturated
 
-        seconds = frames * max(1 / rate_hz, modes / pixel_rate_hz), joules = seconds * power_w, and ops_peak counts one
-        multiplication and one addition per mirror and per pixel that the camera could have read in this time.
+    def cost(self, num_frames: int, *, roi: tuple[int, int]) -> Light:
+        """Light that `num_frames` frames take when `roi` = (rows, columns) pixels are read from each.
+
+        seconds = frames * frame_s(roi), joules = seconds * power_w, and ops_peak counts one multiplication and one
+        addition per mirror and per pixel that the camera could have read in this time.
         """
-        seconds = num_frames * self._frame_s(num_modes)
+        seconds = num_frames * self.frame_s(roi)
+        whole = self.shape_cam[0] * self.shape_cam[1]
+        peak_pixels = min(num_frames * whole, seconds * whole / self.frame_s(self.shape_cam))
         return Light(
             frames=num_frames,
             seconds=seconds,
             joules=seconds * self.power_w,
-            ops_peak=2.0 * self.num_mirrors * min(num_frames * self.num_modes, seconds * self.pixel_rate_hz),
+            ops_peak=2.0 * self.num_mirrors * peak_pixels,
         )
 
-    def _frame_s(self, num_modes: int) -> float:
-        return max(1.0 / self.rate_hz, num_modes / self.pixel_rate_hz)
+    def frame_s(self, roi: tuple[int, int]) -> float:
+        """Seconds from one frame to the next when `roi` = (rows, columns) pixels are read."""
+        return 1.0 / self.rate_hz
 
     @property
     def spent(self) -> Light:
@@ -141,13 +195,17 @@ class AbstractDevice(ABC):
         """Restore what `state_dict` returned."""
         self._spent = Light(**state["spent"])
 
-    @abstractmethod
-    def counts_per_field(self, num_inputs: int) -> float:
-        """Interference counts per unit of field (see `flow.Capture`) when `num_inputs` inputs share the mirrors."""
+    def counts_per_intensity(self, num_inputs: int, arm: Arm) -> float:
+        """Counts per unit of |E|^2, in units where one lit input gives a mean square of 1; 1.0 until calibrated."""
+        return 1.0
+
+    def reference_amplitude(self, num_inputs: int) -> float:
+        """Amplitude of the reference in those units; 1.0 until calibrated."""
+        return 1.0
 
     @abstractmethod
-    def _run_hw(self, bits_FD: Tensor, phase_S: tuple[float, ...], num_modes: int) -> Tensor:
-        """Show F patterns, each at every phase in turn; return integer counts of shape (F * max(1, S), P, Q)."""
+    def _run_hw(self, bits_FD: Tensor, *, phase_S: tuple[float, ...], arm: Arm, roi: tuple[int, int]) -> Tensor:
+        """Show F patterns, each at every phase in turn; return integer counts of shape (F * max(1, S), *roi)."""
 
     def _open_hw(self) -> None:  # noqa: B027 - optional for devices that hold nothing
         """Claim the hardware."""

@@ -13,6 +13,9 @@ class AbstractEncoder(ABC):
 
     name: str
     """Short name, part of a projection's identity."""
+    signed: bool = True
+    """True if the patterns come in plus and minus, so that the code stands for the error's sign and static light
+    cancels."""
 
     @property
     @abstractmethod

@@ -12,8 +12,10 @@ from torch import Tensor
 from odfa.demodulate import AbstractDemodulator, PhaseSteps
 from odfa.device import AbstractDevice
 from odfa.encode import AbstractEncoder, Ternary
-from odfa.flow import Field, Light
+from odfa.errors import Incompatible
+from odfa.flow import Frames, Light
 from odfa.project.base import AbstractProjection
+from odfa.project.guard import Guard, Watch
 from odfa.project.rows import check_shape, project_lit
 
 _PIXELS_AT_A_TIME = 2**24
@@ -36,9 +38,32 @@ class Optical(AbstractProjection):
         *,
         encoder: AbstractEncoder | None = None,
         demodulator: AbstractDemodulator | None = None,
+        guard: Guard | None = None,
     ) -> None:
-        """Join the stages; `encoder` is `Ternary()` and `demodulator` `PhaseSteps(4)` unless given."""
+        """Join the stages.
+
+        Args:
+            device: the twin, a bench, any `AbstractDevice`.
+            encoder: `Ternary()` unless given.
+            demodulator: `PhaseSteps(4)` unless given.
+            guard: looks at witness patterns while the projection is used, to correct, warn or stop (see `Guard`);
+                None: the matrix is trusted.
+
+        Raises:
+            Incompatible: the read-out is not linear, or the encoder has no minus patterns.
+        """
         self._device, self._encoder, self._demodulator = device, encoder or Ternary(), demodulator or PhaseSteps(4)
+        if not self._demodulator.linear:
+            raise Incompatible(
+                f"{self._demodulator.name} is not linear and cannot carry an error; use OffAxis(), PhaseSteps() or "
+                "Anchor()"
+            )
+        if not self._encoder.signed:
+            raise Incompatible(
+                f"{self._encoder.name} shows no minus patterns and cannot carry an error; use Ternary(), Sign() or "
+                "BitPlanes()"
+            )
+        self._guard, self._watches = guard, dict[int, Watch]()
         self._diagnostics: dict[str, float] = {}
 
     def __repr__(self) -> str:
@@ -54,7 +79,7 @@ class Optical(AbstractProjection):
         shaped = copy.copy(self)
         shaped.num_inputs, shaped.num_outputs, shaped._diagnostics = num_inputs, num_outputs, {}
         self._device.require(
-            num_inputs=num_inputs, num_modes=shaped._num_modes, phase_steps=self._demodulator.needs_phase_steps
+            num_inputs=self._demodulator.inputs(num_inputs), roi=shaped._roi, arm=self._demodulator.arm
         )
         return shaped
 
@@ -65,8 +90,9 @@ class Optical(AbstractProjection):
         return f"optical({self._device.device_id}{inputs}, {self._demodulator.name}, {self._encoder.name})"
 
     @property
-    def _num_modes(self) -> int:
-        return -(-(self.num_outputs or 0) // 2)
+    def _roi(self) -> tuple[int, int]:
+        """Camera rows and columns that the outputs take."""
+        return self._demodulator.roi(-(-(self.num_outputs or 0) // self._demodulator.quadratures), self._device.view)
 
     def _project(self, e_ND: Tensor) -> Tensor:
         assert self.num_outputs is not None
@@ -74,30 +100,59 @@ class Optical(AbstractProjection):
 
     def _project_lit(self, e_ND: Tensor) -> Tensor:
         frames_per_sample = self._demodulator.exposures(self._encoder.patterns_per_sample)
-        rows = max(1, _PIXELS_AT_A_TIME // (frames_per_sample * self._num_modes))
-        totals = {"density": 0.0, "saturated_fraction": 0.0}
-        p_nM = []
-        for start in range(0, len(e_ND), rows):
-            e_nD = e_ND[start : start + rows]
+        roi = self._roi
+        most = max(1, _PIXELS_AT_A_TIME // (frames_per_sample * roi[0] * roi[1]))
+        totals, p_nM, start = {"density": 0.0, "saturated_fraction": 0.0}, [], 0
+        while start < len(e_ND):
+            e_nD = e_ND[start : start + min(most, self._before_next_look())]
+            start += len(e_nD)
             frames = self._demodulator.expand(self._encoder.encode(e_nD.cpu()))
-            capture = self._device.run(frames, num_modes=self._num_modes, ops_useful=self._ops_useful(len(e_nD)))
-            field = self._demodulator.demodulate(capture, frames)
-            p_nM.append(self._quadratures(field).to(e_ND))
+            capture = self._device.run(frames, roi=roi, ops_useful=self._ops_useful(len(e_nD)))
+            field_NM = self._demodulator.demodulate(capture, frames).field_NM
+            p_nM.append(self._outputs(field_NM if self._watch is None else self._watch.corrected(field_NM)).to(e_ND))
             totals["density"] += frames.density * len(e_nD)
             totals["saturated_fraction"] += capture.acquisition.saturated_fraction * len(e_nD)
+            if self._watch is not None:
+                self._watch.advance(len(e_nD))
         self._diagnostics = {name: total / len(e_ND) for name, total in totals.items()}
         return torch.cat(p_nM)
 
-    def _quadratures(self, field: Field) -> Tensor:
-        return 2**0.5 * torch.view_as_real(field.field_NM).flatten(1)[:, : self.num_outputs]
+    def _outputs(self, field_NM: Tensor) -> Tensor:
+        values_NM = torch.view_as_real(field_NM).flatten(1) if field_NM.is_complex() else field_NM
+        return 2**0.5 * values_NM[:, : self.num_outputs]
+
+    @property
+    def _watch(self) -> Watch | None:
+        if self._guard is None or self.num_inputs is None:
+            return None
+        return self._watches.setdefault(self.num_inputs, self._guard.watch(self.num_inputs))
+
+    def _before_next_look(self) -> int:
+        """Vectors that may be projected now; looks at the witnesses when it is time."""
+        if self._watch is None:
+            return _PIXELS_AT_A_TIME
+        if self._watch.due <= 0:
+            self._watch.look(self._show)
+        return self._watch.due
+
+    def _show(self, patterns: Frames) -> Tensor:
+        frames, roi = self._demodulator.expand(patterns), self._roi
+        return self._demodulator.demodulate(self._device.run(frames, roi=roi), frames).field_NM
 
     def _ops_useful(self, num_vectors: int) -> float:
         return 2.0 * (self.num_inputs or 0) * (self.num_outputs or 0) * num_vectors
 
     def cost(self, num_vectors: int) -> Light:
-        """Light that `num_vectors` non-zero rows take: 2 patterns x 4 phases = 8 frames each by default."""
-        frames = num_vectors * self._demodulator.exposures(self._encoder.patterns_per_sample)
-        return self._device.cost(frames, num_modes=self._num_modes) + Light(ops_useful=self._ops_useful(num_vectors))
+        """Light that `num_vectors` non-zero rows take in one call: 2 patterns x 4 phases = 8 frames each by default.
+
+        With a guard the calibration at the beginning and the looks at the witnesses are included.
+        """
+        shared, exposures = self._demodulator.shared_frames, self._demodulator.exposures
+        frames = num_vectors * exposures(self._encoder.patterns_per_sample) + shared
+        if self._guard is not None and num_vectors:
+            looks = 1 + -(-num_vectors // self._guard.every)
+            frames += looks * (self._guard.num_witnesses * exposures(2) + shared)
+        return self._device.cost(frames, roi=self._roi) + Light(ops_useful=self._ops_useful(num_vectors))
 
     @property
     def spent(self) -> Light:
@@ -106,14 +161,22 @@ class Optical(AbstractProjection):
 
     @property
     def diagnostics(self) -> dict[str, float]:
-        """Of the last call: density of non-zeros in the codes, share of camera pixels at full scale."""
-        return dict(self._diagnostics)
+        """Of the last call: density of non-zeros in the codes, share of camera pixels at full scale; of the last look
+        at the witnesses: correlation with the calibration, phase, gain."""
+        watched = {} if self._watch is None else self._watch.diagnostics
+        return self._diagnostics | (watched if self._diagnostics else {})
 
     def state_dict(self) -> dict[str, Any]:
-        """Random state and counters of encoder and device."""
-        return {"encoder": self._encoder.state_dict(), "device": self._device.state_dict()}
+        """Random state and counters of encoder and device; what the guard remembers."""
+        watched = {str(width): watch.state_dict() for width, watch in self._watches.items()}
+        return {"encoder": self._encoder.state_dict(), "device": self._device.state_dict(), "guard": watched}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self._encoder.load_state_dict(state["encoder"])
         self._device.load_state_dict(state["device"])
+        self._watches.clear()
+        if self._guard is not None:
+            for width, watched in state["guard"].items():
+                self._watches[int(width)] = self._guard.watch(int(width))
+                self._watches[int(width)].load_state_dict(watched)

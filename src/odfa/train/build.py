@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from odfa.train.config import OptimizerConfig, RunConfig
 from odfa.train.tasks import Task, get_task
 
 if TYPE_CHECKING:
+    from odfa.demodulate import AbstractDemodulator
+    from odfa.device import AbstractDevice
     from odfa.engine import DFA
     from odfa.project import AbstractProjection
 
@@ -216,15 +219,41 @@ _METHODS = {
 
 
 def build_optical(config: RunConfig) -> "AbstractProjection":
-    """The optical projection of method odfa: ternary frames, a twin, a read-out."""
-    from odfa.demodulate import PhaseSteps
-    from odfa.device import Twin
-    from odfa.project import Optical
+    """The optical projection of method odfa: ternary frames, a device, a read-out, a guard against drift.
 
-    seed, noise_seed = config.feedback.seed, mix(_NOISE_KEY, config.seed)
-    ideal = config.feedback.device == "ideal"
-    device = Twin.ideal(seed=seed) if ideal else Twin.preset(config.feedback.device, seed=seed, noise_seed=noise_seed)
-    return Optical(device, encoder=_ternary(config), demodulator=PhaseSteps(4))
+    Raises:
+        ConfigError: no device of this name, or drift of the twin asked of another device.
+    """
+    from odfa.demodulate import Anchor, OffAxis, PhaseSteps
+    from odfa.project import Guard, Optical
+
+    feedback = config.feedback
+    readouts: dict[str, Callable[[], AbstractDemodulator]] = {
+        "phase": PhaseSteps,
+        "phase3": lambda: PhaseSteps(3),
+        "offaxis": OffAxis,
+        "anchor": Anchor,
+    }
+    guard = None
+    if feedback.witness_every is not None:
+        guard = Guard(every=feedback.witness_every, correct=feedback.witness_correct, when_lost=feedback.witness_lost)
+    return Optical(_device(config), encoder=_ternary(config), demodulator=readouts[feedback.readout](), guard=guard)
+
+
+def _device(config: RunConfig) -> "AbstractDevice":
+    from odfa.device import Drift, Twin, open_device
+
+    feedback, noise_seed = config.feedback, mix(_NOISE_KEY, config.seed)
+    if feedback.device == "ideal":
+        return Twin.ideal(feedback.seed, noise_seed=noise_seed, drift=feedback.drift)
+    if feedback.device == "opu-2021":
+        return Twin.preset(feedback.device, seed=feedback.seed, noise_seed=noise_seed, drift=feedback.drift)
+    if feedback.drift != Drift():
+        raise ConfigError(
+            f"feedback.drift: expected nothing set with device={feedback.device}, which drifts by itself; "
+            "device=opu-2021 and device=ideal are twins"
+        )
+    return open_device(feedback.device)
 
 
 def _ternary(config: RunConfig) -> Any:

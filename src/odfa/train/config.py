@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from odfa.device import Drift
 from odfa.errors import ConfigError
 
 Method = Literal["bp", "shallow", "dfa", "tdfa", "odfa", "identity"]
@@ -91,10 +92,20 @@ class FeedbackConfig:
     """Threshold of the relative_max quantiser, as a share of the row's largest entry."""
     repeats: int = 1
     """Independent draws that are averaged (quantisers stochastic and sampled)."""
-    device: Literal["opu-2021", "ideal"] = "opu-2021"
-    """Optical device of method odfa: a digital twin of the 2021 instrument, or one without noise."""
-    readout: Literal["phase"] = "phase"
-    """How counts become a field: four reference phases."""
+    device: str = "opu-2021"
+    """Optical device of method odfa: opu-2021, a digital twin of the 2021 instrument; ideal, one without noise; or any
+    name that `odfa device list` shows."""
+    readout: Literal["phase", "phase3", "offaxis", "anchor"] = "phase"
+    """How counts become a field: four or three reference phases, a tilted reference, or an anchor pattern instead of a
+    reference."""
+    witness_every: int | None = 1024
+    """Vectors between two looks at witness patterns, which tell how far the matrix has drifted; none: it is trusted."""
+    witness_correct: bool = True
+    """Take the common phase and gain that the witnesses show out of the feedback."""
+    witness_lost: Literal["stop", "recalibrate"] = "stop"
+    """When the matrix is no longer the calibrated one: end the run, or calibrate anew and go on."""
+    drift: Drift = field(default_factory=Drift)
+    """What moves in the twin between frames."""
     scale: float = 0.25
     """Aligned and electronic rules: a in the read-out's initial weights W = a Bᵀ."""
     rank: int | None = None
@@ -110,6 +121,8 @@ class FeedbackConfig:
         _require(0 < self.scale < math.inf, "feedback.scale", "a positive number", self.scale)
         _require(self.rank is None or self.rank >= 0, "feedback.rank", "zero or more, or none", self.rank)
         _require(self.every > 0, "feedback.every", "a positive number of steps", self.every)
+        looks = self.witness_every is None or self.witness_every > 0
+        _require(looks, "feedback.witness_every", "a positive number of vectors or none", self.witness_every)
 
 
 @dataclass(frozen=True, kw_only=True)

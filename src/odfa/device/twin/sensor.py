@@ -1,4 +1,4 @@
-"""The camera: photo-electrons to counts. Shot noise, read noise, full well, quantisation."""
+"""The camera: photo-electrons to counts. Shot and read noise, dark current, full well, bits, read-out time."""
 
 from dataclasses import dataclass
 
@@ -26,22 +26,38 @@ class Sensor:
     """Noise of reading a pixel, electrons rms; None: none."""
     shot_noise: bool = True
     """Poisson statistics of the photo-electrons."""
+    dark_e_per_s: float | None = None
+    """Dark current, electrons per second and pixel; None: none."""
     exposure_s: float = 400e-6
     """Exposure time of one frame."""
     exposure_fill: float = 0.3
     """Mean electrons at the nominal density, as a share of the full well; the laser power is set to give it."""
+    speckle_fill: float = 1 / 4.6
+    """The same without a reference, half of the mirrors lit: speckle intensity is exponential, exp(-4.6) = 1 % clip."""
+    row_s: float | None = 2.6875e-6
+    """Time to read one camera row; None: no time. 129 clock cycles of 48 MHz (CMV2000)."""
+    overhead_s: float = 32.25e-6
+    """Time to read a frame beyond its rows: twelve rows' worth (CMV2000)."""
+    margin_s: float = 50e-6
+    """Shortest pause between the longer of exposure and read-out and the next frame (vendor's library)."""
 
     def __post_init__(self) -> None:
         check_fields(self)
         if self.bits is not None and not 1 <= self.bits <= 16:
             raise ConfigError(f"bits must be between 1 and 16, or None for no quantisation; got {self.bits!r}")
-        if not 0.0 < self.exposure_fill <= 1.0:
-            raise ConfigError(f"exposure_fill must be in (0, 1], a share of the full well; got {self.exposure_fill!r}")
+        for name in ("exposure_fill", "speckle_fill"):
+            if not 0.0 < getattr(self, name) <= 1.0:
+                raise ConfigError(f"{name} must be in (0, 1], a share of the full well; got {getattr(self, name)!r}")
 
     @property
     def full_scale(self) -> int:
         """Largest count, 2^bits - 1."""
         return (1 << (self.bits or _UNQUANTISED_BITS)) - 1
+
+    def busy_s(self, rows: int) -> float:
+        """Time that one frame of `rows` rows keeps the camera: max(read-out, exposure) + margin."""
+        readout_s = 0.0 if self.row_s is None else rows * self.row_s + self.overhead_s
+        return max(readout_s, self.exposure_s) + self.margin_s
 
     @property
     def counts_per_e(self) -> float:
@@ -63,9 +79,11 @@ def detect(mean_e: Tensor, sensor: Sensor, generator: torch.Generator) -> Tensor
     """Counts of pixels with `mean_e` expected electrons each: round, clip at 0 and full scale.
 
     electrons = Poisson(mean_e) + N(0, read_noise_e^2); counts = clip(round(electrons * full_scale / full_well_e)).
-    The linear camera model of EMVA Standard 1288, without dark current (exposures are far below a millisecond).
-    `mean_e` is used as working memory.
+    The linear camera model of EMVA Standard 1288; dark current adds electrons of its own. `mean_e` is used as working
+    memory.
     """
+    if sensor.dark_e_per_s:
+        mean_e.add_(sensor.dark_e_per_s * sensor.exposure_s)
     electrons = _electrons(mean_e, sensor.shot_noise, sensor.read_noise_e or 0.0, generator)
     return electrons.mul_(sensor.counts_per_e).round_().clamp_(0, sensor.full_scale).to(sensor.count_dtype)
 

@@ -5,32 +5,42 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from odfa import fourier
 from odfa.device.base import AbstractDevice
-from odfa.device.twin.medium import transmission, transmission_chunk
-from odfa.device.twin.reference import Reference, interfere
+from odfa.device.twin.drift import Drift
+from odfa.device.twin.medium import Medium, Scatterer, later_seed, transmission_chunk
+from odfa.device.twin.mirrors import Mirrors
+from odfa.device.twin.reference import Reference, interfere, interfere_tilted, tilted_wave
 from odfa.device.twin.sensor import Sensor, detect
-from odfa.errors import ConfigError
+from odfa.errors import ConfigError, Incompatible
+from odfa.flow import Arm, View
 from odfa.keys import fingerprint, torch_generator
 from odfa.units import check
 
 _STREAM = int.from_bytes(b"camera")
 _BLOCK = 2**15
 """Camera pixels handled at a time: temporaries stay in cache, and torch does not wake its threads for so few."""
+_TILTED_BLOCK = 2**16
+"""The same for a tilted arm, whose transforms are faster in larger batches."""
+_SPECKLE_DENSITY = 0.5
+"""Share of lit mirrors that the exposure is set for when there is no reference."""
 
 
 class Twin(AbstractDevice):
-    """Simulated OPU: laser -> mirrors -> scattering medium (+ stepped reference) -> camera.
+    """Simulated OPU: laser -> mirrors -> scattering medium (+ reference) -> camera.
 
     The inputs share all mirrors as equal macro-pixels, so all inputs lit give the same light whatever their number.
-    With fields in units where one lit input gives a mean square of 1, s = bits A, the camera sees
+    With fields in units where one lit input gives a mean square of 1, s = A (weight bits + offset), the camera sees
     I = |s + r e^(i theta)|^2 and collects I * exposure_fill * full_well_e / ((1 + ratio) * nominal_density * D)
-    electrons on average.
+    electrons on average; without a reference I * speckle_fill * full_well_e / (D / 2).
+    Stepped and blocked arm: every pixel is a mode. Tilted arm: the modes fill the pupil disc of the camera's Fourier
+    plane (see `odfa.fourier`). Mode m has the same matrix column with every arm.
 
     >>> Twin(seed=1)
     twin(custom, seed=1, medium=e170633ad795)
     """
 
-    steps_phase = True
+    arms: frozenset[Arm] = frozenset({"blocked", "stepped", "tilted"})
 
     def __init__(
         self,
@@ -39,10 +49,13 @@ class Twin(AbstractDevice):
         noise_seed: int = 0,
         sensor: Sensor | None = None,
         reference: Reference | None = None,
-        num_mirrors: int = 1_039_680,
-        num_modes: int = 2_219_520,
+        mirrors: Mirrors | None = None,
+        medium: Medium | None = None,
+        drift: Drift | None = None,
+        matrix: Tensor | None = None,
+        shape_dmd: tuple[int, int] = (912, 1140),
+        shape_cam: tuple[int, int] = (1088, 2040),
         rate_hz: float = 2_000.0,
-        pixel_rate_hz: float = 755e6,
         power_w: float = 30.0,
         name: str = "custom",
     ) -> None:
@@ -50,74 +63,95 @@ class Twin(AbstractDevice):
 
         Everyday:
             seed: key of the medium; another seed is another piece of glass.
-            noise_seed: key of the camera's noise.
-            sensor: the camera, `Sensor()` unless given.
-            reference: the reference arm, `Reference()` unless given.
+            noise_seed: key of all noise: camera, jitter.
+            sensor, reference, mirrors, medium, drift: the camera, the reference arm, faults of the mirrors, the kind
+                of glass, what moves between frames; each class explains its settings and their defaults.
 
-        Rare (defaults as in `preset("opu-2021")`, explained there):
-            num_mirrors, num_modes: mirrors, and camera pixels, each of which reads one optical mode.
-            rate_hz, pixel_rate_hz: largest frame rate and camera read-out rate.
+        Rare:
+            matrix: complex (D, M) transmission matrix, entries of mean square 1, in place of the keyed medium.
+            shape_dmd, shape_cam: rows and columns of mirrors and of camera pixels.
+            rate_hz: largest frame rate of the mirrors.
             power_w: electrical power of the whole unit.
             name: part of the device id.
 
         Raises:
             ConfigError: a value is outside the sensible range of its unit.
         """
-        for quantity, value in (("rate_hz", rate_hz), ("pixel_rate_hz", pixel_rate_hz), ("power_w", power_w)):
+        for quantity, value in (("rate_hz", rate_hz), ("power_w", power_w)):
             check(quantity, value)
         if isinstance(seed, bool) or not isinstance(seed, int) or not isinstance(noise_seed, int):
             raise ConfigError(f"seed and noise_seed must be integers, got {seed!r} and {noise_seed!r}")
-        if num_mirrors < 1 or num_modes < 1:
-            raise ConfigError(f"a device needs at least one mirror and one mode, got {num_mirrors} and {num_modes}")
-        self._seed, self._noise_seed = seed, noise_seed
+        if min(*shape_dmd, *shape_cam) < 1:
+            raise ConfigError(f"a device needs at least one mirror and one pixel, got {shape_dmd} and {shape_cam}")
+        if matrix is not None and (matrix.ndim != 2 or not matrix.is_complex()):
+            raise ConfigError(f"matrix must be a complex (D, M) tensor, got {matrix.dtype} {tuple(matrix.shape)}")
+        self._seed, self._noise_seed, self._matrix_DM = seed, noise_seed, matrix
         self._sensor, self._reference = sensor or Sensor(), reference or Reference()
-        self.num_mirrors, self.num_modes = num_mirrors, num_modes
-        self.rate_hz, self.pixel_rate_hz, self.power_w = rate_hz, pixel_rate_hz, power_w
+        self._mirrors, self._medium, self._drift = mirrors or Mirrors(), medium or Medium(), drift or Drift()
+        self.shape_dmd, self.shape_cam = shape_dmd, shape_cam
+        self.rate_hz, self.power_w = rate_hz, power_w
+        self.carrier_cpp, self.pupil_cpp = self._reference.carrier_cpp, self._reference.pupil_cpp
         self.exposure_s, self.full_scale = self._sensor.exposure_s, self._sensor.full_scale
-        probe = fingerprint(torch.stack(transmission_chunk(seed, 1, 0)).numpy())
-        self.device_id = f"twin({name}, seed={seed}, medium={probe})"
+        self.device_id = self._name_medium(name)
         self._captures = 0
-        self._media: dict[int, tuple[Tensor, Tensor]] = {}
+        self._scatterers: dict[tuple[int, int], Scatterer] = {}
+
+    def _name_medium(self, name: str) -> str:
+        if self._matrix_DM is not None:
+            return f"twin({name}, matrix={fingerprint(torch.view_as_real(self._matrix_DM.resolve_conj()).numpy())})"
+        probe = fingerprint(torch.stack(transmission_chunk(self._seed, 1, 0)).numpy())
+        # whatever changes the matrix belongs to its name
+        parts = ((Medium(), self._medium), (Mirrors(), self._mirrors))
+        special = [
+            f", {key}={value}"
+            for usual, chosen in parts
+            for key, value in vars(chosen).items()
+            if value != getattr(usual, key)
+        ]
+        return f"twin({name}, seed={self._seed}, medium={probe}{''.join(special)})"
 
     def __repr__(self) -> str:
         return self.device_id
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_media": {}}  # copies and pickles carry the key, not the matrix
+        return {**vars(self), "_scatterers": {}}  # copies and pickles carry the key, not the matrix
 
     @classmethod
-    def ideal(cls, seed: int = 0) -> Self:
+    def ideal(
+        cls, seed: int = 0, *, noise_seed: int = 0, drift: Drift | None = None, matrix: Tensor | None = None
+    ) -> Self:
         """A twin of the same medium without noise, and with a camera too deep (30 bits) for quantisation to show.
 
         The reference is as strong as the mean signal with all inputs lit, and 64 times the mean exposure fits on the
-        scale, so nothing saturates. Projections are exact to about 1e-6 relative.
+        scale, so nothing saturates. Projections are exact to about 1e-6 relative, as long as nothing drifts.
         """
+        sensor = Sensor(bits=None, read_noise_e=None, shot_noise=False, exposure_fill=1 / 64, speckle_fill=1 / 128)
+        reference = Reference(ratio=1.0, nominal_density=1.0)
         return cls(
-            seed,
-            sensor=Sensor(bits=None, read_noise_e=None, shot_noise=False, exposure_fill=1 / 64),
-            reference=Reference(ratio=1.0, nominal_density=1.0),
-            name="ideal",
+            seed, noise_seed=noise_seed, sensor=sensor, reference=reference, drift=drift, matrix=matrix, name="ideal"
         )
 
     @classmethod
-    def preset(cls, name: str, *, seed: int = 0, noise_seed: int = 0) -> Self:
+    def preset(cls, name: str, *, seed: int = 0, noise_seed: int = 0, drift: Drift | None = None) -> Self:
         """A named instrument.
 
         `opu-2021`: the LightOn OPU generation behind arXiv 2409.12965, as far as public sources tell.
 
         | value | status |
         | --- | --- |
-        | 1,039,680 mirrors (912 x 1140) | read in the source of the vendor's library `lightonml` |
-        | 2,219,520 camera pixels (2040 x 1088) | read there: the second of three camera types that it lists |
+        | 912 x 1140 = 1,039,680 mirrors | read in the source of the vendor's library `lightonml` |
+        | 1088 x 2040 = 2,219,520 camera pixels | read there: the second of three camera types that it lists |
         | 2 kHz, 400 us exposure, 8-bit counts | read there: default frame time, default exposure, output type |
+        | frame >= max(read-out, exposure) + 50 us | read there |
         | 30 W | read in the abstract of arXiv 2409.12965 |
-        | 755 Mpixel/s | inferred: a 2040 x 1088 camera of 340 frames/s matches the shape; not confirmed by the vendor |
-        | full well 13,500 e-, read noise 13 e- | recalled for that camera's sensor (CMV2000): a hint only |
+        | read-out 2.6875 us a row + 32.25 us | CMV2000 data sheet; that the camera has this sensor is inferred |
+        | full well 13,500 e-, read noise 13 e- | recalled for that sensor: a hint only |
         | reference 16 : 1, density 0.3, exposure 30 % | chosen here: a good operating point of the model |
+        | carrier 0.33, pupil 0.141 cycles per pixel | chosen here: 16 pixels a mode, orders just apart |
 
-        The paper's own read-out is not public; stepping the reference phase is this package's choice. Nothing was
-        fitted to measured data. Peak throughput by this account, 2 x mirrors x pixel rate = 1570 TeraOPS, is near the
-        1500 claimed; how the paper counts them is not public either.
+        The paper's own read-out is not public; which demodulator runs is this package's choice. Nothing was
+        fitted to measured data, and no drift is assumed. Peak throughput by this account, 2 x mirrors x pixels per
+        second = 1535 TeraOPS, is near the 1500 claimed; how the paper counts them is not public either.
 
         Raises:
             ConfigError: there is no preset of this name.
@@ -126,14 +160,29 @@ class Twin(AbstractDevice):
             raise ConfigError(
                 f"unknown preset {name!r}; available: opu-2021 (or build your own: Twin(sensor=..., reference=...))"
             )
-        return cls(seed, noise_seed=noise_seed, name=name)
+        return cls(seed, noise_seed=noise_seed, drift=drift, name=name)
 
-    def counts_per_field(self, num_inputs: int) -> float:
-        """Interference counts per unit of field: r * electrons per unit of intensity * counts per electron."""
-        return self._reference.amplitude(num_inputs) * self._e_per_intensity(num_inputs) * self._sensor.counts_per_e
+    def frame_s(self, roi: tuple[int, int]) -> float:
+        """Seconds per frame: the mirrors' period, or what the camera needs for this many rows."""
+        return max(1.0 / self.rate_hz, self._sensor.busy_s(roi[0]))
+
+    def reference_amplitude(self, num_inputs: int) -> float:
+        """r in units where one lit input gives a field of mean square 1."""
+        return self._reference.amplitude(num_inputs)
+
+    def counts_per_intensity(self, num_inputs: int, arm: Arm) -> float:
+        """Counts per unit of |E|^2, from the exposure that the camera was set to."""
+        return self._e_per_intensity(num_inputs, arm) * self._sensor.counts_per_e
+
+    def transmission(self, num_inputs: int, num_modes: int) -> Tensor:
+        """The matrix as patterns see it at the beginning, complex128 (D, M): for tests and small sizes."""
+        weight_D, _ = self._mirrors.response(num_inputs, self.num_mirrors)
+        scatterer = Scatterer(self._seed, num_inputs, self._medium, torch.float64, self._matrix_DM)
+        real_DM, imag_DM = scatterer.propagate(torch.diag(weight_D), num_modes)
+        return torch.complex(real_DM, imag_DM)
 
     def state_dict(self) -> dict[str, Any]:
-        """Light spent and number of captures: with `noise_seed` all there is to the random state."""
+        """Light spent and number of captures: with `noise_seed` all there is to the random state and to drift."""
         return {**super().state_dict(), "captures": self._captures}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -141,32 +190,87 @@ class Twin(AbstractDevice):
         super().load_state_dict(state)
         self._captures = int(state["captures"])
 
-    def _e_per_intensity(self, num_inputs: int) -> float:
+    def _e_per_intensity(self, num_inputs: int, arm: Arm) -> float:
+        if arm == "blocked":
+            return self._sensor.speckle_fill * self._sensor.full_well_e / (_SPECKLE_DENSITY * num_inputs)
         nominal_e = self._sensor.exposure_fill * self._sensor.full_well_e
         return nominal_e / self._reference.nominal_intensity(num_inputs)
 
-    def _medium(self, num_inputs: int, num_modes: int) -> tuple[Tensor, Tensor]:
-        known = self._media.get(num_inputs)
-        if known is None or known[0].shape[1] < num_modes:
-            self._media[num_inputs] = known = transmission(self._seed, num_inputs, num_modes)
-        return known
-
-    def _run_hw(self, bits_FD: Tensor, phase_S: tuple[float, ...], num_modes: int) -> Tensor:
+    def _run_hw(self, bits_FD: Tensor, *, phase_S: tuple[float, ...], arm: Arm, roi: tuple[int, int]) -> Tensor:
         num_patterns, num_inputs = bits_FD.shape
-        steps = max(1, len(phase_S))
+        steps_S = torch.tensor(phase_S or (0.0,), dtype=torch.float64)
         generator = torch_generator(_STREAM, self._noise_seed, self._captures)
         self._captures += 1
-        real_FM, imag_FM = self._speckle(bits_FD, num_modes)
-        amplitude, e_per_intensity = self._reference.amplitude(num_inputs), self._e_per_intensity(num_inputs)
-        counts_FSM = torch.empty((num_patterns, steps, num_modes), dtype=self._sensor.count_dtype)
-        patterns = max(1, _BLOCK // (steps * num_modes))
+        shown = num_patterns * len(steps_S)
+        time_F = self.spent.seconds + self.frame_s(roi) * torch.arange(shown, dtype=torch.float64)
+        phase_FS = self._drift.phase_F(time_F, generator).view(num_patterns, len(steps_S)) + steps_S
+        gain_F = self._drift.gain_F(shown, generator)
+        view = View(shape=roi, carrier_cpp=self.carrier_cpp, pupil_cpp=self.pupil_cpp)
+        real_FM, imag_FM = self._speckle(bits_FD, time_F[:: len(steps_S)], arm, view)
+
+        amplitude = 0.0 if arm == "blocked" else self._reference.amplitude(num_inputs)
+        profile_N = None if arm == "blocked" else self._reference.profile(roi, real_FM.dtype)
+        if arm == "tilted":
+            wave_PQ = tilted_wave(amplitude, view, profile_N, torch.complex(real_FM[:0], imag_FM[:0]).dtype)
+        e_per_intensity = self._e_per_intensity(num_inputs, arm)
+        counts_FSN = torch.empty((num_patterns, len(steps_S), view.num_pixels), dtype=self._sensor.count_dtype)
+        block = _TILTED_BLOCK if arm == "tilted" else _BLOCK
+        patterns = max(1, block // (len(steps_S) * view.num_pixels))
         for start in range(0, num_patterns, patterns):
             rows = slice(start, start + patterns)
-            mean_e = interfere(real_FM[rows], imag_FM[rows], amplitude, phase_S).mul_(e_per_intensity)
-            counts_FSM[rows] = detect(mean_e, self._sensor, generator)
-        return counts_FSM.view(num_patterns * steps, 1, num_modes)
+            field, phase = (real_FM[rows], imag_FM[rows]), phase_FS[rows]
+            if arm == "tilted":
+                mean_e = interfere_tilted(*field, phase[:, 0], wave_PQ, view)
+            else:
+                mean_e = interfere(*field, amplitude, phase, profile_N)
+            mean_e.mul_(e_per_intensity)
+            if gain_F is not None:
+                mean_e.mul_(gain_F.view(phase_FS.shape)[rows, :, None].to(mean_e.dtype))
+            counts_FSN[rows] = detect(mean_e, self._sensor, generator)
+        return counts_FSN.view(shown, *roi)
 
-    def _speckle(self, bits_FD: Tensor, num_modes: int) -> tuple[Tensor, Tensor]:
-        real_DM, imag_DM = self._medium(bits_FD.shape[1], num_modes)
-        lit_FD = bits_FD.to(self._sensor.float_dtype)
-        return lit_FD @ real_DM[:, :num_modes].to(lit_FD.dtype), lit_FD @ imag_DM[:, :num_modes].to(lit_FD.dtype)
+    def _speckle(self, bits_FD: Tensor, time_F: Tensor, arm: Arm, view: View) -> tuple[Tensor, Tensor]:
+        """Real and imaginary part (F, M) of the field at the time of each pattern."""
+        num_modes = len(fourier.pupil_bins(view)[0]) if arm == "tilted" else view.num_pixels
+        num_inputs, dtype = bits_FD.shape[1], self._sensor.float_dtype
+        weight_D, offset_D = self._mirrors.response(num_inputs, self.num_mirrors)
+        x_FD = bits_FD.to(dtype)
+        if self._mirrors != Mirrors(seed=self._mirrors.seed):
+            x_FD = x_FD * weight_D.to(dtype) + offset_D.to(dtype)
+        start_s = float(time_F[0]) if len(time_F) else 0.0
+        epoch = self._drift.epoch(start_s)
+        aberration_D = self._drift.aberration_D(num_inputs, start_s)
+        now = self._through(epoch, x_FD, aberration_D, num_modes, arm)
+        if self._drift.decorrelation_s is None:
+            return now
+        later = self._through(epoch + 1, x_FD, aberration_D, num_modes, arm)
+        turn_F1 = self._drift.turn_F(time_F, epoch)[:, None]
+        cos_F1, sin_F1 = turn_F1.cos().to(dtype), turn_F1.sin().to(dtype)
+        return now[0] * cos_F1 + later[0] * sin_F1, now[1] * cos_F1 + later[1] * sin_F1
+
+    def _through(
+        self, epoch: int, x_FD: Tensor, aberration_D: Tensor | None, num_modes: int, arm: Arm
+    ) -> tuple[Tensor, Tensor]:
+        key = (x_FD.shape[1], epoch)
+        if key not in self._scatterers:
+            matrix_DM = self._checked_matrix(*key)
+            seed = later_seed(self._seed, epoch)
+            self._scatterers[key] = Scatterer(seed, key[0], self._medium, x_FD.dtype, matrix_DM)
+            for old in [k for k in self._scatterers if k[1] < epoch - 1]:
+                del self._scatterers[old]
+        propagate, grain = self._scatterers[key].propagate, arm != "tilted"
+        if aberration_D is None:
+            return propagate(x_FD, num_modes, grain=grain)
+        cos_D, sin_D = aberration_D.cos().to(x_FD), aberration_D.sin().to(x_FD)
+        cos_real, cos_imag = propagate(x_FD * cos_D, num_modes, grain=grain)
+        sin_real, sin_imag = propagate(x_FD * sin_D, num_modes, grain=grain)
+        return cos_real - sin_imag, cos_imag + sin_real
+
+    def _checked_matrix(self, num_inputs: int, epoch: int) -> Tensor | None:
+        if self._matrix_DM is None or epoch > 0:
+            return None
+        if len(self._matrix_DM) != num_inputs:
+            raise Incompatible(
+                f"{self.device_id} was given a matrix of {len(self._matrix_DM)} inputs, got {num_inputs}"
+            )
+        return self._matrix_DM

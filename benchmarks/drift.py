@@ -1,0 +1,91 @@
+"""Accuracy against drift of the interferometer: which read-outs keep learning, and which only seem to.
+
+    python benchmarks/drift.py [--recipe fashion_mlp_tiny] [--seeds 5] [--out DIR] [key=value ...]
+
+Every run is one of the recipe through the twin whose reference phase drifts by the same total angle from the first step
+to the last, at a rate that follows from the run's own light time. "unprotected" turns the guard off; "re-phased" looks
+at witness patterns and takes the phase out; an anchor needs no phase. Finished runs in DIR are reused. Writes drift.png
+and drift.json to DIR and prints a table.
+"""
+
+import argparse
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+from matplotlib import pyplot
+
+from odfa import recipes, train
+from odfa.train import overrides
+from odfa.train.config import RunConfig
+from odfa.train.plan import dry_run
+
+ARMS: dict[str, tuple[str, dict[str, object]]] = {
+    "phase steps, unprotected": ("phase", {"witness_every": None}),
+    "phase steps, re-phased": ("phase", {}),
+    "off-axis, unprotected": ("offaxis", {"witness_every": None}),
+    "off-axis, re-phased": ("offaxis", {}),
+    "anchor": ("anchor", {}),
+}
+STYLES = ["s:", "s-", "o:", "o-", "^-"]
+COLOURS = ["#E69F00", "#E69F00", "#0072B2", "#0072B2", "#009E73"]
+
+
+def variant(base: RunConfig, name: str, total_rad: float, seed: int) -> RunConfig:
+    """The run of one read-out whose reference drifts by `total_rad` in all."""
+    readout, settings = ARMS[name]
+    feedback = replace(base.feedback, readout=readout, **settings)
+    run = replace(base, method="odfa", seed=seed, tensorboard=False, feedback=feedback)
+    if not total_rad:
+        return run
+    rate = total_rad / dry_run(run)["light"]["seconds"]
+    return replace(run, feedback=replace(feedback, drift=replace(feedback.drift, phase_drift_rad_per_s=rate)))
+
+
+def main() -> None:
+    """Run the grid, print it, draw it."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--recipe", default="fashion_mlp_tiny")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--angles", type=float, nargs="+", default=[0.0, 0.5, 1.0, math.pi / 2, 2.0, math.pi])
+    parser.add_argument("--out", type=Path, default=Path("runs/drift"))
+    parser.add_argument("settings", nargs="*")
+    arguments = parser.parse_args()
+    base = overrides.apply(recipes.get(arguments.recipe), arguments.settings)
+    found: dict[str, dict[float, list[float]]] = {}
+    for name in ARMS:
+        for angle in arguments.angles:
+            runs = [
+                train.run(run, arguments.out / f"{name}-{angle:.2f}-seed{run.seed}".replace(" ", "-"), resume=True)
+                for run in (variant(base, name, angle, seed) for seed in range(arguments.seeds))
+            ]
+            found.setdefault(name, {})[angle] = [run.metric["value"] for run in runs]
+            values = found[name][angle]
+            print(f"{name:26} {angle:5.2f} rad  {100 * sum(values) / len(values):6.2f} %  {values}", flush=True)
+    (arguments.out / "drift.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+    draw(found, arguments.recipe, arguments.out / "drift.png")
+
+
+def draw(found: dict[str, dict[float, list[float]]], recipe: str, path: Path) -> None:
+    """Mean and range over seeds of the test accuracy against the total drift."""
+    figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
+    for (name, of_angle), style, colour in zip(found.items(), STYLES, COLOURS, strict=True):
+        angles, columns = list(of_angle), list(of_angle.values())
+        means = [sum(column) / len(column) for column in columns]
+        axes.plot(angles, means, style, color=colour, label=name, linewidth=2)
+        lowest, highest = [min(column) for column in columns], [max(column) for column in columns]
+        axes.fill_between(angles, lowest, highest, color=colour, alpha=0.12, linewidth=0)
+    axes.set(xlabel="drift of the reference phase during the run, rad", ylabel="test accuracy", title=recipe)
+    axes.yaxis.set_major_formatter(lambda value, _position: f"{100 * value:.4g} %")
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,207 @@
+"""Living with drift: witness patterns, shown again and again, tell how much of the matrix is still the one calibrated.
+
+Shape letters: `W` witnesses · `D` inputs · `M` optical modes.
+"""
+
+import cmath
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from odfa.errors import ConfigError, Drifted
+from odfa.flow import Frames
+from odfa.keys import torch_generator
+
+_STREAM = int.from_bytes(b"witness")
+_LEAST_GAIN, _MOST_GAIN = 0.2, 5.0
+"""Outside, it is not the laser that breathes."""
+_REMEMBERED = (
+    "_then_WM",
+    "_repeatability",
+    "_since",
+    "_recalibrations",
+    "_warned",
+    "_correlation",
+    "_phase_rad",
+    "_gain",
+)
+
+Show = Callable[[Frames], Tensor]
+"""Shows patterns on the device and returns their field (W, M)."""
+
+
+class DriftWarning(UserWarning):
+    """The medium has moved away from its calibration; the run goes on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guard:
+    """When to look at the witnesses, and what to do about what they say."""
+
+    every: int = 1024
+    """Projected vectors between two looks."""
+    num_witnesses: int = 8
+    """Random ternary vectors shown at each look."""
+    correct: bool = True
+    """Take the measured common phase and gain out of the fields that follow."""
+    warn_below: float = 0.95
+    """Warn once when the correlation with the calibration falls below."""
+    stop_below: float = 0.7
+    """Correlation below which the feedback cannot be trusted."""
+    when_lost: Literal["stop", "recalibrate"] = "stop"
+    """What to do then: end with `Drifted`, or take the matrix as it now is for the new calibration and go on (random
+    feedback learns to use a new matrix; an aligned read-out does not)."""
+    max_recalibrations: int = 3
+    """Recalibrations after which a run stops nevertheless."""
+
+    def __post_init__(self) -> None:
+        for name in ("every", "num_witnesses"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ConfigError(f"{name} must be a positive integer, got {value!r}")
+        if not 0 <= self.stop_below <= self.warn_below <= 1:
+            raise ConfigError(
+                f"expected 0 <= stop_below <= warn_below <= 1, got {self.stop_below!r} and {self.warn_below!r}"
+            )
+        if self.when_lost not in ("stop", "recalibrate"):
+            raise ConfigError(f"when_lost must be stop or recalibrate, got {self.when_lost!r}")
+
+    def watch(self, num_inputs: int) -> "Watch":
+        """A watch over one projection of this width."""
+        return Watch(self, num_inputs)
+
+
+def witnesses(num_inputs: int, num_witnesses: int) -> Frames:
+    """Ternary vectors, a quarter of the entries +1 and a quarter -1, the same for everybody who asks for this size."""
+    generator = torch_generator(_STREAM, num_inputs)
+    level_WD = torch.rand((num_witnesses, num_inputs), generator=generator)
+    level_WD[:, 0] *= 0.5  # no witness is empty, however few the inputs
+    bits_W2D = torch.stack([level_WD < 0.25, (level_WD >= 0.25) & (level_WD < 0.5)], dim=1)
+    gain_W2 = torch.tensor([1.0, -1.0]).expand(num_witnesses, 2).contiguous()
+    return Frames(bits_NFD=bits_W2D, gain_NF=gain_W2, encoder="witness")
+
+
+def overlap(then_WM: Tensor, now_WM: Tensor) -> complex:
+    """Normalised inner product <then, now> / (|then| |now|): modulus the correlation, angle the common phase."""
+    wide = torch.complex128 if then_WM.is_complex() else torch.float64
+    then, now = then_WM.to(wide).flatten(), now_WM.to(wide).flatten()
+    norms = float(then.norm() * now.norm())
+    return complex(torch.linalg.vecdot(then, now).item()) / norms if norms > 0 else 0j
+
+
+class Watch:
+    """What a guard remembers of one projection."""
+
+    def __init__(self, guard: Guard, num_inputs: int) -> None:
+        self._guard, self._frames = guard, witnesses(num_inputs, guard.num_witnesses)
+        self._then_WM: Tensor | None = None
+        self._repeatability = 1.0
+        self._since, self._recalibrations, self._warned = 0, 0, False
+        self._correlation, self._phase_rad, self._gain = 1.0, 0.0, 1.0
+
+    @property
+    def frames(self) -> Frames:
+        """The witnesses' patterns."""
+        return self._frames
+
+    @property
+    def diagnostics(self) -> dict[str, float]:
+        """Correlation with the calibration (noise taken out), common phase and gain at the last look."""
+        return {
+            "witness_correlation": self._correlation,
+            "witness_phase_rad": self._phase_rad,
+            "witness_gain": self._gain,
+            "recalibrations": float(self._recalibrations),
+        }
+
+    @property
+    def due(self) -> int:
+        """Vectors that may be projected before the next look."""
+        return self._guard.every - self._since if self._then_WM is not None else 0
+
+    def advance(self, num_vectors: int) -> None:
+        """Note that vectors were projected."""
+        self._since += num_vectors
+
+    def start_from(self, then_WM: Tensor, repeatability: float) -> None:
+        """Take the witness fields of a calibration for the truth."""
+        self._then_WM, self._repeatability = then_WM, repeatability
+
+    def look(self, show: Show) -> None:
+        """Show the witnesses and draw the conclusions.
+
+        Raises:
+            Drifted: the correlation is below `stop_below`, or the light is far brighter or darker than it was.
+        """
+        self._since = 0
+        if self._then_WM is None:
+            self._calibrate(show)
+            return
+        now_WM = show(self._frames)
+        self._measure(now_WM)
+        if self._correlation < self._guard.stop_below or not _LEAST_GAIN < self._gain < _MOST_GAIN:
+            self._lost(show)
+        elif self._correlation < self._guard.warn_below and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"the optical matrix correlates {self._correlation:.3f} with its calibration (warning below "
+                f"{self._guard.warn_below}, stopping below {self._guard.stop_below})",
+                DriftWarning,
+                stacklevel=2,
+            )
+
+    def corrected(self, field_NM: Tensor) -> Tensor:
+        """The field with the measured common phase and gain taken out."""
+        if not self._guard.correct:
+            return field_NM
+        turn = cmath.rect(1.0 / self._gain, -self._phase_rad)
+        return field_NM * (turn if field_NM.is_complex() else turn.real)
+
+    def _measure(self, now_WM: Tensor) -> None:
+        assert self._then_WM is not None
+        if now_WM.shape != self._then_WM.shape:  # a wider projection begins with the outputs of a narrower one
+            common = min(now_WM.shape[1], self._then_WM.shape[1])
+            now_WM, self._then_WM = now_WM[:, :common], self._then_WM[:, :common]
+        z = overlap(self._then_WM, now_WM)
+        if now_WM.is_complex():
+            correlation, self._phase_rad = abs(z), cmath.phase(z)
+        else:  # one quadrature cannot tell a turned phase from another matrix
+            correlation, self._phase_rad = z.real, 0.0
+        self._correlation = min(1.0, correlation / self._repeatability)
+        self._gain = float(now_WM.norm() / self._then_WM.norm())
+
+    def _calibrate(self, show: Show) -> None:
+        first_WM, second_WM = show(self._frames), show(self._frames)
+        repeatability = abs(overlap(first_WM, second_WM))
+        if repeatability < self._guard.stop_below:
+            raise Drifted(
+                f"the same witness patterns shown twice correlate {repeatability:.3f}, at least "
+                f"{self._guard.stop_below} is needed to trust the feedback; raise the light or the number of modes, "
+                "and look for vibration"
+            )
+        self.start_from(first_WM, repeatability)
+        self._correlation, self._phase_rad, self._gain, self._warned = 1.0, 0.0, 1.0, False
+
+    def _lost(self, show: Show) -> None:
+        found = f"correlation {self._correlation:.3f}, light {self._gain:.2f} times"
+        if self._guard.when_lost == "stop" or self._recalibrations >= self._guard.max_recalibrations:
+            raise Drifted(
+                f"the optical matrix is no longer the one calibrated ({found}; {self._recalibrations} recalibrations); "
+                f"expected at least {self._guard.stop_below}; let the instrument settle and calibrate again"
+            )
+        self._recalibrations += 1
+        warnings.warn(f"the optical matrix was lost ({found}) and calibrated anew", DriftWarning, stacklevel=2)
+        self._calibrate(show)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything remembered."""
+        return {name: getattr(self, name) for name in _REMEMBERED}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        for name in _REMEMBERED:
+            setattr(self, name, state[name])
