@@ -8,8 +8,8 @@ processing unit (arXiv 2409.12965) or by its digital twin; everything else is or
 """
 
 from odfa.demodulate import Anchor, Intensity, OffAxis, PhaseSteps
-from odfa.device import AbstractDevice, Twin, open_device
-from odfa.encode import Ternary
+from odfa.device import AbstractDevice, Bench, Twin, open_device
+from odfa.encode import BitPlanes, Sign, Ternary
 from odfa.engine import DFA, AlignedReadout, ElectronicOnly, RandomFeedback, Shallow, fuse_optimizer
 from odfa.errors import (
     CheckpointError,
@@ -39,8 +39,11 @@ __all__ = [
     "Shallow",
     "fuse_optimizer",
     "Ternary",
+    "Sign",
+    "BitPlanes",
     "AbstractDevice",
     "Twin",
+    "Bench",
     "open_device",
     "PhaseSteps",
     "OffAxis",

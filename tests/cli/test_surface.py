@@ -17,5 +17,6 @@ def test_commands_and_options():
         "train": ["NAME", "key=value", "--run-dir", "--resume", "--dry-run"],
         "compare": ["NAME", "key=value", "--run-dir"],
         "align": ["RUN"],
+        "device": ["ACTION", "NAME", "key=value"],
         "env": [],
     }

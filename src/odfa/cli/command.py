@@ -12,10 +12,11 @@ from odfa.errors import ConfigError, OdfaError
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a command gives: one JSON object for machines, `show` prints it for people."""
+    """What a command gives: one JSON object for machines, `show` prints it for people, and the exit code."""
 
     json: dict[str, Any]
     show: Callable[[], None]
+    code: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,14 +12,15 @@ from typing import NoReturn
 from odfa.cli.align import ALIGN
 from odfa.cli.command import Command, Outcome, OutputError, note
 from odfa.cli.compare import COMPARE
+from odfa.cli.device import DEVICE
 from odfa.cli.env import ENV
 from odfa.cli.recipes import RECIPES
 from odfa.cli.train import TRAIN
 from odfa.errors import ConfigError, DeviceError, Incompatible, NonFinite, OdfaError
 from odfa.train import Interrupted, RunFolderLost
 
-COMMANDS: tuple[Command, ...] = (RECIPES, TRAIN, COMPARE, ALIGN, ENV)
-DONE, FAILED, REFUSED = 0, 1, 2
+COMMANDS: tuple[Command, ...] = (RECIPES, TRAIN, COMPARE, ALIGN, DEVICE, ENV)
+FAILED, REFUSED = 1, 2
 
 
 class _Parser(ArgumentParser):
@@ -39,8 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 stream.reconfigure(errors="replace")  # a terminal without, say, "±" still gets the table
         warnings.showwarning = lambda message, *_where: note(f"odfa: warning: {message}")
         arguments = _parse(words)
-        _print(arguments.command.execute(arguments), as_json=as_json)
-        return DONE
+        outcome: Outcome = arguments.command.execute(arguments)
+        _print(outcome, as_json=as_json)
+        return outcome.code
     except (Exception, KeyboardInterrupt) as error:
         code = _exit_code(error)
         if code is None:

@@ -100,7 +100,7 @@ class AbstractDevice(ABC):
             )
         if arm not in self.arms:
             fits = {"blocked": "Anchor()", "stepped": "PhaseSteps()", "tilted": "OffAxis()"}
-            able = ", ".join(fits[name] for name in sorted(self.arms))
+            able = ", ".join(fits.get(name, name) for name in sorted(self.arms))
             raise Incompatible(f"{self.device_id} cannot {self._nouns[arm]}; demodulators that fit: {able}")
 
     def run(self, frames: Frames, *, roi: tuple[int, int], ops_useful: float = 0.0) -> Capture:

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from odfa.errors import ConfigError
 from odfa.flow import Frames
 
 
@@ -32,3 +33,16 @@ class AbstractEncoder(ABC):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027 - nothing to restore by default
         """Restore what `state_dict` returned."""
+
+
+def check_rows(e_ND: Tensor) -> Tensor:
+    """Rows fit to encode, without their history.
+
+    Raises:
+        ConfigError: not a matrix of floating-point numbers with at least one column.
+    """
+    if e_ND.ndim != 2 or not e_ND.is_floating_point() or e_ND.shape[1] == 0:
+        raise ConfigError(
+            f"expected floating-point rows of shape (N, D), got {e_ND.dtype} of shape {tuple(e_ND.shape)}"
+        )
+    return e_ND.detach()

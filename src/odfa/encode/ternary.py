@@ -5,7 +5,7 @@ from typing import Any, Literal, get_args
 from torch import Tensor
 
 from odfa.encode import quantise
-from odfa.encode.base import AbstractEncoder
+from odfa.encode.base import AbstractEncoder, check_rows
 from odfa.errors import ConfigError
 from odfa.flow import Frames
 from odfa.keys import torch_generator
@@ -78,11 +78,7 @@ class Ternary(AbstractEncoder):
         Raises:
             ConfigError: `e_ND` is not a matrix of floating-point numbers with at least one column.
         """
-        if e_ND.ndim != 2 or not e_ND.is_floating_point() or e_ND.shape[1] == 0:
-            raise ConfigError(
-                f"expected floating-point rows of shape (N, D), got {e_ND.dtype} of shape {tuple(e_ND.shape)}"
-            )
-        bits_NFD, gain_NF = self._quantise(e_ND.detach())
+        bits_NFD, gain_NF = self._quantise(check_rows(e_ND))
         return Frames(bits_NFD=bits_NFD, gain_NF=gain_NF, encoder=self.name)
 
     def _quantise(self, e_ND: Tensor) -> tuple[Tensor, Tensor]:

@@ -128,8 +128,8 @@ class Watch:
         self._since += num_vectors
 
     def start_from(self, then_WM: Tensor, repeatability: float) -> None:
-        """Take the witness fields of a calibration for the truth."""
-        self._then_WM, self._repeatability = then_WM, repeatability
+        """Take the witness fields of a calibration for the truth; the next look comes before the next vector."""
+        self._then_WM, self._repeatability, self._since = then_WM, repeatability, self._guard.every
 
     def look(self, show: Show) -> None:
         """Show the witnesses and draw the conclusions.
@@ -183,7 +183,7 @@ class Watch:
                 f"{self._guard.stop_below} is needed to trust the feedback; raise the light or the number of modes, "
                 "and look for vibration"
             )
-        self.start_from(first_WM, repeatability)
+        self._then_WM, self._repeatability = first_WM, repeatability
         self._correlation, self._phase_rad, self._gain, self._warned = 1.0, 0.0, 1.0, False
 
     def _lost(self, show: Show) -> None:

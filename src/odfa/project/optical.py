@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from odfa.demodulate import AbstractDemodulator, PhaseSteps
-from odfa.device import AbstractDevice
+from odfa.device import AbstractDevice, Calibration
 from odfa.encode import AbstractEncoder, Ternary
 from odfa.errors import Incompatible
 from odfa.flow import Frames, Light
@@ -39,6 +39,7 @@ class Optical(AbstractProjection):
         encoder: AbstractEncoder | None = None,
         demodulator: AbstractDemodulator | None = None,
         guard: Guard | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         """Join the stages.
 
@@ -48,6 +49,8 @@ class Optical(AbstractProjection):
             demodulator: `PhaseSteps(4)` unless given.
             guard: looks at witness patterns while the projection is used, to correct, warn or stop (see `Guard`);
                 None: the matrix is trusted.
+            calibration: what was measured of this device (`odfa device calibrate`): scales the field, holds the witness
+                fields that the guard compares with (`Guard()` unless one is given), and the matrix if it was measured.
 
         Raises:
             Incompatible: the read-out is not linear, or the encoder has no minus patterns.
@@ -63,7 +66,9 @@ class Optical(AbstractProjection):
                 f"{self._encoder.name} shows no minus patterns and cannot carry an error; use Ternary(), Sign() or "
                 "BitPlanes()"
             )
-        self._guard, self._watches = guard, dict[int, Watch]()
+        self._calibration = calibration
+        self._guard = Guard() if guard is None and calibration is not None else guard
+        self._watches: dict[int, Watch] = {}
         self._diagnostics: dict[str, float] = {}
 
     def __repr__(self) -> str:
@@ -73,7 +78,8 @@ class Optical(AbstractProjection):
         """The projection with this shape, on the same device and encoder.
 
         Raises:
-            Incompatible: the device lacks mirrors, modes or the phase stepper; found before the first frame.
+            Incompatible: the device lacks mirrors, pixels or the reference arm; found before the first frame.
+            CalibrationError: the calibration is for another device, width, region or read-out.
         """
         check_shape(num_inputs, num_outputs)
         shaped = copy.copy(self)
@@ -81,12 +87,22 @@ class Optical(AbstractProjection):
         self._device.require(
             num_inputs=self._demodulator.inputs(num_inputs), roi=shaped._roi, arm=self._demodulator.arm
         )
+        if self._calibration is not None:
+            self._calibration.check_fits(
+                device_id=self._device.device_id,
+                num_inputs=num_inputs,
+                roi=shaped._roi,
+                readout=self._demodulator.name,
+            )
+            self._device.calibration_id = self._calibration.id
         return shaped
 
     @property
     def identity(self) -> str:
         """Device (which names the medium), inputs, read-out and encoder."""
         inputs = "" if self.num_inputs is None else f", inputs={self.num_inputs}"
+        if self._calibration is not None:
+            inputs += f", calibration={self._calibration.id}"
         return f"optical({self._device.device_id}{inputs}, {self._demodulator.name}, {self._encoder.name})"
 
     @property
@@ -109,7 +125,8 @@ class Optical(AbstractProjection):
             frames = self._demodulator.expand(self._encoder.encode(e_nD.cpu()))
             capture = self._device.run(frames, roi=roi, ops_useful=self._ops_useful(len(e_nD)))
             field_NM = self._demodulator.demodulate(capture, frames).field_NM
-            p_nM.append(self._outputs(field_NM if self._watch is None else self._watch.corrected(field_NM)).to(e_ND))
+            field_NM = field_NM if self._watch is None else self._watch.corrected(field_NM)
+            p_nM.append(self._outputs(field_NM).to(e_ND))
             totals["density"] += frames.density * len(e_nD)
             totals["saturated_fraction"] += capture.acquisition.saturated_fraction * len(e_nD)
             if self._watch is not None:
@@ -119,13 +136,28 @@ class Optical(AbstractProjection):
 
     def _outputs(self, field_NM: Tensor) -> Tensor:
         values_NM = torch.view_as_real(field_NM).flatten(1) if field_NM.is_complex() else field_NM
-        return 2**0.5 * values_NM[:, : self.num_outputs]
+        scale = 2**0.5 / (1.0 if self._calibration is None else self._calibration.gain)
+        return scale * values_NM[:, : self.num_outputs]
+
+    def matrix(self) -> Tensor:
+        """B_DM as the calibration measured it.
+
+        Raises:
+            ConfigError: no calibration, or one without the matrix; measure it by projecting one-hot rows.
+        """
+        if self._calibration is None or self._calibration.matrix_DM is None or self.num_inputs is None:
+            return super().matrix()
+        return self._outputs(self._calibration.matrix_DM).float()
 
     @property
     def _watch(self) -> Watch | None:
         if self._guard is None or self.num_inputs is None:
             return None
-        return self._watches.setdefault(self.num_inputs, self._guard.watch(self.num_inputs))
+        if self.num_inputs not in self._watches:
+            watch = self._watches[self.num_inputs] = self._guard.watch(self.num_inputs)
+            if self._calibration is not None:
+                watch.start_from(self._calibration.witness_WM, self._calibration.repeatability)
+        return self._watches[self.num_inputs]
 
     def _before_next_look(self) -> int:
         """Vectors that may be projected now; looks at the witnesses when it is time."""

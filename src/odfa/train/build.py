@@ -218,26 +218,35 @@ _METHODS = {
 }
 
 
+READOUTS = ("phase", "phase3", "offaxis", "anchor")
+
+
+def make_readout(name: str) -> "AbstractDemodulator":
+    """The demodulator behind a word of the command line."""
+    from odfa.demodulate import Anchor, OffAxis, PhaseSteps
+
+    made: dict[str, Callable[[], AbstractDemodulator]] = {
+        "phase": PhaseSteps,
+        "phase3": lambda: PhaseSteps(3),
+        "offaxis": OffAxis,
+        "anchor": Anchor,
+    }
+    return made[name]()
+
+
 def build_optical(config: RunConfig) -> "AbstractProjection":
     """The optical projection of method odfa: ternary frames, a device, a read-out, a guard against drift.
 
     Raises:
         ConfigError: no device of this name, or drift of the twin asked of another device.
     """
-    from odfa.demodulate import Anchor, OffAxis, PhaseSteps
     from odfa.project import Guard, Optical
 
     feedback = config.feedback
-    readouts: dict[str, Callable[[], AbstractDemodulator]] = {
-        "phase": PhaseSteps,
-        "phase3": lambda: PhaseSteps(3),
-        "offaxis": OffAxis,
-        "anchor": Anchor,
-    }
     guard = None
     if feedback.witness_every is not None:
         guard = Guard(every=feedback.witness_every, correct=feedback.witness_correct, when_lost=feedback.witness_lost)
-    return Optical(_device(config), encoder=_ternary(config), demodulator=readouts[feedback.readout](), guard=guard)
+    return Optical(_device(config), encoder=_ternary(config), demodulator=make_readout(feedback.readout), guard=guard)
 
 
 def _device(config: RunConfig) -> "AbstractDevice":

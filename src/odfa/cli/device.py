@@ -1,0 +1,136 @@
+"""`odfa device`: which devices there are, whether one keeps its promises, what it measures, what it looks like."""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from odfa.cli.command import Command, Outcome, positive, print_table, take
+from odfa.errors import ConfigError
+
+ACTIONS = ("list", "check", "calibrate", "show")
+
+
+def _configure(parser: ArgumentParser) -> None:
+    parser.add_argument("action", metavar="ACTION", choices=ACTIONS, help="list, check, calibrate or show")
+    parser.add_argument("device", metavar="NAME", nargs="?", help="a device that `odfa device list` shows")
+    parser.add_argument(
+        "settings",
+        metavar="key=value",
+        nargs="*",
+        help="inputs=, modes=, readout=phase|phase3|offaxis|anchor; calibrate: matrix=hadamard|one_hot, out=DIR; "
+        "show: out=DIR",
+    )
+
+
+def _execute(arguments: Namespace) -> Outcome:
+    name, settings = arguments.device, list(arguments.settings)
+    if arguments.action == "list":
+        if name or settings:
+            raise ConfigError(f"odfa device list takes no more words, got {name or settings[0]!r}")
+        return _list()
+    if name is None or "=" in name:
+        raise ConfigError(f"odfa device {arguments.action} expects the name of a device; see odfa device list")
+    return _ACTS[arguments.action](name, settings)
+
+
+def _list() -> Outcome:
+    from odfa.device import list_devices
+
+    entries = list_devices()
+    rows = [(entry.name, entry.source, entry.problem or entry.summary) for entry in entries]
+    devices = [asdict(entry) for entry in entries]
+    return Outcome(json={"devices": devices}, show=lambda: print_table(("device", "from", "what it is"), rows))
+
+
+def _check(name: str, settings: list[str]) -> Outcome:
+    from odfa.device import open_device
+    from odfa.project.conformance import check
+
+    (readout, inputs, modes), rest = _common(settings)
+    _refuse(rest)
+    with open_device(name) as device:
+        report = check(device, demodulator=readout, num_inputs=inputs, num_modes=modes)
+
+    def show() -> None:
+        rows = [(c.name, "pass" if c.passed else "FAIL", c.value, c.expected) for c in report.checks]
+        print_table(("check", "", "value", "expected"), rows, title=f"{report.device_id} · {report.readout}")
+        for failed in (c for c in report.checks if not c.passed):
+            print(f"{failed.name}: {failed.reason}")
+        print("pass" if report.passed else "fail")
+
+    return Outcome(json=report.to_json(), show=show, code=0 if report.passed else 1)
+
+
+def _calibrate(name: str, settings: list[str]) -> Outcome:
+    from odfa.device import open_device
+    from odfa.project.calibrate import calibrate
+
+    (readout, inputs, modes), rest = _common(settings)
+    matrix, rest = take(rest, "matrix")
+    out, rest = take(rest, "out")
+    _refuse(rest)
+    if matrix not in (None, "none", "hadamard", "one_hot"):
+        raise ConfigError(f"matrix: expected hadamard, one_hot or none, got {matrix!r}")
+    folder = Path(out or f"calibrations/{name}")
+    if folder.exists():
+        raise ConfigError(f"out: {folder} exists already; name another folder")
+    with open_device(name) as device:
+        found = calibrate(
+            device,
+            num_inputs=inputs or 10,
+            num_modes=modes or 512,
+            demodulator=readout,
+            matrix=None if matrix in (None, "none") else matrix,  # type: ignore[arg-type]
+        )
+    path = found.save(folder)
+    figures = found.figures()
+
+    def show() -> None:
+        print_table(("measured", "value"), [(key, value) for key, value in figures.items()], title=f"{name} → {path}")
+        print(f"calibration {found.id}")
+
+    return Outcome(json={"id": found.id, "path": str(path), **figures}, show=show)
+
+
+def _show(name: str, settings: list[str]) -> Outcome:
+    from odfa.device import open_device
+    from odfa.report.optics import draw_all
+
+    out, rest = take(settings, "out")
+    _refuse(rest)
+    folder = Path(out or f"pictures/{name}")
+    with open_device(name) as device:
+        figures = draw_all(device, folder)
+    return Outcome(json={"figures": [str(path) for path in figures]}, show=lambda: print(*figures, sep="\n"))
+
+
+_ACTS: dict[str, Callable[[str, list[str]], Outcome]] = {"check": _check, "calibrate": _calibrate, "show": _show}
+
+
+def _common(settings: list[str]) -> tuple[tuple[Any, int | None, int | None], list[str]]:
+    """Read-out, inputs and modes, and the settings that are left."""
+    from odfa.train.build import READOUTS, make_readout
+
+    readout, rest = take(settings, "readout")
+    inputs, rest = take(rest, "inputs")
+    modes, rest = take(rest, "modes")
+    if readout is not None and readout not in READOUTS:
+        raise ConfigError(f"readout: expected {' or '.join(READOUTS)}, got {readout!r}")
+    chosen = None if readout is None else make_readout(readout)
+    counts = [None if text is None else positive(key, text, 1) for key, text in (("inputs", inputs), ("modes", modes))]
+    return (chosen, counts[0], counts[1]), rest
+
+
+def _refuse(rest: list[str]) -> None:
+    if rest:
+        raise ConfigError(f"unknown setting {rest[0]!r}; see odfa device --help")
+
+
+DEVICE = Command(
+    name="device",
+    summary="optical devices: list, check, calibrate, show",
+    configure=_configure,
+    execute=_execute,
+)

@@ -1,0 +1,239 @@
+"""Measuring a device: noise, gain, mode grid, linearity, repeatability, pairing, and the matrix where it is asked for.
+
+Shape letters: `N` patterns · `D` inputs · `M` optical modes · `P Q` camera rows, columns.
+"""
+
+import time
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from odfa import fourier
+from odfa.demodulate import AbstractDemodulator, Anchor, OffAxis, PhaseSteps
+from odfa.device import AbstractDevice, Drift, Reference, Sensor, Twin
+from odfa.device.calibration import Calibration
+from odfa.errors import ConfigError, DeviceError
+from odfa.flow import Frames
+from odfa.keys import torch_generator
+from odfa.project.guard import Guard, overlap, witnesses
+
+_REPEATS = 16
+_CODES_AT_A_TIME = 256
+
+
+def readout_for(device: AbstractDevice) -> AbstractDemodulator:
+    """The read-out that a device's arms allow: phase steps, else off-axis, else an anchor."""
+    return PhaseSteps() if "stepped" in device.arms else OffAxis() if "tilted" in device.arms else Anchor()
+
+
+def ternary(code_ND: Tensor) -> Frames:
+    """Patterns of rows that are -1, 0 or +1 already."""
+    gain_NF = torch.tensor([1.0, -1.0]).expand(len(code_ND), 2).contiguous()
+    return Frames(bits_NFD=torch.stack([code_ND > 0, code_ND < 0], dim=1), gain_NF=gain_NF, encoder="calibration")
+
+
+class Probe:
+    """A device, a read-out and a region, and the few things that one asks of them."""
+
+    def __init__(self, device: AbstractDevice, readout: AbstractDemodulator, num_inputs: int, num_modes: int) -> None:
+        self.device, self.readout = device, readout
+        self.num_inputs, self.num_modes = num_inputs, num_modes
+        self.roi = readout.roi(num_modes, device.view)
+        device.require(num_inputs=readout.inputs(num_inputs), roi=self.roi, arm=readout.arm)
+
+    def field(self, frames: Frames) -> Tensor:
+        """Field of patterns, the modes asked for."""
+        expanded = self.readout.expand(frames)
+        capture = self.device.run(expanded, roi=self.roi)
+        return self.readout.demodulate(capture, expanded).field_NM[:, : self.num_modes]
+
+    def counts(self, bits_ND: Tensor) -> Tensor:
+        """Raw counts (N, P, Q) of single patterns, the arm as the read-out wants it, no phase steps."""
+        frames = Frames(
+            bits_NFD=bits_ND[:, None], gain_NF=torch.ones(len(bits_ND), 1), encoder="raw", arm=self.readout.arm
+        )
+        return self.device.run(frames, roi=self.roi).counts_NFPQ[:, 0]
+
+
+def calibrate(
+    device: AbstractDevice,
+    *,
+    num_inputs: int,
+    num_modes: int,
+    demodulator: AbstractDemodulator | None = None,
+    matrix: Literal["hadamard", "one_hot"] | None = None,
+) -> Calibration:
+    """Measure `device` for errors of `num_inputs` entries and `num_modes` modes.
+
+    Args:
+        demodulator: the read-out; by default the first of phase steps, off-axis and anchor that the device can do.
+        matrix: how to measure the transmission matrix: "hadamard" shows D patterns of +-1 at once lit half each and
+            averages the noise over all of them, "one_hot" one input at a time; None: not at all.
+
+    Raises:
+        ConfigError: an unknown way to measure the matrix.
+        DeviceError: what the device raises; Incompatible before the first frame.
+    """
+    if matrix not in ("hadamard", "one_hot", None):
+        raise ConfigError(f"matrix must be hadamard, one_hot or None, got {matrix!r}")
+    probe = Probe(device, demodulator or readout_for(device), num_inputs, num_modes)
+    dark, noise = noise_floor(probe)
+    patterns = witnesses(num_inputs, Guard.num_witnesses)
+    first_WM, second_WM = probe.field(patterns), probe.field(patterns)
+    lit = float(patterns.bits_NFD.sum(dim=(1, 2)).float().mean())
+    carrier_cpp, pupil_cpp = mode_grid(probe) if probe.readout.arm == "tilted" else (None, None)
+    inputs = probe.readout.inputs(num_inputs)
+    return Calibration(
+        device_id=device.device_id,
+        readout=probe.readout.name,
+        num_inputs=num_inputs,
+        roi=probe.roi,
+        created_s=time.time(),
+        dark_counts=dark,
+        noise_counts=noise,
+        gain=float(first_WM.abs().square().mean().sqrt()) / (lit * probe.readout.quadratures / 2) ** 0.5,
+        linearity_error=linearity_error(probe),
+        repeatability=abs(overlap(first_WM, second_WM)),
+        paired=paired(probe),
+        counts_per_intensity=device.counts_per_intensity(inputs, probe.readout.arm),
+        reference_amplitude=device.reference_amplitude(inputs),
+        full_scale=device.full_scale,
+        exposure_s=device.exposure_s,
+        carrier_cpp=carrier_cpp,
+        pupil_cpp=pupil_cpp,
+        witness_WM=first_WM.contiguous(),
+        matrix_DM=None if matrix is None else measure_matrix(probe, matrix),
+    )
+
+
+def noise_floor(probe: Probe) -> tuple[float, float]:
+    """Mean count with dark mirrors, and the standard deviation of a pixel between equal frames, half of them lit."""
+    inputs = probe.readout.inputs(probe.num_inputs)
+    dark_ND = torch.zeros((2, inputs), dtype=torch.bool)
+    half_ND = (torch.rand((1, inputs), generator=torch_generator(inputs)) < 0.5).expand(_REPEATS, -1)
+    counts_NPQ = probe.counts(torch.cat([dark_ND, half_ND])).double()
+    return float(counts_NPQ[:2].mean()), float(counts_NPQ[2:].var(0).mean().sqrt())
+
+
+def linearity_error(probe: Probe) -> float:
+    """Relative error of A(x + y) against A x + A y, x and y on different inputs; includes their noise."""
+    if probe.num_inputs < 2:
+        return 0.0
+    generator = torch_generator(probe.num_inputs, 1)
+    level_ND = torch.rand((8, probe.num_inputs), generator=generator)
+    level_ND[:, 0], level_ND[:, 1] = 0.0, 0.3  # neither is empty, however few the inputs
+    sign_ND = torch.randint(2, level_ND.shape, generator=generator) * 2 - 1
+    x_ND, y_ND = (level_ND < 0.25) * sign_ND, ((level_ND >= 0.25) & (level_ND < 0.5)) * sign_ND
+    parts_NM = probe.field(ternary(torch.cat([x_ND, y_ND, x_ND + y_ND])))
+    x_NM, y_NM, both_NM = parts_NM.chunk(3)
+    return float((both_NM - x_NM - y_NM).norm() / both_NM.norm().clamp_min(1e-30))
+
+
+def paired(probe: Probe) -> bool:
+    """True if frames shown as 0, 0, 1, 1, … come back so: each is nearer to its own kind than to the other."""
+    inputs = probe.readout.inputs(probe.num_inputs)
+    shown_N = torch.tensor([1, 0, 1, 1, 0, *[0, 0, 1, 1] * 4], dtype=torch.bool)
+    counts_NPQ = probe.counts(shown_N[:, None].expand(-1, inputs)).double()
+    dark_PQ, lit_PQ = counts_NPQ[~shown_N].median(0).values, counts_NPQ[shown_N].median(0).values
+    nearer_lit = (counts_NPQ - lit_PQ).square().mean((1, 2)) < (counts_NPQ - dark_PQ).square().mean((1, 2))
+    return bool((nearer_lit == shown_N).all())
+
+
+def mode_grid(probe: Probe) -> tuple[tuple[float, float], float]:
+    """Carrier and pupil radius, cycles per pixel, found in the spectra of holograms less that of the reference alone.
+
+    The interference is the brightest patch outside the zero order; the carrier is the centre of its power, the radius
+    follows from its second moment, which for an evenly filled disc is b^2 / 2.
+
+    Raises:
+        DeviceError: no interference stands out.
+    """
+    inputs, generator = probe.num_inputs, torch_generator(probe.num_inputs, 2)
+    bits_ND = torch.cat(
+        [torch.zeros((1, inputs), dtype=torch.bool), torch.rand((32, inputs), generator=generator) < 0.3]
+    )
+    counts_NPQ = probe.counts(bits_ND).double()
+    # differences of holograms: the reference's own light is gone
+    spectrum_PQ = fourier.fft2((counts_NPQ[1:] - counts_NPQ[1:].mean(0)).to(torch.complex128)).abs().square().mean(0)
+    frequency_P, frequency_Q = (torch.fft.fftfreq(size, dtype=torch.float64) for size in spectrum_PQ.shape)
+    floor = float(spectrum_PQ.median())
+    above_PQ = (spectrum_PQ - 4 * floor).clamp_min(0.0)
+    row_PQ, col_PQ = torch.meshgrid(frequency_P, frequency_Q, indexing="ij")
+    half_PQ = (row_PQ < 0) | ((row_PQ == 0) & (col_PQ < 0))  # E R* stands opposite to the carrier; its twin is dropped
+    stated = probe.device.view
+    start = stated.carrier_cpp or (0.25, 0.25)
+    if start[0] < 0 or (start[0] == 0 and start[1] < 0):
+        half_PQ = ~half_PQ
+    radius = stated.pupil_cpp or 0.16
+    near_PQ = ((row_PQ + start[0]).square() + (col_PQ + start[1]).square()).sqrt() < 1.5 * radius
+    power_PQ = above_PQ * half_PQ * near_PQ
+    total = float(power_PQ.sum())
+    if total <= 0 or float(power_PQ.max()) < 10 * floor:
+        raise DeviceError(
+            f"{probe.device.device_id}: no interference fringes near {start} cycles per pixel; check that reference "
+            "and signal overlap on the camera, and the angle between them"
+        )
+    row, col = float((power_PQ * row_PQ).sum()) / total, float((power_PQ * col_PQ).sum()) / total
+    moment = float((power_PQ * ((row_PQ - row).square() + (col_PQ - col).square())).sum()) / total
+    return (-row, -col), (2 * moment) ** 0.5
+
+
+def measure_matrix(probe: Probe, patterns: Literal["hadamard", "one_hot"]) -> Tensor:
+    """Transmission matrix (D, M) complex64 (float32 for a real read-out).
+
+    Hadamard: with H of +-1 and order J >= D, A = H^T (H A) / J; every entry averages J fields of D lit inputs.
+    """
+    width = probe.num_inputs
+    code_JD = torch.eye(width) if patterns == "one_hot" else hadamard(1 << (width - 1).bit_length())[:, :width]
+    parts = [probe.field(ternary(chunk_ND)) for chunk_ND in torch.split(code_JD, _CODES_AT_A_TIME)]
+    field_JM = torch.cat(parts)
+    if patterns == "one_hot":
+        return field_JM.contiguous()
+    return ((code_JD.T.to(field_JM.dtype) @ field_JM) / len(code_JD)).contiguous()
+
+
+def hadamard(order: int) -> Tensor:
+    """Sylvester's matrix of +-1, order a power of two: H H^T = order * 1."""
+    matrix_JJ = torch.ones((1, 1))
+    while len(matrix_JJ) < order:
+        matrix_JJ = torch.cat([torch.cat([matrix_JJ, matrix_JJ], 1), torch.cat([matrix_JJ, -matrix_JJ], 1)])
+    return matrix_JJ
+
+
+def twin_from(calibration: Calibration, *, seed: int = 0, drift: Drift | None = None) -> Twin:
+    """A twin of the device that was calibrated: its matrix if measured (else the same statistics), noise and exposure.
+
+    The noise that was measured between frames is put in as read noise, shot noise included; the full well is taken as
+    10,000 electrons, which only sets the units.
+    """
+    full_well_e = 10_000.0
+    bits = calibration.full_scale.bit_length()
+    noise_e = calibration.noise_counts * full_well_e / calibration.full_scale
+    amplitude, inputs = calibration.reference_amplitude, calibration.num_inputs
+    density = 0.3
+    ratio = min(10_000.0, max(0.01, amplitude**2 / (density * inputs)))
+    fill = calibration.counts_per_intensity * (1 + ratio) * density * inputs / calibration.full_scale
+    matrix_DM = calibration.matrix_DM
+    if matrix_DM is not None and not matrix_DM.is_complex():
+        raise ConfigError(
+            "the calibration holds one quadrature of the matrix only; calibrate by phase steps or off-axis"
+        )
+    geometry = {} if calibration.carrier_cpp is None else {
+        "carrier_cpp": calibration.carrier_cpp, "pupil_cpp": calibration.pupil_cpp or 0.141,
+    }  # fmt: skip
+    return Twin(
+        seed,
+        sensor=Sensor(
+            bits=bits if bits <= 16 else None,
+            full_well_e=full_well_e,
+            shot_noise=False,
+            read_noise_e=noise_e if noise_e >= 0.01 else None,
+            exposure_s=calibration.exposure_s,
+            exposure_fill=min(1.0, fill),
+        ),
+        reference=Reference(ratio=ratio, nominal_density=density, **geometry),  # type: ignore[arg-type]
+        matrix=matrix_DM,
+        drift=drift,
+        name=f"of calibration {calibration.id}",
+    )

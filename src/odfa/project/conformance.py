@@ -1,0 +1,224 @@
+"""One conformance suite for twin and instrument: does a device keep what its contract promises?
+
+Every check ends with a value, what was expected and, if it failed, a reason in one line; a device that breaks down
+fails the check in which it does.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from odfa.demodulate import AbstractDemodulator
+from odfa.device import AbstractDevice
+from odfa.errors import OdfaError, Saturated
+from odfa.flow import Frames
+from odfa.keys import torch_generator
+from odfa.project.calibrate import Probe, linearity_error, noise_floor, paired, readout_for, ternary
+from odfa.project.guard import overlap
+
+_LINEAR = 0.2
+"""Relative error of superposition allowed: training tolerates 5 % well, and three noisy fields enter each figure."""
+_REPEATS = 0.95
+"""Correlation of a field with itself shown again: feedback of correlation 0.95 learns like exact feedback."""
+_NOISE = 0.05
+"""Noise of one pixel over full scale."""
+_SATURATED = 0.05
+"""Share of clipped pixels at an ordinary density; intensity speckle clips 1 % at a good exposure."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One promise."""
+
+    name: str
+    passed: bool
+    value: str
+    expected: str
+    reason: str = ""
+    """Why it failed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """All promises of one device."""
+
+    device_id: str
+    readout: str
+    checks: list[Check]
+
+    @property
+    def passed(self) -> bool:
+        """True if every check passed."""
+        return all(check.passed for check in self.checks)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        checks = [asdict(check) for check in self.checks]
+        return {"passed": self.passed, "device_id": self.device_id, "readout": self.readout, "checks": checks}
+
+
+def check(
+    device: AbstractDevice,
+    *,
+    num_inputs: int | None = None,
+    num_modes: int | None = None,
+    demodulator: AbstractDemodulator | None = None,
+) -> Report:
+    """Try a device on small patterns; takes about 300 camera frames. Never raises for what the device does wrong.
+
+    Args:
+        num_inputs: width of the patterns; 64 or what the mirrors allow.
+        num_modes: modes to read; 64 or what the camera allows.
+        demodulator: the read-out; by default the first of phase steps, off-axis and anchor that the device can do.
+    """
+    readout = demodulator or _or_none(lambda: readout_for(device))
+    tests = [_shapes, _repeatability, _linearity, _additivity, _noise, _saturation, _pairing, _timing]
+    checks = [_abilities(device)]
+    try:
+        assert readout is not None, "no read-out fits the reference arm"
+        inputs = num_inputs or max(1, min(64, int(device.num_mirrors / 1.5)))
+        probe = Probe(device, readout, inputs, num_modes or _modes(device, readout))
+    except (OdfaError, AssertionError, TypeError, AttributeError) as error:
+        checks.append(Check(name="read-out", passed=False, value="none", expected="one that fits", reason=_line(error)))
+        return Report(device_id=str(getattr(device, "device_id", device)), readout=str(readout), checks=checks)
+    checks += [_guarded(test, probe) for test in tests]
+    return Report(device_id=device.device_id, readout=readout.name, checks=checks)
+
+
+def _modes(device: AbstractDevice, readout: AbstractDemodulator) -> int:
+    for modes in (64, 32, 16, 8, 4, 2):
+        if _or_none(lambda modes=modes: readout.roi(modes, device.view)) is not None:  # type: ignore[misc]
+            rows, cols = readout.roi(modes, device.view)
+            if rows <= device.shape_cam[0] and cols <= device.shape_cam[1]:
+                return modes
+    return 1
+
+
+def _or_none(make: Callable[[], Any]) -> Any:
+    try:
+        return make()
+    except (OdfaError, AttributeError, TypeError):
+        return None
+
+
+def _guarded(test: Callable[[Probe], Check], probe: Probe) -> Check:
+    name = test.__name__.strip("_")
+    try:
+        return test(probe)
+    except Exception as error:  # a driver may raise anything: that is a finding, not an accident
+        return Check(name=name, passed=False, value="error", expected="an answer", reason=_line(error))
+
+
+def _line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _verdict(name: str, passed: bool, value: str, expected: str, reason: str) -> Check:
+    return Check(name=name, passed=passed, value=value, expected=expected, reason="" if passed else reason)
+
+
+def _abilities(device: AbstractDevice) -> Check:
+    wrong = []
+    for name, fits in {
+        "device_id": lambda value: isinstance(value, str) and value,
+        "shape_dmd": lambda value: len(value) == 2 and min(value) >= 1,
+        "shape_cam": lambda value: len(value) == 2 and min(value) >= 1,
+        "rate_hz": lambda value: 0 < value < math.inf,
+        "power_w": lambda value: 0 < value < math.inf,
+        "exposure_s": lambda value: 0 < value < math.inf,
+        "full_scale": lambda value: value >= 1,
+        "arms": lambda value: len(value) > 0 and set(value) <= {"blocked", "stepped", "tilted"},
+    }.items():
+        value = getattr(device, name, None)
+        if value is None or not _or_none(lambda fits=fits, value=value: fits(value)):  # type: ignore[misc]
+            wrong.append(f"{name}={value!r}")
+    if "tilted" in (getattr(device, "arms", None) or ()) and (device.carrier_cpp is None or device.pupil_cpp is None):
+        wrong.append("a tilted arm without carrier_cpp and pupil_cpp")
+    reason = f"not stated, or not sensible: {', '.join(wrong)}"
+    return _verdict("abilities", not wrong, "stated" if not wrong else "wrong", "all stated", reason)
+
+
+def _patterns(probe: Probe, num_patterns: int, density: float = 0.5, seed: int = 0) -> Frames:
+    generator = torch_generator(probe.num_inputs, seed)
+    level_ND = torch.rand((num_patterns, probe.num_inputs), generator=generator)
+    return ternary((level_ND < density / 2).float() - (level_ND > 1 - density / 2).float())
+
+
+def _shapes(probe: Probe) -> Check:
+    field_NM = probe.field(_patterns(probe, 3))
+    counts_NPQ = probe.counts(torch.ones((2, probe.readout.inputs(probe.num_inputs)), dtype=torch.bool))
+    value = f"{tuple(field_NM.shape)}, counts {counts_NPQ.dtype} up to {int(counts_NPQ.max())}"
+    fits = field_NM.shape == (3, probe.num_modes) and bool(
+        torch.isfinite(torch.view_as_real(field_NM) if field_NM.is_complex() else field_NM).all()
+    )
+    fits = fits and int(counts_NPQ.min()) >= 0 and int(counts_NPQ.max()) <= probe.device.full_scale
+    expected = f"(3, {probe.num_modes}) finite, counts in 0 … {probe.device.full_scale}"
+    return _verdict("shapes", fits, value, expected, "fields or counts are out of shape or out of range")
+
+
+def _repeatability(probe: Probe) -> Check:
+    patterns = _patterns(probe, 8)
+    found = overlap(probe.field(patterns), probe.field(patterns)).real
+    reason = (
+        "the same patterns give other fields: vibration, a drifting reference, too little light, or frames that slip"
+    )
+    return _verdict("repeatability", found >= _REPEATS, f"{found:.4f}", f">= {_REPEATS}", reason)
+
+
+def _linearity(probe: Probe) -> Check:
+    found = linearity_error(probe)
+    reason = "A(x + y) is not A x + A y: saturation, a wrong phase step, a gamma on the camera, or noise"
+    return _verdict("linearity", found <= _LINEAR, f"{found:.4f}", f"<= {_LINEAR}", reason)
+
+
+def _additivity(probe: Probe) -> Check:
+    """Plus and minus patterns cancel: a pattern shown on both gives nothing."""
+    patterns = _patterns(probe, 8)
+    same_N2D = patterns.bits_NFD[:, :1].expand(-1, 2, -1).contiguous()
+    difference_NM = probe.field(Frames(bits_NFD=same_N2D, gain_NF=patterns.gain_NF, encoder="same"))
+    size = float(difference_NM.norm() / probe.field(patterns).norm().clamp_min(1e-30))
+    reason = "equal plus and minus patterns do not cancel: the light changes from frame to frame, or frames slip"
+    return _verdict("additivity", size <= _LINEAR, f"{size:.4f}", f"<= {_LINEAR}", reason)
+
+
+def _noise(probe: Probe) -> Check:
+    dark, noise = noise_floor(probe)
+    share = noise / probe.device.full_scale
+    value = f"{share:.4f} of full scale, dark level {dark:.1f} counts"
+    return _verdict("noise", share <= _NOISE, value, f"<= {_NOISE} of full scale", "equal frames differ too much")
+
+
+def _saturation(probe: Probe) -> Check:
+    frames = probe.readout.expand(_patterns(probe, 8))
+    try:
+        found = probe.device.run(frames, roi=probe.roi).acquisition.saturated_fraction
+    except Saturated as error:
+        return Check(name="saturation", passed=False, value="refused", expected=f"<= {_SATURATED}", reason=_line(error))
+    return _verdict("saturation", found <= _SATURATED, f"{found:.4f}", f"<= {_SATURATED}", "shorten the exposure")
+
+
+def _pairing(probe: Probe) -> Check:
+    fits = paired(probe)
+    reason = "frames do not come back in the order shown: check the trigger, or let Bench measure the lag"
+    return _verdict("pairing", fits, "in step" if fits else "out of step", "in step", reason)
+
+
+def _timing(probe: Probe) -> Check:
+    """Light time adds up, and an instrument (not a twin, which has no clock of its own) is not faster than it says."""
+    before, start_s = probe.device.spent, time.perf_counter()
+    frames = probe.readout.expand(_patterns(probe, 16))
+    probe.device.run(frames, roi=probe.roi)
+    took_s, spent = time.perf_counter() - start_s, probe.device.spent - before
+    shown = 16 * frames.frames_per_sample + frames.shared_frames
+    frame_s = probe.device.frame_s(probe.roi)
+    exact = spent.frames == shown and math.isclose(spent.seconds, shown * frame_s, rel_tol=1e-6)
+    sensible = frame_s >= probe.device.exposure_s and frame_s >= 1 / probe.device.rate_hz * (1 - 1e-9)
+    value = (
+        f"{shown / spent.seconds if spent.seconds else math.inf:.0f} frames/s stated, {shown / took_s:.0f} by the clock"
+    )
+    expected = f"{shown} frames counted, a frame no shorter than its exposure and 1 / rate_hz"
+    return _verdict("timing", exact and sensible, value, expected, f"{spent.frames} frames, {frame_s:g} s each")

@@ -1,0 +1,78 @@
+"""`odfa device`."""
+
+import pytest
+
+from odfa.device import Calibration, Drift, Twin, registry
+
+
+def test_list_names_the_twins(odfa):
+    assert {"twin", "opu-2021", "ideal"} <= {
+        entry["name"] for entry in odfa("device", "list", "--json").json["devices"]
+    }
+    assert "digital twin of the 2021 instrument" in odfa("device", "list").out
+
+
+@pytest.mark.parametrize("readout", ["phase", "phase3", "offaxis", "anchor"])
+def test_check_passes_for_the_twin(odfa, readout):
+    said = odfa("device", "check", "opu-2021", f"readout={readout}", "inputs=50", "modes=30", "--json")
+    assert said.code == 0
+    assert said.json["passed"] is True
+    assert all({"name", "passed", "value", "expected"} <= entry.keys() for entry in said.json["checks"])
+    assert "(3, 30) finite" in str(said.json)
+
+
+def test_check_ends_with_pass_or_with_reasons(odfa, monkeypatch):
+    assert odfa("device", "check", "opu-2021").out.rstrip().endswith("pass")
+
+    def shaky():
+        return Twin(drift=Drift(phase_drift_rad_per_s=50.0))
+
+    monkeypatch.setitem(registry._BUILT_IN, "shaky", (shaky, "drifts"))
+    said = odfa("device", "check", "shaky")
+    assert said.code == 1
+    assert said.out.rstrip().endswith("fail")
+    assert "repeatability: the same patterns give other fields" in said.out
+    assert odfa("device", "check", "shaky", "--json").json["passed"] is False
+
+
+def test_calibrate_writes_a_record_that_loads(odfa, tmp_path):
+    said = odfa("device", "calibrate", "opu-2021", "inputs=20", "modes=32", "matrix=hadamard", "out=cal", "--json")
+    found = Calibration.load(tmp_path / "cal")
+    assert (said.code, said.json["id"]) == (0, found.id)
+    assert found.matrix_DM.shape == (20, 32)
+    again = odfa("device", "calibrate", "opu-2021", "out=cal")
+    assert again.code == 2
+    assert "exists already" in again.complaint
+
+
+def test_show_writes_pictures(odfa, tmp_path):
+    said = odfa("device", "show", "twin", "out=pictures", "--json")
+    names = ["fourier.png", "hologram.png", "intensity.png", "singular-values.png", "speckle.png"]
+    assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == names
+    assert len(said.json["figures"]) == 5
+    assert all((tmp_path / path).read_bytes().startswith(b"\x89PNG") for path in said.json["figures"])
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (("check",), "expects the name of a device"),
+        (("check", "readout=phase"), "expects the name of a device"),
+        (("check", "nope"), "unknown device 'nope'"),
+        (("check", "twin", "readout=eyes"), "expected phase or phase3 or offaxis or anchor"),
+        (("check", "twin", "colour=red"), "unknown setting 'colour=red'"),
+        (("check", "twin", "modes=0"), "expected a positive integer"),
+        (("calibrate", "twin", "matrix=guess"), "expected hadamard, one_hot or none"),
+        (("list", "twin"), "takes no more words"),
+        (("dance", "twin"), "invalid choice"),
+        (("check", "ideal", "inputs=2000000"), "mirrors"),
+    ],
+)
+def test_words_that_are_off_are_refused_in_one_line(odfa, words, hint):
+    said = odfa("device", *words)
+    if words[-1].startswith("inputs"):
+        assert said.code == 1  # the suite says so itself
+        assert hint in said.out
+    else:
+        assert said.code == 2
+        assert hint in said.complaint
