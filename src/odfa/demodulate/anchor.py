@@ -12,6 +12,9 @@ from odfa.demodulate.base import AbstractDemodulator, region
 from odfa.errors import ConfigError, FrameMismatch
 from odfa.flow import Arm, Capture, Field, Frames, View
 
+_DARK_SHARE = 1e-6
+"""Share of single pixels darker than this share of the mean; G of them together are as rare at its G-th root."""
+
 
 class Anchor(AbstractDemodulator):
     """Every pattern x is shown with and without an anchor a, and the anchor once alone: no interferometer to drift.
@@ -102,8 +105,8 @@ class Anchor(AbstractDemodulator):
         surplus_N1 = gain_NF[:, 0::2].sum(1, keepdim=True)
         cross_NM = self._summed(difference_NJ - surplus_N1 * anchor_J) / per_intensity
         bright_M = self._summed(anchor_J[None])[0] / per_intensity
-        # a group that is dark to the last count carries nothing; half a count keeps it finite
-        floor = 0.5 / per_intensity
+        # a group so dark that its measured light is mostly noise is held down: one output in a hundred thousand
+        floor = max(0.5 / per_intensity, _DARK_SHARE ** (1 / self._pixels) * float(bright_M.mean()))
         return Field(field_NM=(cross_NM / (2 * bright_M.clamp_min(floor).sqrt())).float())
 
     def _summed(self, value_NJ: Tensor) -> Tensor:

@@ -125,7 +125,7 @@ class Twin(AbstractDevice):
         The reference is as strong as the mean signal with all inputs lit, and 64 times the mean exposure fits on the
         scale, so nothing saturates. Projections are exact to about 1e-6 relative, as long as nothing drifts.
         """
-        sensor = Sensor(bits=None, read_noise_e=None, shot_noise=False, exposure_fill=1 / 64, speckle_fill=1 / 128)
+        sensor = Sensor(bits=None, read_noise_e=None, shot_noise=False, exposure_fill=1 / 64, speckle_fill=1 / 64)
         reference = Reference(ratio=1.0, nominal_density=1.0)
         return cls(
             seed, noise_seed=noise_seed, sensor=sensor, reference=reference, drift=drift, matrix=matrix, name="ideal"
