@@ -50,8 +50,8 @@ class Guard:
     """Take the measured common phase and gain out of the fields that follow."""
     warn_below: float = 0.95
     """Warn once when the correlation with the calibration falls below."""
-    stop_below: float = 0.7
-    """Correlation below which the feedback cannot be trusted."""
+    stop_below: float = 0.8
+    """Correlation below which the feedback cannot be trusted: a third of its power is then something else."""
     when_lost: Literal["stop", "recalibrate"] = "stop"
     """What to do then: end with `Drifted`, or take the matrix as it now is for the new calibration and go on (random
     feedback learns to use a new matrix; an aligned read-out does not)."""

@@ -195,6 +195,7 @@ class Bench(AbstractDevice):
                 counts_FPQ = self._play(shown_FD, self._wide(roi))
                 if len(counts_FPQ) == len(shown_FD) and sync.in_step(counts_FPQ, dark, lit):
                     return counts_FPQ[places][:, : roi[0], : roi[1]]
+                self._check_blinded(counts_FPQ)
                 trouble = FrameMismatch(
                     f"{self.device_id}: {len(shown_FD)} frames shown, {len(counts_FPQ)} came back"
                     + ("" if len(counts_FPQ) != len(shown_FD) else " out of step with their sync frames")
@@ -204,6 +205,11 @@ class Bench(AbstractDevice):
                 trouble = error
         assert trouble is not None
         raise trouble
+
+    def _check_blinded(self, counts_FPQ: Tensor) -> None:
+        """Frames that are all at full scale look out of step, but that is not what is wrong."""
+        if counts_FPQ.numel() and float((counts_FPQ >= self.full_scale).float().mean()) > self.saturated_limit:
+            raise Saturated(f"{self.device_id}: the camera is at full scale; shorten the exposure or dim the laser")
 
     def _start_over(self) -> None:
         """Close and open the parts, and measure the pairing again."""

@@ -1,0 +1,1 @@
+"""The OPU as a scikit-learn transformer and as a torch module."""

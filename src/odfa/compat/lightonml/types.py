@@ -1,0 +1,22 @@
+"""Names of settings."""
+
+from enum import Enum
+
+
+class OutputRescaling(Enum):
+    """How `linear_transform` scales what it returns; `transform` is never scaled."""
+
+    variance = 1
+    """Divide by stdev sqrt(n_features): unit variance for a Gaussian input."""
+    norm = 2
+    """Divide by stdev sqrt(n_components): norms are kept, as Johnson and Lindenstrauss have it."""
+    none = 3
+    """Leave it."""
+
+
+class InputRoiStrategy(Enum):
+    """How features fill the mirrors; odfa's devices always fill the display (`full`)."""
+
+    full = 1
+    small = 2
+    auto = 3
