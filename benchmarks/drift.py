@@ -60,7 +60,11 @@ def main() -> None:
     for name in ARMS:
         for angle in arguments.angles:
             runs = [
-                train.run(run, arguments.out / f"{name}-{angle:.2f}-seed{run.seed}".replace(" ", "-"), resume=True)
+                train.run(
+                    run,
+                    arguments.out / f"{name}-{angle:.2f}-seed{run.seed}".replace(", ", "-").replace(" ", "-"),
+                    resume=True,
+                )
                 for run in (variant(base, name, angle, seed) for seed in range(arguments.seeds))
             ]
             found.setdefault(name, {})[angle] = [run.metric["value"] for run in runs]

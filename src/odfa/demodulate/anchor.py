@@ -8,8 +8,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from odfa.demodulate.base import AbstractDemodulator, region
-from odfa.errors import ConfigError, FrameMismatch
+from odfa.demodulate.base import AbstractDemodulator, check_frames, float_dtype, region
+from odfa.errors import ConfigError
 from odfa.flow import Arm, Capture, Field, Frames, View
 
 _DARK_SHARE = 1e-6
@@ -89,14 +89,9 @@ class Anchor(AbstractDemodulator):
         Raises:
             FrameMismatch: the capture does not hold one frame per pattern of `frames`, or the anchor's is missing.
         """
-        counts_NFJ = capture.counts_NFPQ.flatten(2)
-        if counts_NFJ.shape[:2] != frames.gain_NF.shape or capture.shared_APQ is None:
-            raise FrameMismatch(
-                f"{self.name}: expected {frames.gain_NF.shape[1]} frames for each of {len(frames.gain_NF)} samples and "
-                f"one of the anchor, got counts of shape {tuple(capture.counts_NFPQ.shape)}"
-            )
-        wide = counts_NFJ.dtype in (torch.int32, torch.int64)  # more than 16 bits do not fit float32
-        dtype = torch.float64 if wide else torch.float32
+        check_frames(self.name, capture, frames)
+        assert capture.shared_APQ is not None
+        counts_NFJ, dtype = capture.counts_NFPQ.flatten(2), float_dtype(capture)
         per_intensity = capture.acquisition.counts_per_intensity
         gain_NF = frames.gain_NF.to(dtype)
         difference_NJ = (gain_NF[:, None] @ counts_NFJ.to(dtype))[:, 0]

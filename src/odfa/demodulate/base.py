@@ -2,6 +2,9 @@
 
 from abc import ABC, abstractmethod
 
+import torch
+
+from odfa.errors import FrameMismatch
 from odfa.flow import Arm, Capture, Field, Frames, View
 
 
@@ -48,3 +51,24 @@ def region(num_pixels: int, view: View) -> tuple[int, int]:
     """Fewest rows that hold `num_pixels`, since read-out time grows with rows, and as many columns as those need."""
     rows = -(-num_pixels // view.shape[1])
     return rows, -(-num_pixels // max(1, rows))
+
+
+def check_frames(name: str, capture: Capture, frames: Frames) -> None:
+    """Refuse a capture that does not answer these frames.
+
+    Raises:
+        FrameMismatch: other numbers of samples, of frames per sample or of shared frames.
+    """
+    shared = 0 if capture.shared_APQ is None else len(capture.shared_APQ)
+    expected = (len(frames.gain_NF), frames.frames_per_sample)
+    wanted = frames.shared_frames
+    if capture.counts_NFPQ.shape[:2] != expected or shared != wanted:
+        raise FrameMismatch(
+            f"{name}: expected {expected[1]} frames for each of {expected[0]} samples and {wanted} shared "
+            f"ones, got counts of shape {tuple(capture.counts_NFPQ.shape)} and {shared}"
+        )
+
+
+def float_dtype(capture: Capture) -> torch.dtype:
+    """Precision to calculate in: counts of more than 16 bits would lose their last bits in float32."""
+    return torch.float64 if capture.counts_NFPQ.dtype in (torch.int32, torch.int64) else torch.float32

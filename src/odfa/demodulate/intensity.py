@@ -2,10 +2,7 @@
 
 from dataclasses import replace
 
-import torch
-
-from odfa.demodulate.base import AbstractDemodulator
-from odfa.errors import FrameMismatch
+from odfa.demodulate.base import AbstractDemodulator, check_frames, float_dtype
 from odfa.flow import Arm, Capture, Field, Frames
 
 
@@ -38,13 +35,7 @@ class Intensity(AbstractDemodulator):
         Raises:
             FrameMismatch: the capture does not hold one frame per pattern of `frames`.
         """
-        counts_NFM = capture.counts_NFPQ.flatten(2)
-        if counts_NFM.shape[:2] != frames.gain_NF.shape:
-            raise FrameMismatch(
-                f"{self.name}: expected {frames.gain_NF.shape[1]} frames for each of {len(frames.gain_NF)} samples, "
-                f"got counts of shape {tuple(capture.counts_NFPQ.shape)}"
-            )
-        wide = counts_NFM.dtype in (torch.int32, torch.int64)  # more than 16 bits do not fit float32
-        gain_NF = frames.gain_NF.to(torch.float64 if wide else torch.float32)
+        check_frames(self.name, capture, frames)
+        counts_NFM, gain_NF = capture.counts_NFPQ.flatten(2), frames.gain_NF.to(float_dtype(capture))
         value_NM = (gain_NF[:, None] @ counts_NFM.to(gain_NF.dtype))[:, 0] / capture.acquisition.counts_per_intensity
         return Field(field_NM=value_NM.float())

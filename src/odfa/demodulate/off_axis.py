@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from odfa import fourier
-from odfa.demodulate.base import AbstractDemodulator
-from odfa.errors import ConfigError, FrameMismatch, Incompatible
+from odfa.demodulate.base import AbstractDemodulator, check_frames, float_dtype
+from odfa.errors import ConfigError, Incompatible
 from odfa.flow import Arm, Capture, Field, Frames, View
 
 _LEAST_SIDE = 16
@@ -105,17 +105,12 @@ class OffAxis(AbstractDemodulator):
         Raises:
             FrameMismatch: the capture does not hold one frame per pattern of `frames`.
         """
+        check_frames(self.name, capture, frames)
         counts_NFPQ, acquisition = capture.counts_NFPQ, capture.acquisition
-        if counts_NFPQ.shape[:2] != frames.gain_NF.shape:
-            raise FrameMismatch(
-                f"{self.name}: expected {frames.gain_NF.shape[1]} frames for each of {len(frames.gain_NF)} samples, "
-                f"got counts of shape {tuple(counts_NFPQ.shape)}"
-            )
         view = acquisition.view
         bins_M = _interference(view)
         scale = math.sqrt(len(bins_M) / view.num_pixels) / acquisition.counts_per_field
-        wide = counts_NFPQ.dtype in (torch.int32, torch.int64)  # more than 16 bits do not fit float32
-        gain_NF = (frames.gain_NF.double() * scale).to(torch.float64 if wide else torch.float32)
+        gain_NF = (frames.gain_NF.double() * scale).to(float_dtype(capture))
         field_NM = torch.empty((len(gain_NF), len(bins_M)), dtype=torch.complex64)
         step = max(1, _PIXELS_AT_A_TIME // view.num_pixels)
         for start in range(0, len(gain_NF), step):

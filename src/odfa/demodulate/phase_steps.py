@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from odfa.demodulate.base import AbstractDemodulator
-from odfa.errors import ConfigError, FrameMismatch
+from odfa.demodulate.base import AbstractDemodulator, check_frames, float_dtype
+from odfa.errors import ConfigError
 from odfa.flow import Arm, Capture, Field, Frames
 
 
@@ -54,14 +54,8 @@ class PhaseSteps(AbstractDemodulator):
         Raises:
             FrameMismatch: the capture does not hold one frame per pattern and phase of `frames`.
         """
-        counts_NFM = capture.counts_NFPQ.flatten(2)
-        if counts_NFM.shape[:2] != (len(frames.gain_NF), frames.frames_per_sample):
-            raise FrameMismatch(
-                f"{self.name}: expected {frames.frames_per_sample} frames for each of {len(frames.gain_NF)} samples, "
-                f"got counts of shape {tuple(capture.counts_NFPQ.shape)}"
-            )
-        # counts of more than 16 bits would lose their last bits in float32
-        dtype = torch.float64 if counts_NFM.dtype in (torch.int32, torch.int64) else torch.float32
+        check_frames(self.name, capture, frames)
+        counts_NFM, dtype = capture.counts_NFPQ.flatten(2), float_dtype(capture)
         weight_N2F = _weights(frames.gain_NF.to(dtype) / capture.acquisition.counts_per_field, frames.phase_S)
         quadratures_N2M = weight_N2F @ counts_NFM.to(dtype)
         return Field(field_NM=torch.complex(quadratures_N2M[:, 0], quadratures_N2M[:, 1]).to(torch.complex64))
