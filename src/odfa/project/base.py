@@ -77,6 +77,9 @@ class AbstractProjection(ABC):
         """Figures of the last call worth logging: density of non-zeros, saturated fraction, …"""
         return {}
 
+    def close(self) -> None:  # noqa: B027 - digital projections hold nothing
+        """Let go of the device, if there is one; the next projection opens it again."""
+
     def state_dict(self) -> dict[str, Any]:
         """Random state and counters as plain numbers."""
         return {}

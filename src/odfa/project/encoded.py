@@ -72,6 +72,10 @@ class Encoded(AbstractProjection):
         """Density of non-zeros in the last call, and the inner projection's figures."""
         return {**self._projection.diagnostics, **self._diagnostics}
 
+    def close(self) -> None:
+        """Close what the inner projection holds."""
+        self._projection.close()
+
     def state_dict(self) -> dict[str, Any]:
         """The encoder's random state and the inner projection's."""
         return {"encoder": self._encoder.state_dict(), "projection": self._projection.state_dict()}

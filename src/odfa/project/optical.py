@@ -198,6 +198,10 @@ class Optical(AbstractProjection):
         watched = {} if self._watch is None else self._watch.diagnostics
         return self._diagnostics | (watched if self._diagnostics else {})
 
+    def close(self) -> None:
+        """Close the device; the next projection opens it again."""
+        self._device.close()
+
     def state_dict(self) -> dict[str, Any]:
         """Random state and counters of encoder and device; what the guard remembers."""
         watched = {str(width): watch.state_dict() for width, watch in self._watches.items()}

@@ -79,7 +79,7 @@ def check_fit(config: RunConfig, shape: DataShape) -> None:
 
     Raises:
         ConfigError: a batch larger than the training part, a rank that the read-out does not have, blocks of several
-            widths for method identity.
+            widths for method identity, recalibration with a rule that cannot follow it, an unknown device.
         Incompatible: the device has too few mirrors or modes.
     """
     if shape.num_train < config.batch_size:
@@ -91,6 +91,11 @@ def check_fit(config: RunConfig, shape: DataShape) -> None:
     if config.method in ("dfa", "tdfa", "odfa") and config.rule != "random":
         _check_rank(config, shape.num_classes)
     if config.method == "odfa":
+        if config.rule != "random" and config.feedback.witness_lost == "recalibrate":
+            raise ConfigError(
+                f"feedback.witness_lost=recalibrate: rule={config.rule} starts from the measured matrix and cannot go "
+                "on with another one, expected stop"
+            )
         build_optical(config).shaped(shape.num_classes, num_projected(config))
 
 

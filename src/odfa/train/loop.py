@@ -64,7 +64,7 @@ def run(
         with StopRequest() as stop, RunFolder(path, config, resume=resume) as folder:
             _restore(session, folder)  # a refusal up to here leaves the folder's status as it was
             note(f"resuming {path} after step {session.step}" if session.step else f"run folder: {path}")
-            with _recorded_failure(folder):
+            with _recorded_failure(folder), _device_closed(session):
                 folder.add_session(environment())
                 folder.set_status("running", step=session.step)
                 return _finish(session, folder, _train(session, folder, stop, progress))
@@ -194,6 +194,16 @@ def _finish(session: Session, folder: RunFolder, validation: dict[str, float] | 
     )
     folder.finish(result.to_json(), step=session.step)
     return result
+
+
+@contextlib.contextmanager
+def _device_closed(session: Session) -> Iterator[None]:
+    """Let go of the optical device at the end, however the run ends."""
+    try:
+        yield
+    finally:
+        if session.dfa:
+            session.dfa.projection.close()
 
 
 @contextlib.contextmanager

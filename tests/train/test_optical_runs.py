@@ -1,0 +1,64 @@
+"""Runs through an optical device: named, watched, let go."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.device.rig import rig
+
+from odfa import train
+from odfa.device import registry
+from odfa.errors import ConfigError, Drifted
+from odfa.train import RunConfig
+
+Quick = Callable[..., RunConfig]
+
+
+def test_an_instrument_is_found_by_name_driven_and_let_go(tmp_path: Path, quick: Quick, monkeypatch) -> None:
+    bench, world = rig(10, twin=None)
+    monkeypatch.setitem(registry._BUILT_IN, "table-3", (lambda: bench, "a simulated bench"))
+    config = quick("odfa")
+    result = train.run(
+        replace(config, feedback=replace(config.feedback, device="table-3")), tmp_path / "run", progress=False
+    )
+    assert result.status == "complete"
+    assert world.shown > result.light["frames"]  # sync frames come on top
+    assert bench._opened is False
+    assert bench._camera._opened is False
+    drift = replace(config.feedback.drift, gain_jitter=0.1)
+    shaky = replace(config, feedback=replace(config.feedback, device="table-3", drift=drift))
+    with pytest.raises(ConfigError, match="drifts by itself"):
+        train.run(shaky, tmp_path / "no", progress=False)
+
+
+def test_recalibration_is_refused_where_the_rule_cannot_follow(tmp_path: Path, quick: Quick) -> None:
+    config = quick("odfa")
+    lost = replace(config, rule="aligned", feedback=replace(config.feedback, witness_lost="recalibrate"))
+    with pytest.raises(ConfigError, match="cannot go on with another one"):
+        train.run(lost, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_loses_its_matrix_ends_and_says_so(tmp_path: Path, quick: Quick) -> None:
+    config = quick("odfa")
+    drift = replace(config.feedback.drift, decorrelation_s=1.0)
+    lost = replace(config, feedback=replace(config.feedback, witness_every=100, drift=drift))
+    with pytest.raises(Drifted, match="no longer the one calibrated"):
+        train.run(lost, tmp_path / "run", progress=False)
+    status = json.loads((tmp_path / "run" / "status.json").read_text())
+    assert status["status"] == "failed"
+    assert "Drifted" in status["reason"]
+
+
+@pytest.mark.parametrize("readout", ["phase", "phase3", "offaxis", "anchor"])
+def test_every_read_out_trains_and_its_plan_counts_its_light(tmp_path: Path, quick: Quick, readout: str) -> None:
+    config = quick("odfa")
+    config = replace(config, feedback=replace(config.feedback, readout=readout, witness_every=120))
+    result = train.run(config, tmp_path / "run", progress=False)
+    planned = train.dry_run(config)["light"]["frames"]
+    shared = result.steps if readout == "anchor" else 0  # one frame of the anchor per call is left out of the plan
+    assert planned <= result.light["frames"] <= planned + shared
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert all(row["witness_correlation"] > 0.9 for row in rows if "loss" in row)
