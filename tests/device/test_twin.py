@@ -100,18 +100,18 @@ def test_device_id_names_the_medium_and_not_the_noise():
 
 
 def test_refusals_come_before_the_first_frame():
-    twin = Twin(num_mirrors=10, roi=(1, 20))
-    for inputs, modes, words in ((11, 5, "10 mirrors"), (5, 21, "20 modes")):
+    twin = Twin(shape_dmd=(2, 5), shape_cam=(4, 20))
+    for inputs, roi, words in ((11, (1, 5), "10 mirrors"), (5, (1, 21), "4 x 20 camera"), (5, (5, 2), "4 x 20 camera")):
         with pytest.raises(Incompatible, match=words):
-            twin.run(lit(1, inputs, 0.5), roi=(1, modes))
-    twin.steps_phase = False
-    with pytest.raises(Incompatible, match="phase"):
+            twin.run(lit(1, inputs, 0.5), roi=roi)
+    twin.arms = frozenset({"blocked"})
+    with pytest.raises(Incompatible, match="step its reference phase; demodulators that fit: Anchor"):
         twin.run(lit(1, 5, 0.5), roi=(1, 5))
     assert twin.spent.frames == 0
 
 
 class _Clumsy(AbstractDevice):
-    """Shows 255 counts everywhere on the frames that it does not lose."""
+    """Shows one level everywhere on the frames that it does not lose."""
 
     device_id, shape_dmd, shape_cam, rate_hz, power_w = "clumsy", (10, 10), (10, 10), 10.0, 1.0
     exposure_s, full_scale, arms = 1e-3, 255, frozenset({"stepped"})
