@@ -76,3 +76,9 @@ def test_words_that_are_off_are_refused_in_one_line(odfa, words, hint):
     else:
         assert said.code == 2
         assert hint in said.complaint
+
+
+def test_a_run_with_a_calibration_that_is_not_there_is_refused(odfa):
+    said = odfa("train", "digits_tiny", "method=odfa", "calibration=nowhere")
+    assert said.code == 2
+    assert "there is no calibration in nowhere" in said.complaint

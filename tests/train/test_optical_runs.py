@@ -9,8 +9,9 @@ import pytest
 from tests.device.rig import rig
 
 from odfa import train
-from odfa.device import registry
-from odfa.errors import ConfigError, Drifted
+from odfa.device import Twin, registry
+from odfa.errors import CalibrationError, ConfigError, Drifted
+from odfa.project.calibrate import calibrate
 from odfa.train import RunConfig
 
 Quick = Callable[..., RunConfig]
@@ -62,3 +63,22 @@ def test_every_read_out_trains_and_its_plan_counts_its_light(tmp_path: Path, qui
     assert planned <= result.light["frames"] <= planned + shared
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert all(row["witness_correlation"] > 0.9 for row in rows if "loss" in row)
+
+
+def test_a_run_takes_a_calibration_and_refuses_a_foreign_one(tmp_path: Path, quick: Quick) -> None:
+    config = quick("odfa")
+    width = sum(config.model.widths)
+    folders = {}
+    for seed in (0, 1):
+        found = calibrate(Twin.preset("opu-2021", seed=seed), num_inputs=10, num_modes=width // 2, matrix="hadamard")
+        folders[seed] = found.save(tmp_path / f"calibration-{seed}")
+    ours, foreign, missing = (
+        replace(config, feedback=replace(config.feedback, calibration=str(folder)))
+        for folder in (folders[0], folders[1], tmp_path / "none")
+    )
+    result = train.run(ours, tmp_path / "run", progress=False)
+    assert result.light["frames"] == 18 * 40 * 8 + 8 * 8  # one look at the witnesses instead of two to calibrate
+    for wrong, words in ((foreign, "is for device"), (missing, "no calibration in")):
+        with pytest.raises(CalibrationError, match=words):
+            train.run(wrong, tmp_path / "no", progress=False)
+    assert not (tmp_path / "no").exists()

@@ -16,7 +16,7 @@ from odfa.cli.device import DEVICE
 from odfa.cli.env import ENV
 from odfa.cli.recipes import RECIPES
 from odfa.cli.train import TRAIN
-from odfa.errors import ConfigError, DeviceError, Incompatible, NonFinite, OdfaError
+from odfa.errors import CalibrationError, ConfigError, DeviceError, Incompatible, NonFinite, OdfaError
 from odfa.train import Interrupted, RunFolderLost
 
 COMMANDS: tuple[Command, ...] = (RECIPES, TRAIN, COMPARE, ALIGN, DEVICE, ENV)
@@ -110,7 +110,8 @@ def _report(error: BaseException, code: int, *, as_json: bool) -> int:
 
 def _exit_code(error: BaseException) -> int | None:
     """None for what nobody foresaw: the traceback is then the best that can be said."""
-    if isinstance(error, Incompatible):  # a DeviceError too, but found before the first frame: the settings are off
+    # device errors too, but found before the first frame: the settings are off
+    if isinstance(error, Incompatible | CalibrationError):
         return REFUSED
     if isinstance(error, KeyboardInterrupt | NonFinite | DeviceError | RunFolderLost | OutputError):
         return FAILED

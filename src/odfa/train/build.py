@@ -244,14 +244,23 @@ def build_optical(config: RunConfig) -> "AbstractProjection":
 
     Raises:
         ConfigError: no device of this name, or drift of the twin asked of another device.
+        CalibrationError: the calibration is missing, corrupt or changed.
     """
+    from odfa.device import Calibration
     from odfa.project import Guard, Optical
 
     feedback = config.feedback
+    measured = None if feedback.calibration is None else Calibration.load(feedback.calibration)
     guard = None
     if feedback.witness_every is not None:
         guard = Guard(every=feedback.witness_every, correct=feedback.witness_correct, when_lost=feedback.witness_lost)
-    return Optical(_device(config), encoder=_ternary(config), demodulator=make_readout(feedback.readout), guard=guard)
+    return Optical(
+        _device(config),
+        encoder=_ternary(config),
+        demodulator=make_readout(feedback.readout),
+        guard=guard,
+        calibration=measured,
+    )
 
 
 def _device(config: RunConfig) -> "AbstractDevice":

@@ -98,6 +98,9 @@ class FeedbackConfig:
     readout: Literal["phase", "phase3", "offaxis", "anchor"] = "phase"
     """How counts become a field: four or three reference phases, a tilted reference, or an anchor pattern instead of a
     reference."""
+    calibration: str | None = None
+    """Folder that `odfa device calibrate` wrote for this device, width, region and read-out; none: the run calibrates
+    its witnesses itself."""
     witness_every: int | None = 1024
     """Vectors between two looks at witness patterns, which tell how far the matrix has drifted; none: it is trusted."""
     witness_correct: bool = True
