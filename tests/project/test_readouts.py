@@ -253,3 +253,11 @@ def test_wide_cameras_take_rectangles_and_wider_begins_with_narrower():
         for width in (30, 900)
     )
     torch.testing.assert_close(narrow, wide[:, :30], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("readout", LINEAR[:5], ids=repr)
+def test_density_is_that_of_the_code_whatever_the_read_out_adds(readout):
+    e_ND = ternary_rows(30, 200, 0.3)
+    optical = Optical(Twin(), encoder=EXACT, demodulator=readout).shaped(200, 20)
+    optical.project(e_ND)
+    assert optical.diagnostics["density"] == pytest.approx((e_ND != 0).float().mean().item())

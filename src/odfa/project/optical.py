@@ -122,12 +122,13 @@ class Optical(AbstractProjection):
         while start < len(e_ND):
             e_nD = e_ND[start : start + min(most, self._before_next_look())]
             start += len(e_nD)
-            frames = self._demodulator.expand(self._encoder.encode(e_nD.cpu()))
+            code = self._encoder.encode(e_nD.cpu())
+            frames = self._demodulator.expand(code)
             capture = self._device.run(frames, roi=roi, ops_useful=self._ops_useful(len(e_nD)))
             field_NM = self._demodulator.demodulate(capture, frames).field_NM
             field_NM = field_NM if self._watch is None else self._watch.corrected(field_NM)
             p_nM.append(self._outputs(field_NM).to(e_ND))
-            totals["density"] += frames.density * len(e_nD)
+            totals["density"] += code.density * len(e_nD)
             totals["saturated_fraction"] += capture.acquisition.saturated_fraction * len(e_nD)
             if self._watch is not None:
                 self._watch.advance(len(e_nD))
