@@ -158,9 +158,10 @@ def test_one_slip_anywhere_in_a_chunk_is_noticed(num_frames, every, data):
             assert not sync.in_step(wrong, dark, lit)
 
 
-@pytest.mark.parametrize("start", [0.1, 5.0])
+@pytest.mark.parametrize("start", [0.1, 5.0, 25.0])
 def test_exposure_is_searched(start):
     bench, shared = rig(D)
+    bench.open()  # the self-test needs light that it can see
     bench._camera.set_exposure(400e-6 * start)
     exposure_s = bench.search_exposure(num_inputs=D, roi=(8, 8), target=0.3)
     assert exposure_s == bench.exposure_s
