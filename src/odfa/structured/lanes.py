@@ -1,0 +1,268 @@
+"""LLVM code for vectors of 64 bytes, as numba intrinsics: butterflies in registers, signs from bits, rounding shifts.
+
+Vectors are written as LLVM types, so that the compiler splits them where registers are narrower (AVX2, NEON).
+Two element types: float32 (16 lanes) and int16 (32 lanes). A *unit* is 32 entries: one vector of int16, two of float32.
+Literal arguments choose the code; addresses are integers, strides are in bytes.
+"""
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+_I16, _I32, _I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
+_F32 = ir.FloatType()
+_WORD = types.int64
+UNIT = 32
+_TILE = 16
+"""Vectors that one kernel holds in registers."""
+Vectors = list[Any]
+
+
+class Lanes:
+    """Emits code for one element type."""
+
+    def __init__(self, builder: Any, element: Any) -> None:
+        self.builder, self.real = builder, element == types.float32
+        self.lanes = 16 if self.real else 32
+        self.vector = ir.VectorType(_F32 if self.real else _I16, self.lanes)
+        self.mask = ir.VectorType(ir.IntType(1), self.lanes)
+        self.unit_bytes = UNIT * (4 if self.real else 2)
+
+    def at(self, base: Any, *terms: Any) -> Any:
+        """Address base + terms; a pair (value, factor) is multiplied, an int is a constant."""
+        for term in terms:
+            if isinstance(term, tuple):
+                term = self.builder.mul(term[0], ir.Constant(_I64, term[1]))
+            base = self.builder.add(base, ir.Constant(_I64, term) if isinstance(term, int) else term)
+        return base
+
+    def load(self, address: Any, kind: Any = None, align: int = 64) -> Any:
+        kind = kind or self.vector
+        loaded = self.builder.load(self.builder.inttoptr(address, kind.as_pointer()), typ=kind)
+        loaded.align = align
+        return loaded
+
+    def store(self, value: Any, address: Any, *, streaming: bool = False, align: int = 64) -> None:
+        stored = self.builder.store(value, self.builder.inttoptr(address, value.type.as_pointer()))
+        stored.align = align
+        if streaming:  # past the caches: nobody reads it soon, and the line need not be fetched first
+            stored.set_metadata("nontemporal", self.builder.module.add_metadata([ir.Constant(_I32, 1)]))
+
+    def splat(self, scalar: Any, lanes: int | None = None) -> Any:
+        lanes = lanes or self.lanes
+        empty = ir.Constant(ir.VectorType(scalar.type, lanes), ir.Undefined)
+        return self.shuffle(self.builder.insert_element(empty, scalar, ir.Constant(_I32, 0)), empty, [0] * lanes)
+
+    def shuffle(self, a: Any, b: Any, index: Sequence[int]) -> Any:
+        return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_I32, len(index)), list(index)))
+
+    def flip(self, value: Any, address: Any) -> Any:
+        """Negate the lanes whose bit is set at `address`."""
+        bits = self.load(address, ir.IntType(self.lanes), align=2)
+        minus = self.builder.fneg(value) if self.real else self.builder.neg(value)
+        return self.builder.select(self.builder.bitcast(bits, self.mask), minus, value)
+
+    def cross(self, values: Vectors) -> Vectors:
+        """Walsh-Hadamard transform over the index of the vectors."""
+        b, values, half = self.builder, list(values), 1
+        add, sub = (b.fadd, b.fsub) if self.real else (b.add, b.sub)
+        while half < len(values):
+            for i in (i for i in range(len(values)) if not i & half):
+                values[i], values[i + half] = add(values[i], values[i + half]), sub(values[i], values[i + half])
+            half *= 2
+        return values
+
+    def swap(self, values: Vectors) -> Vectors:
+        """Exchange the four bits of the index of 16 vectors with bits 0 to 3 of the lane."""
+        values, lanes = list(values), range(self.lanes)
+        for bit in (1, 2, 4, 8):
+            low = [lane if not lane & bit else self.lanes + (lane ^ bit) for lane in lanes]
+            high = [lane | bit if not lane & bit else self.lanes + lane for lane in lanes]
+            for i in (i for i in range(_TILE) if not i & bit):
+                a, b = values[i], values[i + bit]
+                values[i], values[i + bit] = self.shuffle(a, b, low), self.shuffle(a, b, high)
+        return values
+
+    def top_lane(self, values: Vectors) -> Vectors:
+        """Walsh-Hadamard transform over lane bit 4, which only vectors of 32 lanes have."""
+        if self.real:
+            return values
+        upper = ir.Constant(self.mask, [0] * 16 + [1] * 16)
+        out = []
+        for value in values:
+            other = self.shuffle(value, value, [lane ^ 16 for lane in range(32)])
+            out.append(self.builder.select(upper, self.builder.sub(other, value), self.builder.add(other, value)))
+        return out
+
+    def rounding(self, values: Vectors, shift: Any) -> Vectors:
+        """Half of 2^shift on vector 0, which a transform over the vectors' index spreads to all of them."""
+        if self.real:
+            return values
+        half = self.builder.lshr(self.builder.shl(ir.Constant(_I16, 1), shift), ir.Constant(_I16, 1))
+        return [self.builder.add(values[0], self.splat(half)), *values[1:]]
+
+    def shifted(self, values: Vectors, shift: Any) -> Vectors:
+        if self.real:
+            return values
+        return [self.builder.ashr(value, self.splat(shift)) for value in values]
+
+    def scale(self, value: Any, factor: Any) -> Any:
+        """value * factor; int16: the upper half of the product, rounded down."""
+        if self.real:
+            return self.builder.fmul(value, factor)
+        wide = ir.VectorType(_I32, self.lanes)
+        product = self.builder.mul(self.builder.sext(value, wide), self.builder.sext(factor, wide))
+        return self.builder.trunc(self.builder.ashr(product, ir.Constant(wide, [16] * self.lanes)), self.vector)
+
+    def to_float(self, value: Any, half: int) -> Any:
+        lanes = self.shuffle(value, value, range(16 * half, 16 * half + 16))
+        return self.builder.sitofp(lanes, ir.VectorType(_F32, 16))
+
+
+def _literals(*kinds: Any) -> tuple[int, ...]:
+    return tuple(operator.index(kind.literal_value) for kind in kinds)
+
+
+@intrinsic(prefer_literal=True)
+def butterfly(_typing, like, log_r, paired, src, src_step, dst, dst_step, shift):  # type: ignore[no-untyped-def]
+    """H over 2^log_r vectors a step apart (`paired`: over the two halves of a float32 unit, too), then a shift."""
+    log, pair = _literals(log_r, paired)
+    signature = types.void(like, log_r, paired, *[_WORD] * 5)
+
+    def codegen(context, builder, _signature, args):  # type: ignore[no-untyped-def]
+        lanes = Lanes(builder, like)
+        src, src_step, dst, dst_step, shift = args[3:]
+        places = _places(log, pair and lanes.real)
+        shift16 = builder.trunc(shift, _I16)
+        values = [lanes.load(lanes.at(src, (src_step, k), 64 * half)) for k, half in places]
+        values = lanes.shifted(lanes.cross(lanes.rounding(values, shift16)), shift16)
+        for value, (k, half) in zip(values, places, strict=True):
+            lanes.store(value, lanes.at(dst, (dst_step, k), 64 * half))
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic(prefer_literal=True)
+def middle(_typing, like, log_r, paired, at, step, shift, signs, signs_step, rows, rows_step, table):  # type: ignore[no-untyped-def]
+    """In place: H, singular values and signs, H again, over 2^log_r vectors a step apart, then a shift.
+
+    Vector k has its sign bits at signs + k signs_step, and the singular values of row number rows[k rows_step] of the
+    table; a float32 unit is two vectors with the two halves of both.
+    """
+    log, pair = _literals(log_r, paired)
+    signature = types.void(like, log_r, paired, *[_WORD] * 8)
+
+    def codegen(context, builder, _signature, args):  # type: ignore[no-untyped-def]
+        lanes = Lanes(builder, like)
+        at, step, shift, signs, signs_step, rows, rows_step, table = args[3:]
+        places = _places(log, pair and lanes.real)
+        shift16 = builder.trunc(shift, _I16)
+        values = lanes.cross([lanes.load(lanes.at(at, (step, k), 64 * half)) for k, half in places])
+        for i, (k, half) in enumerate(places):
+            row = builder.zext(lanes.load(lanes.at(rows, (rows_step, k)), ir.IntType(8), align=1), _I64)
+            factor = lanes.load(lanes.at(table, (row, lanes.unit_bytes), 64 * half))
+            values[i] = lanes.flip(lanes.scale(values[i], factor), lanes.at(signs, (signs_step, k), 2 * half))
+        values = lanes.shifted(lanes.cross(lanes.rounding(values, shift16)), shift16)
+        for value, (k, half) in zip(values, places, strict=True):
+            lanes.store(value, lanes.at(at, (step, k), 64 * half))
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic(prefer_literal=True)
+def tile(_typing, like, signed, src, dst, signs, shift):  # type: ignore[no-untyped-def]
+    """H over index bits 0-3 and 5-8 (int16: 0-8) of 512 entries, which are left in exchanged places, then a shift.
+
+    float32: one half of each unit; call it for both. With `signed` the sign bits at `signs` are applied first.
+    """
+    (flips,) = _literals(signed)
+    signature = types.void(like, signed, *[_WORD] * 4)
+
+    def codegen(context, builder, _signature, args):  # type: ignore[no-untyped-def]
+        lanes = Lanes(builder, like)
+        src, dst, signs, shift = args[2:]
+        shift16 = builder.trunc(shift, _I16)
+        values = [lanes.load(lanes.at(src, lanes.unit_bytes * k)) for k in range(_TILE)]
+        if flips:
+            values = [lanes.flip(value, lanes.at(signs, 4 * k)) for k, value in enumerate(values)]
+        values = lanes.swap(lanes.cross(lanes.top_lane(values)))
+        values = lanes.shifted(lanes.cross(lanes.rounding(values, shift16)), shift16)
+        for k, value in enumerate(values):
+            lanes.store(value, lanes.at(dst, lanes.unit_bytes * k))
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic(prefer_literal=True)
+def last_tile(_typing, like, as_float, streaming, src, dst, order, scale):  # type: ignore[no-untyped-def]
+    """The tile that ends a projection: unit k goes to dst + order[k] units; int16 as float32 times `scale` if asked."""
+    widen, stream = _literals(as_float, streaming)
+    signature = types.void(like, as_float, streaming, _WORD, _WORD, _WORD, types.float32)
+
+    def codegen(context, builder, _signature, args):  # type: ignore[no-untyped-def]
+        lanes = Lanes(builder, like)
+        src, dst, order, scale = args[3:]
+        how: dict[str, Any] = {"streaming": bool(stream), "align": 64 if stream else 2}
+        values = [lanes.load(lanes.at(src, lanes.unit_bytes * k)) for k in range(_TILE)]
+        values = lanes.cross(lanes.swap(lanes.cross(lanes.top_lane(values))))
+        factor = lanes.splat(scale, 16)
+        for k, value in enumerate(values):
+            unit = builder.zext(lanes.load(lanes.at(order, 4 * k), _I32, align=4), _I64)
+            if lanes.real or not widen:
+                lanes.store(value, lanes.at(dst, (unit, lanes.unit_bytes)), **how)
+                continue
+            for half in (0, 1):
+                part = builder.fmul(lanes.to_float(value, half), factor)
+                lanes.store(part, lanes.at(dst, (unit, 4 * UNIT), 64 * half), **how)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def load_unit(_typing, like, src, signs, factor, dst):  # type: ignore[no-untyped-def]
+    """A unit of signed input: 32 float32, or 32 int8 times `factor` as int16."""
+    signature = types.void(like, *[_WORD] * 4)
+
+    def codegen(context, builder, _signature, args):  # type: ignore[no-untyped-def]
+        lanes = Lanes(builder, like)
+        src, signs, factor, dst = args[1:]
+        for half in range(2 if lanes.real else 1):
+            if lanes.real:
+                value = lanes.load(lanes.at(src, 64 * half), align=4)
+            else:
+                narrow = lanes.load(src, ir.VectorType(ir.IntType(8), 32), align=1)
+                value = builder.mul(builder.sext(narrow, lanes.vector), lanes.splat(builder.trunc(factor, _I16)))
+            lanes.store(lanes.flip(value, lanes.at(signs, 2 * half)), lanes.at(dst, 64 * half))
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def lit_of_64(_typing, at):  # type: ignore[no-untyped-def]
+    """Number of non-zeros among 64 int8 entries; hugely negative if one is not -1, 0 or 1."""
+
+    def codegen(context, builder, _signature, args):  # type: ignore[no-untyped-def]
+        bytes_64 = ir.VectorType(ir.IntType(8), 64)
+        values = Lanes(builder, types.int16).load(args[0], bytes_64, align=1)
+        lit = builder.icmp_signed("!=", values, ir.Constant(bytes_64, [0] * 64))
+        moved = builder.add(values, ir.Constant(bytes_64, [1] * 64))
+        bad = builder.icmp_unsigned(">", moved, ir.Constant(bytes_64, [2] * 64))
+        count = builder.ctpop(builder.bitcast(lit, _I64))
+        wrong = builder.icmp_unsigned("!=", builder.bitcast(bad, _I64), ir.Constant(_I64, 0))
+        return builder.select(wrong, ir.Constant(_I64, -(2**40)), count)
+
+    return types.int64(types.int64), codegen
+
+
+def _places(log: int, pair: bool) -> list[tuple[int, int]]:
+    """(step number, half) of each vector."""
+    return [(k, half) for k in range(1 << log) for half in range(1 + pair)]

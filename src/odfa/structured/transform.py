@@ -1,0 +1,254 @@
+"""A structured Gaussian matrix at work: the fast kernels where they run, plain torch elsewhere.
+
+Shape letters: `N` rows · `D` inputs · `M` outputs.
+"""
+
+import math
+import queue
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from odfa.errors import ConfigError
+from odfa.keys import fingerprint
+from odfa.structured.layout import ROW, UNIT, Layout
+from odfa.structured.portable import Diagonals, adjoint, forward
+from odfa.structured.shifts import FEW, SLOTS, groups, plan
+
+_LINE = 64
+_HUGE = 2**21
+_STREAM_BYTES = 2**22
+"""Results larger than this go past the caches."""
+_WORTH_A_THREAD = 2**19
+"""Points of work (rows x blocks x N) below which a second thread costs more than it brings."""
+
+
+@dataclass
+class Scratch:
+    """Working memory of one thread."""
+
+    z: np.ndarray
+    buf: np.ndarray
+    panel: np.ndarray
+    spill: np.ndarray
+
+
+class Structured:
+    """p = x B with B_dm distributed as N(0, 1): two transforms per block and one for all, O(M log N) operations.
+
+    The same key gives the same matrix on every path. Results of a path do not depend on the number of threads.
+    """
+
+    def __init__(self, seed: int, num_inputs: int) -> None:
+        """Name the matrix.
+
+        Raises:
+            ConfigError: more than 2^24 inputs.
+        """
+        self.layout = Layout(seed, num_inputs)
+        self._diagonals: Diagonals | None = None
+        self._tables: dict[int | None, np.ndarray] = {}
+        self._scratch: dict[str, queue.SimpleQueue[Scratch]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"seed": self.layout.seed, "num_inputs": self.layout.num_inputs}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the first signs, the singular values and the order: a machine that draws others is found out."""
+        layout = self.layout
+        words = [layout.signs1, layout.order.view(np.uint32), layout.rows.view(np.uint32)]
+        drawn = np.concatenate([*words, layout.values.astype(np.float32).view(np.uint32).reshape(-1)])
+        return fingerprint(drawn)
+
+    def blocks(self, num_outputs: int) -> int:
+        """Blocks of N outputs that so many outputs take."""
+        return -(-num_outputs // self.layout.points)
+
+    def state_bytes(self, num_outputs: int) -> int:
+        """Bytes of keyed numbers that projecting to so many outputs keeps: signs, order, table of singular values."""
+        layout = self.layout
+        units = layout.points // UNIT
+        table = max((array.nbytes for array in self._tables.values()), default=4 * layout.values.size)
+        return 4 * units * (1 + 2 * self.blocks(num_outputs)) + 4 * units + units + table + 8 * layout.values.size
+
+    def project(
+        self, x_ND: Tensor, num_outputs: int, *, first_block: int = 0, out: Tensor | None = None
+    ) -> Tensor:
+        """p_NM in the dtype of x_ND, float32 or float64; outputs start at block `first_block`.
+
+        float32 on a CPU runs on the kernels where numba is installed, everything else in torch.
+        """
+        if x_ND.device.type != "cpu" or x_ND.dtype != torch.float32 or not kernels_available():
+            return self.portable(x_ND, num_outputs, first_block=first_block)
+        out_NM = _empty(len(x_ND), num_outputs, torch.float32) if out is None else out
+        x, ones_N = x_ND.contiguous().numpy(), np.ones(len(x_ND), dtype=np.int64)
+        self._run(x, out_NM.numpy(), np.float32(0), ones_N, ones_N.astype(np.float32), first_block=first_block)
+        return out_NM
+
+    def project_ternary(
+        self,
+        t_ND: Tensor,
+        num_outputs: int,
+        *,
+        scale_N: Tensor | None = None,
+        raw: bool = False,
+        out: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Codes of -1, 0 and 1 (int8) by int16 arithmetic, about 0.5 % rms error.
+
+        Returns:
+            p_NM = scale * (t B) in float32; with `raw` int16 values and the scale of each row that they are worth.
+
+        Raises:
+            ConfigError: an entry is not -1, 0 or 1, or the kernels are missing.
+        """
+        if not kernels_available():
+            raise ConfigError("int16 arithmetic needs numba: pip install odfa[features]")
+        from odfa.structured.kernels import count_lit
+
+        t = t_ND.contiguous().numpy()
+        lit_N = np.empty(len(t), dtype=np.int64)
+        if not count_lit(t, lit_N):
+            raise ConfigError("expected ternary rows of -1, 0 and 1, got another value; use precision='float32'")
+        if out is None:
+            out = _empty(len(t), num_outputs, torch.int16 if raw else torch.float32)
+        worth_N = np.ones(len(t), dtype=np.float32) if scale_N is None else scale_N.float().numpy()
+        unit_N = np.zeros(len(t), dtype=np.float32)
+        for sparse in (True, False):
+            rows = np.flatnonzero((lit_N <= FEW) == sparse)
+            if not len(rows):
+                continue
+            shifts = plan(self.layout.log_points, sparse=sparse)
+            factor_n = np.array([shifts.factor(int(lit)) for lit in lit_N[rows]], dtype=np.int64)
+            unit_N[rows] = worth_N[rows] * 2.0**shifts.total / (factor_n * self.layout.points)
+            whole = len(rows) == len(t)
+            mine, to = (t, out.numpy()) if whole else (t[rows], np.empty((len(rows), num_outputs), out.numpy().dtype))
+            self._run(mine, to, np.int16(0), factor_n, unit_N[rows].copy(), shifts=shifts)
+            if not whole:
+                out.numpy()[rows] = to
+        return out, torch.from_numpy(unit_N)
+
+    def portable(self, x_ND: Tensor, num_outputs: int, *, first_block: int = 0) -> Tensor:
+        """The same by plain torch, in the dtype and on the device of x_ND."""
+        start = first_block * self.layout.points
+        return forward(x_ND, self._natural(start + num_outputs, x_ND), num_outputs, first_block)
+
+    def adjoint(self, p_NM: Tensor) -> Tensor:
+        """x_ND = p B^T, by plain torch."""
+        return adjoint(p_NM, self._natural(p_NM.shape[1], p_NM), self.layout.num_inputs)
+
+    def _natural(self, num_outputs: int, like: Tensor) -> Diagonals:
+        known, blocks = self._diagonals, self.blocks(num_outputs)
+        fits = known is not None and (known.first_J.dtype, known.first_J.device) == (like.dtype, like.device)
+        if known is None or not fits or len(known.second_BJ) < blocks:
+            known = self._diagonals = Diagonals.of(self.layout, blocks, like)
+        return known
+
+    def _table(self, shift: int | None) -> np.ndarray:
+        """Singular values as the kernels multiply by them: S / N in float32, S 2^(16 - shift) in int16."""
+        if shift not in self._tables:
+            values = self.layout.values
+            if shift is None:
+                made = (values / self.layout.points).astype(np.float32)
+            else:
+                made = np.minimum(np.rint(values * 2.0 ** (16 - shift)), 32767).astype(np.int16)
+            table = aligned(made.shape, made.dtype)
+            table[:] = made
+            self._tables[shift] = table
+        return self._tables[shift]
+
+    def _run(
+        self,
+        x: np.ndarray,
+        out: np.ndarray,
+        like: Any,
+        factor_N: np.ndarray,
+        scale_N: np.ndarray,
+        *,
+        shifts: Any = None,
+        first_block: int = 0,
+    ) -> None:
+        from odfa.structured.kernels import project_rows
+
+        layout, size = self.layout, like.itemsize
+        signs2, signs3 = layout.signs(first_block + self.blocks(out.shape[1]))
+        table = self._table(None if shifts is None else shifts.values)
+        shape = (layout.width.bit_length() - 10, layout.width, size, layout.points)
+        logs = np.array(groups(layout.log_points), dtype=np.int64)
+        slots = np.zeros(SLOTS, dtype=np.int64) if shifts is None else shifts.slots
+        kind = f"{like.dtype}{out.dtype}"
+        pool = self._scratch.setdefault(kind, queue.SimpleQueue())
+        streaming, as_float = out.nbytes > _STREAM_BYTES, size == 2 and out.dtype == np.float32
+
+        def work(rows: slice, blocks: slice) -> None:
+            try:
+                scratch = pool.get_nowait()
+            except queue.Empty:
+                scratch = self._new_scratch(like.dtype, out.dtype)
+            part = out[rows, blocks.start * layout.points : blocks.stop * layout.points]
+            project_rows(
+                like, x[rows], part, first_block + blocks.start, factor_N[rows], scale_N[rows], shape, logs, slots,
+                scratch.panel, scratch.z, scratch.buf, scratch.spill, layout.signs1, signs2, signs3, layout.rows,
+                table, layout.order, as_float, streaming,
+            )  # fmt: skip
+            pool.put(scratch)
+
+        tasks = self._split(len(x), self.blocks(out.shape[1]))
+        if len(tasks) == 1:
+            work(*tasks[0])
+            return
+        with ThreadPoolExecutor(len(tasks)) as threads:
+            for done in [threads.submit(work, *task) for task in tasks]:
+                done.result()
+
+    def _split(self, num_rows: int, num_blocks: int) -> list[tuple[slice, slice]]:
+        """(rows, blocks) of each thread: rows if there are enough, else blocks, each thread with its own first H."""
+        worth = num_rows * num_blocks * self.layout.points // _WORTH_A_THREAD
+        threads = max(1, min(torch.get_num_threads(), worth))
+        if num_rows >= threads:
+            cuts = [num_rows * i // threads for i in range(threads + 1)]
+            return [(slice(a, b), slice(0, num_blocks)) for a, b in zip(cuts, cuts[1:], strict=False)]
+        threads = min(threads, num_blocks)
+        cuts = [num_blocks * i // threads for i in range(threads + 1)]
+        return [(slice(0, num_rows), slice(a, b)) for a, b in zip(cuts, cuts[1:], strict=False)]
+
+    def _new_scratch(self, dtype: Any, out_dtype: Any) -> Scratch:
+        layout = self.layout
+        rows = layout.points // layout.width
+        stride = layout.width + (_LINE // dtype.itemsize if rows > 1 else 0)
+        panel_rows = 1 << sum(groups(layout.log_points))
+        return Scratch(
+            z=aligned((rows, stride), dtype),
+            buf=aligned((rows, stride), dtype),
+            panel=aligned((panel_rows, _LINE), np.dtype(np.uint8)),
+            spill=aligned((layout.points,), out_dtype),
+        )
+
+
+def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """An array that starts at a cache line; a large one at a huge page, which NumPy then asks the system for."""
+    count = math.prod(shape) * np.dtype(dtype).itemsize
+    step = _HUGE if count >= _HUGE else _LINE
+    raw = np.empty(count + step + (2 * _HUGE if count >= _HUGE else 0), dtype=np.uint8)
+    start = -raw.ctypes.data % step
+    return raw[start : start + count].view(dtype).reshape(shape)
+
+
+def _empty(num_rows: int, num_columns: int, dtype: torch.dtype) -> Tensor:
+    """NumPy asks for huge pages where torch does not: a fresh result of 1 GB otherwise costs 250,000 page faults."""
+    return torch.from_numpy(aligned((num_rows, num_columns), {torch.float32: np.float32, torch.int16: np.int16}[dtype]))
+
+
+def kernels_available() -> bool:
+    """Whether numba is installed."""
+    return find_spec("numba") is not None
