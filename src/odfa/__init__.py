@@ -26,7 +26,7 @@ from odfa.errors import (
     RunFolderError,
     Saturated,
 )
-from odfa.project import Gaussian, Guard, Identity, Optical
+from odfa.project import Gaussian, Guard, Hadamard, Identity, Optical, Rademacher
 from odfa.train import load_run
 
 __version__ = "0.1.0"
@@ -50,6 +50,8 @@ __all__ = [
     "Anchor",
     "Intensity",
     "Gaussian",
+    "Hadamard",
+    "Rademacher",
     "Identity",
     "Optical",
     "Guard",

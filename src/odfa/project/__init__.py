@@ -5,5 +5,7 @@ from odfa.project.encoded import Encoded as Encoded
 from odfa.project.gaussian import Gaussian as Gaussian
 from odfa.project.guard import DriftWarning as DriftWarning
 from odfa.project.guard import Guard as Guard
+from odfa.project.hadamard import Hadamard as Hadamard
 from odfa.project.identity import Identity as Identity
 from odfa.project.optical import Optical as Optical
+from odfa.project.rademacher import Rademacher as Rademacher

@@ -42,18 +42,27 @@ class AbstractProjection(ABC):
     def project(self, e_ND: Tensor) -> Tensor:
         """Project rows: p_NM = e_ND B_DM, in the dtype of `e_ND` (half precisions are computed in float32).
 
+        Projections that take int8 rows of -1, 0 and 1 answer them in float32.
+
         Raises:
-            ConfigError: the projection has no shape yet, or the rows have another width.
+            ConfigError: the projection has no shape yet, or the rows have another width or an unsupported dtype.
             NonFinite: `e_ND` contains NaN or infinity.
         """
         if self.num_inputs is None:
             raise ConfigError("this projection has no shape yet; use projection.shaped(num_inputs, num_outputs) first")
         if e_ND.ndim != 2 or e_ND.shape[1] != self.num_inputs:
             raise ConfigError(f"expected error rows of shape (N, {self.num_inputs}), got {tuple(e_ND.shape)}")
-        if e_ND.numel() and not torch.isfinite(torch.stack(e_ND.aminmax())).all():
+        if not self._takes(e_ND.dtype):
+            raise ConfigError(f"{self.identity} does not take {e_ND.dtype}, expected floating-point rows")
+        real = torch.view_as_real(e_ND) if e_ND.is_complex() else e_ND
+        if e_ND.numel() and not torch.isfinite(torch.stack(real.aminmax())).all():
             raise NonFinite("the output error contains NaN or infinity; lower the learning rate or look at the batch")
-        wide = e_ND if e_ND.dtype in (torch.float32, torch.float64) else e_ND.float()
-        return self._project(wide).to(e_ND.dtype)
+        if e_ND.dtype in (torch.float16, torch.bfloat16):
+            return self._project(e_ND.float()).to(e_ND.dtype)
+        return self._project(e_ND)
+
+    def _takes(self, dtype: torch.dtype) -> bool:
+        return dtype.is_floating_point
 
     def matrix(self) -> Tensor:
         """B_DM in float32, for tests and for projections that can tell.

@@ -10,7 +10,7 @@ from torch import Tensor
 from odfa.errors import ConfigError
 from odfa.keys import fingerprint, numpy_generator
 from odfa.project.base import AbstractProjection
-from odfa.project.rows import check_shape
+from odfa.project.rows import check_seed, check_shape, few_nonzeros
 
 _CHUNK = 256
 """Columns drawn, stored and multiplied at a time: part of the key, never change it."""
@@ -38,8 +38,7 @@ class Gaussian(AbstractProjection):
         Raises:
             ConfigError: `seed` is not an integer.
         """
-        if isinstance(seed, bool) or not isinstance(seed, int):
-            raise ConfigError(f"seed must be an integer, got {seed!r}")
+        check_seed(seed)
         self._seed, self._stored = seed, stored
         self._fingerprint = ""
         self._chunks: list[Tensor] = []
@@ -79,8 +78,10 @@ class Gaussian(AbstractProjection):
 
     def _project(self, e_ND: Tensor) -> Tensor:
         p_NM = e_ND.new_empty((len(e_ND), self._width))
+        few = few_nonzeros(e_ND)
         for start, chunk_Dm in self._columns(e_ND.device):
-            p_NM[:, start : start + chunk_Dm.shape[1]] = e_ND @ chunk_Dm.to(e_ND.dtype)
+            chunk_Dm = chunk_Dm.to(e_ND.dtype)
+            p_NM[:, start : start + chunk_Dm.shape[1]] = e_ND @ chunk_Dm if few is None else few.times(chunk_Dm)
         return p_NM
 
     @property

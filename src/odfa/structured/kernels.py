@@ -187,9 +187,7 @@ def one_block(
     for r in range(rows_z):
         if columns:
             _mix_row(like, size, buf + r * stride, log_tiles, shifts[16])
-        _last_tiles(
-            like, size, buf + r * stride, log_tiles, dst, order + r * mask_row, scale, as_float, streaming
-        )
+        _last_tiles(like, size, buf + r * stride, log_tiles, dst, order + r * mask_row, scale, as_float, streaming)
 
 
 @kernel

@@ -25,12 +25,14 @@ Vectors = list[Any]
 class Lanes:
     """Emits code for one element type."""
 
-    def __init__(self, builder: Any, element: Any) -> None:
+    def __init__(self, builder: Any, element: Any, one: Any = None) -> None:
+        """`one`: a float32 1.0 that the compiler cannot see through."""
         self.builder, self.real = builder, element == types.float32
         self.lanes = 16 if self.real else 32
         self.vector = ir.VectorType(_F32 if self.real else _I16, self.lanes)
         self.mask = ir.VectorType(ir.IntType(1), self.lanes)
         self.unit_bytes = UNIT * (4 if self.real else 2)
+        self._minus = self.splat(builder.fneg(one)) if self.real and one is not None else None
 
     def at(self, base: Any, *terms: Any) -> Any:
         """Address base + terms; a pair (value, factor) is multiplied, an int is a constant."""
@@ -69,12 +71,18 @@ class Lanes:
     def cross(self, values: Vectors) -> Vectors:
         """Walsh-Hadamard transform over the index of the vectors."""
         b, values, half = self.builder, list(values), 1
-        add, sub = (b.fadd, b.fsub) if self.real else (b.add, b.sub)
+        add, sub = (b.fadd, self._minus_by_product) if self.real else (b.add, b.sub)
         while half < len(values):
             for i in (i for i in range(len(values)) if not i & half):
                 values[i], values[i + half] = add(values[i], values[i + half]), sub(values[i], values[i + half])
             half *= 2
         return values
+
+    def _minus_by_product(self, a: Any, b: Any) -> Any:
+        # a - b as (-1) b + a, exact: processors with as many multipliers as adders do twice as many at a time
+        name, kind = f"llvm.fmuladd.v{self.lanes}f32", ir.FunctionType(self.vector, [self.vector] * 3)
+        known = self.builder.module.globals.get(name)
+        return self.builder.call(known or ir.Function(self.builder.module, kind, name), [b, self._minus, a])
 
     def swap(self, values: Vectors) -> Vectors:
         """Exchange the four bits of the index of 16 vectors with bits 0 to 3 of the lane."""
@@ -134,8 +142,8 @@ def butterfly(_typing, like, log_r, paired, src, src_step, dst, dst_step, shift)
     signature = types.void(like, log_r, paired, *[_WORD] * 5)
 
     def codegen(context, builder, _signature, args):  # type: ignore[no-untyped-def]
-        lanes = Lanes(builder, like)
         src, src_step, dst, dst_step, shift = args[3:]
+        lanes = Lanes(builder, like, _one(builder, shift))
         places = _places(log, pair and lanes.real)
         shift16 = builder.trunc(shift, _I16)
         values = [lanes.load(lanes.at(src, (src_step, k), 64 * half)) for k, half in places]
@@ -158,8 +166,8 @@ def middle(_typing, like, log_r, paired, at, step, shift, signs, signs_step, row
     signature = types.void(like, log_r, paired, *[_WORD] * 8)
 
     def codegen(context, builder, _signature, args):  # type: ignore[no-untyped-def]
-        lanes = Lanes(builder, like)
         at, step, shift, signs, signs_step, rows, rows_step, table = args[3:]
+        lanes = Lanes(builder, like, _one(builder, shift))
         places = _places(log, pair and lanes.real)
         shift16 = builder.trunc(shift, _I16)
         values = lanes.cross([lanes.load(lanes.at(at, (step, k), 64 * half)) for k, half in places])
@@ -185,8 +193,8 @@ def tile(_typing, like, signed, src, dst, signs, shift):  # type: ignore[no-unty
     signature = types.void(like, signed, *[_WORD] * 4)
 
     def codegen(context, builder, _signature, args):  # type: ignore[no-untyped-def]
-        lanes = Lanes(builder, like)
         src, dst, signs, shift = args[2:]
+        lanes = Lanes(builder, like, _one(builder, shift))
         shift16 = builder.trunc(shift, _I16)
         values = [lanes.load(lanes.at(src, lanes.unit_bytes * k)) for k in range(_TILE)]
         if flips:
@@ -207,8 +215,8 @@ def last_tile(_typing, like, as_float, streaming, src, dst, order, scale):  # ty
     signature = types.void(like, as_float, streaming, _WORD, _WORD, _WORD, types.float32)
 
     def codegen(context, builder, _signature, args):  # type: ignore[no-untyped-def]
-        lanes = Lanes(builder, like)
         src, dst, order, scale = args[3:]
+        lanes = Lanes(builder, like, scale)
         how: dict[str, Any] = {"streaming": bool(stream), "align": 64 if stream else 2}
         values = [lanes.load(lanes.at(src, lanes.unit_bytes * k)) for k in range(_TILE)]
         values = lanes.cross(lanes.swap(lanes.cross(lanes.top_lane(values))))
@@ -261,6 +269,11 @@ def lit_of_64(_typing, at):  # type: ignore[no-untyped-def]
         return builder.select(wrong, ir.Constant(_I64, -(2**40)), count)
 
     return types.int64(types.int64), codegen
+
+
+def _one(builder: Any, shift: Any) -> Any:
+    """1.0 for the shift 0 of float32."""
+    return builder.sitofp(builder.add(shift, ir.Constant(_I64, 1)), _F32)
 
 
 def _places(log: int, pair: bool) -> list[tuple[int, int]]:

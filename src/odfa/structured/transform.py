@@ -4,6 +4,7 @@ Shape letters: `N` rows · `D` inputs · `M` outputs.
 """
 
 import math
+import os
 import queue
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from odfa.errors import ConfigError
 from odfa.keys import fingerprint
-from odfa.structured.layout import ROW, UNIT, Layout
+from odfa.structured.layout import UNIT, Layout
 from odfa.structured.portable import Diagonals, adjoint, forward
 from odfa.structured.shifts import FEW, SLOTS, groups, plan
 
@@ -55,6 +56,7 @@ class Structured:
         self._diagonals: Diagonals | None = None
         self._tables: dict[int | None, np.ndarray] = {}
         self._scratch: dict[str, queue.SimpleQueue[Scratch]] = {}
+        self._threads: ThreadPoolExecutor | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {"seed": self.layout.seed, "num_inputs": self.layout.num_inputs}
@@ -81,9 +83,7 @@ class Structured:
         table = max((array.nbytes for array in self._tables.values()), default=4 * layout.values.size)
         return 4 * units * (1 + 2 * self.blocks(num_outputs)) + 4 * units + units + table + 8 * layout.values.size
 
-    def project(
-        self, x_ND: Tensor, num_outputs: int, *, first_block: int = 0, out: Tensor | None = None
-    ) -> Tensor:
+    def project(self, x_ND: Tensor, num_outputs: int, *, first_block: int = 0, out: Tensor | None = None) -> Tensor:
         """p_NM in the dtype of x_ND, float32 or float64; outputs start at block `first_block`.
 
         float32 on a CPU runs on the kernels where numba is installed, everything else in torch.
@@ -203,13 +203,13 @@ class Structured:
             )  # fmt: skip
             pool.put(scratch)
 
-        tasks = self._split(len(x), self.blocks(out.shape[1]))
-        if len(tasks) == 1:
-            work(*tasks[0])
-            return
-        with ThreadPoolExecutor(len(tasks)) as threads:
-            for done in [threads.submit(work, *task) for task in tasks]:
-                done.result()
+        mine, *others = self._split(len(x), self.blocks(out.shape[1]))
+        if others and self._threads is None:
+            self._threads = ThreadPoolExecutor(os.cpu_count(), "odfa-structured")
+        waiting = [self._threads.submit(work, *task) for task in others if self._threads is not None]
+        work(*mine)
+        for done in waiting:
+            done.result()
 
     def _split(self, num_rows: int, num_blocks: int) -> list[tuple[slice, slice]]:
         """(rows, blocks) of each thread: rows if there are enough, else blocks, each thread with its own first H."""

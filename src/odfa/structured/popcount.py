@@ -1,0 +1,88 @@
+"""The signs of `counter` times ternary rows, 64 entries at a time by counting bits."""
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from odfa.structured.counter import GOLDEN, MIX1, MIX2
+from odfa.structured.kernels import kernel
+
+_I64 = ir.IntType(64)
+_LANES = 8
+COLUMNS, ROWS = _LANES, 8
+"""Columns and rows that the kernel takes at a time."""
+
+
+@intrinsic(prefer_literal=True)
+def _count(_typing, rows, key, column, planes, num_words, out):  # type: ignore[no-untyped-def]
+    """out[row, lane] = number of minus signs of row (code x column + lane), for 8 columns and `rows` rows.
+
+    planes: for each word and row the sign bits and the bits of non-zero entries, 8 rows apart.
+    """
+    num_rows = int(rows.literal_value)
+    signature = types.void(rows, *[types.int64] * 5)
+
+    def codegen(context, builder, _signature, args):  # type: ignore[no-untyped-def]
+        _, key, column, planes, num_words, out = args
+        kind = ir.VectorType(_I64, _LANES)
+        const = lambda value: ir.Constant(kind, [value] * _LANES)  # noqa: E731
+
+        def splat(value: Any) -> Any:
+            empty = ir.Constant(kind, ir.Undefined)
+            first = builder.insert_element(empty, value, ir.Constant(ir.IntType(32), 0))
+            zeros = ir.Constant(ir.VectorType(ir.IntType(32), _LANES), [0] * _LANES)
+            return builder.shuffle_vector(first, empty, zeros)
+
+        def mixed(state: Any, shift: int) -> Any:
+            return builder.xor(state, builder.lshr(state, const(shift)))
+
+        name = f"llvm.ctpop.v{_LANES}i64"
+        count = builder.module.globals.get(name) or ir.Function(builder.module, ir.FunctionType(kind, [kind]), name)
+        totals = [cgutils.alloca_once_value(builder, const(0)) for _ in range(num_rows)]
+        lane = ir.Constant(kind, list(range(_LANES)))
+        base = builder.shl(builder.add(splat(column), lane), const(32))
+        with cgutils.for_range(builder, num_words, intp=_I64) as loop:
+            counter = builder.add(base, splat(loop.index))
+            state = builder.add(splat(key), builder.mul(counter, const(GOLDEN)))
+            state = builder.mul(mixed(state, 30), const(MIX1))
+            word = mixed(builder.mul(mixed(state, 27), const(MIX2)), 31)
+            at = builder.add(planes, builder.mul(loop.index, ir.Constant(_I64, 16 * ROWS)))
+            for row in range(num_rows):
+                pair = [builder.add(at, ir.Constant(_I64, 16 * row + 8 * which)) for which in (0, 1)]
+                sign, lit = (splat(builder.load(builder.inttoptr(a, _I64.as_pointer()), typ=_I64)) for a in pair)
+                ones = builder.call(count, [builder.and_(builder.xor(word, sign), lit)])
+                builder.store(builder.add(builder.load(totals[row], typ=kind), ones), totals[row])
+        for row, total in enumerate(totals):
+            to = builder.add(out, ir.Constant(_I64, 8 * _LANES * row))
+            stored = builder.store(builder.load(total, typ=kind), builder.inttoptr(to, kind.as_pointer()))
+            stored.align = 8
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@kernel
+def project_codes(key, planes, lit, scale, num_rows, num_words, first, out):
+    """out[row, column] = scale[row] (lit[row] - 2 minus signs), for at most 8 rows, columns counted from `first`."""
+    counts = np.empty((ROWS, COLUMNS), dtype=np.int64)
+    for column in range(0, out.shape[1], COLUMNS):
+        if num_rows == 1:
+            _count(1, key, first + column, planes.ctypes.data, num_words, counts.ctypes.data)
+        else:
+            _count(8, key, first + column, planes.ctypes.data, num_words, counts.ctypes.data)
+        for lane in range(min(COLUMNS, out.shape[1] - column)):
+            for row in range(num_rows):
+                out[row, column + lane] = scale[row] * np.float32(lit[row] - 2 * counts[row, lane])
+
+
+def bit_planes(codes: np.ndarray) -> np.ndarray:
+    """(words, 8 rows, sign and non-zero) uint64 from at most 8 rows of -1, 0 and 1."""
+    num_words = -(-codes.shape[1] // 64)
+    padded = np.zeros((ROWS, num_words * 64), dtype=np.int8)
+    padded[: len(codes), : codes.shape[1]] = codes
+    packed = [np.packbits(bits, axis=1, bitorder="little").view("<u8") for bits in (padded < 0, padded != 0)]
+    return np.ascontiguousarray(np.stack(packed, axis=2).transpose(1, 0, 2))
