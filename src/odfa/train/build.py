@@ -192,9 +192,10 @@ def _shallow(_config: RunConfig, _num_classes: int) -> dict[str, Any]:
 
 
 def _digital(config: RunConfig, num_classes: int) -> dict[str, Any]:
-    from odfa.project import Gaussian
+    from odfa.project import Gaussian, Hadamard, Rademacher
 
-    feedback = Gaussian(seed=config.feedback.seed)
+    made = {"gaussian": Gaussian, "hadamard": Hadamard, "rademacher": Rademacher}
+    feedback = made[config.feedback.projection](seed=config.feedback.seed)
     return {"feedback": feedback, "rule": _rule(config, num_classes), "error_at": "logits"}
 
 
