@@ -7,6 +7,8 @@ processing unit (arXiv 2409.12965) or by its digital twin; everything else is or
     loss.backward()  # unchanged: any loop, any optimiser
 """
 
+from typing import Any
+
 from odfa.demodulate import Anchor, Intensity, OffAxis, PhaseSteps
 from odfa.device import AbstractDevice, Bench, Twin, open_device
 from odfa.encode import BitPlanes, Sign, Ternary
@@ -71,3 +73,12 @@ __all__ = [
     "Saturated",
     "__version__",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`odfa.features`, which loads scikit-learn, when it is first asked for."""
+    if name == "features":
+        from importlib import import_module
+
+        return import_module("odfa.features")
+    raise AttributeError(f"module 'odfa' has no attribute {name!r}")

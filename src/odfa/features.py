@@ -1,0 +1,236 @@
+"""Random projections and optical random features as scikit-learn transformers.
+
+    make_pipeline(OpticalFeatures(n_components=10_000, random_state=0), RidgeClassifier()).fit(X, y)
+
+Everything is made in `fit`: clones and pickles carry settings and what was fitted, never a matrix or an open device.
+Shape letters: `N` samples · `D` features · `L` levels · `M` components.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Literal, Self
+
+import numpy as np
+import scipy.sparse
+import torch
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from odfa.demodulate import Intensity
+from odfa.device import AbstractDevice, open_device
+from odfa.encode import Threshold
+from odfa.errors import ConfigError
+from odfa.project import AbstractProjection, Gaussian, Hadamard, Optical, Rademacher
+
+_ROWS_AT_A_TIME = 1024
+_KINDS: dict[str, type[Hadamard | Gaussian | Rademacher]] = {
+    "hadamard": Hadamard,
+    "gaussian": Gaussian,
+    "rademacher": Rademacher,
+}
+
+
+class _Features(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """What both transformers share: checked input, float32 kept, sparse rows made dense a few at a time."""
+
+    n_components: int
+    random_state: Any
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Features of the rows of X, dense, float32 for float32 and float64 otherwise.
+
+        Raises:
+            ValueError: X has another number of features, or NaN or infinite values.
+        """
+        check_is_fitted(self, "seed_")
+        X = validate_data(self, X, accept_sparse="csr", dtype=[np.float64, np.float32], reset=False)
+        out = np.empty((X.shape[0], self.n_components), dtype=X.dtype)
+        for rows, part in _parts(X):
+            out[rows] = self._features(part)
+        return out
+
+    def _begin(self, X: Any) -> Any:
+        if isinstance(self.n_components, bool) or not isinstance(self.n_components, int | np.integer):
+            raise ConfigError(f"n_components must be a positive integer, got {self.n_components!r}")
+        if self.n_components < 1:
+            raise ConfigError(f"n_components must be a positive integer, got {self.n_components}")
+        X = validate_data(self, X, accept_sparse="csr", dtype=[np.float64, np.float32])
+        fixed = isinstance(self.random_state, int | np.integer) and not isinstance(self.random_state, bool)
+        self.seed_ = int(self.random_state) if fixed else int(check_random_state(self.random_state).randint(2**31 - 1))
+        return X
+
+    def _features(self, part: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.n_components
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+
+class RandomProjection(_Features):
+    """Y = X B / sqrt(n_components), B_dm ~ N(0, 1): keeps distances and inner products (Johnson-Lindenstrauss).
+
+    Args:
+        n_components: M, features that come out.
+        kind: "hadamard", structured, O(M log D) a row, no stored matrix; "gaussian", independent entries;
+            "rademacher", independent signs made on the fly.
+        random_state: key of the matrix; an int, a RandomState, or None for another matrix at each fit.
+
+    >>> RandomProjection(3, random_state=0).fit_transform(np.eye(50)).shape
+    (50, 3)
+
+    Source: Johnson & Lindenstrauss 1984; the structured matrix: see `odfa.Hadamard`.
+    """
+
+    def __init__(
+        self, n_components: int = 100, *, kind: Literal["hadamard", "gaussian", "rademacher"] = "hadamard",
+        random_state: Any = None,
+    ) -> None:  # fmt: skip
+        self.n_components, self.kind, self.random_state = n_components, kind, random_state
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Name the matrix for X's number of features.
+
+        Raises:
+            ConfigError: `n_components` is not a positive integer or `kind` is unknown.
+        """
+        if self.kind not in _KINDS:
+            raise ConfigError(f"kind must be one of {', '.join(_KINDS)}, got {self.kind!r}")
+        X = self._begin(X)
+        self.projection_: AbstractProjection = _KINDS[self.kind](self.seed_).shaped(X.shape[1], int(self.n_components))
+        return self
+
+    def inverse_transform(self, X: Any) -> np.ndarray:
+        """Least-squares inverse, X pinv(B): exact where n_components >= n_features; makes the matrix, 4 D M bytes.
+
+        Raises:
+            ConfigError: X does not have n_components columns.
+        """
+        check_is_fitted(self, "seed_")
+        X = np.asarray(X)
+        if X.ndim != 2 or X.shape[1] != self.n_components:
+            raise ConfigError(f"expected rows of {self.n_components} components, got shape {X.shape}")
+        inverse_MD = torch.linalg.pinv(self.projection_.matrix().double() / self.n_components**0.5).numpy()
+        kind = np.float32 if X.dtype == np.float32 else np.float64
+        return np.asarray((X @ inverse_MD).astype(kind))
+
+    def _features(self, part: np.ndarray) -> np.ndarray:
+        projected = self.projection_.project(torch.from_numpy(part)).numpy()
+        return np.asarray(projected * projected.dtype.type(1 / self.n_components**0.5))
+
+
+class OpticalFeatures(_Features):
+    """Random features by an optical device: Y = |A b(X)|^2, or linear Re(A b(X)); A complex Gaussian, b bits.
+
+    Each feature drives `levels` inputs: input l is lit where the feature exceeds the l-th level, quantiles of the
+    training data, so that b(x) . b(z) counts the levels that both reach. The intensity's kernel is then
+    |b(x)|^2 |b(z)|^2 + (b(x) . b(z))^2. Outputs are in units where one lit input gives a mean intensity of 1, divided
+    by the number of inputs.
+
+    Args:
+        n_components: M, features that come out; at most the camera's pixels.
+        kind: "intensity", one frame a row; "linear", through holography, ternary differences, both quadratures.
+        device: name of a device (see `odfa device list`) or a device; opened in `fit`. A name of a twin ("twin",
+            "opu-2021", "ideal") with `random_state` as its key; with its noise and its camera's bits.
+        levels: L, thresholds per feature; D L at most the device's mirrors.
+        random_state: key of the twin's medium; without meaning for hardware.
+
+    >>> OpticalFeatures(8, random_state=0).fit_transform(np.eye(50)).shape
+    (50, 8)
+
+    Source: Saade et al., ICASSP 2016, arXiv 1510.06664.
+    """
+
+    def __init__(
+        self, n_components: int = 100, *, kind: Literal["intensity", "linear"] = "intensity",
+        device: str | AbstractDevice = "opu-2021", levels: int = 4, random_state: Any = None,
+    ) -> None:  # fmt: skip
+        self.n_components, self.kind, self.device = n_components, kind, device
+        self.levels, self.random_state = levels, random_state
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Choose the levels from X, make and open the device.
+
+        Raises:
+            ConfigError: a setting is out of range, or the device is unknown.
+            Incompatible: the device has too few mirrors, pixels, or no reference arm for kind="linear".
+        """
+        if self.kind not in ("intensity", "linear"):
+            raise ConfigError(f"kind must be intensity or linear, got {self.kind!r}")
+        if isinstance(self.levels, bool) or not isinstance(self.levels, int | np.integer) or self.levels < 1:
+            raise ConfigError(f"levels must be a positive integer, got {self.levels!r}")
+        X = self._begin(X)
+        self.levels_LD_ = _levels(X, int(self.levels))
+        self.device_ = _device(self.device, self.seed_)
+        self._open()
+        return self
+
+    def _open(self) -> None:
+        num_inputs, num_outputs = self.levels_LD_.size, int(self.n_components)
+        if self.kind == "linear":
+            self._optical = Optical(self.device_).shaped(num_inputs, num_outputs)
+        else:
+            roi = Intensity().roi(num_outputs, self.device_.view)
+            self.device_.require(num_inputs=num_inputs, roi=roi, arm="blocked")
+        self.device_.open()
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.non_deterministic = True  # every frame has its own noise
+        return tags
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().__getstate__()
+        return {name: value for name, value in state.items() if name != "_optical"}
+
+    def _features(self, part: np.ndarray) -> np.ndarray:
+        bits_ND = (part[:, None, :] > self.levels_LD_).reshape(len(part), -1)
+        if not bits_ND.any():
+            return np.zeros((len(part), int(self.n_components)), dtype=part.dtype)
+        x_ND = torch.from_numpy(bits_ND).float()
+        if self.kind == "linear":
+            if not hasattr(self, "_optical"):
+                self._open()
+            return np.asarray(self._optical.project(x_ND).numpy() / bits_ND.shape[1] ** 0.5)
+        readout = Intensity()
+        frames = readout.expand(Threshold(0.5).encode(x_ND))
+        capture = self.device_.run(frames, roi=readout.roi(int(self.n_components), self.device_.view))
+        field_NM = readout.demodulate(capture, frames).field_NM[:, : int(self.n_components)]
+        return np.asarray(field_NM.numpy() / bits_ND.shape[1])
+
+
+def _parts(X: Any) -> Iterator[tuple[slice, np.ndarray]]:
+    for start in range(0, X.shape[0], _ROWS_AT_A_TIME):
+        rows = slice(start, start + _ROWS_AT_A_TIME)
+        part = X[rows].toarray() if scipy.sparse.issparse(X) else X[rows]
+        part = np.ascontiguousarray(part)
+        yield rows, part if part.flags.writeable else part.copy()
+
+
+def _levels(X: Any, levels: int) -> np.ndarray:
+    """Levels of each feature, (L, D): quantiles of all values that differ from the smallest one."""
+    values = X.data if scipy.sparse.issparse(X) else X.reshape(-1)
+    low = min(0.0, float(values.min(initial=0.0))) if scipy.sparse.issparse(X) else float(values.min())
+    lit = values[values > low]
+    shares = (np.arange(levels) + 0.5) / levels
+    chosen_L = np.quantile(lit, shares) if len(lit) else np.full(levels, low)
+    # a single level of constant data would leave everything dark: the smallest value stays below
+    below_L = np.nextafter(chosen_L, -np.inf)
+    return np.ascontiguousarray(np.broadcast_to(below_L[:, None], (levels, X.shape[1])))
+
+
+def _device(device: str | AbstractDevice, seed: int) -> AbstractDevice:
+    if not isinstance(device, str):
+        return device
+    twins = {"twin": "opu-2021", "opu-2021": "opu-2021", "ideal": "ideal"}
+    if device not in twins:
+        return open_device(device)
+    from odfa.device import Twin
+
+    return Twin.ideal(seed) if twins[device] == "ideal" else Twin.preset(twins[device], seed=seed)
