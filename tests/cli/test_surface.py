@@ -18,5 +18,6 @@ def test_commands_and_options():
         "compare": ["NAME", "key=value", "--run-dir"],
         "align": ["RUN"],
         "device": ["ACTION", "NAME", "key=value"],
+        "project": ["ACTION", "key=value"],
         "env": [],
     }

@@ -1,4 +1,4 @@
-"""The command line: `odfa recipes | train | compare | align | env`, one file per subcommand."""
+"""The command line: `odfa recipes | train | compare | align | device | project | env`, one file per subcommand."""
 
 from odfa.cli.entry import main
 

@@ -1,6 +1,6 @@
 """What a key means: signs, singular values and the order of outputs of a structured Gaussian matrix.
 
-    B_b = H S D3_b H D2_b H D1 / N,    N = 2^k >= max(n, 1024),   b = 0, 1, …: N outputs each
+    B_b = H S D3_b H D2_b H D1 / N,    N = 2^k >= max(n, 2048),   b = 0, 1, …: N outputs each
 
 H is the Walsh-Hadamard matrix in natural (Sylvester) order, D are random signs, S are the singular values of a square
 Gaussian matrix (quarter circle law). The first H D1 is shared by all blocks. Outputs come in a keyed order, so that the
@@ -20,8 +20,8 @@ from odfa.keys import numpy_generator
 _STREAM = int.from_bytes(b"hadamar")
 _SIGNS, _VALUES, _ORDER, _BLOCK = range(4)
 UNIT, ROW = 32, 4096
-LEAST_LOG, MOST_LOG = 10, 24
-"""Below 1024 points products of three transforms are visibly not Gaussian; 2^24 inputs are sixteen times the OPU's."""
+LEAST_LOG, MOST_LOG = 11, 24
+"""With 1024 points rectangles of four entries are visibly dependent; 2^24 inputs are sixteen times the OPU's."""
 _VALUE_ROWS = 64
 
 

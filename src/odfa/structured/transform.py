@@ -90,7 +90,7 @@ class Structured:
         """
         if x_ND.device.type != "cpu" or x_ND.dtype != torch.float32 or not kernels_available():
             return self.portable(x_ND, num_outputs, first_block=first_block)
-        out_NM = _empty(len(x_ND), num_outputs, torch.float32) if out is None else out
+        out_NM = self.empty(len(x_ND), num_outputs, torch.float32) if out is None else out
         x, ones_N = x_ND.contiguous().numpy(), np.ones(len(x_ND), dtype=np.int64)
         self._run(x, out_NM.numpy(), np.float32(0), ones_N, ones_N.astype(np.float32), first_block=first_block)
         return out_NM
@@ -121,7 +121,7 @@ class Structured:
         if not count_lit(t, lit_N):
             raise ConfigError("expected ternary rows of -1, 0 and 1, got another value; use precision='float32'")
         if out is None:
-            out = _empty(len(t), num_outputs, torch.int16 if raw else torch.float32)
+            out = self.empty(len(t), num_outputs, torch.int16 if raw else torch.float32)
         worth_N = np.ones(len(t), dtype=np.float32) if scale_N is None else scale_N.float().numpy()
         unit_N = np.zeros(len(t), dtype=np.float32)
         for sparse in (True, False):
@@ -142,6 +142,15 @@ class Structured:
         """The same by plain torch, in the dtype and on the device of x_ND."""
         start = first_block * self.layout.points
         return forward(x_ND, self._natural(start + num_outputs, x_ND), num_outputs, first_block)
+
+    @staticmethod
+    def empty(num_rows: int, num_outputs: int, dtype: torch.dtype) -> Tensor:
+        """Room for results, float32 or int16: at a cache line, in huge pages where large.
+
+        A fresh result of 1 GB otherwise costs 250,000 page faults.
+        """
+        kind = {torch.float32: np.float32, torch.int16: np.int16}[dtype]
+        return torch.from_numpy(aligned((num_rows, num_outputs), kind))
 
     def adjoint(self, p_NM: Tensor) -> Tensor:
         """x_ND = p B^T, by plain torch."""
@@ -242,11 +251,6 @@ def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     raw = np.empty(count + step + (2 * _HUGE if count >= _HUGE else 0), dtype=np.uint8)
     start = -raw.ctypes.data % step
     return raw[start : start + count].view(dtype).reshape(shape)
-
-
-def _empty(num_rows: int, num_columns: int, dtype: torch.dtype) -> Tensor:
-    """NumPy asks for huge pages where torch does not: a fresh result of 1 GB otherwise costs 250,000 page faults."""
-    return torch.from_numpy(aligned((num_rows, num_columns), {torch.float32: np.float32, torch.int16: np.int16}[dtype]))
 
 
 def kernels_available() -> bool:

@@ -1,0 +1,64 @@
+"""`odfa project bench`: projections side by side with their peers."""
+
+from argparse import ArgumentParser, Namespace
+from dataclasses import asdict
+
+from odfa.cli.command import Command, Outcome, note, positive, print_table, take
+from odfa.errors import ConfigError
+
+
+def _configure(parser: ArgumentParser) -> None:
+    parser.add_argument("action", metavar="ACTION", choices=("bench",), help="bench")
+    parser.add_argument(
+        "settings",
+        metavar="key=value",
+        nargs="*",
+        default=[],
+        help="sizes=1e3x1e3,1e3x1e5,1e4x1e4,5e4x1e5,opu, repeats=7, threads=…",
+    )
+
+
+def _execute(arguments: Namespace) -> Outcome:
+    import torch
+
+    from odfa.report.projections import MEANING, OPU_TERAOPS, SIZES, run
+
+    chosen, settings = take(list(arguments.settings), "sizes")
+    repeats, settings = take(settings, "repeats")
+    threads, settings = take(settings, "threads")
+    if settings:
+        raise ConfigError(f"unknown setting {settings[0]!r}; see odfa project --help")
+    sizes = list(SIZES) if chosen is None else [size.strip() for size in chosen.split(",")]
+    for size in sizes:
+        if size not in SIZES:
+            raise ConfigError(f"sizes: expected some of {', '.join(SIZES)}, got {size!r}")
+    before = torch.get_num_threads()
+    torch.set_num_threads(positive("threads", threads, before))
+    try:
+        rows = run(sizes, repeats=positive("repeats", repeats, 7), note=note)
+    finally:
+        torch.set_num_threads(before)
+
+    def show() -> None:
+        cells = [
+            (
+                row.name, f"{row.n} → {row.m}", row.batch, row.threads, f"{row.per_second:,.0f}",
+                f"{row.effective_teraops:,.3g}", f"{row.effective_teraops / OPU_TERAOPS:.3g}", f"{row.state_bytes:,}",
+                "" if row.rms_rel_error is None else f"{row.rms_rel_error:.1e}",
+                ", ".join(f"{name} {ratio:.3g}×" for name, ratio in row.ratios.items()),
+            )
+            for row in rows
+        ]  # fmt: skip
+        print_table(
+            ("projection", "size", "batch", "threads", "per second", "effective TeraOPS", "× OPU", "state, bytes",
+             "rms error", "faster than"),
+            cells,
+        )  # fmt: skip
+        print(MEANING)
+
+    return Outcome(json={"meaning": MEANING, "rows": [asdict(row) for row in rows]}, show=show)
+
+
+PROJECT = Command(
+    name="project", summary="projections: time them beside their peers", configure=_configure, execute=_execute
+)

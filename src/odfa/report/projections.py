@@ -1,0 +1,199 @@
+"""Projections side by side with their peers: one process, one run, medians and ratios.
+
+Shape letters: `N` rows · `D` inputs · `M` outputs.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from odfa.keys import torch_generator
+from odfa.project import Hadamard, Rademacher
+from odfa.structured import Structured, kernels_available
+
+MEANING = (
+    "effective TeraOPS: 2 n m operations a projection, what a dense matrix would need. A structured projection does "
+    "far fewer (about 2 log2 N additions an output) and has far fewer random bits (3 N a block of N outputs, not n m)."
+)
+OPU_TERAOPS = 1500.0
+SIZES = {
+    "1e3x1e3": (1_000, 1_000, 512),
+    "1e3x1e5": (1_000, 100_000, 512),
+    "1e4x1e4": (10_000, 10_000, 512),
+    "5e4x1e5": (50_000, 100_000, 64),
+    "opu": (2**20, 2**21, 16),
+}
+"""Name → inputs, outputs, batch."""
+_PEER_BYTES = 2**31
+"""Peers whose matrix is larger than this are left out."""
+_PEER_ROWS = 64
+"""Slow peers (scikit-learn, the complex simulator) project fewer rows."""
+
+
+@dataclass(kw_only=True)
+class Row:
+    """One projection at one size."""
+
+    name: str
+    n: int
+    m: int
+    batch: int
+    dtype: str
+    threads: int
+    per_second: float
+    effective_teraops: float
+    state_bytes: int
+    max_rel_error: float | None
+    """Largest error of an output over the rms of outputs, against float64; None for a peer with another matrix."""
+    rms_rel_error: float | None
+    ratios: dict[str, float] = field(default_factory=dict)
+    """Peer → how many times faster this one is."""
+
+
+def run(sizes: list[str], *, repeats: int = 7, note: Callable[[str], None] = lambda _: None) -> list[Row]:
+    """Time ours and the peers at each size; every figure is a median of `repeats` with results written in place."""
+    rows: list[Row] = []
+    for size in sizes:
+        n, m, batch = SIZES[size]
+        note(f"{size}: {n} -> {m}, batch {batch} …")
+        ours = list(_ours(n, m, batch, repeats))
+        peers = list(_peers(n, m, batch, repeats))
+        for row in ours:
+            row.ratios = {peer.name: row.per_second / peer.per_second for peer in peers}
+        rows += ours + peers
+    return rows
+
+
+def _median_s(call: Callable[[], object], repeats: int) -> float:
+    call()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def _row(name: str, size: tuple[int, int, int], dtype: str, seconds: float, state: int, errors: Any = None) -> Row:
+    n, m, batch = size
+    return Row(
+        name=name,
+        n=n,
+        m=m,
+        batch=batch,
+        dtype=dtype,
+        threads=torch.get_num_threads(),
+        per_second=batch / seconds,
+        effective_teraops=2.0 * n * m * batch / seconds / 1e12,
+        state_bytes=state,
+        max_rel_error=errors and errors[0],
+        rms_rel_error=errors and errors[1],
+    )
+
+
+def _errors(p_NM: Tensor, exact_NM: Tensor) -> tuple[float, float]:
+    wrong_NM, rms = p_NM.double() - exact_NM, exact_NM.square().mean().sqrt()
+    return float(wrong_NM.abs().max() / rms), float(wrong_NM.square().mean().sqrt() / rms)
+
+
+def _ours(n: int, m: int, batch: int, repeats: int) -> Iterator[Row]:
+    generator, size = torch_generator(1), (n, m, batch)
+    t_ND = torch.randint(-1, 2, (batch, n), dtype=torch.int8, generator=generator)
+    x_ND = torch.randn((batch, n), generator=generator)
+    structured = Structured(0, n)
+    state = structured.state_bytes(m)
+    exact_NM, exact_ternary_NM = (structured.portable(rows[:1].double(), m) for rows in (x_ND, t_ND))
+    out_NM = structured.empty(batch, m, torch.float32)
+    seconds = _median_s(lambda: structured.project(x_ND, m, out=out_NM), repeats)
+    yield _row("hadamard", size, "float32", seconds, state, _errors(out_NM[:1], exact_NM))
+    if kernels_available():
+        seconds = _median_s(lambda: structured.project_ternary(t_ND, m, out=out_NM), repeats)
+        yield _row("hadamard int16", size, "int8 -> float32", seconds, state, _errors(out_NM[:1], exact_ternary_NM))
+        raw_NM = structured.empty(batch, m, torch.int16)
+        seconds = _median_s(lambda: structured.project_ternary(t_ND, m, raw=True, out=raw_NM), repeats)
+        _, scale_N = structured.project_ternary(t_ND[:1], m, raw=True, out=raw_NM[:1])
+        errors = _errors(raw_NM[:1] * scale_N[:, None], exact_ternary_NM)
+        yield _row("hadamard int16 out", size, "int8 -> int16", seconds, state, errors)
+        del raw_NM
+    if 2 * n * m * batch < 2**38:
+        del out_NM
+        complex_ = Hadamard(0).shaped(n, 2 * m)
+        seconds = _median_s(lambda: _intensity(complex_.project_complex(x_ND)), repeats)
+        yield _row("hadamard |.|^2", size, "complex64", seconds, complex_.state_bytes)
+        rademacher = Rademacher(0).shaped(n, m)
+        some_ND = t_ND[:8]
+        seconds = _median_s(lambda: rademacher.project(some_ND), 3)
+        exact_NM = some_ND[:1].double() @ rademacher.matrix().double() if n * m <= 10**8 else None
+        errors = None if exact_NM is None else _errors(rademacher.project(some_ND[:1]), exact_NM)
+        yield _row("rademacher", (n, m, len(some_ND)), "int8 -> float32", seconds, 8, errors)
+
+
+def _intensity(field_NM: Tensor) -> Tensor:
+    return torch.view_as_real(field_NM).square().sum(-1)
+
+
+def _peers(n: int, m: int, batch: int, repeats: int) -> Iterator[Row]:
+    size, entries = (n, m, batch), n * m
+    if find_spec("fht_cpu"):
+        yield _fht(size, repeats)
+    if 4 * entries > _PEER_BYTES:
+        return
+    x_ND, w_DM = torch.randn(batch, n), torch.randn(n, m)
+    for dtype, out_dtype in ((torch.float32, torch.float32), (torch.bfloat16, torch.bfloat16)):
+        x, w, out = x_ND.to(dtype), w_DM.to(dtype), torch.empty(batch, m, dtype=out_dtype)
+        seconds = _median_s(lambda x=x, w=w, out=out: torch.mm(x, w, out=out), 3)  # type: ignore[misc]
+        yield _row(f"torch {str(dtype)[6:]}", size, str(dtype)[6:], seconds, w.nbytes)
+    t, s = torch.randint(-1, 2, (batch, n), dtype=torch.int8), torch.randint(-127, 128, (n, m), dtype=torch.int8)
+    out = torch.empty(batch, m, dtype=torch.int32)
+    seconds = _median_s(lambda: torch._int_mm(t, s, out=out), 3)
+    yield _row("torch int8", size, "int8 -> int32", seconds, s.nbytes)
+    yield from _slow_peers(x_ND[:_PEER_ROWS], w_DM)
+
+
+def _slow_peers(x_ND: Tensor, w_DM: Tensor) -> Iterator[Row]:
+    from sklearn.random_projection import GaussianRandomProjection, SparseRandomProjection
+
+    (batch, n), m = x_ND.shape, w_DM.shape[1]
+    if 8 * n * m <= _PEER_BYTES:
+        for make in (GaussianRandomProjection, SparseRandomProjection):
+            peer = make(n_components=m, random_state=0).fit(np.zeros((1, n)))
+            matrix = peer.components_
+            state = matrix.nbytes if isinstance(matrix, np.ndarray) else matrix.data.nbytes + matrix.indices.nbytes
+            x = x_ND.numpy().astype(np.float64)
+            seconds = _median_s(lambda peer=peer, x=x: peer.transform(x), 3)  # type: ignore[misc]
+            name = f"scikit-learn {make.__name__.removesuffix('RandomProjection')}"
+            yield _row(name, (n, m, batch), "float64", seconds, state)
+        matrix_DM, x_complex = torch.complex(w_DM, w_DM), x_ND.to(torch.complex64)
+        seconds = _median_s(lambda: _intensity(x_complex @ matrix_DM), 3)
+        yield _row("complex64 simulator", (n, m, batch), "complex64", seconds, matrix_DM.nbytes)
+
+
+def _fht(size: tuple[int, int, int], repeats: int) -> Row:
+    """Three transforms of fht-cpu with sign products in NumPy, as many blocks as the outputs take."""
+    import fht_cpu
+
+    n, m, batch = size
+    batch = min(batch, max(1, 2**24 // max(n, m)))
+    points = 1 << (n - 1).bit_length()
+    random = np.random.default_rng(0)
+    signs = random.choice(np.array([-1, 1], dtype=np.float32), (3, points))
+    x = random.standard_normal((batch, n), dtype=np.float32)
+    out = np.empty((batch, -(-m // points) * points), dtype=np.float32)
+
+    def project() -> None:
+        for start in range(0, out.shape[1], points):
+            y = np.zeros((batch, points), dtype=np.float32)
+            y[:, :n] = x
+            for sign in signs:
+                y *= sign
+                y = fht_cpu.fht(y, axis=1)
+            out[:, start : start + points] = y
+
+    return _row("fht-cpu, signs in NumPy", (n, m, batch), "float32", _median_s(project, repeats), signs.nbytes)

@@ -1,0 +1,129 @@
+"""scikit-learn transformers: the estimator's contract, sparse rows, pipelines, pickles, devices."""
+
+import pickle
+
+import numpy as np
+import pytest
+import scipy.sparse
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+from sklearn.linear_model import RidgeClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.utils.estimator_checks import check_estimator
+
+import odfa
+from odfa.errors import ConfigError, Incompatible
+from odfa.features import OpticalFeatures, RandomProjection
+
+EVERY = [
+    RandomProjection(20, random_state=0),
+    RandomProjection(20, kind="gaussian"),
+    RandomProjection(20, kind="rademacher", random_state=np.random.RandomState(1)),
+    OpticalFeatures(20, random_state=0),
+    OpticalFeatures(20, kind="linear", device="ideal", random_state=0),
+]
+
+
+@pytest.mark.parametrize("estimator", EVERY, ids=str)
+def test_keeps_the_contract_of_estimators(estimator):
+    check_estimator(estimator)
+
+
+@pytest.mark.parametrize("estimator", EVERY[:3], ids=str)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sparse_equals_dense_and_dtypes_stay(estimator, dtype):
+    X = scipy.sparse.random(2100, 50, 0.1, random_state=0, dtype=dtype, format="csr")
+    fitted = clone(estimator).fit(X)
+    Y = fitted.transform(X)
+    assert Y.dtype == dtype
+    np.testing.assert_allclose(Y, fitted.transform(X.toarray()), rtol=1e-5, atol=1e-6)
+    expected = X.toarray() @ fitted.projection_.matrix().numpy() / 20**0.5
+    np.testing.assert_allclose(Y, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_pickles_and_names():
+    X = np.random.default_rng(0).standard_normal((5, 300))
+    fitted = RandomProjection(40, random_state=3).fit(X)
+    other = pickle.loads(pickle.dumps(fitted))
+    np.testing.assert_array_equal(other.transform(X), fitted.transform(X))
+    assert fitted.get_feature_names_out()[:2].tolist() == ["randomprojection0", "randomprojection1"]
+    assert len(pickle.dumps(fitted)) < 5000
+    again = RandomProjection(40, random_state=3).fit(X)
+    np.testing.assert_array_equal(again.transform(X), fitted.transform(X))
+    assert (RandomProjection(40, random_state=4).fit_transform(X) != fitted.transform(X)).all()
+
+
+def test_distances_are_kept():
+    X = np.random.default_rng(0).standard_normal((20, 3000))
+    Y = RandomProjection(4000, random_state=0).fit_transform(X)
+    ratio = np.linalg.norm(Y[:, None] - Y[None], axis=2)[~np.eye(20, dtype=bool)]
+    ratio = ratio / np.linalg.norm(X[:, None] - X[None], axis=2)[~np.eye(20, dtype=bool)]
+    assert np.abs(ratio - 1).max() < 0.08
+
+
+def test_inverse():
+    X = np.random.default_rng(0).standard_normal((4, 30))
+    fitted = RandomProjection(100, random_state=0).fit(X)
+    np.testing.assert_allclose(fitted.inverse_transform(fitted.transform(X)), X, atol=1e-5)
+    with pytest.raises(ConfigError, match="100 components"):
+        fitted.inverse_transform(X)
+
+
+def test_intensities_follow_the_kernel():
+    """E |a.x|^2 |a.z|^2 = |x|^2 |z|^2 + (x.z)^2 for bits x, z."""
+    X = (np.random.default_rng(0).random((2, 64)) > 0.5).astype(float)
+    Y = OpticalFeatures(20_000, device="ideal", levels=1, random_state=0).fit_transform(X) * 64
+    same, shared = X.sum(1), float(X[0] @ X[1])
+    np.testing.assert_allclose(Y.mean(1), same, rtol=0.05)
+    assert (Y[0] * Y[1]).mean() == pytest.approx(same[0] * same[1] + shared**2, rel=0.08)
+
+
+def test_digits_in_a_pipeline():
+    X, y = load_digits(return_X_y=True)
+    model = make_pipeline(OpticalFeatures(2000, random_state=0), RidgeClassifier(alpha=1e-2))
+    model.fit(X[:1200], y[:1200])
+    assert model.score(X[1200:], y[1200:]) > 0.9
+    other = pickle.loads(pickle.dumps(model))
+    assert other.score(X[1200:], y[1200:]) > 0.9
+
+
+@pytest.mark.parametrize("kind", ["intensity", "linear"])
+def test_a_device_of_ones_own(kind):
+    device = odfa.Twin(seed=5)
+    X = np.eye(30) + np.eye(30, k=1)
+    Y = OpticalFeatures(50, kind=kind, device=device).fit_transform(X)
+    assert Y.shape == (30, 50)
+    assert device.spent.frames > 0
+
+
+@pytest.mark.parametrize(
+    ("estimator", "message"),
+    [
+        (RandomProjection(0), "positive integer"),
+        (RandomProjection(2.5), "positive integer"),
+        (RandomProjection(3, kind="fourier"), "kind"),
+        (OpticalFeatures(3, kind="phase"), "kind"),
+        (OpticalFeatures(3, levels=0), "levels"),
+        (OpticalFeatures(3, device="opu-2020"), "did you mean"),
+    ],
+    ids=str,
+)
+def test_bad_settings(estimator, message):
+    with pytest.raises(ConfigError, match=message):
+        estimator.fit(np.eye(3))
+
+
+def test_more_outputs_than_a_device_has():
+    with pytest.raises(Incompatible, match="camera pixels"):
+        OpticalFeatures(3_000_000).fit(np.eye(3))
+    with pytest.raises(Incompatible, match="mirrors"):
+        OpticalFeatures(3, levels=400_000).fit(np.eye(3))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_bad_values(bad):
+    X = np.eye(3)
+    X[0, 0] = bad
+    for estimator in (RandomProjection(3), OpticalFeatures(3)):
+        with pytest.raises(ValueError, match="NaN|infinity"):
+            estimator.fit(X)
