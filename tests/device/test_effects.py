@@ -6,13 +6,15 @@ import math
 import numpy as np
 import pytest
 import torch
+from tests.structured.reference import matrix as structured_matrix
 
 from odfa.demodulate import PhaseSteps
 from odfa.device import Drift, Medium, Mirrors, Reference, Sensor, Twin
-from odfa.device.twin.medium import CHUNK, Scatterer, layers, quarter_circle
+from odfa.device.twin.medium import CHUNK, Scatterer
 from odfa.errors import ConfigError, Incompatible
 from odfa.flow import Frames
-from odfa.keys import torch_generator
+from odfa.keys import mix, torch_generator
+from odfa.structured import quarter_circle
 
 
 def patterns(num_patterns: int, num_inputs: int, density: float = 0.5) -> Frames:
@@ -68,24 +70,14 @@ def test_leak_and_stuck_mirrors_are_static_and_leave_differences_linear():
     assert dark_M.abs().square().mean() > 0.01
 
 
-def test_structured_blocks_equal_their_explicit_matrix():
-    num_inputs, num_modes = 37, 4096 + 50
+def test_structured_modes_equal_their_explicit_matrix():
+    num_inputs, num_modes = 37, 1024 + 50
     scatterer = Scatterer(5, num_inputs, Medium(dense_entries=0), torch.float64)
     x_FD = torch.randn(2, num_inputs, dtype=torch.float64, generator=torch_generator(0))
     real_FM, imag_FM = scatterer.propagate(x_FD, num_modes)
-    assert real_FM.shape == (2, num_modes)
-    index_J = np.arange(4096)
-    rows = [0, 1, 17, 4095]
-    for block, first in ((0, 0), (1, 4096)):
-        diagonals = [d.numpy().astype(np.complex128) for d in layers(5, num_inputs, block)]
-        fourier_JJ = np.exp(-2j * np.pi * (np.outer(index_J, index_J) % 4096) / 4096) / 64
-        value_J = np.zeros(4096, dtype=np.complex128)
-        value_J[:num_inputs] = x_FD[1].numpy()
-        for diagonal in diagonals:
-            value_J = fourier_JJ @ (diagonal * value_J)
-        for row in rows if block == 0 else [0, 1, 17]:
-            found = complex(real_FM[1, first + row].item(), imag_FM[1, first + row].item())
-            assert found == pytest.approx(value_J[row], abs=1e-9)
+    matrix_DM = structured_matrix(mix(int.from_bytes(b"layers"), 5), num_inputs, 2 * num_modes) / math.sqrt(2)
+    np.testing.assert_allclose(real_FM.numpy(), x_FD.numpy() @ matrix_DM[:, ::2], atol=1e-9)
+    np.testing.assert_allclose(imag_FM.numpy(), x_FD.numpy() @ matrix_DM[:, 1::2], atol=1e-9)
 
 
 @pytest.mark.parametrize("num_inputs", [256, 1000, 4096])
@@ -103,7 +95,7 @@ def test_structured_spectrum_and_entries_are_those_of_a_gaussian_matrix(num_inpu
         assert part_DM.square().mean() == pytest.approx(0.5, rel=0.01)
         assert part_DM.pow(4).mean() / part_DM.square().mean() ** 2 == pytest.approx(3, abs=0.02)
     assert (real_DM * imag_DM).mean().abs() < 4 * 0.5 / math.sqrt(real_DM.numel())
-    # the entries of two rows and two columns: 0 if independent, near 1 for two transforms instead of four
+    # the entries of two rows and two columns: 0 if independent, near 1 for two transforms instead of three
     a_DM = matrix_DM.to(torch.complex128)
     quad = (a_DM[:-1, :-1] * a_DM[1:, :-1].conj() * a_DM[:-1, 1:].conj() * a_DM[1:, 1:]).mean()
     assert quad.abs() < 0.02

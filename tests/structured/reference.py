@@ -39,6 +39,7 @@ def matrix(seed: int, num_inputs: int, num_outputs: int) -> np.ndarray:
         block = h @ ((singular * third)[:, None] * (h @ (second[:, None] * first))) / points
         ordered = np.empty_like(block)
         for place in range(points):
-            ordered[layout.order[place // 32] * 32 + place % 32] = block[exchange(place)]
+            output = layout.order[place // 32] * 32 + place % 32
+            ordered[output] = sign(layout.signs4, place) * block[exchange(place)]
         out.append(ordered)
     return np.concatenate(out)[:num_outputs, :num_inputs].T

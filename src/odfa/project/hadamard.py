@@ -18,7 +18,7 @@ _DENSE_INPUTS = 64
 
 
 class Hadamard(AbstractProjection):
-    """p_NM = e_ND B_DM with B = [H S D3_b H D2_b H D1 / N]_b: entries N(0, 1) and the spectrum of a Gaussian matrix.
+    """p_NM = e_ND B_DM with B = [D4 H S D3_b H D2_b H D1 / N]_b: entries N(0, 1) and the spectrum of a Gaussian matrix.
 
     H: Walsh-Hadamard matrix of N >= D points, D: random signs, S: singular values of a Gaussian matrix; named by (seed,
     num_inputs), prefix-stable. It has 3 N random bits a block of N outputs where a Gaussian matrix has D N numbers, and
@@ -120,7 +120,8 @@ class Hadamard(AbstractProjection):
             raise ConfigError(f"complex modes take two outputs each, got num_outputs={self.num_outputs}")
         if e_ND.is_complex():
             return self.project_complex(e_ND.real) + 1j * self.project_complex(e_ND.imag)
-        return torch.view_as_complex(self.project(e_ND).unflatten(1, (-1, 2))) * 0.5**0.5
+        p_NM = self.project(e_ND)
+        return torch.view_as_complex(p_NM.view(len(p_NM), -1, 2)).mul(0.5**0.5)
 
     def _takes(self, dtype: torch.dtype) -> bool:
         return dtype.is_floating_point or dtype.is_complex or dtype == torch.int8

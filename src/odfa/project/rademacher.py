@@ -24,8 +24,8 @@ _CHUNK = 256
 class Rademacher(AbstractProjection):
     """p_NM = e_ND B_DM with B_dm = ±1, independent, bit by bit from a counter keyed by (seed, num_inputs).
 
-    Ternary rows (with an encoder before it, or int8 rows of -1, 0, 1) are projected exactly by counting bits, 64 entries
-    at a time, on numba; real rows are multiplied with columns made as ±1.0, 256 at a time. Nothing is stored.
+    Ternary rows (with an encoder before it, or int8 rows of -1, 0, 1) are projected exactly by counting bits, 64
+    entries at a time, on numba; real rows are multiplied with columns made as ±1.0, 256 at a time. Nothing is stored.
 
     >>> Rademacher(seed=0).shaped(10, 3).project(torch.eye(10)).abs().unique()
     tensor([1.])

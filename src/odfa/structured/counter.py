@@ -4,6 +4,8 @@ Bit i % 64 of word(column, i // 64) says that entry (i, column) is -1; a word is
 (Steele, Lea & Flood, OOPSLA 2014), so any entry can be made on its own and nothing is stored.
 """
 
+from typing import Any
+
 import numpy as np
 
 GOLDEN, MIX1, MIX2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
@@ -14,10 +16,10 @@ def words(key: int, columns: range, num_words: int) -> np.ndarray:
     with np.errstate(over="ignore"):
         high = np.arange(columns.start, columns.stop, dtype=np.uint64) << np.uint64(32)
         counter = high[:, None] + np.arange(num_words, dtype=np.uint64)
-        state = np.uint64(key) + counter * np.uint64(GOLDEN)
+        state: Any = np.uint64(key) + counter * np.uint64(GOLDEN)
         state = (state ^ state >> np.uint64(30)) * np.uint64(MIX1)
         state = (state ^ state >> np.uint64(27)) * np.uint64(MIX2)
-        return state ^ state >> np.uint64(31)
+        return np.asarray(state ^ state >> np.uint64(31))
 
 
 def entries(key: int, columns: range, num_inputs: int) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The passes of a structured projection over memory, compiled by numba: rows in L1, columns through a small panel.
 
-A vector of N = 2^k entries is kept as rows of up to 4096 entries (`stride` bytes apart, padded by one cache line: rows a
-power of two apart would all fall into the same few cache sets). Index bits 0-8 belong to a tile, 9-11 to a row, the
+A vector of N = 2^k entries is kept as rows of up to 4096 entries (`stride` bytes apart, padded by one cache line: rows
+a power of two apart would all fall into the same few cache sets). Index bits 0-8 belong to a tile, 9-11 to a row, the
 others to the columns. Addresses are integers; `like` names the element type, float32 or int16, `size` its bytes.
 """
 
@@ -17,7 +17,6 @@ import numpy as np
 from odfa.structured.lanes import butterfly, last_tile, lit_of_64, load_unit, middle, tile
 
 TILE, ROW = 512, 4096
-PANEL_BYTES = 64 * 4096
 _SOURCE = hashlib.sha256(
     b"".join((Path(__file__).parent / name).read_bytes() for name in ("kernels.py", "lanes.py"))
     + llvmlite.__version__.encode()
@@ -100,18 +99,19 @@ def _tiles(like, size, src, dst, log_tiles, signed, signs, shift):
 
 
 @kernel
-def _last_tiles(like, size, src, log_tiles, dst, order, scale, as_float, streaming):
+def _last_tiles(like, size, src, log_tiles, dst, signs, order, scale, as_float, streaming):
     for t in range(1 << log_tiles):
         for half in range(size // 2):
-            at, to, places = src + t * TILE * size + 64 * half, dst + 64 * half, order + 64 * t
+            at, to = src + t * TILE * size + 64 * half, dst + 64 * half
+            flips, places = signs + 64 * t + 2 * half, order + 64 * t
             if as_float and streaming:
-                last_tile(like, 1, 1, at, to, places, scale)
+                last_tile(like, 1, 1, at, to, flips, places, scale)
             elif as_float:
-                last_tile(like, 1, 0, at, to, places, scale)
+                last_tile(like, 1, 0, at, to, flips, places, scale)
             elif streaming:
-                last_tile(like, 0, 1, at, to, places, scale)
+                last_tile(like, 0, 1, at, to, flips, places, scale)
             else:
-                last_tile(like, 0, 0, at, to, places, scale)
+                last_tile(like, 0, 0, at, to, flips, places, scale)
 
 
 @kernel
@@ -170,9 +170,9 @@ def first_transform(like, size, z, rows_z, log_tiles, stride, logs, shifts, pane
 @kernel
 def one_block(
     like, size, z, buf, rows_z, log_tiles, stride, logs, shifts, panel, signs2, signs3, rows, table,
-    dst, order, scale, as_float, streaming,
+    dst, signs4, order, scale, as_float, streaming,
 ):  # fmt: skip
-    """dst = H S D3 H D2 z, units in keyed order."""
+    """dst = D4 H S D3 H D2 z, units in keyed order."""
     mask_row = 64 << log_tiles
     columns = logs[2] > 0
     for r in range(rows_z):
@@ -187,7 +187,8 @@ def one_block(
     for r in range(rows_z):
         if columns:
             _mix_row(like, size, buf + r * stride, log_tiles, shifts[16])
-        _last_tiles(like, size, buf + r * stride, log_tiles, dst, order + r * mask_row, scale, as_float, streaming)
+        key = r * mask_row
+        _last_tiles(like, size, buf + r * stride, log_tiles, dst, signs4 + key, order + key, scale, as_float, streaming)
 
 
 @kernel
@@ -210,7 +211,7 @@ def _load(like, x, signs, width, factor, z):
 
 @kernel
 def project_rows(like, x, out, first_block, factors, scales, shape, logs, shifts, panel, z, buf, spill,
-                 signs1, signs2, signs3, rows, table, order, as_float, streaming):  # fmt: skip
+                 signs1, signs2, signs3, signs4, rows, table, order, as_float, streaming):  # fmt: skip
     """Rows of x through the blocks first_block, … that `out` has room for.
 
     shape: (index bits of a row's tiles, width of a row, bytes of an element, entries of a block).
@@ -230,7 +231,7 @@ def project_rows(like, x, out, first_block, factors, scales, shape, logs, shifts
             one_block(
                 like, size, at_z, at_buf, rows_z, log_tiles, stride, logs, shifts, at_panel,
                 signs2.ctypes.data + key, signs3.ctypes.data + key, at_rows, at_table,
-                at, at_order, scales[i], as_float, streaming and whole and at % 64 == 0,
+                at, signs4.ctypes.data, at_order, scales[i], as_float, streaming and whole and at % 64 == 0,
             )  # fmt: skip
             if not whole:
                 out[i, start:] = spill[: out.shape[1] - start]

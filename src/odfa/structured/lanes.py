@@ -43,23 +43,27 @@ class Lanes:
         return base
 
     def load(self, address: Any, kind: Any = None, align: int = 64) -> Any:
+        """A vector, or a value of another type."""
         kind = kind or self.vector
         loaded = self.builder.load(self.builder.inttoptr(address, kind.as_pointer()), typ=kind)
         loaded.align = align
         return loaded
 
     def store(self, value: Any, address: Any, *, streaming: bool = False, align: int = 64) -> None:
+        """Write a vector."""
         stored = self.builder.store(value, self.builder.inttoptr(address, value.type.as_pointer()))
         stored.align = align
         if streaming:  # past the caches: nobody reads it soon, and the line need not be fetched first
             stored.set_metadata("nontemporal", self.builder.module.add_metadata([ir.Constant(_I32, 1)]))
 
     def splat(self, scalar: Any, lanes: int | None = None) -> Any:
+        """The scalar in every lane."""
         lanes = lanes or self.lanes
         empty = ir.Constant(ir.VectorType(scalar.type, lanes), ir.Undefined)
         return self.shuffle(self.builder.insert_element(empty, scalar, ir.Constant(_I32, 0)), empty, [0] * lanes)
 
     def shuffle(self, a: Any, b: Any, index: Sequence[int]) -> Any:
+        """Lanes of a, then b, by index."""
         return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_I32, len(index)), list(index)))
 
     def flip(self, value: Any, address: Any) -> Any:
@@ -114,6 +118,7 @@ class Lanes:
         return [self.builder.add(values[0], self.splat(half)), *values[1:]]
 
     def shifted(self, values: Vectors, shift: Any) -> Vectors:
+        """int16: divide by 2^shift, rounding down; float32: as they are."""
         if self.real:
             return values
         return [self.builder.ashr(value, self.splat(shift)) for value in values]
@@ -127,6 +132,7 @@ class Lanes:
         return self.builder.trunc(self.builder.ashr(product, ir.Constant(wide, [16] * self.lanes)), self.vector)
 
     def to_float(self, value: Any, half: int) -> Any:
+        """16 of 32 int16 lanes as float32."""
         lanes = self.shuffle(value, value, range(16 * half, 16 * half + 16))
         return self.builder.sitofp(lanes, ir.VectorType(_F32, 16))
 
@@ -136,12 +142,12 @@ def _literals(*kinds: Any) -> tuple[int, ...]:
 
 
 @intrinsic(prefer_literal=True)
-def butterfly(_typing, like, log_r, paired, src, src_step, dst, dst_step, shift):  # type: ignore[no-untyped-def]
+def butterfly(_typing, like, log_r, paired, src, src_step, dst, dst_step, shift):
     """H over 2^log_r vectors a step apart (`paired`: over the two halves of a float32 unit, too), then a shift."""
     log, pair = _literals(log_r, paired)
     signature = types.void(like, log_r, paired, *[_WORD] * 5)
 
-    def codegen(context, builder, _signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, _signature, args):
         src, src_step, dst, dst_step, shift = args[3:]
         lanes = Lanes(builder, like, _one(builder, shift))
         places = _places(log, pair and lanes.real)
@@ -156,7 +162,7 @@ def butterfly(_typing, like, log_r, paired, src, src_step, dst, dst_step, shift)
 
 
 @intrinsic(prefer_literal=True)
-def middle(_typing, like, log_r, paired, at, step, shift, signs, signs_step, rows, rows_step, table):  # type: ignore[no-untyped-def]
+def middle(_typing, like, log_r, paired, at, step, shift, signs, signs_step, rows, rows_step, table):
     """In place: H, singular values and signs, H again, over 2^log_r vectors a step apart, then a shift.
 
     Vector k has its sign bits at signs + k signs_step, and the singular values of row number rows[k rows_step] of the
@@ -165,7 +171,7 @@ def middle(_typing, like, log_r, paired, at, step, shift, signs, signs_step, row
     log, pair = _literals(log_r, paired)
     signature = types.void(like, log_r, paired, *[_WORD] * 8)
 
-    def codegen(context, builder, _signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, _signature, args):
         at, step, shift, signs, signs_step, rows, rows_step, table = args[3:]
         lanes = Lanes(builder, like, _one(builder, shift))
         places = _places(log, pair and lanes.real)
@@ -184,7 +190,7 @@ def middle(_typing, like, log_r, paired, at, step, shift, signs, signs_step, row
 
 
 @intrinsic(prefer_literal=True)
-def tile(_typing, like, signed, src, dst, signs, shift):  # type: ignore[no-untyped-def]
+def tile(_typing, like, signed, src, dst, signs, shift):
     """H over index bits 0-3 and 5-8 (int16: 0-8) of 512 entries, which are left in exchanged places, then a shift.
 
     float32: one half of each unit; call it for both. With `signed` the sign bits at `signs` are applied first.
@@ -192,7 +198,7 @@ def tile(_typing, like, signed, src, dst, signs, shift):  # type: ignore[no-unty
     (flips,) = _literals(signed)
     signature = types.void(like, signed, *[_WORD] * 4)
 
-    def codegen(context, builder, _signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, _signature, args):
         src, dst, signs, shift = args[2:]
         lanes = Lanes(builder, like, _one(builder, shift))
         shift16 = builder.trunc(shift, _I16)
@@ -209,17 +215,21 @@ def tile(_typing, like, signed, src, dst, signs, shift):  # type: ignore[no-unty
 
 
 @intrinsic(prefer_literal=True)
-def last_tile(_typing, like, as_float, streaming, src, dst, order, scale):  # type: ignore[no-untyped-def]
-    """The tile that ends a projection: unit k goes to dst + order[k] units; int16 as float32 times `scale` if asked."""
-    widen, stream = _literals(as_float, streaming)
-    signature = types.void(like, as_float, streaming, _WORD, _WORD, _WORD, types.float32)
+def last_tile(_typing, like, as_float, streaming, src, dst, signs, order, scale):
+    """The tile that ends a projection, with signs: unit k goes to dst + order[k] units.
 
-    def codegen(context, builder, _signature, args):  # type: ignore[no-untyped-def]
-        src, dst, order, scale = args[3:]
+    int16 values are written as float32 times `scale` if asked.
+    """
+    widen, stream = _literals(as_float, streaming)
+    signature = types.void(like, as_float, streaming, *[_WORD] * 4, types.float32)
+
+    def codegen(context, builder, _signature, args):
+        src, dst, signs, order, scale = args[3:]
         lanes = Lanes(builder, like, scale)
         how: dict[str, Any] = {"streaming": bool(stream), "align": 64 if stream else 2}
         values = [lanes.load(lanes.at(src, lanes.unit_bytes * k)) for k in range(_TILE)]
         values = lanes.cross(lanes.swap(lanes.cross(lanes.top_lane(values))))
+        values = [lanes.flip(value, lanes.at(signs, 4 * k)) for k, value in enumerate(values)]
         factor = lanes.splat(scale, 16)
         for k, value in enumerate(values):
             unit = builder.zext(lanes.load(lanes.at(order, 4 * k), _I32, align=4), _I64)
@@ -235,11 +245,11 @@ def last_tile(_typing, like, as_float, streaming, src, dst, order, scale):  # ty
 
 
 @intrinsic
-def load_unit(_typing, like, src, signs, factor, dst):  # type: ignore[no-untyped-def]
+def load_unit(_typing, like, src, signs, factor, dst):
     """A unit of signed input: 32 float32, or 32 int8 times `factor` as int16."""
     signature = types.void(like, *[_WORD] * 4)
 
-    def codegen(context, builder, _signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, _signature, args):
         lanes = Lanes(builder, like)
         src, signs, factor, dst = args[1:]
         for half in range(2 if lanes.real else 1):
@@ -255,10 +265,10 @@ def load_unit(_typing, like, src, signs, factor, dst):  # type: ignore[no-untype
 
 
 @intrinsic
-def lit_of_64(_typing, at):  # type: ignore[no-untyped-def]
+def lit_of_64(_typing, at):
     """Number of non-zeros among 64 int8 entries; hugely negative if one is not -1, 0 or 1."""
 
-    def codegen(context, builder, _signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, _signature, args):
         bytes_64 = ir.VectorType(ir.IntType(8), 64)
         values = Lanes(builder, types.int16).load(args[0], bytes_64, align=1)
         lit = builder.icmp_signed("!=", values, ir.Constant(bytes_64, [0] * 64))

@@ -1,11 +1,12 @@
 """What a key means: signs, singular values and the order of outputs of a structured Gaussian matrix.
 
-    B_b = H S D3_b H D2_b H D1 / N,    N = 2^k >= max(n, 2048),   b = 0, 1, …: N outputs each
+    B_b = D4 H S D3_b H D2_b H D1 / N,    N = 2^k >= max(n, 2048),   b = 0, 1, …: N outputs each
 
 H is the Walsh-Hadamard matrix in natural (Sylvester) order, D are random signs, S are the singular values of a square
-Gaussian matrix (quarter circle law). The first H D1 is shared by all blocks. Outputs come in a keyed order, so that the
-first m of them are a random subset: of rows in natural order every power-of-two part would be a Walsh-Hadamard matrix
-again, and the spectrum of B not that of a Gaussian matrix.
+Gaussian matrix (quarter circle law). The first H D1 is shared by all blocks, and so is D4, without which every two
+outputs a fixed distance apart would be correlated with the same sign. Outputs come in a keyed order, so that the first
+m of them are a random subset: of rows in natural order every power-of-two part would be a Walsh-Hadamard matrix again,
+and the spectrum of B not that of a Gaussian matrix.
 """
 
 import math
@@ -57,7 +58,12 @@ class Layout:
     @cached_property
     def signs1(self) -> np.ndarray:
         """D1: one bit per entry, 32-bit words; a set bit is a minus."""
-        return self._words(_SIGNS, 0, 1)[0]
+        return np.asarray(self._words(_SIGNS, 0, 1)[0])
+
+    @cached_property
+    def signs4(self) -> np.ndarray:
+        """D4, in the order of exchanged tiles."""
+        return np.asarray(self._words(_SIGNS, 1, 1)[0])
 
     def signs(self, num_blocks: int) -> tuple[np.ndarray, np.ndarray]:
         """D2 and D3 of the first blocks, each (blocks, N / 32) words.
@@ -124,4 +130,4 @@ def quarter_circle(points: int) -> np.ndarray:
     theta = np.linspace(0.0, math.pi, 2**15 + 1)
     middle = (np.arange(points) + 0.5) / points
     values = 2 * np.sin(np.interp(middle, (theta + np.sin(theta)) / math.pi, theta) / 2)
-    return values / np.sqrt(np.mean(values**2))
+    return np.asarray(values / np.sqrt(np.mean(values**2)))

@@ -18,7 +18,7 @@ COLUMNS, ROWS = _LANES, 8
 
 
 @intrinsic(prefer_literal=True)
-def _count(_typing, rows, key, column, planes, num_words, out):  # type: ignore[no-untyped-def]
+def _count(_typing, rows, key, column, planes, num_words, out):
     """out[row, lane] = number of minus signs of row (code x column + lane), for 8 columns and `rows` rows.
 
     planes: for each word and row the sign bits and the bits of non-zero entries, 8 rows apart.
@@ -26,7 +26,7 @@ def _count(_typing, rows, key, column, planes, num_words, out):  # type: ignore[
     num_rows = int(rows.literal_value)
     signature = types.void(rows, *[types.int64] * 5)
 
-    def codegen(context, builder, _signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, _signature, args):
         _, key, column, planes, num_words, out = args
         kind = ir.VectorType(_I64, _LANES)
         const = lambda value: ir.Constant(kind, [value] * _LANES)  # noqa: E731

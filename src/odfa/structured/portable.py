@@ -23,6 +23,8 @@ class Diagonals:
     second_BJ: Tensor
     third_BJ: Tensor
     """S D3 / N."""
+    fourth_J: Tensor
+    """Signs of a block's outputs."""
     order_J: Tensor
     """Transform index of each output of a block."""
 
@@ -34,7 +36,9 @@ class Diagonals:
         second_BJ, third_BJ = (np.stack([plus_minus(words) for words in block[:num_blocks]]) for block in signs)
         places = exchanged(points)
         third_BJ = np.stack([by_columns(row_J, layout.width) for row_J in third_BJ]) * values_J
-        order_J = places.reshape(-1, UNIT)[np.argsort(layout.order)].reshape(-1)
+        unit_of = np.argsort(layout.order)
+        order_J = places.reshape(-1, UNIT)[unit_of].reshape(-1)
+        fourth_J = plus_minus(layout.signs4).reshape(-1, UNIT)[unit_of].reshape(-1)
 
         def tensor(array: np.ndarray) -> Tensor:
             return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float64)).to(like.device, like.dtype)
@@ -43,6 +47,7 @@ class Diagonals:
             tensor(plus_minus(layout.signs1)),
             tensor(second_BJ[:, places]),
             tensor(third_BJ),
+            tensor(fourth_J),
             torch.from_numpy(order_J).to(like.device),
         )
 
@@ -74,7 +79,8 @@ def forward(x_ND: Tensor, diagonals: Diagonals, num_outputs: int, first_block: i
     for b, start in enumerate(range(0, num_outputs, points), first_block):
         y_NJ = walsh_hadamard(walsh_hadamard(z_NJ * diagonals.second_BJ[b]) * diagonals.third_BJ[b])
         stop = min(num_outputs, start + points)
-        p_NM[:, start:stop] = y_NJ[:, diagonals.order_J[: stop - start]]
+        order_m, signs_m = diagonals.order_J[: stop - start], diagonals.fourth_J[: stop - start]
+        p_NM[:, start:stop] = y_NJ[:, order_m] * signs_m
     return p_NM
 
 
@@ -85,6 +91,7 @@ def adjoint(p_NM: Tensor, diagonals: Diagonals, num_inputs: int) -> Tensor:
     for b, start in enumerate(range(0, p_NM.shape[1], points)):
         part_Nm = p_NM[:, start : start + points]
         y_NJ = p_NM.new_zeros((len(p_NM), points))
-        y_NJ[:, diagonals.order_J[: part_Nm.shape[1]]] = part_Nm
+        count = part_Nm.shape[1]
+        y_NJ[:, diagonals.order_J[:count]] = part_Nm * diagonals.fourth_J[:count]
         z_NJ += walsh_hadamard(walsh_hadamard(y_NJ) * diagonals.third_BJ[b]) * diagonals.second_BJ[b]
     return (walsh_hadamard(z_NJ) * diagonals.first_J)[:, :num_inputs]

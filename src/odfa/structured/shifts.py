@@ -9,6 +9,7 @@ than the rest: they get a margin of 16. Overflow would wrap around unnoticed, he
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 
@@ -21,7 +22,7 @@ _TILE_BITS = 9
 
 @dataclass(frozen=True)
 class Shifts:
-    """Right shifts by slot (see `kernels`), the shift that comes with the singular values, and log2 of the first rms."""
+    """Right shifts by slot (see `kernels`), the shift that comes with the singular values, log2 of the first rms."""
 
     slots: np.ndarray
     values: int
@@ -61,7 +62,7 @@ def plan(log_points: int, *, sparse: bool) -> Shifts:
     steps: list[tuple[int | None, int]] = [(7, 0), (8, _TILE_BITS)]
     steps += [step for step in around if step[1]] + [(-1, _TILE_BITS)]
     slots, values, log_rms = np.zeros(SLOTS, dtype=np.int64), 0, limit
-    for (slot, bits), (_, following) in zip(steps, steps[1:], strict=False):
+    for (slot, bits), (_, following) in pairwise(steps):
         log_rms += bits / 2
         shift = max(0 if slot is not None else 2, math.ceil(log_rms + following / 2 - limit - 1e-9))
         log_rms -= shift

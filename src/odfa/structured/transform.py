@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,7 @@ class Structured:
     def fingerprint(self) -> str:
         """Hash of the first signs, the singular values and the order: a machine that draws others is found out."""
         layout = self.layout
-        words = [layout.signs1, layout.order.view(np.uint32), layout.rows.view(np.uint32)]
+        words = [layout.signs1, layout.signs4, layout.order.view(np.uint32), layout.rows.view(np.uint32)]
         drawn = np.concatenate([*words, layout.values.astype(np.float32).view(np.uint32).reshape(-1)])
         return fingerprint(drawn)
 
@@ -81,7 +82,7 @@ class Structured:
         layout = self.layout
         units = layout.points // UNIT
         table = max((array.nbytes for array in self._tables.values()), default=4 * layout.values.size)
-        return 4 * units * (1 + 2 * self.blocks(num_outputs)) + 4 * units + units + table + 8 * layout.values.size
+        return 4 * units * (3 + 2 * self.blocks(num_outputs)) + units + table + 8 * layout.values.size
 
     def project(self, x_ND: Tensor, num_outputs: int, *, first_block: int = 0, out: Tensor | None = None) -> Tensor:
         """p_NM in the dtype of x_ND, float32 or float64; outputs start at block `first_block`.
@@ -207,8 +208,8 @@ class Structured:
             part = out[rows, blocks.start * layout.points : blocks.stop * layout.points]
             project_rows(
                 like, x[rows], part, first_block + blocks.start, factor_N[rows], scale_N[rows], shape, logs, slots,
-                scratch.panel, scratch.z, scratch.buf, scratch.spill, layout.signs1, signs2, signs3, layout.rows,
-                table, layout.order, as_float, streaming,
+                scratch.panel, scratch.z, scratch.buf, scratch.spill, layout.signs1, signs2, signs3, layout.signs4,
+                layout.rows, table, layout.order, as_float, streaming,
             )  # fmt: skip
             pool.put(scratch)
 
@@ -226,10 +227,10 @@ class Structured:
         threads = max(1, min(torch.get_num_threads(), worth))
         if num_rows >= threads:
             cuts = [num_rows * i // threads for i in range(threads + 1)]
-            return [(slice(a, b), slice(0, num_blocks)) for a, b in zip(cuts, cuts[1:], strict=False)]
+            return [(slice(a, b), slice(0, num_blocks)) for a, b in pairwise(cuts)]
         threads = min(threads, num_blocks)
         cuts = [num_blocks * i // threads for i in range(threads + 1)]
-        return [(slice(0, num_rows), slice(a, b)) for a, b in zip(cuts, cuts[1:], strict=False)]
+        return [(slice(0, num_rows), slice(a, b)) for a, b in pairwise(cuts)]
 
     def _new_scratch(self, dtype: Any, out_dtype: Any) -> Scratch:
         layout = self.layout
@@ -250,7 +251,7 @@ def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     step = _HUGE if count >= _HUGE else _LINE
     raw = np.empty(count + step + (2 * _HUGE if count >= _HUGE else 0), dtype=np.uint8)
     start = -raw.ctypes.data % step
-    return raw[start : start + count].view(dtype).reshape(shape)
+    return np.asarray(raw[start : start + count].view(dtype).reshape(shape))
 
 
 def kernels_available() -> bool:

@@ -85,8 +85,8 @@ class FeedbackConfig:
     seed: int = 0
     """Key of the fixed random matrix, or of the twin's medium."""
     projection: Literal["gaussian", "hadamard", "rademacher"] = "gaussian"
-    """Random matrix of the digital methods: a Gaussian one drawn from its key; a structured one with the same statistics
-    and no stored entries; independent signs."""
+    """Random matrix of the digital methods: a Gaussian one drawn from its key; a structured one with the same
+    statistics and no stored entries; independent signs."""
     shared: bool = False
     """Random rule: true sends every block the same slice of the projected error."""
     quantiser: Literal["stochastic", "best_cosine", "relative_max", "sampled"] = "stochastic"

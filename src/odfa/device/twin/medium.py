@@ -2,27 +2,23 @@
 
 Thick scattering media have transmission matrices with independent circular Gaussian entries to good accuracy
 (Popoff et al., Phys. Rev. Lett. 104, 100601 (2010)).
-Shape letters: `F` patterns · `D` inputs · `M` optical modes · `m` modes of one chunk · `J` points of a transform.
+Shape letters: `F` patterns · `D` inputs · `M` optical modes · `m` modes of one chunk.
 """
 
 import math
 from dataclasses import dataclass, field
-from functools import lru_cache
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from odfa.errors import ConfigError
 from odfa.keys import mix, numpy_generator
+from odfa.structured import Structured
 
 CHUNK = 256
 """Modes drawn at a time: part of the key, never change it."""
 _STREAM = int.from_bytes(b"medium")
 _STRUCTURED_STREAM = int.from_bytes(b"layers")
-_LEAST_POINTS = 4096
-"""Transforms of fewer points would not mix enough for their entries to look Gaussian."""
-_LAYERS = 4
 _KERNEL_REACH = 4.0
 """Gaussian kernels are cut at this many standard deviations, where they have fallen to 3e-4."""
 
@@ -32,7 +28,8 @@ class Medium:
     """What kind of glass. The defaults are thick, perfectly mixing white paint."""
 
     dense_entries: int = 2**25
-    """Complex entries drawn and stored (8 bytes each); modes beyond dense_entries / D come from fast transforms."""
+    """Complex entries drawn and stored (8 bytes each); modes beyond dense_entries / D are structured, by fast
+    transforms (`odfa.structured`)."""
     memory_inputs: float | None = None
     """Memory effect: inputs nearer than about this have correlated columns (Gaussian, standard deviation)."""
     grain_px: float | None = None
@@ -66,47 +63,11 @@ def transmission(seed: int, num_inputs: int, num_modes: int) -> tuple[Tensor, Te
     return real_DM, imag_DM
 
 
-def layers(seed: int, num_inputs: int, block: int) -> tuple[Tensor, ...]:
-    """Diagonals of the structured block number `block`, complex64, J >= D points each.
-
-    A = sqrt(J) F D_3 F S D_2 F D_1 F D_0 with F the unitary Fourier transform, D_k random phases and S the singular
-    values of a square Gaussian matrix (quarter circle law, shuffled), so that spectrum and entries are those of a
-    Gaussian matrix. Without S all singular values of a full block would be 1; with one transform fewer on either side
-    blocks of fewer inputs than points would have the spectrum of a Toeplitz matrix. Random numbers: 4 J instead of J^2.
-    """
-    points = max(_LEAST_POINTS, 1 << (num_inputs - 1).bit_length())
-    generator = numpy_generator(_STRUCTURED_STREAM, seed, num_inputs, block)
-    angles = (2 * math.pi * generator.random(points, dtype="float32") for _ in range(_LAYERS))
-    phase = [torch.polar(torch.ones(points), torch.from_numpy(angle_J)) for angle_J in angles]
-    singular_J = torch.from_numpy(generator.permutation(quarter_circle(points)))
-    return phase[0], phase[1], phase[2] * singular_J, phase[3] * math.sqrt(points)
-
-
-@lru_cache(maxsize=2)
-def quarter_circle(points: int) -> np.ndarray:
-    """Quantiles of p(s) = sqrt(4 - s^2) / pi on [0, 2]: singular values of a square matrix of variance 1 / J."""
-    # s = 2 sin(theta / 2) turns the cumulative law into (theta + sin(theta)) / pi, monotone and easy to tabulate
-    theta = np.linspace(0.0, math.pi, 2**15 + 1)
-    middle = (np.arange(points) + 0.5) / points
-    values = 2 * np.sin(np.interp(middle, (theta + np.sin(theta)) / math.pi, theta) / 2)
-    return values.astype(np.float32)
-
-
-def structured(x_FD: Tensor, diagonals: tuple[Tensor, ...]) -> Tensor:
-    """Fields (F, J) of one structured block; x_FD real or complex, in the precision of the diagonals."""
-    points = len(diagonals[0])
-    y_FJ = torch.nn.functional.pad(x_FD.to(diagonals[0].dtype), (0, points - x_FD.shape[1]))
-    for diagonal_J in diagonals:
-        y_FJ = torch.fft.fft(y_FJ.mul_(diagonal_J), norm="backward")
-        y_FJ.mul_(points**-0.5)  # scaled here: see odfa.fourier
-    return y_FJ
-
-
 @dataclass
 class Scatterer:
     """The medium for one number of inputs, with what has been drawn of it so far.
 
-    The first `dense_modes` modes are dense, the others structured in blocks, so that the modes of a narrow read-out
+    The first `dense_modes` modes are dense, the others structured, so that the modes of a narrow read-out
     are the first ones of a wide one.
     """
 
@@ -117,7 +78,7 @@ class Scatterer:
     matrix_DM: Tensor | None = None
     """A complex transmission matrix to use in place of the keyed one."""
     _dense: tuple[Tensor, Tensor] | None = field(default=None, repr=False)
-    _layers: dict[int, tuple[Tensor, ...]] = field(default_factory=dict, repr=False)
+    _structured: Structured | None = field(default=None, repr=False)
 
     @property
     def dense_modes(self) -> int:
@@ -144,11 +105,9 @@ class Scatterer:
         if dense:
             real_DM, imag_DM = self._dense_up_to(dense)
             parts.append((x_FD @ real_DM[:, :dense], x_FD @ imag_DM[:, :dense]))
-        left, block = num_modes - dense, 0
-        while left:
-            y_FJ = structured(x_FD, self._diagonals(block))[:, :left]
-            parts.append((y_FJ.real, y_FJ.imag))
-            left, block = left - y_FJ.shape[1], block + 1
+        if num_modes > dense:
+            quadratures_FM2 = self._beyond().project(x_FD, 2 * (num_modes - dense)).view(len(x_FD), -1, 2)
+            parts.append(tuple(0.5**0.5 * quadratures_FM2.select(2, part) for part in (0, 1)))
         if len(parts) == 1:
             return parts[0][0].contiguous(), parts[0][1].contiguous()
         return torch.cat([real for real, _ in parts], 1), torch.cat([imag for _, imag in parts], 1)
@@ -162,14 +121,13 @@ class Scatterer:
             self._dense = real_DM.to(self.dtype).contiguous(), imag_DM.to(self.dtype).contiguous()
         return self._dense
 
-    def _diagonals(self, block: int) -> tuple[Tensor, ...]:
+    def _beyond(self) -> Structured:
+        """The structured matrix whose outputs 2 m and 2 m + 1 are the quadratures of mode m behind the dense ones."""
         if self.matrix_DM is not None:
             raise ConfigError(f"the given matrix has {self.dense_modes} modes, more were asked for")
-        if block not in self._layers:
-            wide = torch.complex128 if self.dtype == torch.float64 else torch.complex64
-            drawn = layers(self.seed, self.num_inputs, block)
-            self._layers[block] = tuple(diagonal_J.to(wide) for diagonal_J in drawn)
-        return self._layers[block]
+        if self._structured is None:
+            self._structured = Structured(mix(_STRUCTURED_STREAM, self.seed), self.num_inputs)
+        return self._structured
 
 
 def later_seed(seed: int, epoch: int) -> int:
