@@ -99,19 +99,19 @@ def _tiles(like, size, src, dst, log_tiles, signed, signs, shift):
 
 
 @kernel
-def _last_tiles(like, size, src, log_tiles, dst, signs, order, scale, as_float, streaming):
+def _last_tiles(like, size, src, log_tiles, dst, limit, spill, signs, order, scale, as_float, streaming):
     for t in range(1 << log_tiles):
         for half in range(size // 2):
-            at, to = src + t * TILE * size + 64 * half, dst + 64 * half
+            at, to, aside = src + t * TILE * size + 64 * half, dst + 64 * half, spill + 64 * half
             flips, places = signs + 64 * t + 2 * half, order + 64 * t
             if as_float and streaming:
-                last_tile(like, 1, 1, at, to, flips, places, scale)
+                last_tile(like, 1, 1, at, to, limit, aside, flips, places, scale)
             elif as_float:
-                last_tile(like, 1, 0, at, to, flips, places, scale)
+                last_tile(like, 1, 0, at, to, limit, aside, flips, places, scale)
             elif streaming:
-                last_tile(like, 0, 1, at, to, flips, places, scale)
+                last_tile(like, 0, 1, at, to, limit, aside, flips, places, scale)
             else:
-                last_tile(like, 0, 0, at, to, flips, places, scale)
+                last_tile(like, 0, 0, at, to, limit, aside, flips, places, scale)
 
 
 @kernel
@@ -170,9 +170,9 @@ def first_transform(like, size, z, rows_z, log_tiles, stride, logs, shifts, pane
 @kernel
 def one_block(
     like, size, z, buf, rows_z, log_tiles, stride, logs, shifts, panel, signs2, signs3, rows, table,
-    dst, signs4, order, scale, as_float, streaming,
+    dst, limit, spill, signs4, order, scale, as_float, streaming,
 ):  # fmt: skip
-    """dst = D4 H S D3 H D2 z, units in keyed order."""
+    """dst = D4 H S D3 H D2 z, units in keyed order; those from number `limit` on go to `spill`."""
     mask_row = 64 << log_tiles
     columns = logs[2] > 0
     for r in range(rows_z):
@@ -188,7 +188,8 @@ def one_block(
         if columns:
             _mix_row(like, size, buf + r * stride, log_tiles, shifts[16])
         key = r * mask_row
-        _last_tiles(like, size, buf + r * stride, log_tiles, dst, signs4 + key, order + key, scale, as_float, streaming)
+        at, flips, places = buf + r * stride, signs4 + key, order + key
+        _last_tiles(like, size, at, log_tiles, dst, limit, spill, flips, places, scale, as_float, streaming)
 
 
 @kernel
@@ -225,16 +226,17 @@ def project_rows(like, x, out, first_block, factors, scales, shape, logs, shifts
         first_transform(like, size, at_z, rows_z, log_tiles, stride, logs, shifts, at_panel)
         for b in range((out.shape[1] + points - 1) // points):
             start = b * points
-            whole = start + points <= out.shape[1]
-            at = out.ctypes.data + i * out.strides[0] + start * out.itemsize if whole else spill.ctypes.data
+            limit = min(words, (out.shape[1] - start) // 32)
+            at = out.ctypes.data + i * out.strides[0] + start * out.itemsize
             key = 4 * words * (first_block + b)
             one_block(
                 like, size, at_z, at_buf, rows_z, log_tiles, stride, logs, shifts, at_panel,
                 signs2.ctypes.data + key, signs3.ctypes.data + key, at_rows, at_table,
-                at, signs4.ctypes.data, at_order, scales[i], as_float, streaming and whole and at % 64 == 0,
+                at, limit, spill.ctypes.data, signs4.ctypes.data, at_order, scales[i], as_float,
+                streaming and at % 64 == 0,
             )  # fmt: skip
-            if not whole:
-                out[i, start:] = spill[: out.shape[1] - start]
+            for j in range(start + 32 * limit, min(start + points, out.shape[1])):
+                out[i, j] = spill[j - start]
 
 
 @kernel

@@ -215,16 +215,16 @@ def tile(_typing, like, signed, src, dst, signs, shift):
 
 
 @intrinsic(prefer_literal=True)
-def last_tile(_typing, like, as_float, streaming, src, dst, signs, order, scale):
+def last_tile(_typing, like, as_float, streaming, src, dst, limit, spill, signs, order, scale):
     """The tile that ends a projection, with signs: unit k goes to dst + order[k] units.
 
-    int16 values are written as float32 times `scale` if asked.
+    Units from number `limit` on go to `spill`; int16 values are written as float32 times `scale` if asked.
     """
     widen, stream = _literals(as_float, streaming)
-    signature = types.void(like, as_float, streaming, *[_WORD] * 4, types.float32)
+    signature = types.void(like, as_float, streaming, *[_WORD] * 6, types.float32)
 
     def codegen(context, builder, _signature, args):
-        src, dst, signs, order, scale = args[3:]
+        src, dst, limit, spill, signs, order, scale = args[3:]
         lanes = Lanes(builder, like, scale)
         how: dict[str, Any] = {"streaming": bool(stream), "align": 64 if stream else 2}
         values = [lanes.load(lanes.at(src, lanes.unit_bytes * k)) for k in range(_TILE)]
@@ -233,12 +233,13 @@ def last_tile(_typing, like, as_float, streaming, src, dst, signs, order, scale)
         factor = lanes.splat(scale, 16)
         for k, value in enumerate(values):
             unit = builder.zext(lanes.load(lanes.at(order, 4 * k), _I32, align=4), _I64)
+            base = builder.select(builder.icmp_unsigned("<", unit, limit), dst, spill)
             if lanes.real or not widen:
-                lanes.store(value, lanes.at(dst, (unit, lanes.unit_bytes)), **how)
+                lanes.store(value, lanes.at(base, (unit, lanes.unit_bytes)), **how)
                 continue
             for half in (0, 1):
                 part = builder.fmul(lanes.to_float(value, half), factor)
-                lanes.store(part, lanes.at(dst, (unit, 4 * UNIT), 64 * half), **how)
+                lanes.store(part, lanes.at(base, (unit, 4 * UNIT), 64 * half), **how)
         return context.get_dummy_value()
 
     return signature, codegen
