@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-ROOMS  := $(addprefix odfa.,engine encode device demodulate project train recipes data report compat flow fourier errors)
+ROOMS  := $(addprefix odfa.,engine encode device demodulate structured project features train recipes data report compat flow fourier errors)
 STAMP  := $(VENV)/.installed
 
 .PHONY: help demo test test-slow lint bench docs lock clean
@@ -12,7 +12,7 @@ help:
 	@echo "make demo       learn handwritten digits by backprop and through simulated light, side by side (3 minutes)"
 	@echo "make test       the tests (10 minutes)      make test-slow  the long ones too"
 	@echo "make lint       style and types             make docs       pages in site/"
-	@echo "make bench      step times of the engine, speed of the light path"
+	@echo "make bench      step times of the engine, speed of light path and projections"
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(None if sys.version_info >= (3, 11) else \
@@ -39,6 +39,7 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python benchmarks/step_time.py
 	$(BIN)/python benchmarks/light_path.py
+	$(BIN)/odfa project bench
 
 docs: $(STAMP)
 	$(BIN)/python -m pdoc --docformat google --math -o site odfa $(ROOMS)

@@ -15,6 +15,7 @@ from odfa.features import OpticalFeatures
 
 
 def main() -> None:
+    """Fit and score."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--components", type=int, default=100_000)
