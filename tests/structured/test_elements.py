@@ -164,6 +164,11 @@ def test_results_in_place():
     assert torch.equal(out_NM, structured.project(x_ND, 5000))
 
 
+def test_int16_refuses_other_devices():
+    with pytest.raises(ConfigError, match="on meta"):
+        Structured(0, 100).project_ternary(torch.zeros(1, 100, dtype=torch.int8, device="meta"), 10)
+
+
 def test_int16_refuses_what_is_not_ternary():
     with pytest.raises(ConfigError, match="ternary"):
         Structured(0, 100).project_ternary(torch.full((1, 100), 2, dtype=torch.int8), 10)

@@ -90,9 +90,10 @@ class Structured:
         float32 on a CPU runs on the kernels where numba is installed, everything else in torch.
         """
         if x_ND.device.type != "cpu" or x_ND.dtype != torch.float32 or not kernels_available():
-            return self.portable(x_ND, num_outputs, first_block=first_block)
+            p_NM = self.portable(x_ND, num_outputs, first_block=first_block)
+            return p_NM if out is None else out.copy_(p_NM)
         out_NM = self.empty(len(x_ND), num_outputs, torch.float32) if out is None else out
-        x, ones_N = x_ND.contiguous().numpy(), np.ones(len(x_ND), dtype=np.int64)
+        x, ones_N = x_ND.detach().contiguous().numpy(), np.ones(len(x_ND), dtype=np.int64)
         self._run(x, out_NM.numpy(), np.float32(0), ones_N, ones_N.astype(np.float32), first_block=first_block)
         return out_NM
 
@@ -111,10 +112,12 @@ class Structured:
             p_NM = scale * (t B) in float32; with `raw` int16 values and the scale of each row that they are worth.
 
         Raises:
-            ConfigError: an entry is not -1, 0 or 1, or the kernels are missing.
+            ConfigError: an entry is not -1, 0 or 1, the rows are not on the CPU, or the kernels are missing.
         """
         if not kernels_available():
             raise ConfigError("int16 arithmetic needs numba: pip install odfa[features]")
+        if t_ND.device.type != "cpu":
+            raise ConfigError(f"int16 arithmetic runs on the CPU, got rows on {t_ND.device}; use precision='float32'")
         from odfa.structured.kernels import count_lit
 
         t = t_ND.contiguous().numpy()
