@@ -13,8 +13,8 @@ from odfa.project.ternary_rows import require_ternary
 from odfa.structured import Structured
 
 Precision = Literal["float32", "int16"]
-_DENSE_INPUTS = 64
-"""Up to so many inputs a dense product is faster (measured: crossover between 60 and 100 on one core)."""
+_DENSE_INPUTS = 32
+"""Up to so many inputs a dense product is faster, or little slower (benchmarks/crossover.py: crossover at 20 to 60)."""
 
 
 class Hadamard(AbstractProjection):
@@ -23,7 +23,7 @@ class Hadamard(AbstractProjection):
     H: Walsh-Hadamard matrix of N >= D points, D: random signs, S: singular values of a Gaussian matrix; named by (seed,
     num_inputs), prefix-stable. It has 3 N random bits a block of N outputs where a Gaussian matrix has D N numbers, and
     does about 2 log2 N additions an output instead of D multiplications. Runs on the CPU by numba where it is installed
-    and by torch elsewhere: the same matrix. Up to 64 inputs the matrix is stored and multiplied (4 D M bytes).
+    and by torch elsewhere: the same matrix. Up to 32 inputs the matrix is stored and multiplied (4 D M bytes).
 
     >>> Hadamard(seed=0).shaped(1000, 3).project(torch.eye(1000)).shape
     torch.Size([1000, 3])

@@ -42,7 +42,8 @@ def check_seed(seed: int) -> None:
 
 
 _LEAST_INPUTS, _FEWER = 256, 64
-"""Gathering beats a dense product where less than one entry in 64 is lit (measured: from one in 30 to 100)."""
+"""Gathering replaces a dense product up to one lit entry in 64, where it takes half the time or less
+(benchmarks/crossover.py)."""
 
 
 @dataclass(frozen=True)

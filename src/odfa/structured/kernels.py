@@ -18,8 +18,7 @@ from odfa.structured.lanes import butterfly, last_tile, lit_of_64, load_unit, mi
 
 TILE, ROW = 512, 4096
 _SOURCE = hashlib.sha256(
-    b"".join((Path(__file__).parent / name).read_bytes() for name in ("kernels.py", "lanes.py"))
-    + llvmlite.__version__.encode()
+    b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))) + llvmlite.__version__.encode()
 ).hexdigest()[:12]
 
 
