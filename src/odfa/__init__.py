@@ -12,7 +12,7 @@ from typing import Any
 from odfa.demodulate import Anchor, Intensity, OffAxis, PhaseSteps
 from odfa.device import AbstractDevice, Bench, Twin, open_device
 from odfa.encode import BitPlanes, Sign, Ternary
-from odfa.engine import DFA, AlignedReadout, ElectronicOnly, RandomFeedback, Shallow, fuse_optimizer
+from odfa.engine import DFA, AlignedReadout, ElectronicOnly, ExactReadout, RandomFeedback, Shallow, fuse_optimizer
 from odfa.errors import (
     CheckpointError,
     ConfigError,
@@ -38,6 +38,7 @@ __all__ = [
     "RandomFeedback",
     "AlignedReadout",
     "ElectronicOnly",
+    "ExactReadout",
     "Shallow",
     "fuse_optimizer",
     "Ternary",

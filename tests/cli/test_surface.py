@@ -17,6 +17,8 @@ def test_commands_and_options():
         "train": ["NAME", "key=value", "--run-dir", "--resume", "--dry-run"],
         "compare": ["NAME", "key=value", "--run-dir"],
         "align": ["RUN"],
+        "sample": ["RUN", "--prompt", "--count", "--tokens", "--temperature", "--seed"],
+        "export": ["RUN", "FOLDER"],
         "device": ["ACTION", "NAME", "key=value"],
         "project": ["ACTION", "key=value"],
         "env": [],

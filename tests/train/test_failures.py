@@ -13,6 +13,7 @@ import torch
 from odfa import data, train
 from odfa.errors import CheckpointError, ConfigError, DataError, NonFinite, OdfaError, RunFolderError
 from odfa.train import RunConfig, RunFolderLost, tasks
+from odfa.train.tasks.classify import DIGITS
 
 Quick = Callable[..., RunConfig]
 
@@ -72,11 +73,11 @@ def test_bad_data_leave_no_run_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: Quick, x: float, y: int, message: str
 ) -> None:
     def load(config: train.DataConfig) -> data.Splits:
-        splits = data.load_digits().limited(config.limit)
+        splits = data.load_digits()
         splits.train.x_ND[7, 0], splits.train.y_N[7] = x, y
         return splits
 
-    monkeypatch.setitem(tasks.TASKS, "digits", replace(tasks.TASKS["digits"], load=load))
+    monkeypatch.setitem(tasks.TASKS, "digits", replace(DIGITS, read=load))
     with pytest.raises(DataError, match=message):
         train.run(quick("bp"), tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()

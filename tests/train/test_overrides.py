@@ -86,7 +86,7 @@ def test_leaf_names_and_types(override: str, path: str, value: Any) -> None:
         changed = getattr(changed, part)
     assert changed == value
     assert type(changed) is type(value)
-    rest = {key for key in overrides.keys(RunConfig) if _get(config, key) != _get(before, key)}
+    rest = {key for key in overrides.keys(before) if _get(config, key) != _get(before, key)}
     assert rest <= {path}
 
 

@@ -13,6 +13,7 @@ from odfa import data, recipes, train
 from odfa.flow import Light
 from odfa.train import OptimizerConfig, RunConfig, RunResult, overrides
 from odfa.train.result import light_figures
+from odfa.train.tasks.classify import Classify
 
 Quick = Callable[..., RunConfig]
 
@@ -178,13 +179,13 @@ def test_seconds_of_light_do_not_drift() -> None:
 
 
 def test_each_epoch_is_validated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: Quick) -> None:
-    sizes, real = [], train.Task.evaluate
+    sizes, real = [], Classify.evaluate
 
-    def count(task: train.Task, model: torch.nn.Module, part: data.Split) -> dict[str, float]:
+    def count(task: Classify, model: torch.nn.Module, part: data.Split) -> dict[str, float]:
         sizes.append(len(part))
         return real(task, model, part)
 
-    monkeypatch.setattr(train.Task, "evaluate", count)
+    monkeypatch.setattr(Classify, "evaluate", count)
     train.run(quick("bp"), tmp_path / "run", progress=False)
     assert sizes == [200, 200, 200, 240]
 

@@ -5,20 +5,27 @@ from odfa.data.extras import needs
 from odfa.data.fashion import DEFAULT_FOLDER, load_fashion, peek_fashion
 from odfa.data.idx import read_idx, read_idx_shape
 from odfa.data.splits import DataShape, Split, Splits, check_held_out, order, split_by_key
+from odfa.data.text import MASKED, TextSplits, TokenSplit, load_text, peek_text, read_tokenizer
 
 __all__ = [
     "DEFAULT_FOLDER",
+    "MASKED",
     "DataShape",
     "Split",
     "Splits",
+    "TextSplits",
+    "TokenSplit",
     "check_held_out",
     "load_digits",
     "load_fashion",
+    "load_text",
     "needs",
     "order",
     "peek_digits",
     "peek_fashion",
+    "peek_text",
     "read_idx",
     "read_idx_shape",
+    "read_tokenizer",
     "split_by_key",
 ]

@@ -3,7 +3,8 @@
 Shape letters: `N` samples · `D` input features.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -51,6 +52,8 @@ class Splits:
     test: Split
     num_classes: int
     source: str
+    masked: int | None = None
+    """Label of what is not learned; None: everything is."""
 
     @property
     def shape(self) -> DataShape:
@@ -63,27 +66,23 @@ class Splits:
             num_test=len(self.test),
         )
 
-    def check(self) -> "Splits":
+    def check(self) -> Self:
         """Return self if inputs are finite and classes lie in range.
 
         Raises:
             DataError: an empty part, rows and labels that do not pair up, NaN or infinity, a label out of range.
         """
         for name, part in (("train", self.train), ("validation", self.validation), ("test", self.test)):
-            _check_part(part, f"{self.source}, {name} part", self.num_classes)
+            _check_part(part, f"{self.source}, {name} part", self.num_classes, self.masked)
         return self
 
-    def limited(self, limit: int | None) -> "Splits":
+    def limited(self, limit: int | None) -> Self:
         """At most `limit` samples of each part."""
-        return Splits(
-            train=self.train.head(limit),
-            validation=self.validation.head(limit),
-            test=self.test.head(limit),
-            num_classes=self.num_classes,
-            source=self.source,
+        return replace(
+            self, train=self.train.head(limit), validation=self.validation.head(limit), test=self.test.head(limit)
         )
 
-    def standardised(self) -> "Splits":
+    def standardised(self) -> Self:
         """Inputs as (x - mean) / std in float32, with one mean and one std over all pixels of the training part.
 
         Raises:
@@ -93,11 +92,11 @@ class Splits:
         if lowest == highest:
             raise DataError(f"{self.source}: the training inputs are all equal to {lowest}; look at the files")
         mean, std = _mean_and_std(self.train.x_ND)
-        scaled = {
-            name: Split(x_ND=_standardised(part.x_ND, mean, std), y_N=part.y_N)
-            for name, part in (("train", self.train), ("validation", self.validation), ("test", self.test))
-        }
-        return Splits(**scaled, num_classes=self.num_classes, source=self.source)
+        train, validation, test = (
+            Split(x_ND=_standardised(part.x_ND, mean, std), y_N=part.y_N)
+            for part in (self.train, self.validation, self.test)
+        )
+        return replace(self, train=train, validation=validation, test=test)
 
 
 def _mean_and_std(x_ND: Tensor) -> tuple[float, float]:
@@ -118,16 +117,18 @@ def _standardised(x_ND: Tensor, mean: float, std: float) -> Tensor:
     return scaled_ND
 
 
-def _check_part(part: Split, where: str, num_classes: int) -> None:
+def _check_part(part: Split, where: str, num_classes: int, masked: int | None) -> None:
     if len(part.x_ND) != len(part.y_N) or not len(part.y_N):
         raise DataError(f"{where}: {len(part.x_ND)} inputs, {len(part.y_N)} labels; expected as many of both, and some")
     if not torch.isfinite(torch.stack(part.x_ND.aminmax())).all():  # NaN passes through: no copy of the data needed
         row = int((~torch.isfinite(part.x_ND).all(dim=1)).nonzero()[0])
         raise DataError(f"{where}: sample {row} contains NaN or infinity; remove or repair it")
     bad_N = (part.y_N < 0) | (part.y_N >= num_classes)
+    if masked is not None:
+        bad_N &= part.y_N != masked
     if bad_N.any():
-        row = int(bad_N.nonzero()[0])
-        raise DataError(f"{where}: label {int(part.y_N[row])} of sample {row} is outside 0…{num_classes - 1}")
+        place = tuple(bad_N.nonzero()[0].tolist())
+        raise DataError(f"{where}: label {int(part.y_N[place])} of sample {place[0]} is outside 0…{num_classes - 1}")
 
 
 def check_held_out(num_samples: int, num_held_out: int) -> None:

@@ -3,7 +3,7 @@
 from odfa.engine.alignment import Alignment
 from odfa.engine.dfa import DFA
 from odfa.engine.lean import FusedOptimizer, fuse_optimizer
-from odfa.engine.rules import AbstractRule, AlignedReadout, ElectronicOnly, RandomFeedback, Shallow
+from odfa.engine.rules import AbstractRule, AlignedReadout, ElectronicOnly, ExactReadout, RandomFeedback, Shallow
 
 __all__ = [
     "DFA",
@@ -11,6 +11,7 @@ __all__ = [
     "AlignedReadout",
     "Alignment",
     "ElectronicOnly",
+    "ExactReadout",
     "FusedOptimizer",
     "RandomFeedback",
     "Shallow",

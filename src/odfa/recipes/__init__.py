@@ -1,6 +1,18 @@
 """Runs as plain functions that return a config; each has a `_tiny` sibling that takes seconds."""
 
+from odfa.recipes.language import dialogue_gpt, dialogue_llama, dialogue_tiny
 from odfa.recipes.table import RECIPES, Recipe, get
 from odfa.recipes.vision import digits, digits_tiny, fashion_mlp, fashion_mlp_tiny
 
-__all__ = ["RECIPES", "Recipe", "digits", "digits_tiny", "fashion_mlp", "fashion_mlp_tiny", "get"]
+__all__ = [
+    "RECIPES",
+    "Recipe",
+    "dialogue_gpt",
+    "dialogue_llama",
+    "dialogue_tiny",
+    "digits",
+    "digits_tiny",
+    "fashion_mlp",
+    "fashion_mlp_tiny",
+    "get",
+]

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from odfa.errors import ConfigError
+from odfa.recipes.language import dialogue_gpt, dialogue_llama, dialogue_tiny
 from odfa.recipes.vision import digits, digits_tiny, fashion_mlp, fashion_mlp_tiny
 from odfa.train.config import RunConfig
 
@@ -25,6 +26,7 @@ class Recipe:
 
 _DIGITS = "scikit-learn load_digits"
 _FASHION = "Debian package dataset-fashion-mnist, or idx files at data.path"
+_DIALOGUES = "package chitchat-dataset, or Cornell Movie-Dialogs or .txt files at data.path"
 RECIPES = {
     "digits": Recipe(make=digits, source=_DIGITS, size="1,200 digits, 64-128x3-10", expected_time="1 to 4 seconds"),
     "digits_tiny": Recipe(
@@ -35,6 +37,24 @@ RECIPES = {
     ),
     "fashion_mlp_tiny": Recipe(
         make=fashion_mlp_tiny, source=_FASHION, size="1,280 images, 784-64x3-10", expected_time="about a second"
+    ),
+    "dialogue_tiny": Recipe(
+        make=dialogue_tiny,
+        source=_DIALOGUES,
+        size="200 thousand tokens, GPT-2 3x128, 0.9 M parameters",
+        expected_time="half a minute to a minute",
+    ),
+    "dialogue_gpt": Recipe(
+        make=dialogue_gpt,
+        source=_DIALOGUES,
+        size="1.5 million tokens, GPT-2 4x256, 4.2 M parameters",
+        expected_time="5 to 15 minutes",
+    ),
+    "dialogue_llama": Recipe(
+        make=dialogue_llama,
+        source=_DIALOGUES,
+        size="1.5 million tokens, Llama 4x256",
+        expected_time="5 to 15 minutes",
     ),
 }
 

@@ -30,7 +30,7 @@ def digits_tiny() -> RunConfig:
         batch_size=25,
         log_every=4,
         checkpoint_every=12,
-        model=replace(run.model, widths=(64, 64)),
+        model=MlpConfig(widths=(64, 64), activation="tanh"),
         data=replace(run.data, limit=300),
         optimizer=replace(run.optimizer, learning_rate=1e-2),
     )
@@ -60,7 +60,7 @@ def fashion_mlp_tiny() -> RunConfig:
         batch_size=64,
         log_every=4,
         threads=1,
-        model=replace(run.model, widths=(64, 64, 64)),
+        model=MlpConfig(widths=(64, 64, 64), activation="tanh"),
         data=replace(run.data, limit=1280),
         optimizer=replace(run.optimizer, learning_rate=3e-3, warmup_steps=0),
     )

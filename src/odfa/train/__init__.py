@@ -1,7 +1,15 @@
 """Training: a config in, a run folder out."""
 
 from odfa.train.build import Session, attach, build, build_model, build_optimizer, correction_rank, learning_rate
-from odfa.train.config import DataConfig, FeedbackConfig, MlpConfig, OptimizerConfig, RunConfig
+from odfa.train.config import (
+    DataConfig,
+    FeedbackConfig,
+    MlpConfig,
+    OptimizerConfig,
+    RunConfig,
+    TextConfig,
+    TransformerConfig,
+)
 from odfa.train.environment import environment
 from odfa.train.folder import RunFolderLost
 from odfa.train.interrupt import Interrupted
@@ -10,10 +18,11 @@ from odfa.train.loop import resume, run, train_step
 from odfa.train.mlp import Mlp
 from odfa.train.plan import dry_run
 from odfa.train.result import RunResult
-from odfa.train.tasks import TASKS, Metric, Task, get_task
+from odfa.train.tasks import TASKS, AbstractTask, Metric, get_task
 
 __all__ = [
     "TASKS",
+    "AbstractTask",
     "DataConfig",
     "FeedbackConfig",
     "Interrupted",
@@ -26,7 +35,8 @@ __all__ = [
     "RunFolderLost",
     "RunResult",
     "Session",
-    "Task",
+    "TextConfig",
+    "TransformerConfig",
     "attach",
     "build",
     "build_model",

@@ -2,9 +2,9 @@
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import nn
@@ -13,7 +13,7 @@ from odfa.data import DataShape, Splits
 from odfa.errors import ConfigError
 from odfa.keys import mix
 from odfa.train.config import OptimizerConfig, RunConfig
-from odfa.train.tasks import Task, get_task
+from odfa.train.tasks import AbstractTask, get_task
 
 if TYPE_CHECKING:
     from odfa.demodulate import AbstractDemodulator
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from odfa.engine import DFA
     from odfa.project import AbstractProjection
 
+_T = TypeVar("_T")
 _INIT_KEY, _STEP_KEY, _TERNARY_KEY, _NOISE_KEY = 0x7EA1_0001, 0x7EA1_0002, 0x7EA1_0003, 0x7EA1_0004
 
 
@@ -29,7 +30,7 @@ class Session:
     """A run in memory; `step` counts the steps done, `seconds` the time spent in them."""
 
     config: RunConfig
-    task: Task
+    task: AbstractTask
     splits: Splits
     model: nn.Module
     dfa: "DFA | None"
@@ -45,7 +46,7 @@ class Session:
     @property
     def total_steps(self) -> int:
         """Steps of the whole run."""
-        return self.config.epochs * self.steps_per_epoch
+        return self.config.steps or self.config.epochs * self.steps_per_epoch
 
     @property
     def num_parameters(self) -> int:
@@ -64,13 +65,14 @@ def build(config: RunConfig) -> Session:
     splits = task.load(config.data).check()
     check_fit(config, splits.shape)
     model = build_model(config, task, splits.shape)
+    dfa = attach(model, config, splits.shape)
     return Session(
         config=config,
         task=task,
         splits=splits,
         model=model,
-        dfa=attach(model, config, splits.shape),
-        optimizer=build_optimizer(model, config.optimizer),
+        dfa=dfa,
+        optimizer=build_optimizer(_groups(model, dfa, config), config.optimizer),
     )
 
 
@@ -86,9 +88,11 @@ def check_fit(config: RunConfig, shape: DataShape) -> None:
         raise ConfigError(
             f"batch_size: expected at most {shape.num_train}, the training samples, got {config.batch_size}"
         )
+    if config.rule == "exact" and config.method in ("tdfa", "odfa"):
+        raise ConfigError(f"rule=exact: expected method=dfa, which projects nothing, got {config.method}")
     if config.method == "identity" and len(set(config.model.widths)) > 1:
         raise ConfigError(f"method=identity: expected blocks of one width, got model.widths {config.model.widths}")
-    if config.method in ("dfa", "tdfa", "odfa") and config.rule != "random":
+    if config.method in ("dfa", "tdfa", "odfa") and config.rule in ("aligned", "electronic"):
         _check_rank(config, shape.num_classes)
     if config.method == "odfa":
         if config.rule != "random" and config.feedback.witness_lost == "recalibrate":
@@ -130,13 +134,18 @@ def correction_rank(config: RunConfig, num_classes: int) -> int:
 
 def num_projected(config: RunConfig) -> int:
     """Outputs of the projection: a slice for each block, one shared slice, or the head's input."""
-    widths = config.model.widths
+    widths = fed(config, config.model.widths)
     if config.rule == "random":
         return max(widths) if config.feedback.shared else sum(widths)
     return widths[-1]
 
 
-def build_model(config: RunConfig, task: Task, shape: DataShape) -> nn.Module:
+def fed(config: RunConfig, of_blocks: tuple[_T, ...]) -> tuple[_T, ...]:
+    """What belongs to the blocks at whose output feedback enters: the last of each group, counted from the end."""
+    return of_blocks[::-1][:: config.feedback.group][::-1]
+
+
+def build_model(config: RunConfig, task: AbstractTask, shape: DataShape) -> nn.Module:
     """The network with the initial weights that `config.seed` names."""
     torch.manual_seed(mix(_INIT_KEY, config.seed))
     return task.build_model(config, shape)
@@ -147,15 +156,22 @@ def seed_step(config: RunConfig, step: int) -> None:
     torch.manual_seed(mix(_STEP_KEY, config.seed, step))
 
 
-def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+def build_optimizer(groups: Iterable[Any], config: OptimizerConfig) -> torch.optim.Optimizer:
     """Adam with decoupled decay, or gradient descent with momentum and decay in the gradient."""
     if config.name == "adam":
-        return torch.optim.AdamW(
-            model.parameters(), lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
-        )
-    return torch.optim.SGD(
-        model.parameters(), lr=config.learning_rate, momentum=config.betas[0], weight_decay=config.weight_decay
-    )
+        return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay)
+    return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.betas[0], weight_decay=config.weight_decay)
+
+
+def _groups(model: nn.Module, dfa: "DFA | None", config: RunConfig) -> list[dict[str, Any]]:
+    """All parameters at the full rate, except a read-out that the feedback has to follow."""
+    follows = dfa is not None and dfa.rule.wiring == "residual"
+    head = {id(p) for p in dfa.tap.module.parameters()} if dfa is not None and follows else set[int]()
+    groups = [
+        {"params": [p for p in model.parameters() if id(p) not in head], "rate_share": 1.0},
+        {"params": [p for p in model.parameters() if id(p) in head], "rate_share": config.feedback.head_share},
+    ]
+    return [group for group in groups if group["params"]]
 
 
 def learning_rate(config: OptimizerConfig, step: int, total_steps: int) -> float:
@@ -182,7 +198,7 @@ def attach(model: nn.Module, config: RunConfig, shape: DataShape) -> "DFA | None
         return None
     from odfa.engine import DFA
 
-    return DFA(model, blocks="blocks.*", **_METHODS[config.method](config, shape.num_classes))
+    return DFA(model, blocks=fed(config, config.model.blocks), **_METHODS[config.method](config, shape.num_classes))
 
 
 def _shallow(_config: RunConfig, _num_classes: int) -> dict[str, Any]:
@@ -211,8 +227,7 @@ def _identity(config: RunConfig, _num_classes: int) -> dict[str, Any]:
     from odfa.engine import RandomFeedback
     from odfa.project import Identity
 
-    last = f"blocks.{len(config.model.widths) - 1}"
-    return {"feedback": Identity(), "rule": RandomFeedback(shared=True), "error_at": last}
+    return {"feedback": Identity(), "rule": RandomFeedback(shared=True), "error_at": config.model.blocks[-1]}
 
 
 _METHODS = {
@@ -293,10 +308,12 @@ def _ternary(config: RunConfig) -> Any:
 
 
 def _rule(config: RunConfig, num_classes: int) -> Any:
-    from odfa.engine import AlignedReadout, ElectronicOnly, RandomFeedback
+    from odfa.engine import AlignedReadout, ElectronicOnly, ExactReadout, RandomFeedback
 
     feedback = config.feedback
     if config.rule == "random":
         return RandomFeedback(shared=feedback.shared)
+    if config.rule == "exact":
+        return ExactReadout(scale=feedback.scale)
     chosen = AlignedReadout if config.rule == "aligned" else ElectronicOnly
     return chosen(scale=feedback.scale, rank=correction_rank(config, num_classes), every=feedback.every)

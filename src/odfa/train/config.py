@@ -8,7 +8,7 @@ from odfa.device import Drift
 from odfa.errors import ConfigError
 
 Method = Literal["bp", "shallow", "dfa", "tdfa", "odfa", "identity"]
-RuleName = Literal["random", "aligned", "electronic"]
+RuleName = Literal["random", "aligned", "electronic", "exact"]
 _MAX_WIDTH, _MAX_REPEATS, _SEEDS = 2**20, 10_000, range(2**63)
 
 
@@ -30,6 +30,52 @@ class MlpConfig:
         fits = len(self.widths) > 0 and all(0 < width <= _MAX_WIDTH for width in self.widths)
         _require(fits, "model.widths", f"one or more positive widths up to {_MAX_WIDTH}", self.widths)
 
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """Names of the blocks, first to last."""
+        return tuple(f"blocks.{k}" for k in range(len(self.widths)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+    """A causal language model of the transformers library, unmodified, built from its config with random weights."""
+
+    family: Literal["gpt2", "llama"] = "gpt2"
+    """gpt2: LayerNorm, learned positions, GELU; llama: RMSNorm, rotary positions, gated MLP, grouped heads."""
+    width: int = 256
+    """Width of the residual stream."""
+    layers: int = 4
+    """Transformer blocks."""
+    heads: int = 4
+    """Attention heads; they share the width."""
+    kv_heads: int | None = None
+    """llama: heads of keys and values, each serves heads / kv_heads queries; none: as many as heads."""
+    mlp_width: int | None = None
+    """Inner width of the MLP; none: four times the width."""
+    tied: bool = False
+    """Whether the read-out shares the embedding's weights; aligned rules need false."""
+
+    def __post_init__(self) -> None:
+        for key in ("width", "layers", "heads"):
+            value = getattr(self, key)
+            _require(0 < value <= _MAX_WIDTH, f"model.{key}", f"a positive number up to {_MAX_WIDTH}", value)
+        per_head = 2 * self.heads if self.family == "llama" else self.heads  # rotary positions turn pairs
+        _require(self.width % per_head == 0, "model.width", f"a multiple of {per_head} for the heads", self.width)
+        shared = self.kv_heads is None or (self.kv_heads > 0 and self.heads % self.kv_heads == 0)
+        _require(shared, "model.kv_heads", f"a divisor of the {self.heads} heads or none", self.kv_heads)
+        _require(self.mlp_width is None or self.mlp_width > 0, "model.mlp_width", "a positive number", self.mlp_width)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Width of each block's output."""
+        return (self.width,) * self.layers
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """Names of the blocks, first to last."""
+        stack = "transformer.h" if self.family == "gpt2" else "model.layers"
+        return tuple(f"{stack}.{k}" for k in range(self.layers))
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
@@ -45,6 +91,31 @@ class DataConfig:
     def __post_init__(self) -> None:
         _require(self.validation > 0, "data.validation", "a positive number of samples", self.validation)
         _require(self.limit is None or self.limit > 0, "data.limit", "a positive number of samples or none", self.limit)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig:
+    """Which text, and how it becomes sequences of tokens."""
+
+    path: str | None = None
+    """Folder of Cornell Movie-Dialogs, chitchat dataset.json, text file or folder of .txt files; none: the package
+    chitchat-dataset."""
+    vocabulary: int = 2048
+    """Entries of the byte-level BPE that is trained on the training documents."""
+    context: int = 64
+    """Tokens in a sequence."""
+    holdout: float = 0.05
+    """Share of the documents in the validation part, and as much again in the test part."""
+    limit: int | None = None
+    """At most this many sequences in each part, for quick runs; none: all."""
+
+    def __post_init__(self) -> None:
+        _require(self.context > 1, "data.context", "two tokens or more", self.context)
+        _require(0 < self.vocabulary <= _MAX_WIDTH, "data.vocabulary", "a positive number", self.vocabulary)
+        _require(0 < self.holdout < 0.5, "data.holdout", "a share in (0, 0.5)", self.holdout)
+        _require(
+            self.limit is None or self.limit > 0, "data.limit", "a positive number of sequences or none", self.limit
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +158,8 @@ class FeedbackConfig:
     projection: Literal["gaussian", "hadamard", "rademacher"] = "gaussian"
     """Random matrix of the digital methods: a Gaussian one drawn from its key; a structured one with the same
     statistics and no stored entries; independent signs."""
+    group: int = 1
+    """Neighbouring blocks that share one feedback point and learn by backpropagation among themselves."""
     shared: bool = False
     """Random rule: true sends every block the same slice of the projected error."""
     quantiser: Literal["stochastic", "best_cosine", "relative_max", "sampled"] = "stochastic"
@@ -119,13 +192,17 @@ class FeedbackConfig:
     read-out."""
     every: int = 20
     """Aligned and electronic rules: steps between two fits of the correction."""
+    head_share: float = 1.0
+    """Aligned, electronic and exact rules: learning rate of the read-out over that of the other weights."""
 
     def __post_init__(self) -> None:
         _require(self.seed in _SEEDS, "feedback.seed", "a number in [0, 2^63)", self.seed)
+        _require(self.group > 0, "feedback.group", "a positive number of blocks", self.group)
         _require(0 < self.threshold < 1, "feedback.threshold", "a number in (0, 1)", self.threshold)
         _require(0 < self.repeats <= _MAX_REPEATS, "feedback.repeats", f"1 to {_MAX_REPEATS}", self.repeats)
         _require(0 < self.scale < math.inf, "feedback.scale", "a positive number", self.scale)
         _require(self.rank is None or self.rank >= 0, "feedback.rank", "zero or more, or none", self.rank)
+        _require(0 < self.head_share <= 1, "feedback.head_share", "a number in (0, 1]", self.head_share)
         _require(self.every > 0, "feedback.every", "a positive number of steps", self.every)
         looks = self.witness_every is None or self.witness_every > 0
         _require(looks, "feedback.witness_every", "a positive number of vectors or none", self.witness_every)
@@ -138,30 +215,35 @@ class RunConfig:
     recipe: str
     """Name under which the run is listed."""
     task: str
-    """Data and loss: digits or fashion."""
+    """Data and loss: digits, fashion or text."""
     method: Method = "dfa"
     """bp: backpropagation; shallow: the head learns alone; dfa: digital projection; tdfa: so, with a ternary error;
     odfa: through an optical device; identity: unprojected error, a control."""
     rule: RuleName = "random"
-    """Where the projected error enters: random feedback, aligned read-out, or its electronic part alone."""
+    """Where the projected error enters: random feedback, aligned read-out, its electronic part alone, or the exact
+    error of the aligned read-out's place, a bound."""
     seed: int = 0
     """Key of the initial weights, of the order of the data and of the ternary draws and noise."""
     epochs: int = 10
     """Passes over the training data."""
+    steps: int | None = None
+    """Optimiser steps of the run; none: as many as the epochs take."""
     batch_size: int = 64
     """Samples per step; what is left at the end of an epoch is dropped."""
     log_every: int = 10
     """Steps between two lines of metrics."""
     checkpoint_every: int | None = None
     """Steps between two checkpoints; none: one per epoch."""
+    evaluate_every: int | None = None
+    """Steps between two looks at the validation part; none: one per epoch."""
     threads: int | None = None
     """Processor threads, at most as many as processors; equal counts give runs equal bit for bit, small networks are
     fastest on one. none: unset."""
     tensorboard: bool = True
     """Also write TensorBoard events to the run folder's tb/."""
-    model: MlpConfig = field(default_factory=MlpConfig)
+    model: MlpConfig | TransformerConfig = field(default_factory=MlpConfig)
     """The network."""
-    data: DataConfig = field(default_factory=DataConfig)
+    data: DataConfig | TextConfig = field(default_factory=DataConfig)
     """The data."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """The optimiser."""
@@ -172,7 +254,6 @@ class RunConfig:
         _require(self.seed in _SEEDS, "seed", "a number in [0, 2^63)", self.seed)
         for key in ("epochs", "batch_size", "log_every"):
             _require(getattr(self, key) > 0, key, "a positive number", getattr(self, key))
-        every = self.checkpoint_every
-        _require(every is None or every > 0, "checkpoint_every", "a positive number or none", every)
-        threads = self.threads
-        _require(threads is None or threads > 0, "threads", "a positive number or none", threads)
+        for key in ("steps", "checkpoint_every", "evaluate_every", "threads"):
+            value = getattr(self, key)
+            _require(value is None or value > 0, key, "a positive number or none", value)

@@ -86,9 +86,10 @@ def _restore(session: Session, folder: RunFolder) -> None:
 
 
 def _train(session: Session, folder: RunFolder, stop: StopRequest, progress: bool) -> dict[str, float] | None:
-    """Do the steps that are left; figures of the last epoch's validation, None if there was nothing left to do."""
+    """Do the steps that are left; figures of the last step's validation, None if there was none."""
     config, figures = session.config, None
     every = config.checkpoint_every or session.steps_per_epoch
+    look_every = config.evaluate_every or session.steps_per_epoch
     title = f"{config.recipe} {config.method}"
     bar = ProgressBar(title=title, total_steps=session.total_steps, step=session.step, shown=progress)
     with bar, _journal(session, folder) as log:
@@ -99,10 +100,11 @@ def _train(session: Session, folder: RunFolder, stop: StopRequest, progress: boo
             bar.update(session.step, loss=row["loss"], light_s=_light(session).seconds)
             if session.step % config.log_every == 0 or session.step == session.total_steps:
                 log(row)
-            if session.step % session.steps_per_epoch == 0:
+            if session.step % look_every == 0:
                 figures = session.task.evaluate(session.model, session.splits.validation)
                 log(_row(session, "validation", figures))
             last = session.step == session.total_steps
+            figures = figures if session.step % look_every == 0 else None
             if stop.requested or session.step % every == 0 or last:
                 checkpoint.save(session, folder.checkpoints, folder.sync_logs())
                 folder.set_status("running", step=session.step)
@@ -121,7 +123,7 @@ def train_step(session: Session, batch: data.Split) -> dict[str, Any]:
     seed_step(config, step)
     rate = learning_rate(config.optimizer, step, session.total_steps)
     for group in session.optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["rate_share"]
     session.optimizer.zero_grad(set_to_none=True)
     loss = session.task.loss(session.model, batch)
     norm = _backward(session, loss)
@@ -169,6 +171,8 @@ def _batches(session: Session) -> Iterator[data.Split]:
         for start in range(first * size, session.steps_per_epoch * size, size):
             index_N = order_N[start : start + size]
             yield data.Split(x_ND=train.x_ND[index_N], y_N=train.y_N[index_N])
+            if session.step == session.total_steps:
+                return
 
 
 def _row(session: Session, name: str, figures: dict[str, float]) -> dict[str, Any]:

@@ -29,16 +29,17 @@ def apply(config: _T, overrides: Iterable[str]) -> _T:
         key, equals, text = override.partition("=")
         if not equals:
             raise ConfigError(f"expected key=value, got {override!r}")
-        path = _resolve(type(config), key.strip())
+        known = keys(config)
+        path = _resolve(known, key.strip())
         if path in _FIXED:
             raise ConfigError(f"{path} is settled by the recipe, got {override!r}; name another recipe instead")
-        config = _replace(config, path.split("."), _from_text(text.strip(), keys(type(config))[path], path))
+        config = _replace(config, path.split("."), _from_text(text.strip(), known[path], path))
     return config
 
 
-def keys(config_type: type) -> dict[str, Any]:
-    """Every dotted key of a config class with its type, in order of declaration."""
-    return dict(_walk(config_type, ""))
+def keys(config: Any) -> dict[str, Any]:
+    """Every dotted key of a config with its type, in order of declaration."""
+    return dict(_walk(config, ""))
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -61,16 +62,16 @@ def digest(config: Any) -> str:
     return hashlib.sha256(json.dumps(to_dict(config), sort_keys=True).encode()).hexdigest()
 
 
-def _walk(config_type: type, prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, hint in get_type_hints(config_type).items():
-        if dataclasses.is_dataclass(hint):
-            yield from _walk(hint, f"{prefix}{name}.")  # type: ignore[arg-type]
+def _walk(config: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, hint in get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        if dataclasses.is_dataclass(value):
+            yield from _walk(value, f"{prefix}{name}.")
         else:
             yield prefix + name, hint
 
 
-def _resolve(config_type: type, key: str) -> str:
-    known = keys(config_type)
+def _resolve(known: Mapping[str, Any], key: str) -> str:
     if key in known:
         return key
     matches = [path for path in known if path.endswith("." + key)] if key else []
@@ -106,16 +107,22 @@ def _build(config_type: type[_T], values: Mapping[str, Any], prefix: str) -> _T:
         if name not in hints:
             near = _nearest(name, hints) or ", ".join(hints)
             raise ConfigError(f"unknown setting {prefix + name!r}; did you mean {near}?")
-        convert = _build_inner if dataclasses.is_dataclass(hints[name]) else _from_json
-        arguments[name] = convert(value, hints[name], prefix + name)
+        choices = [hint for hint in (hints[name], *get_args(hints[name])) if dataclasses.is_dataclass(hint)]
+        if choices:
+            arguments[name] = _build_inner(value, choices, prefix + name)
+        else:
+            arguments[name] = _from_json(value, hints[name], prefix + name)
     try:
         return config_type(**arguments)
     except TypeError as error:
         raise ConfigError(f"{prefix.rstrip('.') or 'config'}: {error}") from error
 
 
-def _build_inner(value: Any, hint: Any, key: str) -> Any:
-    return _build(hint, value, f"{key}.")
+def _build_inner(value: Any, choices: Sequence[Any], key: str) -> Any:
+    """The config among `choices` that has the given settings, the first where several have."""
+    given = set(value) if isinstance(value, Mapping) else set()
+    fits = [hint for hint in choices if given <= set(get_type_hints(hint))]
+    return _build((fits or choices)[0], value, f"{key}.")
 
 
 def _from_text(text: str, hint: Any, key: str) -> Any:

@@ -30,17 +30,18 @@ def dry_run(config: RunConfig) -> dict[str, Any]:
     check_fit(config, shape)
     with torch.device("meta"):
         model = task.build_model(config, shape)
-        activations = _activation_bytes(model, torch.empty(config.batch_size, shape.num_features))
-    steps = config.epochs * (shape.num_train // config.batch_size)
+        activations = _activation_bytes(model, task.example(config.batch_size, shape))
+    steps = config.steps or config.epochs * (shape.num_train // config.batch_size)
     weights = sum(_bytes(parameter) for parameter in model.parameters())
     memory = {
         "weights": weights,
         "gradients": weights,
         "optimizer": weights * (2 if config.optimizer.name == "adam" else int(config.optimizer.betas[0] > 0)),
         "activations": activations,
-        "data": (4 * shape.num_features + 8) * (shape.num_train + shape.num_validation + shape.num_test),
+        "data": (_bytes(task.example(1, shape)) + 8 * task.rows(1, shape))
+        * (shape.num_train + shape.num_validation + shape.num_test),
     }
-    light = light_figures(_light(config, shape, steps))
+    light = light_figures(_light(config, shape, steps * task.rows(config.batch_size, shape)))
     return {
         "recipe": config.recipe,
         "method": config.method,
@@ -52,12 +53,12 @@ def dry_run(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def _light(config: RunConfig, shape: DataShape, steps: int) -> Light:
+def _light(config: RunConfig, shape: DataShape, rows: int) -> Light:
     """Light of method odfa if no row of the error is zero; no other method uses any."""
     if config.method != "odfa":
         return Light()
     measured = 0 if config.rule == "random" else shape.num_classes  # the read-out starts from the measured matrix
-    projected = 0 if config.rule == "electronic" else steps * config.batch_size
+    projected = 0 if config.rule == "electronic" else rows
     return build_optical(config).shaped(shape.num_classes, num_projected(config)).cost(measured + projected)
 
 
@@ -65,8 +66,9 @@ def _activation_bytes(model: nn.Module, x_ND: Tensor) -> int:
     """Bytes of the input and of what each leaf module returns."""
     sizes = [_bytes(x_ND)]
 
-    def note(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-        sizes.append(_bytes(output))
+    def note(_module: nn.Module, _inputs: object, output: object) -> None:
+        parts = output if isinstance(output, tuple) else (output,)
+        sizes.extend(_bytes(part) for part in parts if isinstance(part, Tensor))
 
     leaves = [module for module in model.modules() if not list(module.children())]
     handles = [leaf.register_forward_hook(note) for leaf in leaves]

@@ -1,0 +1,105 @@
+"""Documents as packed sequences of tokens, split by document.
+
+Shape letters: `N` sequences · `T` tokens in context · `V` vocabulary.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from odfa.data.dialogue import read_documents
+from odfa.data.splits import DataShape, Split, Splits, check_held_out, split_by_key
+from odfa.data.tokens import Corpus, encode_corpus, token_bytes
+from odfa.errors import DataError
+
+MASKED = -100
+"""Target of a place that is not learned: what fills the last sequence of a part."""
+_SPLIT_KEY = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenSplit(Split):
+    """Sequences `x_ND` (N, T) and their next tokens `y_N` (N, T), MASKED where there is none.
+
+    `bytes_V` tells how many bytes of text each token stands for, which makes bits per byte comparable over
+    vocabularies.
+    """
+
+    bytes_V: Tensor
+
+    def head(self, limit: int | None) -> "TokenSplit":
+        """The first `limit` sequences; all of them if `limit` is None."""
+        return TokenSplit(x_ND=self.x_ND[:limit], y_N=self.y_N[:limit], bytes_V=self.bytes_V)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextSplits(Splits):
+    """Three parts of a corpus and the tokenizer that made them."""
+
+    tokenizer: Any
+
+
+def load_text(path: str | None = None, *, context: int, vocabulary: int, holdout: float = 0.05) -> TextSplits:
+    """Packed sequences of `context` tokens; a share `holdout` of the documents is validation, as many are test.
+
+    Documents follow each other in one stream, each behind an END token, cut into rows; row n predicts the token behind
+    each of its tokens. Only the last row of a part is filled up, with masked targets.
+
+    Raises:
+        DataError: no text, too few documents, or fewer tokens than one context in a part.
+    """
+    corpus, parts = _corpus(path, vocabulary, holdout)
+    bytes_V = torch.from_numpy(token_bytes(corpus.tokenizer))
+    packed = {name: _pack(corpus.join(part), context, bytes_V, f"{_name(path)}, {name} part") for name, part in parts}
+    return TextSplits(**packed, num_classes=vocabulary, masked=MASKED, source=_name(path), tokenizer=corpus.tokenizer)
+
+
+def peek_text(path: str | None = None, *, context: int, vocabulary: int, holdout: float = 0.05) -> DataShape:
+    """Sizes of the parts; encodes the corpus unless that has been done before.
+
+    Raises:
+        DataError: what `load_text` raises.
+    """
+    return load_text(path, context=context, vocabulary=vocabulary, holdout=holdout).shape
+
+
+def read_tokenizer(path: str | None = None, *, vocabulary: int, holdout: float = 0.05) -> Any:
+    """The tokenizer of that corpus."""
+    return _corpus(path, vocabulary, holdout)[0].tokenizer
+
+
+def _name(path: str | None) -> str:
+    return "chitchat-dataset" if path is None else str(Path(path).expanduser())
+
+
+@lru_cache(maxsize=1)
+def _corpus(path: str | None, vocabulary: int, holdout: float) -> tuple[Corpus, list[tuple[str, np.ndarray]]]:
+    documents = read_documents(path)
+    held = max(1, round(holdout * len(documents)))
+    if len(documents) < 3:
+        raise DataError(
+            f"{_name(path)}: expected three documents or lines at least, one for each part, got {len(documents)}"
+        )
+    check_held_out(len(documents), 2 * held)
+    kept_N, held_N = (index_N.numpy() for index_N in split_by_key(len(documents), 2 * held, name=_SPLIT_KEY))
+    corpus = encode_corpus(documents, np.sort(kept_N), vocabulary=vocabulary)
+    return corpus, [("train", kept_N), ("validation", held_N[:held]), ("test", held_N[held:])]
+
+
+def _pack(ids_L: np.ndarray, context: int, bytes_V: Tensor, where: str) -> TokenSplit:
+    if len(ids_L) <= context:
+        raise DataError(
+            f"{where}: {len(ids_L)} tokens are not more than the context of {context}; give more text or a smaller "
+            "data.context"
+        )
+    rows = -(-(len(ids_L) - 1) // context)
+    stream_L = torch.zeros(rows * context + 1, dtype=torch.long)
+    stream_L[: len(ids_L)] = torch.from_numpy(ids_L.astype(np.int64))
+    target_L = torch.full((rows * context,), MASKED, dtype=torch.long)
+    target_L[: len(ids_L) - 1] = stream_L[1 : len(ids_L)]
+    return TokenSplit(x_ND=stream_L[:-1].view(rows, context), y_N=target_L.view(rows, context), bytes_V=bytes_V)

@@ -1,0 +1,50 @@
+"""Dialogues with causal Transformers."""
+
+from dataclasses import replace
+
+from odfa.train.config import FeedbackConfig, OptimizerConfig, RunConfig, TextConfig, TransformerConfig
+
+
+def dialogue_gpt() -> RunConfig:
+    """A GPT-2 of 4 million parameters on human dialogues, 1.5 million tokens: the comparison with backpropagation."""
+    return RunConfig(
+        recipe="dialogue_gpt",
+        task="text",
+        rule="aligned",
+        steps=1500,
+        batch_size=16,
+        log_every=10,
+        checkpoint_every=500,
+        evaluate_every=250,
+        threads=1,
+        model=TransformerConfig(family="gpt2", width=256, layers=4, heads=4),
+        data=TextConfig(vocabulary=2048, context=64),
+        optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=50, clip_norm=1.0),
+        feedback=FeedbackConfig(quantiser="sampled", repeats=4, scale=0.25, head_share=0.3),
+    )
+
+
+def dialogue_tiny() -> RunConfig:
+    """`dialogue_gpt` with half the width and a tenth of the tokens; a minute."""
+    run = dialogue_gpt()
+    return replace(
+        run,
+        recipe="dialogue_tiny",
+        steps=400,
+        batch_size=8,
+        checkpoint_every=100,
+        evaluate_every=50,
+        model=TransformerConfig(family="gpt2", width=128, layers=3, heads=4),
+        data=TextConfig(vocabulary=1024, context=64, limit=4000),
+        optimizer=replace(run.optimizer, learning_rate=3e-3, warmup_steps=30),
+    )
+
+
+def dialogue_llama() -> RunConfig:
+    """A Llama of 4 million parameters on the same dialogues: RMSNorm, rotary positions, gated MLP, grouped heads."""
+    run = dialogue_gpt()
+    return replace(
+        run,
+        recipe="dialogue_llama",
+        model=TransformerConfig(family="llama", width=256, layers=4, heads=4, kv_heads=2, mlp_width=640),
+    )

@@ -1,0 +1,49 @@
+"""A trained language model as a folder that `transformers` loads."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from odfa.data import needs, read_tokenizer
+from odfa.data.dialogue import SPEAKERS
+from odfa.data.tokens import END
+from odfa.errors import ConfigError, RunFolderError
+from odfa.train import TextConfig, load_run
+from odfa.train.folder import folder_errors
+
+
+def export(run_dir: Path | str, out_dir: Path | str, *, shard: str = "2GB") -> dict[str, Any]:
+    """Write the run's model and tokenizer so that `AutoModelForCausalLM.from_pretrained(out_dir)` loads them.
+
+    Weights go into safetensors files of at most `shard`. The folder appears whole or not at all.
+
+    Raises:
+        RunFolderError: not a run folder, `out_dir` exists, or it cannot be written. CheckpointError: no checkpoint.
+        ConfigError: not a language model.
+    """
+    out = Path(out_dir)
+    if out.exists():
+        raise RunFolderError(f"{out} exists; name a folder that does not")
+    run = load_run(run_dir)
+    config = run.config.data
+    if not isinstance(config, TextConfig):
+        raise ConfigError(f"{run_dir} is a run of {run.config.recipe}; only language models can be exported")
+    with needs("transformers", "exports"):
+        from transformers import PreTrainedTokenizerFast
+    words = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=read_tokenizer(config.path, vocabulary=config.vocabulary, holdout=config.holdout),
+        eos_token=END,
+        additional_special_tokens=list(SPEAKERS),
+        model_max_length=config.context,
+    )
+    partial = out.with_name(f".{out.name}.partial")
+    with folder_errors(out):
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            run.model.save_pretrained(partial, max_shard_size=shard)  # type: ignore[operator]
+            words.save_pretrained(partial)
+            partial.rename(out)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    files = sorted(file.name for file in out.iterdir())
+    return {"run": str(run_dir), "folder": str(out), "files": files}

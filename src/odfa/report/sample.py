@@ -1,0 +1,87 @@
+"""What a trained language model says."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from odfa.data import TextSplits
+from odfa.data.dialogue import SPEAKERS
+from odfa.data.tokens import END
+from odfa.errors import ConfigError
+from odfa.keys import mix
+from odfa.train import LoadedRun, TextConfig, get_task, load_run
+
+_SAMPLE_KEY = 0x5A3F_0001
+
+
+def sample(
+    run_dir: Path | str,
+    prompt: str = "",
+    *,
+    count: int = 1,
+    tokens: int | None = None,
+    temperature: float = 1.0,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Texts that the run's model continues `prompt` with, up to the end of a conversation or of its context.
+
+    In a corpus of dialogues a prompt without speaker tokens is taken for the first speaker's turn, and the model
+    answers as the second. Equal seeds give equal texts.
+
+    Args:
+        count: number of texts.
+        tokens: most tokens to add; None: as many as the context has room for.
+        temperature: of the softmax; 0 takes the likeliest token each time.
+
+    Raises:
+        RunFolderError: not a run folder. CheckpointError: no checkpoint, or one of another architecture.
+        ConfigError: not a language model, a prompt that fills the context, or a number out of range.
+    """
+    run = load_run(run_dir)
+    if not isinstance(run.config.data, TextConfig):
+        raise ConfigError(f"{run_dir} is a run of {run.config.recipe}, which does not write; sample a dialogue run")
+    if count < 1 or temperature < 0:
+        raise ConfigError(f"count and temperature: expected 1 or more, and 0 or more; got {count} and {temperature:g}")
+    splits = get_task(run.config.task).load(run.config.data)
+    assert isinstance(splits, TextSplits)
+    ids_T = torch.tensor(splits.tokenizer.encode(_opened(prompt, splits)).ids)
+    room = run.config.data.context - len(ids_T)
+    if room < 1 or (tokens is not None and not 0 < tokens <= room):
+        raise ConfigError(
+            f"the prompt takes {len(ids_T)} of the context of {run.config.data.context} tokens, got "
+            f"tokens={tokens or 'all that fit'}; expected 1 to {max(room, 0)}"
+        )
+    written_CT = _generate(run, ids_T.expand(count, -1), tokens or room, temperature, seed)
+    texts = [splits.tokenizer.decode(written_T.tolist(), skip_special_tokens=False) for written_T in written_CT]
+    return {
+        "run": str(run_dir),
+        "recipe": run.config.recipe,
+        "method": run.config.method,
+        "prompt": prompt,
+        "samples": [text.partition(END)[0] for text in texts],
+    }
+
+
+def _opened(prompt: str, splits: TextSplits) -> str:
+    """The prompt as the corpus would write it."""
+    first, second = SPEAKERS
+    has_turns = bool((splits.validation.x_ND == splits.tokenizer.token_to_id(first)).any())
+    if not has_turns or any(token in prompt for token in SPEAKERS):
+        return prompt or END
+    return f"{first}{prompt}{second}" if prompt else first
+
+
+def _generate(run: LoadedRun, ids_CT: Tensor, tokens: int, temperature: float, seed: int) -> Tensor:
+    drawing: dict[str, Any] = {"do_sample": False}
+    if temperature > 0:
+        drawing = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # transformers warns of token numbers that these models do not have
+        torch.manual_seed(mix(_SAMPLE_KEY, seed))
+        written: Tensor = run.model.generate(  # type: ignore[operator]
+            input_ids=ids_CT, attention_mask=torch.ones_like(ids_CT), max_new_tokens=tokens, pad_token_id=0, **drawing
+        )
+    return written

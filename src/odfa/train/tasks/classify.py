@@ -1,0 +1,86 @@
+"""Images to classes by a multilayer perceptron."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from odfa import data
+from odfa.errors import ConfigError
+from odfa.train.config import DataConfig, MlpConfig, RunConfig, TextConfig
+from odfa.train.mlp import Mlp
+from odfa.train.tasks.base import AbstractTask, Metric, evaluating, limited
+
+_EVALUATION_BATCH = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classify(AbstractTask):
+    """Cross-entropy over classes, compared by accuracy; inputs are standardised."""
+
+    read: Callable[[DataConfig], data.Splits]
+    read_shape: Callable[[DataConfig], data.DataShape]
+    metric = Metric(name="accuracy", better="higher")
+
+    def load(self, config: DataConfig | TextConfig) -> data.Splits:
+        """The three parts, standardised."""
+        assert isinstance(config, DataConfig)
+        return self.read(config).limited(config.limit).standardised()
+
+    def peek(self, config: DataConfig | TextConfig) -> data.DataShape:
+        """Sizes, without loading."""
+        assert isinstance(config, DataConfig)
+        return limited(self.read_shape(config), config.limit)
+
+    def build_model(self, config: RunConfig, shape: data.DataShape) -> nn.Module:
+        """The network, on the current default device, drawn from torch's current random state."""
+        assert isinstance(config.model, MlpConfig)
+        return Mlp(config.model, num_features=shape.num_features, num_classes=shape.num_classes)
+
+    def example(self, batch_size: int, shape: data.DataShape) -> Tensor:
+        """Pixels (N, D)."""
+        return torch.empty(batch_size, shape.num_features)
+
+    def rows(self, batch_size: int, shape: data.DataShape) -> int:
+        """One per image."""
+        return batch_size
+
+    def loss(self, model: nn.Module, batch: data.Split) -> Tensor:
+        """Mean cross-entropy of a batch, a scalar."""
+        return cross_entropy(model(batch.x_ND), batch.y_N)
+
+    def evaluate(self, model: nn.Module, part: data.Split) -> dict[str, float]:
+        """Loss and accuracy over a part."""
+        loss, correct = 0.0, 0
+        with evaluating(model):
+            for x_ND, y_N in zip(
+                *(torch.split(whole, _EVALUATION_BATCH) for whole in (part.x_ND, part.y_N)), strict=True
+            ):
+                logits_NC = model(x_ND)
+                loss += cross_entropy(logits_NC, y_N, reduction="sum").item()
+                correct += int((logits_NC.argmax(dim=1) == y_N).sum())
+        return {"loss": loss / len(part), "accuracy": correct / len(part)}
+
+
+def _load_digits(config: DataConfig) -> data.Splits:
+    _refuse_path(config)
+    return data.load_digits(validation=config.validation)
+
+
+def _peek_digits(config: DataConfig) -> data.DataShape:
+    _refuse_path(config)
+    return data.peek_digits(validation=config.validation)
+
+
+def _refuse_path(config: DataConfig) -> None:
+    if config.path is not None:
+        raise ConfigError("data.path: digits come with scikit-learn; use a fashion recipe for idx folders")
+
+
+DIGITS = Classify(read=_load_digits, read_shape=_peek_digits)
+FASHION = Classify(
+    read=lambda config: data.load_fashion(config.path, validation=config.validation),
+    read_shape=lambda config: data.peek_fashion(config.path, validation=config.validation),
+)

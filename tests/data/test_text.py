@@ -1,0 +1,144 @@
+"""Documents, tokens and packed sequences."""
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from odfa import data
+from odfa.data import MASKED, dialogue, text, tokens
+from odfa.errors import DataError, OdfaError
+
+WORDS = tuple("the cat sat on a mat and saw one small bird in the old tree by our".split())  # noqa: SIM905
+MESSAGE = st.tuples(st.sampled_from("xyz"), st.text(st.characters(exclude_characters="<|>", codec="utf-8"), max_size=9))
+
+
+def _lines(count: int) -> str:
+    return "".join(f"{WORDS[k % 17]} {WORDS[k * k % 17]} {WORDS[(7 * k) % 17]} {k}\n" for k in range(count))
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    text._corpus.cache_clear()
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> str:
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus/book.txt").write_text(_lines(2000), encoding="utf-8")
+    return str(tmp_path / "corpus")
+
+
+@given(st.lists(MESSAGE, max_size=8))
+def test_turns_keep_every_word_and_alternate_only_when_the_speaker_changes(messages: list[tuple[str, str]]) -> None:
+    said = dialogue.turns(messages)
+    kept = said.replace("<|a|>", " ").replace("<|b|>", " ").split()
+    assert kept == " ".join(words for _, words in messages).split()
+    speakers = [sender for sender, words in messages if words.split()]
+    changes = sum(one != other for one, other in itertools.pairwise(speakers))
+    assert said.count("<|a|>") + said.count("<|b|>") <= changes + len({*speakers}) + len(messages)
+    assert bool(speakers) == said.startswith("<|a|>")
+
+
+def test_the_tokens_of_all_parts_are_the_documents_each_once(corpus: str) -> None:
+    splits = data.load_text(corpus, context=8, vocabulary=300, holdout=0.1).check()
+    documents = dialogue.read_documents(corpus)
+    assert "".join(documents) == _lines(2000)
+    found = []
+    for part in (splits.train, splits.validation, splits.test):
+        stream = [int(part.x_ND[0, 0]), *part.y_N[part.y_N != MASKED].tolist()]
+        found += splits.tokenizer.decode(stream, skip_special_tokens=False).split(tokens.END)[:-1]
+    assert sorted(found) == sorted(documents)
+
+
+def test_targets_are_the_next_tokens_and_only_the_end_is_masked(corpus: str) -> None:
+    splits = data.load_text(corpus, context=8, vocabulary=300)
+    for part in (splits.train, splits.validation, splits.test):
+        x_L, y_L = part.x_ND.flatten(), part.y_N.flatten()
+        known = y_L != MASKED
+        last = int(known.sum())
+        assert known[:last].all()
+        assert len(y_L) - last < 8
+        assert torch.equal(x_L[1:last], y_L[: last - 1])
+
+
+def test_bytes_of_tokens_add_up_to_the_text(corpus: str) -> None:
+    tokenizer = data.read_tokenizer(corpus, vocabulary=300)
+    bytes_V = tokens.token_bytes(tokenizer)
+    for words in ("the cat", "naïve – 😀\n", "<|a|>hi<|b|>ho<|end|>"):
+        plain = words
+        for special in tokens.SPECIALS:
+            plain = plain.replace(special, "\n")
+        assert bytes_V[tokenizer.encode(words).ids].sum() == len(plain.encode())
+
+
+def test_a_corpus_is_encoded_once(corpus: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = data.load_text(corpus, context=8, vocabulary=300)
+    text._corpus.cache_clear()
+    monkeypatch.setattr(tokens, "train_bpe", None)
+    again = data.load_text(corpus, context=8, vocabulary=300)
+    assert torch.equal(first.train.x_ND, again.train.x_ND)
+    assert not [path for path in tokens.cache_folder().iterdir() if path.name.startswith(".")]
+
+
+def test_merges_are_learned_from_training_documents_only(tmp_path: Path) -> None:
+    documents = [_lines(300), "zqzq " * 400]
+    seen = tokens.encode_corpus(documents, np.array([0]), vocabulary=280)
+    assert not any("zq" in seen.tokenizer.id_to_token(k) for k in range(280))
+
+
+def test_cornell_files_become_conversations(tmp_path: Path) -> None:
+    folder = tmp_path / "cornell"
+    folder.mkdir()
+    rows = [
+        ("L1", "u0", "m0", "BIANCA", "Hi."),
+        ("L2", "u2", "m0", "CAMERON", "So \xe9 late?"),
+        ("L3", "u0", "m0", "B", ""),
+    ]
+    lines = "".join(" +++$+++ ".join(row) + "\n" for row in rows)
+    (folder / "movie_lines.txt").write_bytes(lines.encode("iso-8859-1"))
+    (folder / "movie_conversations.txt").write_text("u0 +++$+++ u2 +++$+++ m0 +++$+++ ['L1', 'L2', 'L3']\n")
+    assert dialogue.read_documents(str(folder)) == ["<|a|>Hi.<|b|>So é late?"]
+    (folder / "movie_conversations.txt").write_text("u0 +++$+++ u2 +++$+++ m0 +++$+++ ['L1', 'L9']\n")
+    with pytest.raises(DataError, match=r"names lines that movie_lines\.txt lacks"):
+        dialogue.read_documents(str(folder))
+
+
+def _file(folder: Path, name: str, content: bytes) -> str:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_bytes(content)
+    return str(folder / name)
+
+
+BAD = {
+    "nothing there": (lambda at: str(at / "missing.txt"), "cannot read .*missing.txt"),
+    "an empty folder": (lambda at: str(at), r"holds no \.txt files"),
+    "an empty file": (lambda at: _file(at / "e", "a.txt", b" \n \n"), "holds no text"),
+    "one line": (lambda at: _file(at / "l", "a.txt", b"one line\n"), "three documents or lines at least"),
+    "few words": (lambda at: _file(at / "w", "a.txt", b"a b\n" * 50), "different tokens, expected 300"),
+    "bytes": (lambda at: _file(at / "b", "a.txt", b"\xff\xfe\n"), "expected UTF-8 text, got the byte 0xff"),
+    "other JSON": (lambda at: _file(at / "j", "dataset.json", json.dumps([1]).encode()), "not a chitchat dataset.json"),
+}
+
+
+@pytest.mark.parametrize(("make", "message"), BAD.values(), ids=BAD)
+def test_bad_corpora_are_refused_in_one_line(tmp_path: Path, make, message: str) -> None:
+    with pytest.raises(OdfaError, match=message) as caught:
+        data.load_text(make(tmp_path), context=8, vocabulary=300)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_context_longer_than_a_part_is_refused(corpus: str) -> None:
+    with pytest.raises(DataError, match="not more than the context of 100000"):
+        data.load_text(corpus, context=100_000, vocabulary=300)
+
+
+def test_a_vocabulary_without_room_for_the_bytes_is_refused(corpus: str) -> None:
+    with pytest.raises(DataError, match=r"data.vocabulary: expected at least 259 .* got 100"):
+        data.load_text(corpus, context=8, vocabulary=100)

@@ -1,0 +1,195 @@
+"""A language model from corpus to samples: trained, resumed, evaluated, sampled, exported."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from odfa import recipes, train
+from odfa.data import MASKED, text
+from odfa.errors import ConfigError, OdfaError, RunFolderError
+from odfa.report import align, export, sample
+from odfa.train import RunConfig, TextConfig, TransformerConfig
+
+METHODS = [("bp", "random"), ("shallow", "random"), ("dfa", "random"), ("dfa", "exact"), ("odfa", "aligned")]
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+    text._corpus.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> str:
+    file = tmp_path_factory.mktemp("corpus") / "talk.txt"
+    file.write_text("".join(f"<|a|>is {k % 9} more than {k % 5}?<|b|>no, {k % 7}\n" for k in range(900)))
+    return str(file)
+
+
+def _config(corpus: str, method: str = "bp", rule: str = "random", family: str = "gpt2") -> RunConfig:
+    run = recipes.dialogue_tiny()
+    return replace(
+        run,
+        method=method,
+        rule=rule,
+        steps=6,
+        batch_size=4,
+        checkpoint_every=3,
+        evaluate_every=4,
+        log_every=1,
+        tensorboard=False,
+        model=TransformerConfig(family=family, width=16, layers=2, heads=2),
+        data=TextConfig(path=corpus, vocabulary=270, context=12, limit=40),
+        feedback=replace(run.feedback, rank=None if rule in ("random", "exact") else 2, every=2),
+    )
+
+
+@pytest.mark.parametrize(("method", "rule"), METHODS)
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_a_run_cut_in_two_equals_a_whole_one(tmp_path: Path, corpus: str, method: str, rule: str, family: str) -> None:
+    config = _config(corpus, method, rule, family)
+    whole = train.run(config, tmp_path / "whole", progress=False)
+    with pytest.MonkeyPatch.context() as patch:
+        real = train.loop.train_step
+
+        def stop(session, batch):
+            if session.step == 4:
+                raise KeyboardInterrupt
+            return real(session, batch)
+
+        patch.setattr(train.loop, "train_step", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train.run(config, tmp_path / "cut", progress=False)
+    again = train.resume(tmp_path / "cut", progress=False)
+    assert again.metric == whole.metric
+    assert (tmp_path / "cut/metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
+    assert whole.steps == 6
+    assert ("light_frames" in (tmp_path / "whole/metrics.jsonl").read_text()) == (method == "dfa" or method == "odfa")
+
+
+def test_perplexity_and_bits_per_byte_against_a_sum_over_tokens(corpus: str) -> None:
+    config = _config(corpus)
+    with torch.random.fork_rng(devices=[]):
+        session = train.build(config)
+    part, nats, num_bytes, count = session.splits.validation, 0.0, 0, 0
+    model = session.model.double().eval()
+    for x_T, y_T in zip(part.x_ND, part.y_N, strict=True):
+        log_TV = model(input_ids=x_T[None]).logits[0].detach().log_softmax(-1)
+        for place, target in enumerate(y_T.tolist()):
+            if target != MASKED:
+                nats -= float(log_TV[place, target])
+                num_bytes += int(part.bytes_V[target])
+                count += 1
+    figures = session.task.evaluate(model, part)
+    assert figures["loss"] == pytest.approx(nats / count)
+    assert figures["perplexity"] == pytest.approx(math.exp(nats / count))
+    assert figures["bits_per_byte"] == pytest.approx(nats / math.log(2) / num_bytes)
+
+
+def test_groups_of_blocks_are_fed_at_the_end_of_each(corpus: str) -> None:
+    config = replace(_config(corpus, "dfa"), model=TransformerConfig(width=16, layers=5, heads=2))
+    config = replace(config, feedback=replace(config.feedback, group=2))
+    with torch.random.fork_rng(devices=[]):
+        session = train.build(config)
+    assert session.dfa is not None
+    assert list(session.dfa.blocks) == ["transformer.h.0", "transformer.h.2", "transformer.h.4"]
+
+
+def test_the_read_out_moves_at_its_own_rate(corpus: str) -> None:
+    config = _config(corpus, "dfa", "aligned")
+    config = replace(config, feedback=replace(config.feedback, head_share=0.25))
+    with torch.random.fork_rng(devices=[]):
+        session = train.build(config)
+        train.train_step(session, session.splits.train.head(4))
+    body, head = session.optimizer.param_groups
+    assert [p.shape for p in head["params"]] == [(270, 16)]
+    assert head["lr"] == body["lr"] / 4
+
+
+def test_samples_are_keyed_and_answer_the_prompt(tmp_path: Path, corpus: str) -> None:
+    train.run(_config(corpus), tmp_path / "run", progress=False)
+    first = sample(tmp_path / "run", "is 3", count=3, tokens=5)
+    assert first == sample(tmp_path / "run", "is 3", count=3, tokens=5)
+    assert first != sample(tmp_path / "run", "is 3", count=3, tokens=5, seed=1)
+    assert len({*first["samples"]}) > 1
+    assert all(words.startswith("<|a|>is 3<|b|>") for words in first["samples"])
+    greedy = sample(tmp_path / "run", count=2, temperature=0)["samples"]
+    assert greedy[0] == greedy[1]
+    with pytest.raises(ConfigError, match="of the context of 12 tokens"):
+        sample(tmp_path / "run", "is it more than this context can hold, or is it not?")
+    with pytest.raises(ConfigError, match="tokens=99; expected 1 to"):
+        sample(tmp_path / "run", tokens=99)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_an_export_loads_in_transformers_with_equal_logits(tmp_path: Path, corpus: str, family: str) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    train.run(_config(corpus, "odfa", "aligned", family), tmp_path / "run", progress=False)
+    export(tmp_path / "run", tmp_path / "plain")
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "plain").eval()
+    ours = train.load_run(tmp_path / "run").model
+    words = AutoTokenizer.from_pretrained(tmp_path / "plain")
+    ids = torch.tensor([words("<|a|>is 3<|b|>no")["input_ids"]])
+    assert words.decode(ids[0]) == "<|a|>is 3<|b|>no"
+    assert torch.equal(theirs(ids).logits, ours(ids).logits)
+    with pytest.raises(RunFolderError, match="plain exists"):
+        export(tmp_path / "run", tmp_path / "plain")
+
+
+def test_only_language_runs_are_sampled_and_exported(tmp_path: Path) -> None:
+    digits = replace(recipes.digits_tiny(), epochs=1, tensorboard=False)
+    train.run(digits, tmp_path / "run", progress=False)
+    for action in (lambda: sample(tmp_path / "run"), lambda: export(tmp_path / "run", tmp_path / "out")):
+        with pytest.raises(ConfigError, match="a run of digits_tiny"):
+            action()
+
+
+def test_alignment_is_measured_per_block(tmp_path: Path, corpus: str) -> None:
+    train.run(_config(corpus, "dfa", "exact"), tmp_path / "run", progress=False)
+    blocks = align(tmp_path / "run")["blocks"]
+    assert [block["name"] for block in blocks] == ["transformer.h.0", "transformer.h.1"]
+    assert blocks[-1]["cosine"] == pytest.approx(1.0, abs=1e-5)  # the last block's place is exact
+
+
+MISFITS = {
+    "another architecture": lambda run: replace(run, model=TransformerConfig(family="llama", width=16, heads=2)),
+    "another vocabulary": lambda run: replace(run, data=replace(run.data, vocabulary=274)),
+}
+
+
+@pytest.mark.parametrize("change", MISFITS.values(), ids=MISFITS)
+def test_checkpoints_of_another_model_are_refused(tmp_path: Path, corpus: str, change) -> None:
+    config = _config(corpus)
+    train.run(config, tmp_path / "run", progress=False)
+    with torch.random.fork_rng(devices=[]):
+        session = train.build(change(config))
+    found = train.checkpoint.find(tmp_path / "run/checkpoints")[-1]
+    with pytest.raises(OdfaError, match="is of another model: ") as caught:
+        train.checkpoint.load_model(session.model, train.checkpoint.read_files(found), found)
+    assert "\n" not in str(caught.value)
+
+
+def test_tied_embeddings_are_refused_by_aligned_rules_and_allowed_by_random(corpus: str) -> None:
+    tied = TransformerConfig(width=16, layers=2, heads=2, tied=True)
+    with torch.random.fork_rng(devices=[]):
+        train.build(replace(_config(corpus, "dfa", "random"), model=tied))
+        with pytest.raises(OdfaError, match="tied embeddings"):
+            train.build(replace(_config(corpus, "dfa", "aligned"), model=tied))
+
+
+def test_a_bound_takes_no_light(corpus: str) -> None:
+    with pytest.raises(ConfigError, match="rule=exact: expected method=dfa"):
+        train.build(_config(corpus, "odfa", "exact"))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"width": 30, "heads": 4}, {"family": "llama", "width": 12, "heads": 4}, {"kv_heads": 3}, {"layers": 0}],
+)
+def test_models_that_cannot_be_built_are_refused(settings) -> None:
+    with pytest.raises(ConfigError, match="model\\."):
+        TransformerConfig(**settings)
