@@ -21,7 +21,8 @@ def _configure(parser: ArgumentParser) -> None:
         metavar="key=value",
         nargs="*",
         default=[],
-        help=f"methods={_DEFAULT_METHODS}, seeds=3, tries=3 (learning rates per method), and settings of all runs",
+        help=f"methods={_DEFAULT_METHODS} (or METHOD:RULE, e.g. dfa:random), seeds=3, tries=3 (learning rates per "
+        "method), try_steps=N (shorter tries), and settings of all runs",
     )
     parser.add_argument("--run-dir", metavar="DIR", type=Path, help="folder of all runs (default: runs/compare-NAME)")
 
@@ -34,6 +35,7 @@ def _execute(arguments: Namespace) -> Outcome:
     methods, settings = take(arguments.settings, "methods")
     seeds, settings = take(settings, "seeds")
     tries, settings = take(settings, "tries")
+    try_steps, settings = take(settings, "try_steps")
     _refuse_singles(settings)
     recipe = recipes.get(arguments.recipe)
     config = apply(recipe, settings)
@@ -43,6 +45,7 @@ def _execute(arguments: Namespace) -> Outcome:
             [name.strip() for name in (_DEFAULT_METHODS if methods is None else methods).split(",")],
             seeds=positive("seeds", seeds, 3),
             tries=positive("tries", tries, 3),
+            try_steps=None if try_steps is None else positive("try_steps", try_steps, 1),
             out_dir=arguments.run_dir or _default_run_dir(config, recipe),
             note=note,
         )

@@ -8,7 +8,7 @@ from odfa import train
 from odfa.errors import ConfigError, NonFinite
 from odfa.report.comparison import Comparison, Trial, Try
 from odfa.report.figure import draw
-from odfa.report.methods import check_methods, rate_centre
+from odfa.report.methods import arms, rate_centre
 from odfa.report.table import write_markdown
 from odfa.train import RunConfig
 from odfa.train.folder import read_result
@@ -24,18 +24,21 @@ def compare(
     *,
     seeds: int = 3,
     tries: int = 3,
+    try_steps: int | None = None,
     out_dir: Path | str,
     centres: Mapping[str, float] | None = None,
     note: Note = lambda _message: None,
 ) -> Comparison:
     """Run every method on seeds 0 … seeds - 1 and leave runs, table.md and comparison.png in `out_dir`.
 
-    Each method's learning rate is the best of `tries` on validation data: full runs of seed 0 at
-    centre * 3^k, k = -(tries - 1)/2 … (tries - 1)/2; the best of them is also the method's result for seed 0. The test
-    metric of the other tries is computed too, at the end of each run, and plays no part. Finished runs in `out_dir` are
-    reused, interrupted ones resumed.
+    Each method's learning rate is the best of `tries` on validation data: runs of seed 0 at
+    centre * 3^k, k = -(tries - 1)/2 … (tries - 1)/2, full ones unless `try_steps` is given; the best full one is also
+    the method's result for seed 0. The test metric of the other tries is computed too, at the end of each run, and
+    plays no part. Finished runs in `out_dir` are reused, interrupted ones resumed.
 
     Args:
+        methods: names such as "odfa", or METHOD:RULE such as "dfa:random" for another rule than the config's.
+        try_steps: steps of a try; its learning rate follows the same course over fewer steps.
         centres: centre of a method's grid; where none is given the config's learning rate, thirty-fold for shallow.
         note: told, in one line each, what is going on.
 
@@ -43,21 +46,22 @@ def compare(
         ConfigError: unknown methods, or counts below 1. NonFinite: every try of a method diverged.
         And what `train.run` raises.
     """
-    known = check_methods(methods)
+    configs = arms(config, methods)
     if seeds < 1 or tries < 1:
         raise ConfigError(f"seeds and tries: expected 1 or more, got {seeds} and {tries}")
     metric = train.get_task(config.task).metric
     lower = metric.better == "lower"
     runs, trials = _Runs(Path(out_dir), note), list[Trial]()
     tried: dict[str, list[Try]] = {}
-    for method in known:
-        ours = replace(config, method=method)
+    for method, ours in configs.items():
         centre = (centres or {}).get(method, rate_centre(ours))
-        tried[method] = [runs.attempt(_variant(ours, rate, 0)) for rate in grid(centre, tries)]
+        short = ours if try_steps is None else replace(ours, steps=try_steps)
+        rates = grid(centre, tries)
+        tried[method] = [runs.attempt(method, _variant(short, r, 0)) for r in rates]
         rate = _choose(method, tried[method], metric.name, lower=lower)
         if tries > 1:
             note(f"{method}: learning rate {rate:g} chosen on validation")
-        trials += [runs.trial(_variant(ours, rate, seed)) for seed in range(seeds)]
+        trials += [runs.trial(method, _variant(ours, rate, seed)) for seed in range(seeds)]
     if runs.reused:
         note(f"reused {len(runs.reused)} finished run{'s' if len(runs.reused) > 1 else ''} in {out_dir}")
     comparison = Comparison(
@@ -68,7 +72,7 @@ def compare(
         paths={"table": str(Path(out_dir) / "table.md"), "figure": str(Path(out_dir) / "comparison.png")},
     )
     write_markdown(comparison, Path(comparison.paths["table"]))
-    draw(comparison.curves(), comparison.values(), metric.name, config.recipe, Path(comparison.paths["figure"]))
+    draw(comparison, Path(comparison.paths["figure"]))
     return comparison
 
 
@@ -77,9 +81,10 @@ def grid(centre: float, tries: int) -> list[float]:
     return [float(f"{centre * _FACTOR ** (k - (tries - 1) / 2):.3g}") for k in range(tries)]
 
 
-def run_dir_of(config: RunConfig, out_dir: Path) -> Path:
+def run_dir_of(method: str, config: RunConfig, out_dir: Path) -> Path:
     """Folder of one run of a comparison."""
-    return out_dir / f"{config.method}-lr{config.optimizer.learning_rate:g}-seed{config.seed}"
+    steps = "" if config.steps is None else f"-{config.steps}steps"
+    return out_dir / f"{method.replace(':', '-')}-lr{config.optimizer.learning_rate:g}-seed{config.seed}{steps}"
 
 
 def _variant(config: RunConfig, rate: float, seed: int) -> RunConfig:
@@ -93,25 +98,25 @@ class _Runs:
         self.reused: set[Path] = set()
         self._out_dir, self._note, self._done = out_dir, note, set[Path]()
 
-    def attempt(self, config: RunConfig) -> Try:
+    def attempt(self, method: str, config: RunConfig) -> Try:
         """One learning rate on seed 0."""
         rate = config.optimizer.learning_rate
         try:
-            return Try(learning_rate=rate, validation=self.trial(config).result.validation)
+            return Try(learning_rate=rate, validation=self.trial(method, config).result.validation)
         except NonFinite as error:
-            self._note(f"{config.method} at learning rate {rate:g} diverged: {error}")
+            self._note(f"{method} at learning rate {rate:g} diverged: {error}")
             return Try(learning_rate=rate, validation=None)
 
-    def trial(self, config: RunConfig) -> Trial:
+    def trial(self, method: str, config: RunConfig) -> Trial:
         """The run, trained unless it is finished."""
-        run_dir = run_dir_of(config, self._out_dir)
+        run_dir = run_dir_of(method, config, self._out_dir)
         if run_dir not in self._done and read_result(run_dir) is not None:
             self.reused.add(run_dir)
         self._done.add(run_dir)
         result = train.run(
             config, run_dir, resume=True, note=lambda _where: self._note(f"{config.recipe} {run_dir.name} …")
         )
-        return Trial(config=config, run_dir=run_dir, result=result)
+        return Trial(method=method, config=config, run_dir=run_dir, result=result)
 
 
 def _choose(method: str, tries: list[Try], metric: str, *, lower: bool) -> float:

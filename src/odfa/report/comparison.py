@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from odfa.report.methods import rule_of
@@ -22,6 +23,8 @@ class Try:
 class Trial:
     """One run at its method's chosen learning rate."""
 
+    method: str
+    """The word that named it: METHOD or METHOD:RULE."""
     config: RunConfig
     run_dir: Path
     result: RunResult
@@ -41,7 +44,7 @@ class Comparison:
         """Test metric of each seed, per method."""
         found: dict[str, list[float]] = {}
         for trial in self.trials:
-            found.setdefault(trial.config.method, []).append(trial.result.metric["value"])
+            found.setdefault(trial.method, []).append(trial.result.metric["value"])
         return found
 
     def curves(self) -> dict[str, list[list[tuple[int, float]]]]:
@@ -50,7 +53,20 @@ class Comparison:
         found: dict[str, list[list[tuple[int, float]]]] = {}
         for trial in self.trials:
             rows = [row for row in read_lines(trial.run_dir / "metrics.jsonl") if isinstance(row.get(key), float)]
-            found.setdefault(trial.config.method, []).append([(row["step"], row[key]) for row in rows])
+            found.setdefault(trial.method, []).append([(row["step"], row[key]) for row in rows])
+        return found
+
+    def gap_curves(self) -> dict[str, list[tuple[int, float]]]:
+        """(step, share of the shallow → bp gap closed) on validation data, from means over seeds."""
+        means: dict[int, dict[str, float]] = {}
+        for method, of_seeds in self.curves().items():
+            for points in zip(*of_seeds, strict=True):
+                means.setdefault(points[0][0], {})[method] = fmean(value for _, value in points)
+        found: dict[str, list[tuple[int, float]]] = {}
+        for step, of_methods in sorted(means.items()):
+            for method, share in gap_closed(of_methods, metric=self.metric["name"]).items():
+                if share is not None:
+                    found.setdefault(method, []).append((step, share))
         return found
 
     def to_json(self) -> dict[str, Any]:
@@ -71,7 +87,7 @@ class Comparison:
 def _row(trial: Trial) -> dict[str, Any]:
     light = trial.result.light
     return {
-        "method": trial.config.method,
+        "method": trial.method,
         "rule": rule_of(trial.config),
         "seed": trial.config.seed,
         "metric": trial.result.metric["value"],
@@ -84,7 +100,7 @@ def _row(trial: Trial) -> dict[str, Any]:
 def _rates(comparison: Comparison, method: str) -> dict[str, Any]:
     tries = comparison.tries[method]
     name = comparison.metric["name"]
-    chosen = next(t.config.optimizer.learning_rate for t in comparison.trials if t.config.method == method)
+    chosen = next(t.config.optimizer.learning_rate for t in comparison.trials if t.method == method)
     return {
         "chosen": chosen,
         "at_edge": len(tries) > 2 and chosen in (tries[0].learning_rate, tries[-1].learning_rate),

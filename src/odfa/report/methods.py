@@ -1,13 +1,15 @@
 """What each method's row says in tables: the rule that ran, and what part of the learning is electronic."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import get_args
 
 from odfa.errors import ConfigError
 from odfa.train import RunConfig, correction_rank, get_task
-from odfa.train.config import Method
+from odfa.train.config import Method, RuleName
 
 METHODS: tuple[Method, ...] = get_args(Method)
+RULES: tuple[RuleName, ...] = get_args(RuleName)
 _CONTROLS = {"bp": "backprop", "shallow": "shallow", "identity": "identity"}
 _RATE_FACTORS = {"shallow": 30.0}
 """Centre of a method's grid of learning rates, over the recipe's rate. A head alone takes larger steps than a network:
@@ -23,18 +25,33 @@ _PROJECTION = {
 }
 
 
-def check_methods(methods: Sequence[str]) -> list[Method]:
-    """The same methods, none of them unknown or repeated.
+def arms(config: RunConfig, words: Sequence[str]) -> dict[str, RunConfig]:
+    """Word → config: each word is a method, or METHOD:RULE for a rule that is not the recipe's own.
 
     Raises:
-        ConfigError: a name that is not a method, a repetition, or none at all.
+        ConfigError: a name that is not a method or a rule, a rule for a method that has none, a repetition, or no word.
     """
-    strange = [method for method in methods if method not in METHODS]
-    if strange or not methods:
-        raise ConfigError(f"methods: expected some of {', '.join(METHODS)}, got {strange[0] if strange else 'none'!r}")
-    if len(set(methods)) < len(methods):
-        raise ConfigError(f"methods: expected each of them once, got {','.join(methods)}")
-    return [known for method in methods for known in METHODS if known == method]
+    if not words:
+        raise ConfigError(f"methods: expected some of {', '.join(METHODS)}, got none")
+    if len(set(words)) < len(words):
+        raise ConfigError(f"methods: expected each of them once, got {','.join(words)}")
+    return {word: _arm(config, *word.partition(":")) for word in words}
+
+
+def _arm(config: RunConfig, name: str, colon: str, rule_name: str) -> RunConfig:
+    method = next((known for known in METHODS if known == name), None)
+    if method is None:
+        raise ConfigError(f"methods: expected some of {', '.join(METHODS)}, got {name!r}")
+    if not colon:
+        return replace(config, method=method)
+    rule = next((known for known in RULES if known == rule_name), None)
+    if rule is None or method in _CONTROLS:
+        ruled = [known for known in METHODS if known not in _CONTROLS]
+        raise ConfigError(
+            f"methods: expected METHOD:RULE with one of {', '.join(ruled)} and one of {', '.join(RULES)}, got "
+            f"{name}:{rule_name}"
+        )
+    return replace(config, method=method, rule=rule)
 
 
 def rate_centre(config: RunConfig) -> float:
@@ -52,6 +69,8 @@ def electronic_part(config: RunConfig) -> str:
     part = _PROJECTION[config.method]
     if config.method in _CONTROLS or config.rule == "random":
         return part
+    if config.rule == "exact":
+        return "all: exact product of the read-out and the error, a bound"
     feedback = config.feedback
     rank = correction_rank(config, get_task(config.task).peek(config.data).num_classes)
     correction = f"correction of rank {rank} every {feedback.every} steps"

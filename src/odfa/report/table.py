@@ -46,7 +46,7 @@ def comparison_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]
 
 def electronic_parts(comparison: Comparison) -> dict[str, str]:
     """What of the learning is electronic, per method."""
-    return {trial.config.method: electronic_part(trial.config) for trial in comparison.trials}
+    return {trial.method: electronic_part(trial.config) for trial in comparison.trials}
 
 
 def title_of(comparison: Comparison) -> str:
