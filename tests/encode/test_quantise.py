@@ -38,11 +38,23 @@ def test_random_quantisers_are_unbiased(quantiser, repeats):
     assert values_ND.std(0)[[0, 3, 4, 5, 6]].min() > 0.01
 
 
-@pytest.mark.parametrize("quantiser", ["stochastic", "sampled"])
-def test_repeats_divide_the_variance(quantiser):
+@pytest.mark.parametrize(("quantiser", "least", "most"), [("stochastic", 3.8, 4.2), ("sampled", 6, 16)])
+def test_repeats_divide_the_variance(quantiser, least, most):
+    """Independent draws divide it by their number, draws spread evenly by more."""
     e_ND = softmax_error(1, 12).expand(20_000, -1)
     once, four = (Ternary(quantiser, repeats=r).encode(e_ND).values().var(0).sum() for r in (1, 4))
-    assert once / four == pytest.approx(4, rel=0.05)
+    assert least < once / four < most
+
+
+@given(st.integers(1, 9), st.integers(2, 12), st.integers(0, 2**32))
+def test_an_entry_is_drawn_as_often_as_its_share_says(repeats, width, seed):
+    """Systematic sampling: floor or ceil of R times its share, for every entry of every row."""
+    e_ND = softmax_error(5, width, seed=seed)
+    bits_NFD, _ = quantise.sampled(e_ND, repeats=repeats, generator=torch_generator(seed))
+    for sign, offset in ((1, 0), (-1, 1)):
+        part_ND = (sign * e_ND).clamp(min=0)
+        expected_ND = repeats * part_ND / part_ND.sum(1, keepdim=True)
+        assert (bits_NFD[:, offset::2].sum(1) - expected_ND).abs().max() < 1 + 1e-5
 
 
 def test_stochastic_element_by_element():

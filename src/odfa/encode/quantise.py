@@ -67,6 +67,9 @@ def relative_max(e_ND: Tensor, *, threshold: float) -> tuple[Tensor, Tensor]:
 def sampled(e_ND: Tensor, *, repeats: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Draw one index from e+ / |e+|_1 and one from e- / |e-|_1 per repeat, by inverse cumulative distribution.
 
+    The R draws of a sign are spread evenly, u_r = (r + u) / R with one uniform u: an entry of share s is drawn floor or
+    ceil of R s times, which leaves the mean and takes most of the variance (systematic sampling).
+
     Unbiased, at most two non-zeros per repeat: E[sum_R (|e+|_1 1_i - |e-|_1 1_j) / R] = e+ - e- = e. For a softmax
     cross-entropy error this is "+1 at a class drawn from the model, -1 at the target".
 
@@ -76,15 +79,20 @@ def sampled(e_ND: Tensor, *, repeats: int, generator: torch.Generator) -> tuple[
     num_samples, num_inputs = e_ND.shape
     bits_NFD = torch.zeros((num_samples, 2 * repeats, num_inputs), dtype=torch.bool, device=e_ND.device)
     gain_NF = e_ND.new_empty((num_samples, 2 * repeats))
-    uniform_NF = torch.rand(gain_NF.shape, dtype=e_ND.dtype, generator=generator).to(e_ND.device)
+    spread_NF = torch.arange(repeats, dtype=e_ND.dtype).repeat_interleave(2)
+    uniform_NF = (
+        spread_NF + torch.rand((num_samples, 2), dtype=e_ND.dtype, generator=generator).repeat(1, repeats)
+    ).div_(repeats)
+    uniform_NF = uniform_NF.to(e_ND.device)
     for rows in _blocks(e_ND):
         for offset, sign in ((0, 1.0), (1, -1.0)):
             cumulative_nD = (sign * e_ND[rows]).clamp_(min=0).cumsum(1)
-            total_n1 = cumulative_nD[:, -1:]
-            # right=True skips entries of probability zero; only rows without this sign run off the end, and stay dark
+            total_n1 = cumulative_nD[:, -1:].contiguous()
+            # right=True skips entries of probability zero; rounding may run past the last entry that has any
             index_nR = torch.searchsorted(cumulative_nD, uniform_NF[rows, offset::2] * total_n1, right=True)
+            index_nR = torch.minimum(index_nR, torch.searchsorted(cumulative_nD, total_n1))
             lit_nR1 = (total_n1 > 0).expand(-1, repeats).unsqueeze(2)
-            bits_NFD[rows, offset::2].scatter_(2, index_nR.clamp_(max=num_inputs - 1).unsqueeze(2), lit_nR1)
+            bits_NFD[rows, offset::2].scatter_(2, index_nR.unsqueeze(2), lit_nR1)
             gain_NF[rows, offset::2] = sign * total_n1 / repeats
     return bits_NFD, gain_NF
 
