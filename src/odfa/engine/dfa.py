@@ -13,7 +13,7 @@ from odfa.encode import AbstractEncoder
 from odfa.engine import membership
 from odfa.engine.alignment import Alignment, Measurement
 from odfa.engine.blocks import Blocks, match_blocks
-from odfa.engine.handle import Mode
+from odfa.engine.handle import Mode, Recompute
 from odfa.engine.hooks import Hooks
 from odfa.engine.rules import AbstractRule, RandomFeedback
 from odfa.engine.status import describe
@@ -39,7 +39,9 @@ class DFA:
         encoder: ternarise the error before a digital projection (an optical one has its own encoder).
         error_at: where e is read: "logits" (the head's output), "head_input", "output" (what the model returns), a
             module's name, or "name:input".
-        recompute: keep each block's inputs only and run it again in backward.
+        recompute: True keeps each block's inputs only and runs it again in backward; "stream" keeps nothing: backward
+            runs the model once more and each block learns as it passes, so that memory does not grow with depth (with
+            `fuse_optimizer` no weight may then serve both a block and what lies behind the last one).
 
     Raises:
         MatchError: blocks or tap do not match the model, which is left untouched.
@@ -62,7 +64,7 @@ class DFA:
         rule: AbstractRule | None = None,
         encoder: AbstractEncoder | None = None,
         error_at: str = "logits",
-        recompute: bool = False,
+        recompute: Recompute = False,
     ) -> None:
         if DFA.of(model) is not None:
             raise MatchError("DFA is already attached to this model; call DFA.of(model).remove() first")
@@ -75,6 +77,8 @@ class DFA:
         self.mode: Mode = "learn"
         self.last: StepRecord | None = None
         self.members: membership.Membership | None = None
+        if recompute not in (True, False, "stream"):
+            raise ConfigError(f"recompute: expected True, False or 'stream', got {recompute!r}")
         self._check_tap()
         self._projection = _with_encoder(feedback if feedback is not None else Gaussian(seed=0), encoder)
         self.feedback = self.rule.start(self._projection, model, self.tap.module)

@@ -10,6 +10,7 @@ from odfa.engine.step import Step
 from odfa.error import Tap
 
 Mode = Literal["learn", "through", "measure"]
+Recompute = bool | Literal["stream"]
 
 
 class Handle(Protocol):
@@ -22,7 +23,7 @@ class Handle(Protocol):
     rule: AbstractRule
     feedback: AbstractFeedback
     mode: Mode
-    recompute: bool
+    recompute: Recompute
     members: Membership | None
 
     def answer(self, step: Step, grad_y: Tensor) -> list[Tensor]:

@@ -11,9 +11,10 @@ from torch.utils.hooks import RemovableHandle
 
 from odfa.engine import lean
 from odfa.engine.gate import gate
-from odfa.engine.handle import Handle
+from odfa.engine.handle import Handle, Recompute
 from odfa.engine.rules import Call
 from odfa.engine.step import Cut, Step
+from odfa.engine.stream import Replay
 from odfa.engine.tensors import eager, first_tensor, in_backward, map_tensors
 from odfa.errors import MatchError
 
@@ -30,6 +31,7 @@ class Hooks:
         self.handle = handle
         self.steps: list[Step | None] = []
         self.answering: Step | None = None
+        self.replay: Replay | None = None
         self._removable: list[RemovableHandle] = []
 
     @property
@@ -37,17 +39,17 @@ class Hooks:
         """The record of the forward pass in progress."""
         return self.steps[-1] if self.steps else None
 
-    def attach(self, *, recompute: bool) -> None:
+    def attach(self, *, recompute: Recompute) -> None:
         """Register; the order matters where one module is block, tap and root at once."""
         handle, keep = self.handle, self._removable.append
-        keep(handle.model.register_forward_pre_hook(self.before_model))
+        keep(handle.model.register_forward_pre_hook(self.before_model, with_kwargs=True))
         for name, block in handle.blocks.items():
             if block is handle.tap.module:
                 continue
             if recompute:  # before the user's hooks, which run again with the block
                 before = partial(self.before_block, name)
                 keep(block.register_forward_pre_hook(before, with_kwargs=True, prepend=True))
-            keep(block.register_forward_hook(partial(self.after_block, name), always_call=recompute))
+            keep(block.register_forward_hook(partial(self.after_block, name), always_call=bool(recompute)))
         if handle.rule.wiring == "residual":
             keep(handle.tap.module.register_forward_pre_hook(self.before_head))
         if handle.tap.side == "input":
@@ -65,15 +67,21 @@ class Hooks:
         self._removable.clear()
 
     @eager
-    def before_model(self, _model: nn.Module, _args: Any) -> None:
+    def before_model(self, _model: nn.Module, args: Any, kwargs: Any) -> None:
         """Open a fresh record; what an interrupted forward (Ctrl-C) left behind is closed first."""
+        if self.replay is not None:
+            self.steps.append(None)
+            return
         recording = torch.is_grad_enabled() and self.handle.mode != "through"
         if recording:
             for left in reversed(self.steps):
                 if left is not None:
                     left.close()
             self.steps.clear()
-        self.steps.append(Step(measuring=self.handle.mode == "measure") if recording else None)
+        step = Step(measuring=self.handle.mode == "measure") if recording else None
+        if step is not None and self.handle.recompute == "stream" and not step.measuring:
+            step.replay = Replay(args, kwargs)
+        self.steps.append(step)
 
     @eager
     def after_model(self, _model: nn.Module, _args: Any, output: Any) -> None:
@@ -98,12 +106,16 @@ class Hooks:
 
     @eager
     def before_block(self, name: str, block: nn.Module, args: Any, kwargs: Any) -> None:
-        """With recompute: keep the block's inputs only."""
+        """With recompute: keep the block's inputs only, or nothing."""
         if self.step is not None and torch.is_grad_enabled():
             if kwargs.get("past_key_values") is not None:
                 raise MatchError(
                     f"block {name} writes to a key-value cache, which a second run would change; set use_cache=False"
                 )
+            if self.step.replay is not None:
+                self.step.dark = True
+                torch.set_grad_enabled(False)
+                return
             self.step.recomputations.append(lean.begin(block, args, kwargs))
 
     @eager
@@ -112,19 +124,48 @@ class Hooks:
         step = self.step
         if step is not None and step.recomputations:
             lean.end(step.recomputations.pop())
+        if step is not None and step.dark:
+            step.dark = False
+            torch.set_grad_enabled(True)
+            return None if output is None else self._first_run(step, name, output)
+        if self.replay is not None and output is not None and torch.is_grad_enabled():
+            return self.replay.learn(output)
         if self.handle.mode == "through" or (output is None and self.handle.recompute):
             return None  # with recompute this hook also sees blocks that failed
         if step is None:
             return self._outside(name, output)
-        main = first_tensor(output)
-        if main is None:
-            raise MatchError(f"block {name} returned {type(output).__name__} without a floating-point tensor")
+        main = self._main(name, output)
         step.ran += 1
         if not torch.is_grad_enabled():
             self._defer(step, name, main)
             return None
         leaf = self._cut(step, name, main)
         return map_tensors(output, lambda t: leaf if t is main else _cut_side(step, t))
+
+    def _first_run(self, step: Step, name: str, output: Any) -> Any:
+        """A block that ran without a graph and will run again; behind the last one the graph begins."""
+        main = self._main(name, output)
+        step.ran += 1
+        step.calls.append(Call(name, tuple(main.shape), main.dtype, True))
+        if self.handle.rule.wiring != "residual" or name != self.handle.last_block:
+            return None
+        step.fans += 1
+        begin = gate(main.detach().requires_grad_(), [], partial(self._second_run, step, step.fans))
+        return map_tensors(output, lambda t: begin if t is main else t)
+
+    def _second_run(self, step: Step, number: int, delta: Tensor) -> list[Tensor | None]:
+        """Residual wiring: the last block's output received `delta`, and every block learns from it."""
+        if number == step.fans:
+            self._learn(step, [delta] * len(step.calls))
+        return [None]
+
+    def _learn(self, step: Step, signals: Sequence[Tensor]) -> None:
+        assert step.replay is not None
+        self.replay = step.replay
+        try:
+            self.replay.run(self.handle.model, signals)
+        finally:
+            self.replay = None
 
     def _outside(self, name: str, output: Any) -> Any:
         """A block ran without its model: autograd recomputes it, or somebody called it directly."""
@@ -136,6 +177,13 @@ class Hooks:
                 "call that model, attach to the part that you call, or wrap the call in torch.no_grad()"
             )
         return None
+
+    @staticmethod
+    def _main(name: str, output: Any) -> Tensor:
+        main = first_tensor(output)
+        if main is None:
+            raise MatchError(f"block {name} returned {type(output).__name__} without a floating-point tensor")
+        return main
 
     def _cut(self, step: Step, name: str, main: Tensor) -> Tensor:
         wiring = self.handle.rule.wiring
@@ -234,7 +282,11 @@ class Hooks:
             self.handle.measured(step, grad_y)
             return [grad_y]
         signals = self.handle.answer(step, grad_y)
-        step.waiting, step.broadcast = sum(call.deferred for call in step.calls), None
+        if step.replay is not None and self.handle.rule.wiring == "direct":
+            self._learn(step, signals)
+            return [grad_y]
+        again = step.replay is None  # otherwise the blocks run again on our own call
+        step.waiting, step.broadcast = sum(call.deferred for call in step.calls) if again else 0, None
         self.answering = step if step.waiting else None
         if self.handle.rule.wiring == "residual":
             return [grad_y, signals[0].reshape(step.head_shape).to(step.head_dtype)]

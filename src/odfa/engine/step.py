@@ -7,6 +7,7 @@ from torch import Tensor
 
 from odfa.engine.lean import Recomputation
 from odfa.engine.rules import Call
+from odfa.engine.stream import Replay
 
 
 @dataclass
@@ -45,6 +46,11 @@ class Step:
     """Deferred calls that autograd has not run again yet."""
     broadcast: Tensor | None = None
     """Residual wiring with deferred calls: the signal at the last block's output, which all blocks receive."""
+
+    replay: Replay | None = None
+    """Streaming: how to run the model again."""
+    dark: bool = False
+    """Streaming: a block is running without a graph; gradients are switched on again behind it."""
 
     def close(self) -> None:
         """Let go of graphs; close recomputations that an interrupted forward left open, newest first."""
