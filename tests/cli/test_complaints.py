@@ -190,12 +190,12 @@ def test_what_nobody_foresaw_keeps_its_traceback(odfa, monkeypatch):
 
 
 def test_a_full_disk_in_the_middle_of_a_run(odfa, monkeypatch):
-    from odfa.train import checkpoint
+    from odfa.train import shards
 
     def full(*_arguments):
         raise OSError(errno.ENOSPC, "No space left on device", "model.safetensors")
 
-    monkeypatch.setattr(checkpoint, "_write_durably", full)
+    monkeypatch.setattr(shards, "write_durably", full)
     said = odfa("train", *TINY, "--json")
     assert (said.code, said.json["status"]) == (1, "failed")
     assert "No space left on device; free space" in said.complaint

@@ -12,6 +12,7 @@ from odfa.data import MASKED, text
 from odfa.errors import ConfigError, OdfaError, RunFolderError
 from odfa.report import align, export, sample
 from odfa.train import RunConfig, TextConfig, TransformerConfig
+from odfa.train.shards import verify
 
 METHODS = [("bp", "random"), ("shallow", "random"), ("dfa", "random"), ("dfa", "exact"), ("odfa", "aligned")]
 
@@ -169,7 +170,7 @@ def test_checkpoints_of_another_model_are_refused(tmp_path: Path, corpus: str, c
         session = train.build(change(config))
     found = train.checkpoint.find(tmp_path / "run/checkpoints")[-1]
     with pytest.raises(OdfaError, match="is of another model: ") as caught:
-        train.checkpoint.load_model(session.model, train.checkpoint.read_files(found), found)
+        train.checkpoint.load_model(session.model, verify(found), found)
     assert "\n" not in str(caught.value)
 
 

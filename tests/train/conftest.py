@@ -8,6 +8,7 @@ import pytest
 
 from odfa import recipes
 from odfa.train import MlpConfig, RunConfig, checkpoint
+from odfa.train.shards import verify
 
 
 def _quick(method: str = "bp", *, rule: str = "random") -> RunConfig:
@@ -30,7 +31,7 @@ def _quick(method: str = "bp", *, rule: str = "random") -> RunConfig:
 def _traces(run_dir: Path) -> dict[str, bytes]:
     """What must be equal, byte for byte, for equal runs."""
     last = checkpoint.find(run_dir / "checkpoints")[-1]
-    files = {name: content for name, content in checkpoint.read_files(last).items() if name != "state.json"}
+    files = {name: file.read_bytes() for name, file in verify(last).items() if name != "state.json"}
     return {"metrics": (run_dir / "metrics.jsonl").read_bytes(), "step": last.name.encode(), **files}
 
 

@@ -14,6 +14,7 @@ from odfa.errors import CheckpointError, OdfaError
 from odfa.project import Gaussian
 from odfa.train import RunConfig, checkpoint
 from odfa.train.build import _METHODS
+from odfa.train.shards import verify
 
 Quick = Callable[..., RunConfig]
 
@@ -33,7 +34,7 @@ def _positions(file: Path) -> Iterator[int]:
 
 
 def test_the_untouched_checkpoint_is_read(finished: Path) -> None:
-    assert set(checkpoint.read_files(finished)) == {
+    assert set(verify(finished)) == {
         "model.safetensors",
         "optimizer.safetensors",
         "state.safetensors",
@@ -48,9 +49,9 @@ def test_any_flipped_bit_is_found(finished: Path) -> None:
             bit = 1 << position % 8
             file.write_bytes(whole[:position] + bytes([whole[position] ^ bit]) + whole[position + 1 :])
             with pytest.raises(CheckpointError, match="corrupt"):
-                checkpoint.read_files(finished)
+                verify(finished)
         file.write_bytes(whole)
-    assert checkpoint.read_files(finished)
+    assert verify(finished)
 
 
 def test_any_truncation_is_found(finished: Path) -> None:
@@ -59,10 +60,10 @@ def test_any_truncation_is_found(finished: Path) -> None:
         for length in {0, 1, 7, len(whole) // 2, len(whole) - 1}:
             file.write_bytes(whole[:length])
             with pytest.raises(CheckpointError):
-                checkpoint.read_files(finished)
+                verify(finished)
         file.write_bytes(whole + b" ")
         with pytest.raises(CheckpointError):
-            checkpoint.read_files(finished)
+            verify(finished)
         file.write_bytes(whole)
 
 
@@ -71,11 +72,11 @@ def test_missing_and_additional_files_are_found(finished: Path) -> None:
         whole = file.read_bytes()
         file.unlink()
         with pytest.raises(CheckpointError, match=file.name.replace(".", r"\.")):
-            checkpoint.read_files(finished)
+            verify(finished)
         file.write_bytes(whole)
     (finished / "more.bin").write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"more\.bin"):
-        checkpoint.read_files(finished)
+        verify(finished)
     (finished / "more.bin").unlink()
 
 
@@ -116,7 +117,7 @@ def test_another_config_is_refused(finished: Path, quick: Quick) -> None:
 
 
 def test_another_model_is_refused(finished: Path, quick: Quick) -> None:
-    config, files = quick("bp"), checkpoint.read_files(finished)
+    config, files = quick("bp"), verify(finished)
     wider = _session(replace(config, model=replace(config.model, widths=(24, 32)))).model
     with pytest.raises(
         CheckpointError, match=r"another model: blocks\.1\.0\.weight is \(24, 24\) there and \(32, 24\) here"

@@ -13,6 +13,7 @@ import torch
 from odfa import data, train
 from odfa.errors import CheckpointError, ConfigError, DataError, NonFinite, OdfaError, RunFolderError
 from odfa.train import RunConfig, RunFolderLost, tasks
+from odfa.train.shards import verify
 from odfa.train.tasks.classify import DIGITS
 
 Quick = Callable[..., RunConfig]
@@ -140,10 +141,9 @@ def test_a_full_disk_leaves_nothing_half_written(
     assert traces(run_dir) == traces(tmp_path / "whole")
 
 
-def checkpoint_files(path: Path) -> dict[str, bytes]:
-    from odfa.train import checkpoint
+def checkpoint_files(path: Path) -> dict[str, Path]:
 
-    return checkpoint.read_files(path)
+    return verify(path)
 
 
 def test_no_space_left_in_the_middle_of_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: Quick) -> None:

@@ -2,31 +2,39 @@
 
 checkpoints/step_0000100/
     model.safetensors       weights by name
-    optimizer.safetensors   optimiser state, `<parameter index>.<name>`
+    optimizer.safetensors   optimiser state, `<parameter index or name>.<name>`
     state.safetensors       tensors inside the feedback's state
     state.json              step, config digest, projection identity, feedback state, sizes of the logs
     manifest.json           size and SHA-256 of each file above, in canonical form
+
+Large models have numbered shards, model-00001.safetensors and so on.
 """
 
-import hashlib
 import json
-import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from odfa.engine import FusedOptimizer
 from odfa.errors import CheckpointError, OdfaError
 from odfa.train.build import Session
 from odfa.train.folder import folder_errors
 from odfa.train.overrides import digest
+from odfa.train.shards import (
+    canonical,
+    read_shapes,
+    read_tensors,
+    seal,
+    sync_folder,
+    verify,
+    write_durably,
+    write_tensors,
+)
 
 KEEP = 2
-_MANIFEST = "manifest.json"
-_FORMAT = 1
 _TENSOR = "__tensor__"
 
 
@@ -44,9 +52,9 @@ def save(session: Session, checkpoints: Path, log_sizes: dict[str, int]) -> Path
         try:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
-            _write_files(partial, _contents(session, log_sizes))
+            _write(partial, session, log_sizes)
             partial.rename(final)
-            _sync_folder(checkpoints)
+            sync_folder(checkpoints)
         except OSError:
             shutil.rmtree(partial, ignore_errors=True)
             raise
@@ -81,12 +89,12 @@ def restore(session: Session, path: Path) -> dict[str, int]:
     Raises:
         CheckpointError: corrupt, or of another config, model or projection. The session is then of no use.
     """
-    files = read_files(path)
-    state = _unpack(json.loads(files["state.json"]), _tensors(files["state.safetensors"], path))
+    files = verify(path)
+    state = _unpack(json.loads(files["state.json"].read_bytes()), dict(read_tensors(files, "state")))
     if state["config"] != digest(session.config):
         raise CheckpointError(f"{path} belongs to another config; resume it with the config it was made with")
     load_model(session.model, files, path)
-    _load_optimizer(session.optimizer, _tensors(files["optimizer.safetensors"], path), path)
+    _load_optimizer(session.optimizer, files, path)
     if session.dfa:
         try:
             session.dfa.load_state_dict(state["dfa"])
@@ -97,52 +105,26 @@ def restore(session: Session, path: Path) -> dict[str, int]:
     return sizes
 
 
-def read_files(path: Path) -> dict[str, bytes]:
-    """The bytes of a checkpoint's files, each checked against the manifest.
+def load_model(model: torch.nn.Module, files: dict[str, Path], path: Path) -> None:
+    """Fill `model` with a checkpoint's weights, one after the other.
 
     Raises:
-        CheckpointError: a file is missing, strange, or differs from the manifest by a single bit.
+        CheckpointError: names or shapes are another model's; the model has not been touched.
     """
-    with folder_errors(path):
-        present = {file.name: file.read_bytes() for file in path.iterdir()} if path.is_dir() else {}
-    if _MANIFEST not in present:
-        raise CheckpointError(f"{path} is not a checkpoint: it has no {_MANIFEST}")
-    raw = present.pop(_MANIFEST)
-    try:
-        manifest = json.loads(raw)
-        intact = raw == _canonical(manifest) and manifest["format"] == _FORMAT
-        listed = manifest["files"] if intact else {}
-    except (ValueError, KeyError, TypeError):
-        intact, listed = False, {}
-    if not intact or listed != {name: _entry(content) for name, content in present.items()}:
-        actual = {name: _entry(content) for name, content in present.items()}
-        strange = sorted(name for name in {*actual, *listed} if actual.get(name) != listed.get(name))
-        culprit = ", ".join(strange) if intact else _MANIFEST
-        raise CheckpointError(f"{path} is corrupt ({culprit}); remove it to use the one before")
-    return present
-
-
-def load_model(model: torch.nn.Module, files: dict[str, bytes], path: Path) -> None:
-    """Fill `model` with a checkpoint's weights.
-
-    Raises:
-        CheckpointError: names or shapes are another model's.
-    """
-    saved, ours = _tensors(files["model.safetensors"], path), model.state_dict()
+    saved, ours = read_shapes(files, "model"), model.state_dict()
     for name in (*ours, *saved):
-        there, here = (f"{tuple(found[name].shape)}" if name in found else "nothing" for found in (saved, ours))
+        there = f"{saved[name]}" if name in saved else "nothing"
+        here = f"{tuple(ours[name].shape)}" if name in ours else "nothing"
         if there != here:
             raise CheckpointError(f"{path} is of another model: {name} is {there} there and {here} here")
-    model.load_state_dict(saved)
+    with torch.no_grad():
+        for name, tensor in read_tensors(files, "model"):
+            ours[name].copy_(tensor)
 
 
-def _contents(session: Session, log_sizes: dict[str, int]) -> Iterator[tuple[str, bytes]]:
-    yield "model.safetensors", _tensor_bytes(session.model.state_dict())
-    states = session.optimizer.state_dict()["state"].items()
-    moments = {
-        f"{index}.{name}": value for index, entry in states for name, value in entry.items() if value is not None
-    }
-    yield "optimizer.safetensors", _tensor_bytes(moments)
+def _write(folder: Path, session: Session, log_sizes: dict[str, int]) -> None:
+    write_tensors(folder, "model", session.model.state_dict())
+    write_tensors(folder, "optimizer", _moments(session.optimizer))
     tensors: dict[str, Tensor] = {}
     state = {
         "step": session.step,
@@ -152,73 +134,35 @@ def _contents(session: Session, log_sizes: dict[str, int]) -> Iterator[tuple[str
         "dfa": _pack(session.dfa.state_dict(), tensors) if session.dfa else None,
         "log_sizes": log_sizes,
     }
-    yield "state.safetensors", _tensor_bytes(tensors)
-    yield "state.json", _canonical(state)
+    write_tensors(folder, "state", tensors)
+    write_durably(folder / "state.json", canonical(state))
+    seal(folder)
 
 
-def _write_files(folder: Path, contents: Iterator[tuple[str, bytes]]) -> None:
-    entries = {}
-    for name, content in contents:
-        _write_durably(folder / name, content)
-        entries[name] = _entry(content)
-    _write_durably(folder / _MANIFEST, _canonical({"format": _FORMAT, "files": entries}))
-    _sync_folder(folder)
+def _moments(optimizer: torch.optim.Optimizer | FusedOptimizer) -> dict[str, Tensor]:
+    """State tensors by `<parameter index>.<name>`, with updates fused into backward by `<parameter name>.<name>`."""
+    if isinstance(optimizer, FusedOptimizer):
+        states = {name: one["state"].get(0, {}) for name, one in optimizer.state_dict().items()}
+    else:
+        states = optimizer.state_dict()["state"]
+    return {f"{of}.{name}": value for of, entry in states.items() for name, value in entry.items() if value is not None}
 
 
-def _write_durably(file: Path, content: bytes) -> None:
-    with file.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _load_optimizer(optimizer: torch.optim.Optimizer | FusedOptimizer, files: dict[str, Path], path: Path) -> None:
+    state: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in read_tensors(files, "optimizer"):
+        of, _, name = key.rpartition(".")
+        state.setdefault(of, {})[name] = tensor
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _canonical(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
-
-
-def _entry(content: bytes) -> dict[str, Any]:
-    return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-
-
-def _tensor_bytes(tensors: dict[str, Tensor]) -> bytes:
-    from safetensors.torch import save as to_bytes
-
-    seen: set[int] = set()
-    plain = {}
-    for name, tensor in tensors.items():
-        dense = tensor.detach().cpu().contiguous()
-        # safetensors refuses shared storage (tied weights); the second name gets a copy
-        plain[name] = dense.clone() if dense.untyped_storage().data_ptr() in seen else dense
-        seen.add(dense.untyped_storage().data_ptr())
-    return bytes(to_bytes(plain))
-
-
-def _tensors(content: bytes, path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load as from_bytes
-
-    try:
-        tensors: dict[str, Tensor] = from_bytes(content)
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is corrupt ({error}); remove it to use the one before") from error
-    return tensors
-
-
-def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], path: Path) -> None:
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        index, _, name = key.partition(".")
-        state.setdefault(int(index), {})[name] = tensor
-    try:
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        if isinstance(optimizer, FusedOptimizer):
+            states = {
+                name: {**one, "state": {0: state.pop(name)} if name in state else {}}
+                for name, one in optimizer.state_dict().items()
+            }
+            optimizer.load_state_dict(states if not state else {**states, **state})
+        else:
+            numbered = {int(of): entry for of, entry in state.items()}
+            optimizer.load_state_dict({"state": numbered, "param_groups": optimizer.state_dict()["param_groups"]})
     except (ValueError, KeyError) as error:
         raise CheckpointError(f"{path} is of another optimiser: {error}") from error
 

@@ -13,6 +13,7 @@ from odfa.train.build import build_model
 from odfa.train.config import RunConfig
 from odfa.train.folder import folder_errors, read_config, read_lines, read_result
 from odfa.train.result import RunResult
+from odfa.train.shards import verify
 from odfa.train.tasks import get_task
 
 
@@ -44,7 +45,7 @@ def load_run(run_dir: Path | str) -> LoadedRun:
     task = get_task(config.task)
     with torch.random.fork_rng(devices=[]):
         model = build_model(config, task, task.peek(config.data))
-    checkpoint.load_model(model, checkpoint.read_files(finished[-1]), finished[-1])
+    checkpoint.load_model(model, verify(finished[-1]), finished[-1])
     return LoadedRun(
         path=path,
         config=config,
