@@ -62,7 +62,7 @@ class _Aligned(AbstractFeedback):
     def signals(self, error: ErrorSignal, calls: Sequence[Call]) -> list[Tensor]:
         self._check_head()
         if self.steps and self.steps % self.rule.every == 0:
-            self.correction.fit(self.readout.drift_VK, self.steps, error.e_ND)
+            self.correction.fit(self.readout.drift_VK, self.steps)
         self.steps += 1
         q_NK = self.readout.gain * self.projection.project(error.e_ND)
         extra_NK = self.correction(error.e_ND)

@@ -51,7 +51,7 @@ class _Electronic(AbstractFeedback):
 
     def signals(self, error: ErrorSignal, calls: Sequence[Call]) -> list[Tensor]:
         if self.steps % self.rule.every == 0:
-            self.low_rank.fit(self.readout.matrix_VK, self.steps, error.e_ND)
+            self.low_rank.fit(self.readout.matrix_VK, self.steps)
         self.steps += 1
         q_NK = self.low_rank(error.e_ND)
         assert q_NK is not None
