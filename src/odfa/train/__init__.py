@@ -1,9 +1,10 @@
 """Training: a config in, a run folder out."""
 
-from odfa.train.build import Session, attach, build, build_model, build_optimizer, correction_rank, learning_rate
+from odfa.train.build import Session, attach, build, build_model, correction_rank, learning_rate
 from odfa.train.config import (
     DataConfig,
     FeedbackConfig,
+    MemoryConfig,
     MlpConfig,
     OptimizerConfig,
     RunConfig,
@@ -27,6 +28,7 @@ __all__ = [
     "FeedbackConfig",
     "Interrupted",
     "LoadedRun",
+    "MemoryConfig",
     "Metric",
     "Mlp",
     "MlpConfig",
@@ -40,7 +42,6 @@ __all__ = [
     "attach",
     "build",
     "build_model",
-    "build_optimizer",
     "correction_rank",
     "dry_run",
     "environment",

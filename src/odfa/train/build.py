@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,12 +13,13 @@ from odfa.data import DataShape, Splits
 from odfa.errors import ConfigError
 from odfa.keys import mix
 from odfa.train.config import OptimizerConfig, RunConfig
+from odfa.train.memory import check_memory, default_precision, fitted_optimizer, recompute_blocks
 from odfa.train.tasks import AbstractTask, get_task
 
 if TYPE_CHECKING:
     from odfa.demodulate import AbstractDemodulator
     from odfa.device import AbstractDevice
-    from odfa.engine import DFA
+    from odfa.engine import DFA, FusedOptimizer
     from odfa.project import AbstractProjection
 
 _T = TypeVar("_T")
@@ -34,7 +35,7 @@ class Session:
     splits: Splits
     model: nn.Module
     dfa: "DFA | None"
-    optimizer: torch.optim.Optimizer
+    optimizer: "torch.optim.Optimizer | FusedOptimizer"
     step: int = 0
     seconds: float = 0.0
 
@@ -72,7 +73,7 @@ def build(config: RunConfig) -> Session:
         splits=splits,
         model=model,
         dfa=dfa,
-        optimizer=build_optimizer(_groups(model, dfa, config), config.optimizer),
+        optimizer=fitted_optimizer(model, dfa, config),
     )
 
 
@@ -88,6 +89,7 @@ def check_fit(config: RunConfig, shape: DataShape) -> None:
         raise ConfigError(
             f"batch_size: expected at most {shape.num_train}, the training samples, got {config.batch_size}"
         )
+    check_memory(config)
     if config.rule == "exact" and config.method in ("tdfa", "odfa"):
         raise ConfigError(f"rule=exact: expected method=dfa, which projects nothing, got {config.method}")
     if config.method == "identity" and len(set(config.model.widths)) > 1:
@@ -148,30 +150,13 @@ def fed(config: RunConfig, of_blocks: tuple[_T, ...]) -> tuple[_T, ...]:
 def build_model(config: RunConfig, task: AbstractTask, shape: DataShape) -> nn.Module:
     """The network with the initial weights that `config.seed` names."""
     torch.manual_seed(mix(_INIT_KEY, config.seed))
-    return task.build_model(config, shape)
+    with default_precision(config.memory):
+        return task.build_model(config, shape)
 
 
 def seed_step(config: RunConfig, step: int) -> None:
     """Key torch's random state by the step, so that no generator state has to be saved."""
     torch.manual_seed(mix(_STEP_KEY, config.seed, step))
-
-
-def build_optimizer(groups: Iterable[Any], config: OptimizerConfig) -> torch.optim.Optimizer:
-    """Adam with decoupled decay, or gradient descent with momentum and decay in the gradient."""
-    if config.name == "adam":
-        return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay)
-    return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.betas[0], weight_decay=config.weight_decay)
-
-
-def _groups(model: nn.Module, dfa: "DFA | None", config: RunConfig) -> list[dict[str, Any]]:
-    """All parameters at the full rate, except a read-out that the feedback has to follow."""
-    follows = dfa is not None and dfa.rule.wiring == "residual"
-    head = {id(p) for p in dfa.tap.module.parameters()} if dfa is not None and follows else set[int]()
-    groups = [
-        {"params": [p for p in model.parameters() if id(p) not in head], "rate_share": 1.0},
-        {"params": [p for p in model.parameters() if id(p) in head], "rate_share": config.feedback.head_share},
-    ]
-    return [group for group in groups if group["params"]]
 
 
 def learning_rate(config: OptimizerConfig, step: int, total_steps: int) -> float:
@@ -195,10 +180,19 @@ def attach(model: nn.Module, config: RunConfig, shape: DataShape) -> "DFA | None
     """
     check_fit(config, shape)
     if config.method == "bp":
+        recompute_blocks(model, config.memory)
         return None
     from odfa.engine import DFA
+    from odfa.engine.handle import Recompute
 
-    return DFA(model, blocks=fed(config, config.model.blocks), **_METHODS[config.method](config, shape.num_classes))
+    activations = config.memory.activations
+    recompute: Recompute = "stream" if activations == "stream" else activations == "recompute"
+    return DFA(
+        model,
+        blocks=fed(config, config.model.blocks),
+        recompute=recompute,
+        **_METHODS[config.method](config, shape.num_classes),
+    )
 
 
 def _shallow(_config: RunConfig, _num_classes: int) -> dict[str, Any]:

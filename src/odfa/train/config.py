@@ -150,6 +150,19 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MemoryConfig:
+    """What is kept in memory during a step; every method can use every setting but bp and stream."""
+
+    activations: Literal["keep", "recompute", "stream"] = "keep"
+    """keep: all; recompute: each block's input, the block runs again in backward; stream: nothing, the model runs again
+    and each block learns as it passes."""
+    fused: bool = False
+    """Update each parameter in backward as soon as its gradient is ready, and free the gradient."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Weights, activations and moments; bfloat16 weights are rounded stochastically (torchao, a C++ compiler)."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class FeedbackConfig:
     """How the error travels to the blocks; settings that the chosen method or rule does not use have no effect."""
 
@@ -249,6 +262,8 @@ class RunConfig:
     """The optimiser."""
     feedback: FeedbackConfig = field(default_factory=FeedbackConfig)
     """The feedback."""
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
+    """What is kept in memory."""
 
     def __post_init__(self) -> None:
         _require(self.seed in _SEEDS, "seed", "a number in [0, 2^63)", self.seed)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from odfa import data
+from odfa.engine import FusedOptimizer
 from odfa.errors import NonFinite, OdfaError, RunFolderError
 from odfa.flow import Light
 from odfa.train import checkpoint
@@ -19,6 +20,7 @@ from odfa.train.config import RunConfig
 from odfa.train.environment import environment
 from odfa.train.folder import RunFolder, RunFolderLost, check_owner, folder_errors, read_config, read_result
 from odfa.train.interrupt import Interrupted, StopRequest
+from odfa.train.memory import set_rate
 from odfa.train.monitor import ProgressBar, TensorBoard
 from odfa.train.result import RunResult, light_figures, peak_memory_bytes
 
@@ -117,24 +119,38 @@ def train_step(session: Session, batch: data.Split) -> dict[str, Any]:
     """One step of the optimiser; returns the row of metrics.
 
     Raises:
-        NonFinite: the loss, the feedback or a gradient is not finite; the optimiser has not moved.
+        NonFinite: the loss, the feedback or a gradient is not finite; the optimiser has not moved (with fused updates
+            gradients are not looked at).
     """
     config, step = session.config, session.step
     seed_step(config, step)
     rate = learning_rate(config.optimizer, step, session.total_steps)
     for group in session.optimizer.param_groups:
-        group["lr"] = rate * group["rate_share"]
-    session.optimizer.zero_grad(set_to_none=True)
+        set_rate(group, rate * group["rate_share"])
     loss = session.task.loss(session.model, batch)
-    norm = _backward(session, loss)
-    session.optimizer.step()
+    norms = _backward(session, loss) if isinstance(session.optimizer, FusedOptimizer) else _step(session, loss)
     session.step = step + 1
     row = {"step": session.step, "epoch": step // session.steps_per_epoch, "loss": loss.item()}
-    return row | {"learning_rate": rate, "gradient_norm": norm} | _feedback_row(session)
+    return row | {"learning_rate": rate} | norms | _feedback_row(session)
 
 
-def _backward(session: Session, loss: Tensor) -> float:
-    """Gradients by the run's method, clipped if asked; returns their total norm before clipping."""
+def _step(session: Session, loss: Tensor) -> dict[str, float]:
+    """Gradients, clipped if asked, then the optimiser; returns their total norm before clipping."""
+    assert isinstance(session.optimizer, torch.optim.Optimizer)
+    session.optimizer.zero_grad(set_to_none=True)
+    _backward(session, loss)
+    gradients = [parameter.grad for parameter in session.model.parameters() if parameter.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if not torch.isfinite(norm):
+        raise NonFinite(f"step {session.step + 1}: the gradient norm is {norm.item()}; lower the learning rate")
+    if session.config.optimizer.clip_norm is not None:
+        torch.nn.utils.clip_grads_with_norm_(session.model.parameters(), session.config.optimizer.clip_norm, norm)
+    session.optimizer.step()
+    return {"gradient_norm": norm.item()}
+
+
+def _backward(session: Session, loss: Tensor) -> dict[str, float]:
+    """Gradients by the run's method; with fused updates also the updates, and no norms are known."""
     step = session.step + 1
     if not torch.isfinite(loss):
         raise NonFinite(f"step {step}: the loss is {loss.item()}; lower the learning rate or look at the batch")
@@ -142,13 +158,7 @@ def _backward(session: Session, loss: Tensor) -> float:
         session.dfa.backward(loss) if session.dfa else torch.autograd.backward(loss)
     except NonFinite as error:
         raise NonFinite(f"step {step}: {error}") from error
-    gradients = [parameter.grad for parameter in session.model.parameters() if parameter.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
-    if not torch.isfinite(norm):
-        raise NonFinite(f"step {step}: the gradient norm is {norm.item()}; lower the learning rate")
-    if session.config.optimizer.clip_norm is not None:
-        torch.nn.utils.clip_grads_with_norm_(session.model.parameters(), session.config.optimizer.clip_norm, norm)
-    return norm.item()
+    return {}
 
 
 def _feedback_row(session: Session) -> dict[str, Any]:

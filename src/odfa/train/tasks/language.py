@@ -47,7 +47,7 @@ class Language(AbstractTask):
     def loss(self, model: nn.Module, batch: data.Split) -> Tensor:
         """Mean cross-entropy over the tokens that are not masked, a scalar."""
         logits_NTV = model(input_ids=batch.x_ND, use_cache=False).logits
-        return cross_entropy(logits_NTV.flatten(0, 1), batch.y_N.flatten(), ignore_index=MASKED)
+        return cross_entropy(logits_NTV.flatten(0, 1).float(), batch.y_N.flatten(), ignore_index=MASKED)
 
     def evaluate(self, model: nn.Module, part: data.Split) -> dict[str, float]:
         """Loss in nats per token, perplexity = exp(loss), and bits per byte of text."""
@@ -57,7 +57,7 @@ class Language(AbstractTask):
             for x_NT, y_NT in zip(torch.split(part.x_ND, size), torch.split(part.y_N, size), strict=True):
                 logits_NTV = model(input_ids=x_NT, use_cache=False).logits
                 nats += cross_entropy(
-                    logits_NTV.flatten(0, 1), y_NT.flatten(), ignore_index=MASKED, reduction="sum"
+                    logits_NTV.flatten(0, 1).float(), y_NT.flatten(), ignore_index=MASKED, reduction="sum"
                 ).item()
         targets_L = part.y_N[part.y_N != MASKED]
         loss, num_bytes = nats / len(targets_L), int(part.bytes_V[targets_L].sum())

@@ -1,0 +1,117 @@
+"""What a step keeps in memory, and the optimisers that fit it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from odfa.data import needs
+from odfa.errors import ConfigError
+from odfa.train.config import MemoryConfig, OptimizerConfig, RunConfig
+
+if TYPE_CHECKING:
+    from odfa.engine import DFA, FusedOptimizer
+
+
+def check_memory(config: RunConfig) -> None:
+    """Refuse settings of memory that the method or the optimiser cannot serve.
+
+    Raises:
+        ConfigError: streaming by backpropagation, clipping with fused updates, momentum in bfloat16.
+    """
+    memory = config.memory
+    if memory.activations == "stream" and config.method == "bp":
+        raise ConfigError(
+            "memory.activations=stream: backpropagation learns from the last block to the first, expected recompute"
+        )
+    if memory.fused and config.optimizer.clip_norm is not None:
+        raise ConfigError(
+            "memory.fused=true: gradients are gone before their norm is known, expected optimizer.clip_norm=none, got "
+            f"{config.optimizer.clip_norm:g}"
+        )
+    if memory.precision == "bfloat16" and config.optimizer.name != "adam":
+        raise ConfigError(
+            f"memory.precision=bfloat16: expected optimizer.name=adam, which rounds stochastically, got "
+            f"{config.optimizer.name}"
+        )
+
+
+@contextmanager
+def default_precision(memory: MemoryConfig) -> Iterator[None]:
+    """New weights have the run's precision inside: they never exist in another one."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(getattr(torch, memory.precision))
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def recompute_blocks(model: nn.Module, memory: MemoryConfig) -> None:
+    """Activation checkpointing for backpropagation, as the model's library does it.
+
+    Raises:
+        ConfigError: the model has none.
+    """
+    if memory.activations == "keep":
+        return
+    enable = getattr(model, "activation_checkpointing_enable", None)
+    if enable is None:
+        raise ConfigError("memory.activations=recompute: this network cannot do it for method=bp, expected keep")
+    enable(activation_checkpointing_kwargs={"use_reentrant": False})
+
+
+def fitted_optimizer(
+    model: nn.Module, dfa: "DFA | None", config: RunConfig
+) -> "torch.optim.Optimizer | FusedOptimizer":
+    """The run's optimiser; a read-out that the feedback has to follow gets its own share of the rate."""
+    follows = dfa is not None and dfa.rule.wiring == "residual"
+    head = {id(p) for p in dfa.tap.module.parameters()} if dfa is not None and follows else set[int]()
+    stochastic = config.memory.precision == "bfloat16"
+
+    def group(parameters: list[nn.Parameter]) -> dict[str, Any]:
+        share = config.feedback.head_share if id(parameters[0]) in head else 1.0
+        return {"params": parameters, "rate_share": share}
+
+    if config.memory.fused:
+        from odfa.engine import fuse_optimizer
+
+        return fuse_optimizer(model, lambda one: build_optimizer([group(list(one))], config.optimizer, stochastic))
+    parameters = list(model.parameters())
+    parts = [[p for p in parameters if id(p) not in head], [p for p in parameters if id(p) in head]]
+    return build_optimizer([group(part) for part in parts if part], config.optimizer, stochastic)
+
+
+def build_optimizer(
+    groups: list[dict[str, Any]], config: OptimizerConfig, stochastic: bool = False
+) -> torch.optim.Optimizer:
+    """Adam with decoupled decay, or gradient descent with momentum and decay in the gradient.
+
+    Args:
+        stochastic: round bfloat16 weights up or down at random, so that steps smaller than their spacing count on the
+            average; moments are bfloat16 too.
+
+    Raises:
+        MissingExtra: stochastic rounding without torchao.
+    """
+    rate, decay = config.learning_rate, config.weight_decay
+    if stochastic:
+        with needs("torchao", "bfloat16 weights", otherwise="say memory.precision=float32"):
+            from torchao.optim import _AdamW
+        adam: torch.optim.Optimizer = _AdamW(
+            groups, lr=rate, betas=config.betas, weight_decay=decay, bf16_stochastic_round=True
+        )
+        return adam
+    if config.name == "adam":
+        return torch.optim.AdamW(groups, lr=rate, betas=config.betas, weight_decay=decay)
+    return torch.optim.SGD(groups, lr=rate, momentum=config.betas[0], weight_decay=decay)
+
+
+def set_rate(group: dict[str, Any], rate: float) -> None:
+    """Set the learning rate of a parameter group; torchao keeps it in a tensor that must stay the same one."""
+    if isinstance(group["lr"], torch.Tensor):
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate

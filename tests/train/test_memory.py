@@ -1,0 +1,144 @@
+"""Training with less memory is the same training."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from odfa import recipes, train
+from odfa.data import text
+from odfa.errors import ConfigError, OdfaError
+from odfa.train import MemoryConfig, RunConfig, TextConfig, TransformerConfig, shards
+
+LEAN = MemoryConfig(activations="stream", fused=True)
+CHECKPOINTED = MemoryConfig(activations="recompute", fused=True)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., RunConfig]:
+    """`small(method, rule, memory)`: six steps of a GPT of two blocks."""
+    folder = tmp_path_factory.mktemp("text")
+    (folder / "talk.txt").write_text("".join(f"is {k % 9} more than {k % 5}? no, {k % 7}\n" for k in range(900)))
+
+    def make(method: str = "dfa", rule: str = "random", memory: MemoryConfig | None = None) -> RunConfig:
+        run = recipes.dialogue_tiny()
+        return replace(
+            run,
+            method=method,
+            rule=rule,
+            steps=6,
+            batch_size=4,
+            checkpoint_every=3,
+            evaluate_every=6,
+            log_every=1,
+            tensorboard=False,
+            model=TransformerConfig(width=16, layers=3, heads=2),
+            data=TextConfig(path=str(folder), vocabulary=270, context=12, limit=40),
+            optimizer=replace(run.optimizer, clip_norm=None, learning_rate=1e-2),
+            feedback=replace(run.feedback, rank=None if rule in ("random", "exact") else 2, every=2),
+            memory=memory or MemoryConfig(),
+        )
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+    text._corpus.cache_clear()
+
+
+WAYS = [
+    ("bp", "random", CHECKPOINTED),
+    ("shallow", "random", LEAN),
+    ("dfa", "random", LEAN),
+    ("dfa", "aligned", CHECKPOINTED),
+    ("odfa", "aligned", LEAN),
+]
+
+
+@pytest.mark.parametrize(("method", "rule", "memory"), WAYS)
+def test_lean_steps_reach_the_weights_of_ordinary_ones(tmp_path, small, method, rule, memory) -> None:
+    losses = []
+    for name, kept in (("plain", MemoryConfig()), ("lean", memory)):
+        result = train.run(small(method, rule, kept), tmp_path / name, progress=False)
+        losses.append(result.metric["value"])
+    assert losses[1] == pytest.approx(losses[0], rel=2e-3)
+    plain, lean = (train.load_run(tmp_path / name).model.state_dict() for name in ("plain", "lean"))
+    far = max(float((lean[name] - plain[name]).abs().max()) for name in plain)
+    assert far < 5e-3  # Adam's steps of 1e-2 magnify the last bit where a gradient is almost zero
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's compiler, which torchao uses, warns of itself
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_lean_run_cut_in_two_equals_a_whole_one(tmp_path, small, monkeypatch, precision) -> None:
+    monkeypatch.setattr(shards, "SHARD_BYTES", 4096)
+    config = small("odfa", "aligned", replace(LEAN, precision=precision))
+    train.run(config, tmp_path / "whole", progress=False)
+    real = train.loop.train_step
+
+    def stop(session, batch):
+        if session.step == 3:
+            raise KeyboardInterrupt
+        return real(session, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.loop, "train_step", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train.run(config, tmp_path / "cut", progress=False)
+    train.resume(tmp_path / "cut", progress=False)
+    assert (tmp_path / "cut/metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
+    last = [train.checkpoint.find(tmp_path / name / "checkpoints")[-1] for name in ("whole", "cut")]
+    files = [sorted(file.name for file in folder.iterdir()) for folder in last]
+    assert files[0] == files[1]
+    assert "model-00002.safetensors" in files[0]
+    for name in files[0]:
+        if name.endswith(".safetensors"):
+            assert (last[0] / name).read_bytes() == (last[1] / name).read_bytes()
+    weights = train.load_run(tmp_path / "whole").model.state_dict()
+    assert {weight.dtype for weight in weights.values()} == {getattr(torch, precision)}
+
+
+REFUSED = {
+    "stream": (lambda c: replace(c, method="bp", memory=LEAN), "memory.activations=stream: backpropagation"),
+    "clip": (
+        lambda c: replace(c, memory=LEAN, optimizer=replace(c.optimizer, clip_norm=1.0)),
+        "expected optimizer.clip_norm=none, got 1",
+    ),
+    "sgd": (
+        lambda c: replace(c, memory=MemoryConfig(precision="bfloat16"), optimizer=replace(c.optimizer, name="sgd")),
+        "expected optimizer.name=adam, which rounds stochastically, got sgd",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_does_not_go_together_is_refused(tmp_path: Path, small, change, message: str) -> None:
+    for action in (train.dry_run, lambda config: train.run(config, tmp_path / "run", progress=False)):
+        with pytest.raises(ConfigError, match=message):
+            action(change(small()))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_shard_that_is_missing_is_named(tmp_path: Path, small, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "SHARD_BYTES", 4096)
+    train.run(small(), tmp_path / "run", progress=False)
+    newest = train.checkpoint.find(tmp_path / "run/checkpoints")[-1]
+    (newest / "model-00002.safetensors").unlink()
+    with pytest.raises(OdfaError, match=r"is corrupt \(model-00002\.safetensors\)"):
+        train.load_run(tmp_path / "run")
+
+
+def test_a_large_tensor_gets_a_file_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "SHARD_BYTES", 100)
+    tensors = {f"t{k}": torch.randn(size) for k, size in enumerate((3, 60, 5, 9, 10, 1, 1))}
+    shards.write_tensors(tmp_path, "model", tensors)
+    shards.seal(tmp_path)
+    files = shards.verify(tmp_path)
+    assert len(files) == 4
+    read = dict(shards.read_tensors(files, "model"))
+    assert list(read) == list(tensors)
+    assert all(torch.equal(read[name], tensors[name]) for name in tensors)
+    assert shards.read_shapes(files, "model") == {name: tuple(t.shape) for name, t in tensors.items()}
