@@ -9,7 +9,7 @@ STAMP  := $(VENV)/.installed
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo       learn handwritten digits by backprop and through simulated light, side by side (3 minutes)"
+	@echo "make demo       digits, then a GPT on dialogues, by backprop and through simulated light, side by side (6 minutes)"
 	@echo "make test       the tests (10 minutes)      make test-slow  the long ones too"
 	@echo "make lint       style and types             make docs       pages in site/"
 	@echo "make bench      step times of the engine, speed of light path and projections"
@@ -24,6 +24,9 @@ $(STAMP): requirements.lock pyproject.toml
 
 demo: $(STAMP)
 	$(BIN)/odfa compare digits methods=bp,shallow,dfa,tdfa,odfa seeds=3
+	$(BIN)/odfa compare dialogue_tiny methods=bp,shallow,dfa,odfa seeds=1 tries=1 --run-dir runs/demo-dialogue
+	$(BIN)/odfa sample runs/demo-dialogue/bp-* runs/demo-dialogue/odfa-* runs/demo-dialogue/shallow-* --count 2 \
+	  --prompt "Hi, how are you?"
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q

@@ -1,7 +1,7 @@
 """Loaders of real data, offline first: nothing is downloaded, nothing is replaced by synthetic data."""
 
 from odfa.data.digits import load_digits, peek_digits
-from odfa.data.extras import needs
+from odfa.data.extras import needs, quietly
 from odfa.data.fashion import DEFAULT_FOLDER, load_fashion, peek_fashion
 from odfa.data.idx import read_idx, read_idx_shape
 from odfa.data.splits import DataShape, Split, Splits, check_held_out, order, split_by_key
@@ -24,6 +24,7 @@ __all__ = [
     "peek_digits",
     "peek_fashion",
     "peek_text",
+    "quietly",
     "read_idx",
     "read_idx_shape",
     "read_tokenizer",

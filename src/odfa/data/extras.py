@@ -1,6 +1,7 @@
 """Packages that are needed in one place only: named when they are missing, never blamed when they are not."""
 
 import contextlib
+import logging
 from collections.abc import Iterator
 
 from odfa.errors import MissingExtra
@@ -23,3 +24,14 @@ def needs(package: str, what: str, *, otherwise: str = "") -> Iterator[None]:
         instead = f", or {otherwise}" if otherwise else ""
         message = f"{what} need {package}, but the module {error.name} is missing; pip install {package}{instead}"
         raise MissingExtra(message) from error
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Around imports of packages that warn of optional parts of theirs; logging is as before behind them."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from odfa.data import needs
+from odfa.data import needs, quietly
 from odfa.errors import ConfigError
 from odfa.train.config import MemoryConfig, OptimizerConfig, RunConfig
 
@@ -98,7 +98,7 @@ def build_optimizer(
     """
     rate, decay = config.learning_rate, config.weight_decay
     if stochastic:
-        with needs("torchao", "bfloat16 weights", otherwise="say memory.precision=float32"):
+        with needs("torchao", "bfloat16 weights", otherwise="say memory.precision=float32"), quietly():
             from torchao.optim import _AdamW
         adam: torch.optim.Optimizer = _AdamW(
             groups, lr=rate, betas=config.betas, weight_decay=decay, bf16_stochastic_round=True

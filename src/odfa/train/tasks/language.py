@@ -70,8 +70,8 @@ def build_transformer(config: TransformerConfig, *, context: int, vocabulary: in
     Raises:
         MissingExtra: transformers is not installed.
     """
-    with data.needs("transformers", "language models"):
-        import transformers
+    with data.needs("transformers", "language models"), data.quietly():
+        from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
     inner = config.mlp_width or 4 * config.width
     special: dict[str, Any] = {
         "bos_token_id": None,
@@ -81,7 +81,7 @@ def build_transformer(config: TransformerConfig, *, context: int, vocabulary: in
     }
     settings: Any
     if config.family == "gpt2":
-        settings = transformers.GPT2Config(
+        settings = GPT2Config(
             vocab_size=vocabulary,
             n_positions=context,
             n_embd=config.width,
@@ -93,9 +93,9 @@ def build_transformer(config: TransformerConfig, *, context: int, vocabulary: in
             attn_pdrop=0.0,
             **special,
         )
-        model: nn.Module = transformers.GPT2LMHeadModel(settings)
+        model: nn.Module = GPT2LMHeadModel(settings)
         return model
-    settings = transformers.LlamaConfig(
+    settings = LlamaConfig(
         vocab_size=vocabulary,
         max_position_embeddings=context,
         hidden_size=config.width,
@@ -105,7 +105,7 @@ def build_transformer(config: TransformerConfig, *, context: int, vocabulary: in
         intermediate_size=inner,
         **special,
     )
-    llama: nn.Module = transformers.LlamaForCausalLM(settings)
+    llama: nn.Module = LlamaForCausalLM(settings)
     return llama
 
 
