@@ -142,3 +142,12 @@ def test_a_large_tensor_gets_a_file_of_its_own(tmp_path: Path, monkeypatch: pyte
     assert list(read) == list(tensors)
     assert all(torch.equal(read[name], tensors[name]) for name in tensors)
     assert shards.read_shapes(files, "model") == {name: tuple(t.shape) for name, t in tensors.items()}
+
+
+def test_a_dry_run_counts_what_is_kept(small) -> None:
+    ways = [MemoryConfig(), CHECKPOINTED, LEAN, replace(LEAN, precision="bfloat16")]
+    keep, recompute, stream, half = (train.dry_run(small(memory=memory))["memory_bytes"] for memory in ways)
+    assert keep["activations"] > recompute["activations"] > stream["activations"] > half["activations"]
+    assert recompute["activations"] - stream["activations"] == 3 * 4 * 12 * 16 * 4  # one input of (4, 12, 16) a block
+    assert stream["gradients"] == max(270 * 16, 16 * 64) * 4
+    assert half["weights"] * 2 == keep["weights"] == keep["gradients"]

@@ -1,5 +1,6 @@
 """What a run will cost, before anything is allocated: the model lives on torch's meta device."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -7,8 +8,9 @@ from torch import Tensor, nn
 
 from odfa.data import DataShape
 from odfa.flow import Light
-from odfa.train.build import build_optical, check_fit, check_threads, num_projected
+from odfa.train.build import build_optical, check_fit, check_threads, fed, num_projected
 from odfa.train.config import RunConfig
+from odfa.train.memory import default_precision
 from odfa.train.result import light_figures
 from odfa.train.tasks import get_task
 
@@ -28,14 +30,15 @@ def dry_run(config: RunConfig) -> dict[str, Any]:
     shape = task.peek(config.data)
     check_threads(config)
     check_fit(config, shape)
-    with torch.device("meta"):
+    with torch.device("meta"), default_precision(config.memory):
         model = task.build_model(config, shape)
-        activations = _activation_bytes(model, task.example(config.batch_size, shape))
+        activations = _activation_bytes(model, task.example(config.batch_size, shape), config)
     steps = config.steps or config.epochs * (shape.num_train // config.batch_size)
-    weights = sum(_bytes(parameter) for parameter in model.parameters())
+    each = [_bytes(parameter) for parameter in model.parameters()]
+    weights = sum(each)
     memory = {
         "weights": weights,
-        "gradients": weights,
+        "gradients": max(each) if config.memory.fused else weights,
         "optimizer": weights * (2 if config.optimizer.name == "adam" else int(config.optimizer.betas[0] > 0)),
         "activations": activations,
         "data": (_bytes(task.example(1, shape)) + 8 * task.rows(1, shape))
@@ -62,20 +65,33 @@ def _light(config: RunConfig, shape: DataShape, rows: int) -> Light:
     return build_optical(config).shaped(shape.num_classes, num_projected(config)).cost(measured + projected)
 
 
-def _activation_bytes(model: nn.Module, x_ND: Tensor) -> int:
-    """Bytes of the input and of what each leaf module returns."""
-    sizes = [_bytes(x_ND)]
+def _activation_bytes(model: nn.Module, x_ND: Tensor, config: RunConfig) -> int:
+    """Bytes alive at once of the input and of what leaf modules return: all of them, or those of the largest block and
+    of what lies outside the blocks, with the blocks' inputs where they are kept."""
+    kept = config.memory.activations
+    blocks = fed(config, config.model.blocks)
+    sizes, outputs = dict.fromkeys((*blocks, ""), 0), list[int]()
 
-    def note(_module: nn.Module, _inputs: object, output: object) -> None:
+    def note(block: str, _module: nn.Module, _inputs: object, output: object) -> None:
         parts = output if isinstance(output, tuple) else (output,)
-        sizes.extend(_bytes(part) for part in parts if isinstance(part, Tensor))
+        sizes[block] += sum(_bytes(part) for part in parts if isinstance(part, Tensor))
 
-    leaves = [module for module in model.modules() if not list(module.children())]
-    handles = [leaf.register_forward_hook(note) for leaf in leaves]
+    for name, module in model.named_modules():
+        if name in blocks:
+            module.register_forward_hook(lambda _module, _inputs, output: outputs.append(_main_bytes(output)))
+        if not list(module.children()):
+            block = next((block for block in blocks if name == block or name.startswith(f"{block}.")), "")
+            module.register_forward_hook(partial(note, block))
     model(x_ND)
-    for handle in handles:
-        handle.remove()
-    return sum(sizes)
+    outside = _bytes(x_ND) + sizes.pop("")
+    if kept == "keep":
+        return outside + sum(sizes.values())
+    return outside + max(sizes.values()) + (sum(outputs) if kept == "recompute" else 0)
+
+
+def _main_bytes(output: Any) -> int:
+    main = output[0] if isinstance(output, tuple) else output
+    return _bytes(main)
 
 
 def _bytes(tensor: Tensor) -> int:
