@@ -41,8 +41,8 @@ RECIPES = {
     "dialogue_tiny": Recipe(
         make=dialogue_tiny,
         source=_DIALOGUES,
-        size="200 thousand tokens, GPT-2 3x128, 0.9 M parameters",
-        expected_time="half a minute to a minute",
+        size="510 thousand tokens, GPT-2 3x128, 0.9 M parameters",
+        expected_time="half a minute to two minutes",
     ),
     "dialogue_gpt": Recipe(
         make=dialogue_gpt,

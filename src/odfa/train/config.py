@@ -106,6 +106,8 @@ class TextConfig:
     """Tokens in a sequence."""
     holdout: float = 0.05
     """Share of the documents in the validation part, and as much again in the test part."""
+    validation: int = 1024
+    """At most this many sequences of the validation part are looked at; the test part is read whole."""
     limit: int | None = None
     """At most this many sequences in each part, for quick runs; none: all."""
 
@@ -113,6 +115,7 @@ class TextConfig:
         _require(self.context > 1, "data.context", "two tokens or more", self.context)
         _require(0 < self.vocabulary <= _MAX_WIDTH, "data.vocabulary", "a positive number", self.vocabulary)
         _require(0 < self.holdout < 0.5, "data.holdout", "a share in (0, 0.5)", self.holdout)
+        _require(self.validation > 0, "data.validation", "a positive number of sequences", self.validation)
         _require(
             self.limit is None or self.limit > 0, "data.limit", "a positive number of sequences or none", self.limit
         )

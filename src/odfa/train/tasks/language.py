@@ -4,6 +4,7 @@ Shape letters: `N` sequences · `T` tokens in context · `V` vocabulary.
 """
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -25,11 +26,15 @@ class Language(AbstractTask):
 
     def load(self, config: DataConfig | TextConfig) -> data.TextSplits:
         """Packed sequences of the corpus."""
-        return data.load_text(**_source(config)).limited(config.limit)
+        assert isinstance(config, TextConfig)
+        splits = data.load_text(**_source(config)).limited(config.limit)
+        return replace(splits, validation=splits.validation.head(config.validation))
 
     def peek(self, config: DataConfig | TextConfig) -> data.DataShape:
         """Sizes; the corpus is encoded unless that has been done before."""
-        return limited(data.peek_text(**_source(config)), config.limit)
+        assert isinstance(config, TextConfig)
+        shape = limited(data.peek_text(**_source(config)), config.limit)
+        return replace(shape, num_validation=min(shape.num_validation, config.validation))
 
     def build_model(self, config: RunConfig, shape: data.DataShape) -> nn.Module:
         """The network, on the current default device, drawn from torch's current random state."""
@@ -109,8 +114,7 @@ def build_transformer(config: TransformerConfig, *, context: int, vocabulary: in
     return llama
 
 
-def _source(config: DataConfig | TextConfig) -> dict[str, Any]:
-    assert isinstance(config, TextConfig)
+def _source(config: TextConfig) -> dict[str, Any]:
     return {
         "path": config.path,
         "context": config.context,
