@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import torch
 
-from odfa.project.rows import few_nonzeros
+from odfa.sparse import few_nonzeros
 from odfa.structured import Structured
 
 _ROWS = 512

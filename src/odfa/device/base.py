@@ -149,15 +149,17 @@ class AbstractDevice(ABC):
     def _check_light(self, counts_FPQ: Tensor, bits_FD: Tensor) -> float:
         if not counts_FPQ.numel():
             return 0.0
-        saturated = int((counts_FPQ >= self.full_scale).sum()) / counts_FPQ.numel()
+        brightest = int(counts_FPQ.max())
+        at_scale = int((counts_FPQ >= self.full_scale).sum()) if brightest >= self.full_scale else 0
+        saturated = at_scale / counts_FPQ.numel()
         if saturated > self.saturated_limit:
             raise Saturated(
                 f"{self.device_id}: {saturated:.0%} of the camera's pixels are at full scale, at most "
                 f"{self.saturated_limit:.0%} allowed; shorten the exposure or dim the laser"
             )
-        if self.full_scale > 100 * _DARK_COUNTS and bool(bits_FD.any()) and int(counts_FPQ.max()) <= _DARK_COUNTS:
+        if self.full_scale > 100 * _DARK_COUNTS and brightest <= _DARK_COUNTS and bool(bits_FD.any()):
             raise Dark(
-                f"{self.device_id}: mirrors are lit and the brightest pixel reads {int(counts_FPQ.max())} of "
+                f"{self.device_id}: mirrors are lit and the brightest pixel reads {brightest} of "
                 f"{self.full_scale} counts; switch the laser on, open the shutter, or raise the exposure"
             )
         return saturated

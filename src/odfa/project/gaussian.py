@@ -10,7 +10,8 @@ from torch import Tensor
 from odfa.errors import ConfigError
 from odfa.keys import fingerprint, numpy_generator
 from odfa.project.base import AbstractProjection
-from odfa.project.rows import check_seed, check_shape, few_nonzeros
+from odfa.project.rows import check_seed, check_shape
+from odfa.sparse import few_nonzeros
 
 _CHUNK = 256
 """Columns drawn, stored and multiplied at a time: part of the key, never change it."""

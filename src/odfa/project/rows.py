@@ -1,9 +1,7 @@
-"""Rows of zeros (padding, masked tokens) take no light and no work; rows of a few non-zeros take little."""
+"""Rows of zeros (padding, masked tokens) take no light and no work; shapes and keys that make sense."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from odfa.errors import ConfigError
@@ -39,34 +37,3 @@ def check_seed(seed: int) -> None:
     """
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise ConfigError(f"seed must be an integer, got {seed!r}")
-
-
-_LEAST_INPUTS, _FEWER = 256, 64
-"""Gathering replaces a dense product up to one lit entry in 64, where it takes half the time or less
-(benchmarks/crossover.py)."""
-
-
-@dataclass(frozen=True)
-class Few:
-    """Rows of few non-zeros as places, weights, and where each row begins."""
-
-    place_L: Tensor
-    weight_L: Tensor
-    start_N: Tensor
-
-    def times(self, matrix_DM: Tensor) -> Tensor:
-        """Weighted sums of rows of the matrix, (N, M)."""
-        return torch.nn.functional.embedding_bag(
-            self.place_L, matrix_DM, self.start_N, mode="sum", per_sample_weights=self.weight_L
-        )
-
-
-def few_nonzeros(e_ND: Tensor) -> Few | None:
-    """The non-zeros of rows that have few of them, None if a dense product is the better way."""
-    if e_ND.shape[1] < _LEAST_INPUTS or not len(e_ND):
-        return None
-    lit_N = torch.count_nonzero(e_ND, dim=1)
-    if int(lit_N.sum()) * _FEWER > e_ND.numel():
-        return None
-    row_L, place_L = e_ND.nonzero(as_tuple=True)
-    return Few(place_L, e_ND[row_L, place_L], lit_N.cumsum(0) - lit_N)

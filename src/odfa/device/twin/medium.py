@@ -13,6 +13,7 @@ from torch import Tensor
 
 from odfa.errors import ConfigError
 from odfa.keys import mix, numpy_generator
+from odfa.sparse import Few
 from odfa.structured import Structured
 
 CHUNK = 256
@@ -87,26 +88,36 @@ class Scatterer:
             return self.matrix_DM.shape[1]
         return self.medium.dense_entries // self.num_inputs // CHUNK * CHUNK
 
-    def propagate(self, x_FD: Tensor, num_modes: int, *, grain: bool = True) -> tuple[Tensor, Tensor]:
-        """Real and imaginary part (F, M) of the field A x in the first `num_modes` modes, x_FD real."""
+    def propagate(
+        self, x_FD: Tensor, num_modes: int, *, grain: bool = True, few: Few | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Real and imaginary part (F, M) of the field A x in the first `num_modes` modes, x_FD real or boolean.
+
+        `few` are the same rows, where they have few non-zeros.
+        """
         grain_px = self.medium.grain_px if grain else None
         kernel_k = None if grain_px is None else _kernel(grain_px).to(self.dtype)
         drawn = num_modes if kernel_k is None else num_modes + len(kernel_k) - 1
         if self.medium.memory_inputs is not None:
-            x_FD = smooth_inputs(x_FD, _kernel(self.medium.memory_inputs).to(self.dtype))
-        real_FM, imag_FM = self._fields(x_FD, drawn)
+            x_FD, few = smooth_inputs(x_FD.to(self.dtype), _kernel(self.medium.memory_inputs).to(self.dtype)), None
+        real_FM, imag_FM = self._fields(x_FD, drawn, few)
         if kernel_k is None:
             return real_FM, imag_FM
         return smooth(real_FM, kernel_k / kernel_k.norm()), smooth(imag_FM, kernel_k / kernel_k.norm())
 
-    def _fields(self, x_FD: Tensor, num_modes: int) -> tuple[Tensor, Tensor]:
+    def _fields(self, x_FD: Tensor, num_modes: int, few: Few | None) -> tuple[Tensor, Tensor]:
         parts = []
         dense = min(num_modes, self.dense_modes)
         if dense:
             real_DM, imag_DM = self._dense_up_to(dense)
-            parts.append((x_FD @ real_DM[:, :dense], x_FD @ imag_DM[:, :dense]))
+            if few is None:
+                parts.append((x_FD @ real_DM[:, :dense], x_FD @ imag_DM[:, :dense]))
+            else:
+                parts.append((few.times(real_DM[:, :dense]), few.times(imag_DM[:, :dense])))
         if num_modes > dense:
-            quadratures_FM2 = self._beyond().project(x_FD, 2 * (num_modes - dense)).view(len(x_FD), -1, 2)
+            quadratures_FM2 = (
+                self._beyond().project(x_FD.to(self.dtype), 2 * (num_modes - dense)).view(len(x_FD), -1, 2)
+            )
             parts.append(tuple(0.5**0.5 * quadratures_FM2.select(2, part) for part in (0, 1)))
         if len(parts) == 1:
             return parts[0][0].contiguous(), parts[0][1].contiguous()

@@ -15,6 +15,7 @@ from odfa.device.twin.sensor import Sensor, detect
 from odfa.errors import ConfigError, Incompatible
 from odfa.flow import Arm, View
 from odfa.keys import fingerprint, torch_generator
+from odfa.sparse import Few, few_lit
 from odfa.units import check
 
 _STREAM = int.from_bytes(b"camera")
@@ -234,34 +235,41 @@ class Twin(AbstractDevice):
         num_modes = len(fourier.pupil_bins(view)[0]) if arm == "tilted" else view.num_pixels
         num_inputs, dtype = bits_FD.shape[1], self._sensor.float_dtype
         weight_D, offset_D = self._mirrors.response(num_inputs, self.num_mirrors)
-        x_FD = bits_FD.to(dtype)
+        few = few_lit(bits_FD) if dtype == torch.float32 else None
+        x_FD = bits_FD.to(dtype) if few is None else bits_FD
         if self._mirrors != Mirrors(seed=self._mirrors.seed):
-            x_FD = x_FD * weight_D.to(dtype) + offset_D.to(dtype)
+            x_FD, few = x_FD * weight_D.to(dtype) + offset_D.to(dtype), None
         start_s = float(time_F[0]) if len(time_F) else 0.0
         epoch = self._drift.epoch(start_s)
         aberration_D = self._drift.aberration_D(num_inputs, start_s)
-        now = self._through(epoch, x_FD, aberration_D, num_modes, arm)
+        now = self._through(epoch, x_FD, aberration_D, num_modes, arm, few)
         if self._drift.decorrelation_s is None:
             return now
-        later = self._through(epoch + 1, x_FD, aberration_D, num_modes, arm)
+        later = self._through(epoch + 1, x_FD, aberration_D, num_modes, arm, few)
         turn_F1 = self._drift.turn_F(time_F, epoch)[:, None]
         cos_F1, sin_F1 = turn_F1.cos().to(dtype), turn_F1.sin().to(dtype)
         return now[0] * cos_F1 + later[0] * sin_F1, now[1] * cos_F1 + later[1] * sin_F1
 
     def _through(
-        self, epoch: int, x_FD: Tensor, aberration_D: Tensor | None, num_modes: int, arm: Arm
+        self,
+        epoch: int,
+        x_FD: Tensor,
+        aberration_D: Tensor | None,
+        num_modes: int,
+        arm: Arm,
+        few: Few | None = None,
     ) -> tuple[Tensor, Tensor]:
         key = (x_FD.shape[1], epoch)
         if key not in self._scatterers:
             matrix_DM = self._checked_matrix(*key)
             seed = later_seed(self._seed, epoch)
-            self._scatterers[key] = Scatterer(seed, key[0], self._medium, x_FD.dtype, matrix_DM)
+            self._scatterers[key] = Scatterer(seed, key[0], self._medium, self._sensor.float_dtype, matrix_DM)
             for old in [k for k in self._scatterers if k[1] < epoch - 1]:
                 del self._scatterers[old]
         propagate, grain = self._scatterers[key].propagate, arm != "tilted"
         if aberration_D is None:
-            return propagate(x_FD, num_modes, grain=grain)
-        cos_D, sin_D = aberration_D.cos().to(x_FD), aberration_D.sin().to(x_FD)
+            return propagate(x_FD, num_modes, grain=grain, few=few)
+        cos_D, sin_D = (wave_D.to(self._sensor.float_dtype) for wave_D in (aberration_D.cos(), aberration_D.sin()))
         cos_real, cos_imag = propagate(x_FD * cos_D, num_modes, grain=grain)
         sin_real, sin_imag = propagate(x_FD * sin_D, num_modes, grain=grain)
         return cos_real - sin_imag, cos_imag + sin_real
