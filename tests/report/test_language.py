@@ -99,6 +99,20 @@ def test_groups_of_blocks_are_fed_at_the_end_of_each(corpus: str) -> None:
     assert list(session.dfa.blocks) == ["transformer.h.0", "transformer.h.2", "transformer.h.4"]
 
 
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_sublayers_learn_apart(corpus: str, family: str) -> None:
+    config = _config(corpus, "dfa", family=family)
+    config = replace(config, feedback=replace(config.feedback, granularity="sublayer"))
+    with torch.random.fork_rng(devices=[]):
+        session = train.build(config)
+        train.train_step(session, session.splits.train.head(4))
+    assert session.dfa is not None
+    assert list(session.dfa.branches) == list(config.model.branches)
+    digits = recipes.digits_tiny()
+    with pytest.raises(ConfigError, match="granularity=sublayer: this network has no residual branches"):
+        train.build(replace(digits, feedback=replace(digits.feedback, granularity="sublayer")))
+
+
 def test_the_read_out_moves_at_its_own_rate(corpus: str) -> None:
     config = _config(corpus, "dfa", "aligned")
     config = replace(config, feedback=replace(config.feedback, head_share=0.25))

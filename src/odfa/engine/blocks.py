@@ -39,13 +39,29 @@ def match_blocks(model: nn.Module, blocks: Blocks) -> dict[str, nn.Module]:
     return found
 
 
+def match_branches(
+    model: nn.Module, patterns: str | Sequence[str], blocks: dict[str, nn.Module]
+) -> dict[str, nn.Module]:
+    """Qualified name → module at whose input a branch begins.
+
+    Raises:
+        MatchError: a pattern matches nothing, or a module that is not inside a block.
+    """
+    patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+    found = _by_pattern(patterns, {name: module for name, module in model.named_modules() if name})
+    for name in found:
+        if not any(name.startswith(f"{block}.") for block in blocks):
+            raise MatchError(f"branch {name} is not inside a block; the blocks are {', '.join(list(blocks)[:3])}")
+    return found
+
+
 def _by_pattern(patterns: list[str], names: dict[str, nn.Module]) -> dict[str, nn.Module]:
     found: dict[str, str] = {}
     for pattern in patterns:
         matched = [name for name in names if matches(pattern, name)]
         if not matched:
             near = get_close_matches(pattern, names, n=3, cutoff=0.3) or list(names)[:3]
-            raise MatchError(f"blocks={pattern!r} matches no module; the nearest names are {', '.join(near)}")
+            raise MatchError(f"{pattern!r} matches no module; the nearest names are {', '.join(near)}")
         for name in matched:
             if name in found:
                 raise MatchError(f"block {name} is matched twice, by {found[name]!r} and {pattern!r}; keep one of them")

@@ -1,7 +1,7 @@
 """The handle: attach direct feedback alignment to any module, leave the model and the training loop alone."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch.linalg import vector_norm
 from odfa.encode import AbstractEncoder
 from odfa.engine import membership
 from odfa.engine.alignment import Alignment, Measurement
-from odfa.engine.blocks import Blocks, match_blocks
+from odfa.engine.blocks import Blocks, match_blocks, match_branches
 from odfa.engine.handle import Mode, Recompute
 from odfa.engine.hooks import Hooks
 from odfa.engine.rules import AbstractRule, RandomFeedback
@@ -42,9 +42,12 @@ class DFA:
         recompute: True keeps each block's inputs only and runs it again in backward; "stream" keeps nothing: backward
             runs the model once more and each block learns as it passes, so that memory does not grow with depth (with
             `fuse_optimizer` no weight may then serve both a block and what lies behind the last one).
+        branches: patterns of modules inside blocks at whose input a branch of the residual stream begins, such as the
+            norm before the MLP ("transformer.h.*.ln_2"). No gradient leaves a branch: attention and MLP then learn each
+            from the block's signal, and the input gradient of the MLP's first layer is saved.
 
     Raises:
-        MatchError: blocks or tap do not match the model, which is left untouched.
+        MatchError: blocks, branches or tap do not match the model, which is left untouched.
         ConfigError: settings do not fit together.
 
     Example:
@@ -65,6 +68,7 @@ class DFA:
         encoder: AbstractEncoder | None = None,
         error_at: str = "logits",
         recompute: Recompute = False,
+        branches: str | Sequence[str] = (),
     ) -> None:
         if DFA.of(model) is not None:
             raise MatchError("DFA is already attached to this model; call DFA.of(model).remove() first")
@@ -72,6 +76,7 @@ class DFA:
         self.rule = rule if rule is not None else RandomFeedback()
         self.blocks = match_blocks(model, blocks)
         self.last_block = list(self.blocks)[-1]
+        self.branches = match_branches(model, branches, self.blocks)
         self.tap = find_tap(model, error_at, self.blocks.values())
         self.recompute = recompute
         self.mode: Mode = "learn"

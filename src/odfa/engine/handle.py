@@ -19,6 +19,7 @@ class Handle(Protocol):
     model: nn.Module
     blocks: dict[str, nn.Module]
     last_block: str
+    branches: dict[str, nn.Module]
     tap: Tap
     rule: AbstractRule
     feedback: AbstractFeedback

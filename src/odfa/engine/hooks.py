@@ -50,6 +50,8 @@ class Hooks:
                 before = partial(self.before_block, name)
                 keep(block.register_forward_pre_hook(before, with_kwargs=True, prepend=True))
             keep(block.register_forward_hook(partial(self.after_block, name), always_call=bool(recompute)))
+        for module in handle.branches.values():
+            keep(module.register_forward_pre_hook(self.before_branch, prepend=True))
         if handle.rule.wiring == "residual":
             keep(handle.tap.module.register_forward_pre_hook(self.before_head))
         if handle.tap.side == "input":
@@ -107,7 +109,7 @@ class Hooks:
     @eager
     def before_block(self, name: str, block: nn.Module, args: Any, kwargs: Any) -> None:
         """With recompute: keep the block's inputs only, or nothing."""
-        if self.step is not None and torch.is_grad_enabled():
+        if self.step is not None and torch.is_grad_enabled() and not self.step.measuring:
             if kwargs.get("past_key_values") is not None:
                 raise MatchError(
                     f"block {name} writes to a key-value cache, which a second run would change; set use_cache=False"
@@ -117,6 +119,21 @@ class Hooks:
                 torch.set_grad_enabled(False)
                 return
             self.step.recomputations.append(lean.begin(block, args, kwargs))
+
+    @eager
+    def before_branch(self, module: nn.Module, args: tuple[Any, ...]) -> Any:
+        """Inside a block: a branch of the residual stream learns from what arrives at its end and hands nothing on."""
+        if not torch.is_grad_enabled() or self.handle.mode == "through":
+            return None
+        value = first_tensor(args)
+        if value is None:
+            raise MatchError(f"{type(module).__name__} was called without a positional tensor and cannot be a branch")
+        if self.step is not None and self.step.measuring:
+            self.step.cuts.append(Cut(value, value.detach().requires_grad_(), None))
+            leaf = _handed_out(self.step.cuts[-1].leaf)
+        else:
+            leaf = _leaf(value)
+        return map_tensors(args, lambda t: leaf if t is value else t)
 
     @eager
     def after_block(self, name: str, _block: nn.Module, _args: Any, output: Any) -> Any:

@@ -12,6 +12,7 @@ def describe(handle: Handle) -> str:
         f"DFA on {type(handle.model).__name__}: {len(handle.blocks)} blocks, rule {handle.rule.name} "
         f"({handle.rule.wiring} wiring), error read at {handle.tap}",
         f"feedback: {handle.feedback.description}",
+        *([f"cut inside blocks before: {', '.join(handle.branches)}"] if handle.branches else []),
         *([] if handle.mode == "learn" else [f"mode: {handle.mode}"]),
         f"{'block':<{width}}  {'output':<18} {'parameters':>12}  learns by",
     ]

@@ -90,6 +90,8 @@ def check_fit(config: RunConfig, shape: DataShape) -> None:
             f"batch_size: expected at most {shape.num_train}, the training samples, got {config.batch_size}"
         )
     check_memory(config)
+    if config.feedback.granularity == "sublayer" and not config.model.branches:
+        raise ConfigError("feedback.granularity=sublayer: this network has no residual branches, expected block")
     if config.rule == "exact" and config.method in ("tdfa", "odfa"):
         raise ConfigError(f"rule=exact: expected method=dfa, which projects nothing, got {config.method}")
     if config.method == "identity" and len(set(config.model.widths)) > 1:
@@ -187,9 +189,11 @@ def attach(model: nn.Module, config: RunConfig, shape: DataShape) -> "DFA | None
 
     activations = config.memory.activations
     recompute: Recompute = "stream" if activations == "stream" else activations == "recompute"
+    sublayers = config.feedback.granularity == "sublayer" and config.method != "shallow"
     return DFA(
         model,
         blocks=fed(config, config.model.blocks),
+        branches=config.model.branches if sublayers else (),
         recompute=recompute,
         **_METHODS[config.method](config, shape.num_classes),
     )

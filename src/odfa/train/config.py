@@ -35,6 +35,11 @@ class MlpConfig:
         """Names of the blocks, first to last."""
         return tuple(f"blocks.{k}" for k in range(len(self.widths)))
 
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """None: its blocks have no residual stream."""
+        return ()
+
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerConfig:
@@ -69,6 +74,12 @@ class TransformerConfig:
     def widths(self) -> tuple[int, ...]:
         """Width of each block's output."""
         return (self.width,) * self.layers
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """Names of the norms where the MLPs branch off the residual stream."""
+        norm = "ln_2" if self.family == "gpt2" else "post_attention_layernorm"
+        return tuple(f"{block}.{norm}" for block in self.blocks)
 
     @property
     def blocks(self) -> tuple[str, ...]:
@@ -174,6 +185,9 @@ class FeedbackConfig:
     projection: Literal["gaussian", "hadamard", "rademacher"] = "gaussian"
     """Random matrix of the digital methods: a Gaussian one drawn from its key; a structured one with the same
     statistics and no stored entries; independent signs."""
+    granularity: Literal["block", "sublayer"] = "block"
+    """Transformers: whether attention and MLP of a block learn together or each by itself, without the gradient of the
+    MLP's input."""
     group: int = 1
     """Neighbouring blocks that share one feedback point and learn by backpropagation among themselves."""
     shared: bool = False
