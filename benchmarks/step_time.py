@@ -1,6 +1,6 @@
 """Step time of block-level DFA against backpropagation: one run, steps interleaved, medians and ratios.
 
-    python benchmarks/step_time.py [--steps 40] [--threads N] [--only fashion_mlp] [--json]
+    python benchmarks/step_time.py [--steps 40] [--threads N] [--only gpt2_768] [--json]
 
 A step is forward, backward and the optimiser's update, on random data of the recipe's shape. The order of the methods
 changes from round to round, so that a machine that slows down slows all of them; quote the ratios, not the times.
@@ -42,9 +42,39 @@ def gpt2() -> Problem:
     return GPT2LMHeadModel(config), "transformer.h.*", lambda model: model(input_ids=ids, labels=ids).loss
 
 
+def gpt2_768() -> Problem:
+    """GPT-2 with 12 blocks of width 768, vocabulary 2048, 512 tokens."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(n_layer=12, n_embd=768, n_head=12, vocab_size=2048, n_positions=128, tie_word_embeddings=False,
+                        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0,
+                        use_cache=False)  # fmt: skip
+    ids = torch.randint(0, 2048, (4, 128))
+    return GPT2LMHeadModel(config), "transformer.h.*", lambda model: model(input_ids=ids, labels=ids).loss
+
+
+PROBLEMS = {"fashion_mlp": fashion_mlp, "gpt2": gpt2, "gpt2_768": gpt2_768}
+
+
+def _granularities() -> dict[str, dict[str, Any] | None]:
+    """Block and sublayer, with the exact and with the ternary error."""
+    sampled = Ternary("sampled", repeats=4)
+    aligned = {"feedback": Gaussian(seed=0), "rule": AlignedReadout(rank=96)}
+    sublayer = {**aligned, "branches": "transformer.h.*.ln_2"}
+    return {
+        "bp": None,
+        "dfa, aligned, block": aligned,
+        "dfa, aligned, sublayer": sublayer,
+        "tdfa, aligned, block": {**aligned, "encoder": sampled},
+        "tdfa, aligned, sublayer": {**sublayer, "encoder": sampled},
+    }
+
+
 def contenders(name: str, model: nn.Module, blocks: str) -> dict[str, nn.Module]:
     """The same model, attached in different ways; every copy has weights of its own."""
     exact = {"feedback": Gaussian(seed=0)}
+    if name == "gpt2_768":
+        return attached(model, blocks, _granularities())
     settings: dict[str, dict[str, Any] | None] = {
         "bp": None,
         "shallow": {"rule": Shallow()},
@@ -57,6 +87,11 @@ def contenders(name: str, model: nn.Module, blocks: str) -> dict[str, nn.Module]
     else:
         settings["dfa, own slices at head_input"] = {**exact, "error_at": "head_input"}
         settings["dfa, aligned read-out"] = {**exact, "rule": AlignedReadout(rank=16)}
+    return attached(model, blocks, settings)
+
+
+def attached(model: nn.Module, blocks: str, settings: dict[str, dict[str, Any] | None]) -> dict[str, nn.Module]:
+    """A copy of the model for each setting."""
     models = {method: copy.deepcopy(model) for method in settings}
     for method, chosen in settings.items():
         if chosen is not None:
@@ -86,12 +121,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--only", choices=("fashion_mlp", "gpt2"))
+    parser.add_argument("--only", choices=tuple(PROBLEMS))
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     rows = []
-    for name, build in (("fashion_mlp", fashion_mlp), ("gpt2", gpt2)):
+    for name, build in PROBLEMS.items():
         if options.only in (None, name):
             torch.manual_seed(0)
             model, blocks, loss = build()

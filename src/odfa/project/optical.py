@@ -20,6 +20,8 @@ from odfa.project.rows import check_shape, project_lit
 
 _PIXELS_AT_A_TIME = 2**24
 """Camera pixels held at once: 64 MB as float32."""
+_MIRRORS_AT_A_TIME = 2**25
+"""Entries of patterns held at once: 32 MB."""
 
 
 class Optical(AbstractProjection):
@@ -118,6 +120,7 @@ class Optical(AbstractProjection):
         frames_per_sample = self._demodulator.exposures(self._encoder.patterns_per_sample)
         roi = self._roi
         most = max(1, _PIXELS_AT_A_TIME // (frames_per_sample * roi[0] * roi[1]))
+        most = max(1, min(most, _MIRRORS_AT_A_TIME // (self._encoder.patterns_per_sample * e_ND.shape[1])))
         totals, p_nM, start = {"density": 0.0, "saturated_fraction": 0.0}, [], 0
         while start < len(e_ND):
             e_nD = e_ND[start : start + min(most, self._before_next_look())]

@@ -1,6 +1,6 @@
 """Runs as plain functions that return a config; each has a `_tiny` sibling that takes seconds."""
 
-from odfa.recipes.language import dialogue_gpt, dialogue_llama, dialogue_tiny
+from odfa.recipes.language import dialogue_gpt, dialogue_gpt_100m, dialogue_llama, dialogue_tiny
 from odfa.recipes.table import RECIPES, Recipe, get
 from odfa.recipes.vision import digits, digits_tiny, fashion_mlp, fashion_mlp_tiny
 
@@ -8,6 +8,7 @@ __all__ = [
     "RECIPES",
     "Recipe",
     "dialogue_gpt",
+    "dialogue_gpt_100m",
     "dialogue_llama",
     "dialogue_tiny",
     "digits",

@@ -2,7 +2,14 @@
 
 from dataclasses import replace
 
-from odfa.train.config import FeedbackConfig, OptimizerConfig, RunConfig, TextConfig, TransformerConfig
+from odfa.train.config import (
+    FeedbackConfig,
+    MemoryConfig,
+    OptimizerConfig,
+    RunConfig,
+    TextConfig,
+    TransformerConfig,
+)
 
 
 def dialogue_gpt() -> RunConfig:
@@ -47,4 +54,24 @@ def dialogue_llama() -> RunConfig:
         run,
         recipe="dialogue_llama",
         model=TransformerConfig(family="llama", width=256, layers=4, heads=4, kv_heads=2, mlp_width=640),
+    )
+
+
+def dialogue_gpt_100m() -> RunConfig:
+    """A GPT-2 of 98 million parameters; float32, one block's activations and one gradient alive at a time."""
+    run = dialogue_gpt()
+    return replace(
+        run,
+        recipe="dialogue_gpt_100m",
+        method="odfa",
+        steps=500,
+        batch_size=4,
+        log_every=1,
+        checkpoint_every=100,
+        evaluate_every=100,
+        threads=None,
+        model=TransformerConfig(family="gpt2", width=768, layers=12, heads=12),
+        data=TextConfig(vocabulary=8192, context=256, validation=64),
+        optimizer=OptimizerConfig(learning_rate=3e-4, warmup_steps=20),
+        memory=MemoryConfig(activations="stream", fused=True),
     )

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from odfa.errors import ConfigError
-from odfa.recipes.language import dialogue_gpt, dialogue_llama, dialogue_tiny
+from odfa.recipes.language import dialogue_gpt, dialogue_gpt_100m, dialogue_llama, dialogue_tiny
 from odfa.recipes.vision import digits, digits_tiny, fashion_mlp, fashion_mlp_tiny
 from odfa.train.config import RunConfig
 
@@ -49,6 +49,12 @@ RECIPES = {
         source=_DIALOGUES,
         size="1.5 million tokens, GPT-2 4x256, 4.2 M parameters",
         expected_time="5 to 15 minutes",
+    ),
+    "dialogue_gpt_100m": Recipe(
+        make=dialogue_gpt_100m,
+        source=_DIALOGUES,
+        size="510 thousand tokens, GPT-2 12x768, 98 M parameters",
+        expected_time="two hours",
     ),
     "dialogue_llama": Recipe(
         make=dialogue_llama,

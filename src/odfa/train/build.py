@@ -13,7 +13,7 @@ from odfa.data import DataShape, Splits
 from odfa.errors import ConfigError
 from odfa.keys import mix
 from odfa.train.config import OptimizerConfig, RunConfig
-from odfa.train.memory import check_memory, default_precision, fitted_optimizer, recompute_blocks
+from odfa.train.memory import check_memory, default_precision, fitted_optimizer, give_back_freed, recompute_blocks
 from odfa.train.tasks import AbstractTask, get_task
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def build(config: RunConfig) -> Session:
         ConfigError: settings that do not fit each other.
         DataError: data are missing or corrupt.
     """
+    give_back_freed(config.memory)
     task = get_task(config.task)
     splits = task.load(config.data).check()
     check_fit(config, splits.shape)

@@ -6,6 +6,9 @@ from torch import Tensor, nn
 from odfa.errors import ConfigError, MatchError
 from odfa.project import AbstractProjection
 
+_ROWS_AT_A_TIME = 256
+"""One-hot rows that are projected at once: their patterns would take the square of a vocabulary."""
+
 
 class Readout:
     """The head's weight as W_VK, set to its start value a B^T in units where W^T e needs no further scale.
@@ -64,7 +67,9 @@ def measure(projection: AbstractProjection) -> Tensor:
     try:
         return projection.matrix()
     except ConfigError:
-        return projection.project(torch.eye(projection.num_inputs))
+        places = torch.split(torch.arange(projection.num_inputs), _ROWS_AT_A_TIME)
+        one_hot = torch.nn.functional.one_hot
+        return torch.cat([projection.project(one_hot(place_n, projection.num_inputs).float()) for place_n in places])
 
 
 def _check_head(model: nn.Module, head: nn.Module) -> None:
