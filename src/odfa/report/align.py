@@ -11,7 +11,7 @@ from odfa.report.methods import rule_of
 from odfa.train import build, checkpoint
 from odfa.train.folder import read_config
 
-_MAX_SAMPLES = 1000
+_MAX_SAMPLES, _MAX_ROWS = 1000, 4096
 _NOTHING_TO_MEASURE = {
     "bp": "backpropagation learns by the true gradient itself",
     "shallow": "with method=shallow the blocks do not learn",
@@ -38,7 +38,8 @@ def align(run_dir: Path | str) -> dict[str, Any]:
         session = build(config)
     checkpoint.restore(session, found[-1])
     assert session.dfa is not None
-    batch = session.splits.validation.head(_MAX_SAMPLES)
+    rows = session.task.rows(1, session.splits.shape)
+    batch = session.splits.validation.head(min(_MAX_SAMPLES, max(1, _MAX_ROWS // rows)))
     with session.dfa.measure_alignment() as angles:
         session.dfa.backward(session.task.loss(session.model, batch))
     return {
