@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.talk import small_run, write_corpus
 
 from odfa import recipes, train
 from odfa.data import MASKED, text
 from odfa.errors import ConfigError, OdfaError, RunFolderError
 from odfa.report import align, export, sample
-from odfa.train import RunConfig, TextConfig, TransformerConfig
+from odfa.train import TransformerConfig
 from odfa.train.shards import verify
 
 METHODS = [("bp", "random"), ("shallow", "random"), ("dfa", "random"), ("dfa", "exact"), ("odfa", "aligned")]
@@ -25,33 +26,13 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> str:
-    file = tmp_path_factory.mktemp("corpus") / "talk.txt"
-    file.write_text("".join(f"<|a|>is {k % 9} more than {k % 5}?<|b|>no, {k % 7}\n" for k in range(900)))
-    return str(file)
-
-
-def _config(corpus: str, method: str = "bp", rule: str = "random", family: str = "gpt2") -> RunConfig:
-    run = recipes.dialogue_tiny()
-    return replace(
-        run,
-        method=method,
-        rule=rule,
-        steps=6,
-        batch_size=4,
-        checkpoint_every=3,
-        evaluate_every=4,
-        log_every=1,
-        tensorboard=False,
-        model=TransformerConfig(family=family, width=16, layers=2, heads=2),
-        data=TextConfig(path=corpus, vocabulary=270, context=12, limit=40),
-        feedback=replace(run.feedback, rank=None if rule in ("random", "exact") else 2, every=2),
-    )
+    return write_corpus(tmp_path_factory.mktemp("corpus"))
 
 
 @pytest.mark.parametrize(("method", "rule"), METHODS)
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_a_run_cut_in_two_equals_a_whole_one(tmp_path: Path, corpus: str, method: str, rule: str, family: str) -> None:
-    config = _config(corpus, method, rule, family)
+    config = small_run(corpus, method, rule, family=family)
     whole = train.run(config, tmp_path / "whole", progress=False)
     with pytest.MonkeyPatch.context() as patch:
         real = train.loop.train_step
@@ -72,7 +53,7 @@ def test_a_run_cut_in_two_equals_a_whole_one(tmp_path: Path, corpus: str, method
 
 
 def test_perplexity_and_bits_per_byte_against_a_sum_over_tokens(corpus: str) -> None:
-    config = _config(corpus)
+    config = small_run(corpus)
     with torch.random.fork_rng(devices=[]):
         session = train.build(config)
     part, nats, num_bytes, count = session.splits.validation, 0.0, 0, 0
@@ -91,7 +72,7 @@ def test_perplexity_and_bits_per_byte_against_a_sum_over_tokens(corpus: str) -> 
 
 
 def test_groups_of_blocks_are_fed_at_the_end_of_each(corpus: str) -> None:
-    config = replace(_config(corpus, "dfa"), model=TransformerConfig(width=16, layers=5, heads=2))
+    config = replace(small_run(corpus, "dfa"), model=TransformerConfig(width=16, layers=5, heads=2))
     config = replace(config, feedback=replace(config.feedback, group=2))
     with torch.random.fork_rng(devices=[]):
         session = train.build(config)
@@ -101,7 +82,7 @@ def test_groups_of_blocks_are_fed_at_the_end_of_each(corpus: str) -> None:
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_sublayers_learn_apart(corpus: str, family: str) -> None:
-    config = _config(corpus, "dfa", family=family)
+    config = small_run(corpus, "dfa", family=family)
     config = replace(config, feedback=replace(config.feedback, granularity="sublayer"))
     with torch.random.fork_rng(devices=[]):
         session = train.build(config)
@@ -114,7 +95,7 @@ def test_sublayers_learn_apart(corpus: str, family: str) -> None:
 
 
 def test_the_read_out_moves_at_its_own_rate(corpus: str) -> None:
-    config = _config(corpus, "dfa", "aligned")
+    config = small_run(corpus, "dfa", "aligned")
     config = replace(config, feedback=replace(config.feedback, head_share=0.25))
     with torch.random.fork_rng(devices=[]):
         session = train.build(config)
@@ -125,7 +106,7 @@ def test_the_read_out_moves_at_its_own_rate(corpus: str) -> None:
 
 
 def test_samples_are_keyed_and_answer_the_prompt(tmp_path: Path, corpus: str) -> None:
-    train.run(_config(corpus), tmp_path / "run", progress=False)
+    train.run(small_run(corpus), tmp_path / "run", progress=False)
     first = sample(tmp_path / "run", "is 3", count=3, tokens=5)
     assert first == sample(tmp_path / "run", "is 3", count=3, tokens=5)
     assert first != sample(tmp_path / "run", "is 3", count=3, tokens=5, seed=1)
@@ -143,7 +124,7 @@ def test_samples_are_keyed_and_answer_the_prompt(tmp_path: Path, corpus: str) ->
 def test_an_export_loads_in_transformers_with_equal_logits(tmp_path: Path, corpus: str, family: str) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    train.run(_config(corpus, "odfa", "aligned", family), tmp_path / "run", progress=False)
+    train.run(small_run(corpus, "odfa", "aligned", family=family), tmp_path / "run", progress=False)
     export(tmp_path / "run", tmp_path / "plain")
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "plain").eval()
     ours = train.load_run(tmp_path / "run").model
@@ -164,7 +145,7 @@ def test_only_language_runs_are_sampled_and_exported(tmp_path: Path) -> None:
 
 
 def test_alignment_is_measured_per_block(tmp_path: Path, corpus: str) -> None:
-    train.run(_config(corpus, "dfa", "exact"), tmp_path / "run", progress=False)
+    train.run(small_run(corpus, "dfa", "exact"), tmp_path / "run", progress=False)
     blocks = align(tmp_path / "run")["blocks"]
     assert [block["name"] for block in blocks] == ["transformer.h.0", "transformer.h.1"]
     assert blocks[-1]["cosine"] == pytest.approx(1.0, abs=1e-5)  # the last block's place is exact
@@ -178,7 +159,7 @@ MISFITS = {
 
 @pytest.mark.parametrize("change", MISFITS.values(), ids=MISFITS)
 def test_checkpoints_of_another_model_are_refused(tmp_path: Path, corpus: str, change) -> None:
-    config = _config(corpus)
+    config = small_run(corpus)
     train.run(config, tmp_path / "run", progress=False)
     with torch.random.fork_rng(devices=[]):
         session = train.build(change(config))
@@ -191,14 +172,14 @@ def test_checkpoints_of_another_model_are_refused(tmp_path: Path, corpus: str, c
 def test_tied_embeddings_are_refused_by_aligned_rules_and_allowed_by_random(corpus: str) -> None:
     tied = TransformerConfig(width=16, layers=2, heads=2, tied=True)
     with torch.random.fork_rng(devices=[]):
-        train.build(replace(_config(corpus, "dfa", "random"), model=tied))
+        train.build(replace(small_run(corpus, "dfa", "random"), model=tied))
         with pytest.raises(OdfaError, match="tied embeddings"):
-            train.build(replace(_config(corpus, "dfa", "aligned"), model=tied))
+            train.build(replace(small_run(corpus, "dfa", "aligned"), model=tied))
 
 
 def test_a_bound_takes_no_light(corpus: str) -> None:
     with pytest.raises(ConfigError, match="rule=exact: expected method=dfa"):
-        train.build(_config(corpus, "odfa", "exact"))
+        train.build(small_run(corpus, "odfa", "exact"))
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.talk import small_run, write_corpus
 
-from odfa import recipes, train
+from odfa import train
 from odfa.data import text
 from odfa.errors import ConfigError, OdfaError
-from odfa.train import MemoryConfig, RunConfig, TextConfig, TransformerConfig, shards
+from odfa.train import MemoryConfig, RunConfig, shards
 
 LEAN = MemoryConfig(activations="stream", fused=True)
 CHECKPOINTED = MemoryConfig(activations="recompute", fused=True)
@@ -18,28 +19,11 @@ CHECKPOINTED = MemoryConfig(activations="recompute", fused=True)
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., RunConfig]:
-    """`small(method, rule, memory)`: six steps of a GPT of two blocks."""
-    folder = tmp_path_factory.mktemp("text")
-    (folder / "talk.txt").write_text("".join(f"is {k % 9} more than {k % 5}? no, {k % 7}\n" for k in range(900)))
+    """`small(method, rule, memory)`: six steps of a GPT of three blocks."""
+    corpus = write_corpus(tmp_path_factory.mktemp("text"))
 
     def make(method: str = "dfa", rule: str = "random", memory: MemoryConfig | None = None) -> RunConfig:
-        run = recipes.dialogue_tiny()
-        return replace(
-            run,
-            method=method,
-            rule=rule,
-            steps=6,
-            batch_size=4,
-            checkpoint_every=3,
-            evaluate_every=6,
-            log_every=1,
-            tensorboard=False,
-            model=TransformerConfig(width=16, layers=3, heads=2),
-            data=TextConfig(path=str(folder), vocabulary=270, context=12, limit=40),
-            optimizer=replace(run.optimizer, clip_norm=None, learning_rate=1e-2),
-            feedback=replace(run.feedback, rank=None if rule in ("random", "exact") else 2, every=2),
-            memory=memory or MemoryConfig(),
-        )
+        return small_run(corpus, method, rule, layers=3, memory=memory)
 
     return make
 
