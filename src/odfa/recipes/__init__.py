@@ -1,6 +1,6 @@
 """Runs as plain functions that return a config; each has a `_tiny` sibling that takes seconds."""
 
-from odfa.recipes.language import dialogue_gpt, dialogue_gpt_100m, dialogue_llama, dialogue_tiny
+from odfa.recipes.language import dialogue_gpt, dialogue_gpt_1b, dialogue_gpt_100m, dialogue_llama, dialogue_tiny
 from odfa.recipes.table import RECIPES, Recipe, get
 from odfa.recipes.vision import digits, digits_tiny, fashion_mlp, fashion_mlp_tiny
 
@@ -9,6 +9,7 @@ __all__ = [
     "Recipe",
     "dialogue_gpt",
     "dialogue_gpt_100m",
+    "dialogue_gpt_1b",
     "dialogue_llama",
     "dialogue_tiny",
     "digits",

@@ -75,3 +75,21 @@ def dialogue_gpt_100m() -> RunConfig:
         optimizer=OptimizerConfig(learning_rate=3e-4, warmup_steps=20),
         memory=MemoryConfig(activations="stream", fused=True),
     )
+
+
+def dialogue_gpt_1b() -> RunConfig:
+    """A GPT-2 of 1.34 billion parameters in bfloat16, in nine gigabytes of memory."""
+    run = dialogue_gpt_100m()
+    return replace(
+        run,
+        recipe="dialogue_gpt_1b",
+        steps=60,
+        batch_size=2,
+        checkpoint_every=30,
+        evaluate_every=30,
+        model=TransformerConfig(family="gpt2", width=2048, layers=26, heads=16),
+        data=TextConfig(vocabulary=8192, context=256, validation=8),
+        optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=5),
+        feedback=replace(run.feedback, rank=64),
+        memory=replace(run.memory, precision="bfloat16"),
+    )

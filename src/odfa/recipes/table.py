@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from odfa.errors import ConfigError
-from odfa.recipes.language import dialogue_gpt, dialogue_gpt_100m, dialogue_llama, dialogue_tiny
+from odfa.recipes.language import dialogue_gpt, dialogue_gpt_1b, dialogue_gpt_100m, dialogue_llama, dialogue_tiny
 from odfa.recipes.vision import digits, digits_tiny, fashion_mlp, fashion_mlp_tiny
 from odfa.train.config import RunConfig
 
@@ -54,6 +54,12 @@ RECIPES = {
         make=dialogue_gpt_100m,
         source=_DIALOGUES,
         size="510 thousand tokens, GPT-2 12x768, 98 M parameters",
+        expected_time="two hours",
+    ),
+    "dialogue_gpt_1b": Recipe(
+        make=dialogue_gpt_1b,
+        source=_DIALOGUES,
+        size="31 thousand tokens, GPT-2 26x2048, 1.34 B parameters, 9 GB",
         expected_time="two hours",
     ),
     "dialogue_llama": Recipe(
