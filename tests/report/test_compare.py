@@ -106,6 +106,46 @@ def test_the_curves_are_those_of_the_runs(finished):
         assert [step for step, _ in of_seeds[0]] == [step for step, _ in of_seeds[1]] != []
 
 
+def test_runs_side_by_side_are_the_same_runs(finished, tmp_path, monkeypatch):
+    def refuse(*_arguments):
+        raise AssertionError("a run was trained in this process")
+
+    monkeypatch.setattr("odfa.train.loop.train_step", refuse)
+    notes: list[str] = []
+    beside = compare(_config(), METHODS_RUN, seeds=2, tries=2, jobs=2, out_dir=tmp_path, note=notes.append).to_json()
+    whole = finished[1].to_json()
+    assert (beside["summary"], beside["learning_rates"]) == (whole["summary"], whole["learning_rates"])
+    assert not any("reused" in line for line in notes)
+    assert len([line for line in notes if line.endswith("…")]) == len(METHODS_RUN) * 3
+
+
+def test_tries_can_be_shorter_than_the_runs(tmp_path):
+    tried = compare(_config(), ["bp"], seeds=1, tries=2, try_steps=3, out_dir=tmp_path).to_json()
+    assert tried["rows"][0]["steps"] > 3
+    assert sorted(path.name.endswith("-3steps") for path in tmp_path.iterdir() if path.is_dir()) == [False, True, True]
+
+
+def test_a_method_can_run_by_another_rule(tmp_path):
+    methods = ["bp", "shallow", "dfa", "dfa:aligned", "dfa:exact"]
+    found = compare(_config(), methods, seeds=1, tries=1, out_dir=tmp_path).to_json()
+    assert [(row["method"], row["rule"]) for row in found["rows"]] == [
+        ("bp", "backprop"),
+        ("shallow", "shallow"),
+        ("dfa", "random"),
+        ("dfa:aligned", "aligned"),
+        ("dfa:exact", "exact"),
+    ]
+    assert set(found["gap_closed"]) == set(methods)
+    table = (tmp_path / "table.md").read_text()
+    assert "exact product of the read-out and the error, a bound" in table
+
+
+@pytest.mark.parametrize("word", ["bp:aligned", "dfa:nothing", "nothing:aligned", "dfa:"])
+def test_words_that_name_no_method_and_rule_are_refused(word, tmp_path):
+    with pytest.raises(ConfigError, match="methods: expected"):
+        compare(_config(), [word], out_dir=tmp_path)
+
+
 def test_an_interrupted_comparison_loses_nothing(finished, tmp_path, monkeypatch):
     step, left = train.loop.train_step, 8
 

@@ -22,7 +22,7 @@ def _configure(parser: ArgumentParser) -> None:
         nargs="*",
         default=[],
         help=f"methods={_DEFAULT_METHODS} (or METHOD:RULE, e.g. dfa:random), seeds=3, tries=3 (learning rates per "
-        "method), try_steps=N (shorter tries), and settings of all runs",
+        "method), try_steps=N (shorter tries), jobs=1 (runs at a time), and settings of all runs",
     )
     parser.add_argument("--run-dir", metavar="DIR", type=Path, help="folder of all runs (default: runs/compare-NAME)")
 
@@ -36,6 +36,7 @@ def _execute(arguments: Namespace) -> Outcome:
     seeds, settings = take(settings, "seeds")
     tries, settings = take(settings, "tries")
     try_steps, settings = take(settings, "try_steps")
+    jobs, settings = take(settings, "jobs")
     _refuse_singles(settings)
     recipe = recipes.get(arguments.recipe)
     config = apply(recipe, settings)
@@ -45,6 +46,7 @@ def _execute(arguments: Namespace) -> Outcome:
             [name.strip() for name in (_DEFAULT_METHODS if methods is None else methods).split(",")],
             seeds=positive("seeds", seeds, 3),
             tries=positive("tries", tries, 3),
+            jobs=positive("jobs", jobs, 1),
             try_steps=None if try_steps is None else positive("try_steps", try_steps, 1),
             out_dir=arguments.run_dir or _default_run_dir(config, recipe),
             note=note,

@@ -1,11 +1,12 @@
 """Methods side by side: same data, same seeds, the same number of tries for each learning rate."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from odfa import train
 from odfa.errors import ConfigError, NonFinite
+from odfa.report.beside import run_beside
 from odfa.report.comparison import Comparison, Trial, Try
 from odfa.report.figure import draw
 from odfa.report.methods import arms, rate_centre
@@ -25,6 +26,7 @@ def compare(
     seeds: int = 3,
     tries: int = 3,
     try_steps: int | None = None,
+    jobs: int = 1,
     out_dir: Path | str,
     centres: Mapping[str, float] | None = None,
     note: Note = lambda _message: None,
@@ -38,6 +40,7 @@ def compare(
 
     Args:
         methods: names such as "odfa", or METHOD:RULE such as "dfa:random" for another rule than the config's.
+        jobs: runs at a time, each in a process of its own; with more than one say threads=1.
         try_steps: steps of a try; its learning rate follows the same course over fewer steps.
         centres: centre of a method's grid; where none is given the config's learning rate, thirty-fold for shallow.
         note: told, in one line each, what is going on.
@@ -47,21 +50,21 @@ def compare(
         And what `train.run` raises.
     """
     configs = arms(config, methods)
-    if seeds < 1 or tries < 1:
-        raise ConfigError(f"seeds and tries: expected 1 or more, got {seeds} and {tries}")
+    if min(seeds, tries, jobs) < 1:
+        raise ConfigError(f"seeds, tries and jobs: expected 1 or more, got {seeds}, {tries} and {jobs}")
     metric = train.get_task(config.task).metric
-    lower = metric.better == "lower"
-    runs, trials = _Runs(Path(out_dir), note), list[Trial]()
-    tried: dict[str, list[Try]] = {}
-    for method, ours in configs.items():
-        centre = (centres or {}).get(method, rate_centre(ours))
-        short = ours if try_steps is None else replace(ours, steps=try_steps)
-        rates = grid(centre, tries)
-        tried[method] = [runs.attempt(method, _variant(short, r, 0)) for r in rates]
-        rate = _choose(method, tried[method], metric.name, lower=lower)
-        if tries > 1:
-            note(f"{method}: learning rate {rate:g} chosen on validation")
-        trials += [runs.trial(method, _variant(ours, rate, seed)) for seed in range(seeds)]
+    runs = _Runs(Path(out_dir), note, jobs)
+    grids = {word: grid((centres or {}).get(word, rate_centre(ours)), tries) for word, ours in configs.items()}
+    tried = runs.tune(configs, grids, try_steps)
+    rates = {
+        word: _choose(word, of_word, metric.name, lower=metric.better == "lower") for word, of_word in tried.items()
+    }
+    if tries > 1:
+        for word, rate in rates.items():
+            note(f"{word}: learning rate {rate:g} chosen on validation")
+    trials = runs.trials(
+        (word, _variant(ours, rates[word], seed)) for word, ours in configs.items() for seed in range(seeds)
+    )
     if runs.reused:
         note(f"reused {len(runs.reused)} finished run{'s' if len(runs.reused) > 1 else ''} in {out_dir}")
     comparison = Comparison(
@@ -94,9 +97,34 @@ def _variant(config: RunConfig, rate: float, seed: int) -> RunConfig:
 class _Runs:
     """The runs of a comparison in one folder; `reused` are those that were finished before."""
 
-    def __init__(self, out_dir: Path, note: Note) -> None:
+    def __init__(self, out_dir: Path, note: Note, jobs: int) -> None:
         self.reused: set[Path] = set()
-        self._out_dir, self._note, self._done = out_dir, note, set[Path]()
+        self._out_dir, self._note, self._jobs, self._done = out_dir, note, jobs, set[Path]()
+
+    def tune(
+        self, configs: Mapping[str, RunConfig], grids: Mapping[str, list[float]], try_steps: int | None
+    ) -> dict[str, list[Try]]:
+        """Every method at every rate of its grid on seed 0, full runs or `try_steps` long."""
+        short = {word: ours if try_steps is None else replace(ours, steps=try_steps) for word, ours in configs.items()}
+        self._ahead((word, _variant(short[word], rate, 0)) for word, rates in grids.items() for rate in rates)
+        return {word: [self.attempt(word, _variant(short[word], rate, 0)) for rate in grids[word]] for word in grids}
+
+    def trials(self, runs: Iterable[tuple[str, RunConfig]]) -> list[Trial]:
+        """These runs, trained unless they are finished."""
+        listed = list(runs)
+        self._ahead(listed)
+        return [self.trial(word, config) for word, config in listed]
+
+    def _ahead(self, runs: Iterable[tuple[str, RunConfig]]) -> None:
+        """With several jobs: train what is not finished side by side, so that `trial` finds it."""
+        if self._jobs == 1:
+            return
+        folders = {run_dir_of(word, config, self._out_dir): config for word, config in runs}
+        new = {run_dir: config for run_dir, config in folders.items() if read_result(run_dir) is None}
+        for run_dir in new:
+            self._note(f"{new[run_dir].recipe} {run_dir.name} …")
+        run_beside(new, self._jobs)
+        self._done |= {run_dir for run_dir in new if read_result(run_dir) is not None}
 
     def attempt(self, method: str, config: RunConfig) -> Try:
         """One learning rate on seed 0."""
