@@ -27,7 +27,7 @@ def dialogue_gpt() -> RunConfig:
         model=TransformerConfig(family="gpt2", width=256, layers=4, heads=4),
         data=TextConfig(vocabulary=2048, context=64),
         optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=50, clip_norm=1.0),
-        feedback=FeedbackConfig(quantiser="sampled", repeats=4, scale=0.25),
+        feedback=FeedbackConfig(quantiser="sampled", repeats=4, scale=0.5),
     )
 
 
