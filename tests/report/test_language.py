@@ -177,6 +177,19 @@ def test_tied_embeddings_are_refused_by_aligned_rules_and_allowed_by_random(corp
             train.build(replace(small_run(corpus, "dfa", "aligned"), model=tied))
 
 
+def test_every_method_of_the_comparison_starts_from_a_read_out_of_one_size(corpus: str) -> None:
+    """Otherwise the larger start that the aligned rules get would be an advantage of theirs alone."""
+    recipe = recipes.dialogue_gpt()
+    model = replace(recipe.model, width=64, layers=1)
+    for method, rule in METHODS:
+        config = small_run(corpus, method, rule)
+        scale = replace(config.feedback, scale=recipe.feedback.scale)
+        with torch.random.fork_rng(devices=[]):
+            session = train.build(replace(config, model=model, feedback=scale))
+        start_VK = session.model.get_output_embeddings().weight
+        assert start_VK.std().item() * 64**0.5 == pytest.approx(recipe.feedback.scale, rel=0.05)
+
+
 def test_a_bound_takes_no_light(corpus: str) -> None:
     with pytest.raises(ConfigError, match="rule=exact: expected method=dfa"):
         train.build(small_run(corpus, "odfa", "exact"))
@@ -184,7 +197,8 @@ def test_a_bound_takes_no_light(corpus: str) -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"width": 30, "heads": 4}, {"family": "llama", "width": 12, "heads": 4}, {"kv_heads": 3}, {"layers": 0}],
+    [{"width": 30, "heads": 4}, {"family": "llama", "width": 12, "heads": 4}, {"kv_heads": 3}, {"layers": 0}]
+    + [{"readout_scale": 0.0}, {"readout_scale": 1.0, "tied": True}],
 )
 def test_models_that_cannot_be_built_are_refused(settings) -> None:
     with pytest.raises(ConfigError, match="model\\."):

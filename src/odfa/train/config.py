@@ -59,6 +59,9 @@ class TransformerConfig:
     """Inner width of the MLP; none: four times the width."""
     tied: bool = False
     """Whether the read-out shares the embedding's weights; aligned rules need false."""
+    readout_scale: float | None = None
+    """Standard deviation of the untied read-out's initial weights times the root of the width, none: the library's
+    0.02; aligned rules set feedback.scale instead."""
 
     def __post_init__(self) -> None:
         for key in ("width", "layers", "heads"):
@@ -69,6 +72,9 @@ class TransformerConfig:
         shared = self.kv_heads is None or (self.kv_heads > 0 and self.heads % self.kv_heads == 0)
         _require(shared, "model.kv_heads", f"a divisor of the {self.heads} heads or none", self.kv_heads)
         _require(self.mlp_width is None or self.mlp_width > 0, "model.mlp_width", "a positive number", self.mlp_width)
+        scale = self.readout_scale
+        fits = scale is None or (0 < scale < math.inf and not self.tied)
+        _require(fits, "model.readout_scale", "a positive number with model.tied=false, or none", scale)
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -98,8 +98,7 @@ def build_transformer(config: TransformerConfig, *, context: int, vocabulary: in
             attn_pdrop=0.0,
             **special,
         )
-        model: nn.Module = GPT2LMHeadModel(settings)
-        return model
+        return _with_readout(GPT2LMHeadModel(settings), config)
     settings = LlamaConfig(
         vocab_size=vocabulary,
         max_position_embeddings=context,
@@ -110,8 +109,15 @@ def build_transformer(config: TransformerConfig, *, context: int, vocabulary: in
         intermediate_size=inner,
         **special,
     )
-    llama: nn.Module = LlamaForCausalLM(settings)
-    return llama
+    return _with_readout(LlamaForCausalLM(settings), config)
+
+
+def _with_readout(model: Any, config: TransformerConfig) -> nn.Module:
+    """`model` with its read-out drawn at the size that was asked for."""
+    if config.readout_scale is not None:
+        nn.init.normal_(model.get_output_embeddings().weight, std=config.readout_scale / config.width**0.5)
+    network: nn.Module = model
+    return network
 
 
 def _source(config: TextConfig) -> dict[str, Any]:
