@@ -197,8 +197,14 @@ def test_a_bound_takes_no_light(corpus: str) -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"width": 30, "heads": 4}, {"family": "llama", "width": 12, "heads": 4}, {"kv_heads": 3}, {"layers": 0}]
-    + [{"readout_scale": 0.0}, {"readout_scale": 1.0, "tied": True}],
+    [
+        {"width": 30, "heads": 4},
+        {"family": "llama", "width": 12, "heads": 4},
+        {"kv_heads": 3},
+        {"layers": 0},
+        {"readout_scale": 0.0},
+        {"readout_scale": 1.0, "tied": True},
+    ],
 )
 def test_models_that_cannot_be_built_are_refused(settings) -> None:
     with pytest.raises(ConfigError, match="model\\."):

@@ -12,6 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from odfa.engine import lean
 from odfa.engine.gate import gate
 from odfa.engine.handle import Handle, Recompute
+from odfa.engine.norms import NormReaders
 from odfa.engine.rules import Call
 from odfa.engine.step import Cut, Step
 from odfa.engine.stream import Replay
@@ -32,6 +33,7 @@ class Hooks:
         self.steps: list[Step | None] = []
         self.answering: Step | None = None
         self.replay: Replay | None = None
+        self._norms = NormReaders(handle.blocks.values())
         self._removable: list[RemovableHandle] = []
 
     @property
@@ -52,6 +54,7 @@ class Hooks:
             keep(block.register_forward_hook(partial(self.after_block, name), always_call=bool(recompute)))
         for module in handle.branches.values():
             keep(module.register_forward_pre_hook(self.before_branch, prepend=True))
+        self._removable += self._norms.attach()
         if handle.rule.wiring == "residual":
             keep(handle.tap.module.register_forward_pre_hook(self.before_head))
         if handle.tap.side == "input":
@@ -76,6 +79,7 @@ class Hooks:
             return
         recording = torch.is_grad_enabled() and self.handle.mode != "through"
         if recording:
+            self._norms.begin()
             for left in reversed(self.steps):
                 if left is not None:
                     left.close()

@@ -11,6 +11,8 @@ from odfa.train.config import (
     TransformerConfig,
 )
 
+_GPT = TransformerConfig(family="gpt2", width=256, layers=4, heads=4, readout_scale=1.0)
+
 
 def dialogue_gpt() -> RunConfig:
     """A GPT-2 of 4 million parameters on human dialogues, 1.5 million tokens: the comparison with backpropagation."""
@@ -24,7 +26,7 @@ def dialogue_gpt() -> RunConfig:
         checkpoint_every=500,
         evaluate_every=250,
         threads=1,
-        model=TransformerConfig(family="gpt2", width=256, layers=4, heads=4, readout_scale=1.0),
+        model=_GPT,
         data=TextConfig(vocabulary=2048, context=64),
         optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=50, clip_norm=1.0),
         feedback=FeedbackConfig(quantiser="sampled", repeats=4, scale=1.0),
@@ -41,7 +43,7 @@ def dialogue_tiny() -> RunConfig:
         batch_size=8,
         checkpoint_every=250,
         evaluate_every=100,
-        model=replace(run.model, width=128, layers=3),
+        model=replace(_GPT, width=128, layers=3),
         data=TextConfig(vocabulary=1024, context=64, limit=9000, validation=256),
         optimizer=replace(run.optimizer, learning_rate=2e-3),
     )
@@ -53,7 +55,7 @@ def dialogue_llama() -> RunConfig:
     return replace(
         run,
         recipe="dialogue_llama",
-        model=replace(run.model, family="llama", kv_heads=2, mlp_width=640),
+        model=replace(_GPT, family="llama", kv_heads=2, mlp_width=640),
     )
 
 
@@ -70,7 +72,7 @@ def dialogue_gpt_100m() -> RunConfig:
         checkpoint_every=100,
         evaluate_every=100,
         threads=None,
-        model=replace(run.model, width=768, layers=12, heads=12),
+        model=replace(_GPT, width=768, layers=12, heads=12),
         data=TextConfig(vocabulary=8192, context=256, validation=64),
         optimizer=OptimizerConfig(learning_rate=3e-4, warmup_steps=20),
         memory=MemoryConfig(activations="stream", fused=True),
@@ -87,7 +89,7 @@ def dialogue_gpt_1b() -> RunConfig:
         batch_size=2,
         checkpoint_every=30,
         evaluate_every=30,
-        model=replace(run.model, width=2048, layers=26, heads=16),
+        model=replace(_GPT, width=2048, layers=26, heads=16),
         data=TextConfig(vocabulary=8192, context=256, validation=8),
         optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=5),
         feedback=replace(run.feedback, rank=64),

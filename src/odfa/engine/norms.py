@@ -1,0 +1,142 @@
+"""Gradients of a norm's scale and shift without the matrix product that autograd spends on them.
+
+A block that learns by direct feedback hands no gradient to its input. All that the input gradient of its first linear
+layers is then needed for is the norm in front of them: its scale and shift. Both follow, exactly, from the gradients of
+those layers' own weights.
+"""
+
+import copy
+import weakref
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+Layout = Literal["outputs x inputs", "inputs x outputs"]
+
+
+class NormReaders:
+    """Hooks on norms and on the linear layers that read them; they act where nothing before the norm wants a gradient.
+
+    A layer y = W h + b that reads h = gamma * n + beta has the weight gradients G = sum delta h^T, g = sum delta. Then
+        dL/dgamma_k = sum_o W_ok (G_ok - g_o beta_k) / gamma_k,        dL/dbeta_k = sum_o W_ok g_o.
+    """
+
+    def __init__(self, blocks: Iterable[nn.Module]) -> None:
+        modules = {id(module): module for block in blocks for module in block.modules()}.values()
+        self._norms = [module for module in modules if _scales(module)]
+        self._layers = [module for module in modules if _layout(module) is not None] if self._norms else []
+        self._latest: tuple[weakref.ref[Tensor], nn.Module] | None = None
+        self._read: tuple[Tensor, nn.Module] | None = None
+        self._usable = False
+
+    def attach(self) -> list[RemovableHandle]:
+        """Register the hooks."""
+        hooks = [norm.register_forward_hook(self._after_norm) for norm in self._norms]
+        for layer in self._layers:
+            hooks.append(layer.register_forward_pre_hook(self._before_layer))
+            hooks.append(layer.register_forward_hook(self._after_layer, always_call=True))
+        return hooks
+
+    def begin(self) -> None:
+        """A recorded forward pass begins; the formula divides by the scales, so that none of them may be zero."""
+        scales: Any = [norm.weight for norm in self._norms]
+        self._latest = self._read = None
+        self._usable = bool(scales) and bool(torch.stack([scale.all() for scale in scales]).all())
+
+    def _after_norm(self, norm: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if torch.compiler.is_compiling() or not (self._usable and torch.is_grad_enabled()):
+            return
+        inputs = [arg for arg in args if isinstance(arg, Tensor)]
+        starts = len(inputs) == 1 and not inputs[0].requires_grad and output.requires_grad
+        casts = torch.is_autocast_enabled(output.device.type)
+        self._latest = (weakref.ref(output), norm) if starts and not casts else None
+
+    def _before_layer(self, layer: nn.Module, args: tuple[Any, ...]) -> None:
+        """The layer runs without a graph if it reads what the latest norm returned, and nothing else looks on."""
+        if self._latest is None or torch.compiler.is_compiling() or not torch.is_grad_enabled():
+            return
+        alone = len(layer._forward_hooks) == len(layer._forward_pre_hooks) == 1
+        weight: Any = layer.weight
+        h, norm = self._latest[0](), self._latest[1]
+        if alone and h is not None and len(args) == 1 and args[0] is h and weight.requires_grad:
+            self._read = h.detach(), norm
+            torch.set_grad_enabled(False)
+
+    def _after_layer(self, layer: Any, _args: tuple[Any, ...], output: Any) -> Any:
+        if self._read is None:
+            return None
+        (h, norm), self._read = self._read, None
+        torch.set_grad_enabled(True)
+        if output is None:  # the layer failed
+            return None
+        parameters = (layer.weight, layer.bias, norm.weight, getattr(norm, "bias", None))
+        return _Reader.apply(output, h, *parameters, _layout(layer))  # type: ignore[no-untyped-call]
+
+
+class _Reader(torch.autograd.Function):
+    """What a linear layer computed, with the gradients of its own parameters and of the norm that it reads."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        output: Tensor,
+        h: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        gamma: Tensor,
+        beta: Tensor | None,
+        layout: Layout,
+    ) -> Tensor:
+        ctx.save_for_backward(h, weight, gamma, beta)
+        ctx.has_bias, ctx.layout = bias is not None, layout
+        return output.detach()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
+        h, weight, gamma, beta = ctx.saved_tensors
+        delta_NO, h_NI = delta.flatten(0, -2), h.flatten(0, -2)
+        g_O = delta_NO.sum(0) if ctx.has_bias or beta is not None else None
+        if ctx.layout == "outputs x inputs":
+            grad, w_OI = delta_NO.T @ h_NI, weight
+            scaled_I = (weight * grad).sum(0)
+        else:
+            grad, w_OI = h_NI.T @ delta_NO, weight.T
+            scaled_I = (weight * grad).sum(1)
+        beta_grad_I = None
+        if beta is not None:
+            beta_grad_I = g_O @ w_OI
+            scaled_I = scaled_I - beta_grad_I * beta
+        return None, None, grad, g_O if ctx.has_bias else None, scaled_I / gamma, beta_grad_I, None
+
+
+def _layout(layer: nn.Module) -> Layout | None:
+    """Layout of a linear layer's weight; None for other modules. Conv1D is what transformers calls GPT-2's layers."""
+    if type(layer) is nn.Linear:
+        return "outputs x inputs"
+    return "inputs x outputs" if type(layer).__name__ == "Conv1D" and not isinstance(layer, nn.Conv1d) else None
+
+
+def _scales(module: nn.Module) -> bool:
+    """Whether a module normalises over the last dimension and then multiplies by its weight."""
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, nn.Parameter) or weight.ndim != 1 or weight.is_meta:
+        return False
+    if type(module) in (nn.LayerNorm, nn.RMSNorm):
+        return True
+    return type(module).__name__.endswith("RMSNorm") and _multiplies(module, weight)
+
+
+def _multiplies(norm: nn.Module, weight: Tensor) -> bool:
+    """Looked up on a copy: some RMS norms of transformers multiply by 1 + weight."""
+    probe: Any = copy.deepcopy(norm)
+    x_D = torch.linspace(-1, 2, len(weight)).to(weight)
+    scale_D = torch.linspace(0.5, 1.5, len(weight)).to(weight)
+    with torch.no_grad():
+        probe.weight.fill_(1.0)
+        n_D = probe(x_D[None])
+        probe.weight.copy_(scale_D)
+        return torch.allclose(probe(x_D[None]), scale_D * n_D, rtol=2e-2)
