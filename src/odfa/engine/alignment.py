@@ -106,7 +106,9 @@ class Measurement:
             )
         (step, grad_y), self._recorded = self._recorded, None
         trained = {name: p for name, p in self.handle.model.named_parameters() if p.requires_grad}
-        true, local = _true(step.cuts, trained), _local(self.handle, step, grad_y, trained)
+        with self.handle.linears.true_gradients():
+            true = _true(step.cuts, trained)
+        local = _local(self.handle, step, grad_y, trained)
         members = self.handle.members
         for block in dict.fromkeys(cut.block for cut in step.cuts if cut.block is not None):
             self.alignment.add(block, local, true, members.blocks.get(block, set()) if members else set())

@@ -39,10 +39,8 @@ def match_blocks(model: nn.Module, blocks: Blocks) -> dict[str, nn.Module]:
     return found
 
 
-def match_branches(
-    model: nn.Module, patterns: str | Sequence[str], blocks: dict[str, nn.Module]
-) -> dict[str, nn.Module]:
-    """Qualified name → module at whose input a branch begins.
+def match_inside(model: nn.Module, patterns: str | Sequence[str], blocks: dict[str, nn.Module]) -> dict[str, nn.Module]:
+    """Qualified name → module inside a block.
 
     Raises:
         MatchError: a pattern matches nothing, or a module that is not inside a block.
@@ -51,7 +49,7 @@ def match_branches(
     found = _by_pattern(patterns, {name: module for name, module in model.named_modules() if name})
     for name in found:
         if not any(name.startswith(f"{block}.") for block in blocks):
-            raise MatchError(f"branch {name} is not inside a block; the blocks are {', '.join(list(blocks)[:3])}")
+            raise MatchError(f"{name} is not inside a block; the blocks are {', '.join(list(blocks)[:3])}")
     return found
 
 

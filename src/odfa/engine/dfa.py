@@ -12,9 +12,10 @@ from torch.linalg import vector_norm
 from odfa.encode import AbstractEncoder
 from odfa.engine import membership
 from odfa.engine.alignment import Alignment, Measurement
-from odfa.engine.blocks import Blocks, match_blocks, match_branches
+from odfa.engine.blocks import Blocks, match_blocks, match_inside
 from odfa.engine.handle import Mode, Recompute
 from odfa.engine.hooks import Hooks
+from odfa.engine.linears import LinearFeedback
 from odfa.engine.rules import AbstractRule, RandomFeedback
 from odfa.engine.status import describe
 from odfa.engine.step import Step
@@ -45,6 +46,9 @@ class DFA:
         branches: patterns of modules inside blocks at whose input a branch of the residual stream begins, such as the
             norm before the MLP ("transformer.h.*.ln_2"). No gradient leaves a branch: attention and MLP then learn each
             from the block's signal, and the input gradient of the MLP's first layer is saved.
+        linears: patterns of linear layers inside blocks whose input gets M^T delta instead of W^T delta, M the mean
+            weight of all of them that have its shape; attaching sets these to the same start. With the layers that end
+            the branches ("transformer.h.*.c_proj") and `branches`, no layer computes an input gradient of its own.
 
     Raises:
         MatchError: blocks, branches or tap do not match the model, which is left untouched.
@@ -69,6 +73,7 @@ class DFA:
         error_at: str = "logits",
         recompute: Recompute = False,
         branches: str | Sequence[str] = (),
+        linears: str | Sequence[str] = (),
     ) -> None:
         if DFA.of(model) is not None:
             raise MatchError("DFA is already attached to this model; call DFA.of(model).remove() first")
@@ -76,7 +81,8 @@ class DFA:
         self.rule = rule if rule is not None else RandomFeedback()
         self.blocks = match_blocks(model, blocks)
         self.last_block = list(self.blocks)[-1]
-        self.branches = match_branches(model, branches, self.blocks)
+        self.branches = match_inside(model, branches, self.blocks)
+        self.linears = LinearFeedback(match_inside(model, linears, self.blocks))
         self.tap = find_tap(model, error_at, self.blocks.values())
         self.recompute = recompute
         self.mode: Mode = "learn"
@@ -133,7 +139,8 @@ class DFA:
         """Forward passes inside are ordinary ones; their backward is backpropagation."""
         before, self.mode = self.mode, "through"
         try:
-            yield
+            with self.linears.true_gradients():
+                yield
         finally:
             self.mode = before
 

@@ -4,6 +4,7 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
 
+from odfa.engine.linears import LinearFeedback
 from odfa.engine.membership import Membership
 from odfa.engine.rules import AbstractFeedback, AbstractRule
 from odfa.engine.step import Step
@@ -20,6 +21,7 @@ class Handle(Protocol):
     blocks: dict[str, nn.Module]
     last_block: str
     branches: dict[str, nn.Module]
+    linears: LinearFeedback
     tap: Tap
     rule: AbstractRule
     feedback: AbstractFeedback

@@ -33,7 +33,7 @@ class Hooks:
         self.steps: list[Step | None] = []
         self.answering: Step | None = None
         self.replay: Replay | None = None
-        self._norms = NormReaders(handle.blocks.values())
+        self._norms = NormReaders(handle.blocks.values(), without=set(handle.linears.layers.values()))
         self._removable: list[RemovableHandle] = []
 
     @property
@@ -54,7 +54,7 @@ class Hooks:
             keep(block.register_forward_hook(partial(self.after_block, name), always_call=bool(recompute)))
         for module in handle.branches.values():
             keep(module.register_forward_pre_hook(self.before_branch, prepend=True))
-        self._removable += self._norms.attach()
+        self._removable += self._norms.attach() + handle.linears.attach()
         if handle.rule.wiring == "residual":
             keep(handle.tap.module.register_forward_pre_hook(self.before_head))
         if handle.tap.side == "input":
@@ -80,6 +80,7 @@ class Hooks:
         recording = torch.is_grad_enabled() and self.handle.mode != "through"
         if recording:
             self._norms.begin()
+            self.handle.linears.begin()
             for left in reversed(self.steps):
                 if left is not None:
                     left.close()

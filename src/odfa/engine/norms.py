@@ -7,73 +7,63 @@ those layers' own weights.
 
 import copy
 import weakref
-from collections.abc import Iterable
-from typing import Any, Literal
+from collections.abc import Container, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-Layout = Literal["outputs x inputs", "inputs x outputs"]
+from odfa.engine.layers import LayerHooks, Layout, layout_of, weight_gradient
 
 
-class NormReaders:
+class NormReaders(LayerHooks):
     """Hooks on norms and on the linear layers that read them; they act where nothing before the norm wants a gradient.
 
     A layer y = W h + b that reads h = gamma * n + beta has the weight gradients G = sum delta h^T, g = sum delta. Then
         dL/dgamma_k = sum_o W_ok (G_ok - g_o beta_k) / gamma_k,        dL/dbeta_k = sum_o W_ok g_o.
     """
 
-    def __init__(self, blocks: Iterable[nn.Module]) -> None:
+    def __init__(self, blocks: Iterable[nn.Module], *, without: Container[nn.Module] = ()) -> None:
+        super().__init__()
         modules = {id(module): module for block in blocks for module in block.modules()}.values()
         self._norms = [module for module in modules if _scales(module)]
-        self._layers = [module for module in modules if _layout(module) is not None] if self._norms else []
+        layers = [module for module in modules if layout_of(module) is not None and module not in without]
+        self._layers = layers if self._norms else []
         self._latest: tuple[weakref.ref[Tensor], nn.Module] | None = None
-        self._read: tuple[Tensor, nn.Module] | None = None
         self._usable = False
 
     def attach(self) -> list[RemovableHandle]:
         """Register the hooks."""
         hooks = [norm.register_forward_hook(self._after_norm) for norm in self._norms]
-        for layer in self._layers:
-            hooks.append(layer.register_forward_pre_hook(self._before_layer))
-            hooks.append(layer.register_forward_hook(self._after_layer, always_call=True))
-        return hooks
+        return hooks + [hook for layer in self._layers for hook in self.hook(layer)]
 
     def begin(self) -> None:
         """A recorded forward pass begins; the formula divides by the scales, so that none of them may be zero."""
         scales: Any = [norm.weight for norm in self._norms]
-        self._latest = self._read = None
+        self._latest = self._running = None
         self._usable = bool(scales) and bool(torch.stack([scale.all() for scale in scales]).all())
+
+    def takes(self, layer: Any, x: Tensor) -> Any:
+        """The norm's output, without history, and the norm."""
+        if self._latest is None or not layer.weight.requires_grad:
+            return None
+        output, norm = self._latest
+        return (x.detach(), norm) if output() is x else None
+
+    def node(self, layer: Any, needed: tuple[Tensor, Any], output: Tensor) -> Tensor:
+        """The layer's output, tied to its parameters and to the norm's."""
+        h, norm = needed
+        parameters = (layer.weight, layer.bias, norm.weight, getattr(norm, "bias", None))
+        tied: Tensor = _Reader.apply(output, h, *parameters, layout_of(layer))  # type: ignore[no-untyped-call]
+        return tied
 
     def _after_norm(self, norm: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if torch.compiler.is_compiling() or not (self._usable and torch.is_grad_enabled()):
             return
         inputs = [arg for arg in args if isinstance(arg, Tensor)]
         starts = len(inputs) == 1 and not inputs[0].requires_grad and output.requires_grad
-        casts = torch.is_autocast_enabled(output.device.type)
-        self._latest = (weakref.ref(output), norm) if starts and not casts else None
-
-    def _before_layer(self, layer: nn.Module, args: tuple[Any, ...]) -> None:
-        """The layer runs without a graph if it reads what the latest norm returned, and nothing else looks on."""
-        if self._latest is None or torch.compiler.is_compiling() or not torch.is_grad_enabled():
-            return
-        alone = len(layer._forward_hooks) == len(layer._forward_pre_hooks) == 1
-        weight: Any = layer.weight
-        h, norm = self._latest[0](), self._latest[1]
-        if alone and h is not None and len(args) == 1 and args[0] is h and weight.requires_grad:
-            self._read = h.detach(), norm
-            torch.set_grad_enabled(False)
-
-    def _after_layer(self, layer: Any, _args: tuple[Any, ...], output: Any) -> Any:
-        if self._read is None:
-            return None
-        (h, norm), self._read = self._read, None
-        torch.set_grad_enabled(True)
-        if output is None:  # the layer failed
-            return None
-        parameters = (layer.weight, layer.bias, norm.weight, getattr(norm, "bias", None))
-        return _Reader.apply(output, h, *parameters, _layout(layer))  # type: ignore[no-untyped-call]
+        self._latest = (weakref.ref(output), norm) if starts else None
 
 
 class _Reader(torch.autograd.Function):
@@ -99,25 +89,14 @@ class _Reader(torch.autograd.Function):
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
         h, weight, gamma, beta = ctx.saved_tensors
         delta_NO, h_NI = delta.flatten(0, -2), h.flatten(0, -2)
+        outputs, w_OI = (0, weight) if ctx.layout == "outputs x inputs" else (1, weight.T)
+        grad = weight_gradient(ctx.layout, delta_NO, h_NI)
         g_O = delta_NO.sum(0) if ctx.has_bias or beta is not None else None
-        if ctx.layout == "outputs x inputs":
-            grad, w_OI = delta_NO.T @ h_NI, weight
-            scaled_I = (weight * grad).sum(0)
-        else:
-            grad, w_OI = h_NI.T @ delta_NO, weight.T
-            scaled_I = (weight * grad).sum(1)
-        beta_grad_I = None
+        scaled_I, beta_grad_I = (weight * grad).sum(outputs), None
         if beta is not None:
             beta_grad_I = g_O @ w_OI
             scaled_I = scaled_I - beta_grad_I * beta
         return None, None, grad, g_O if ctx.has_bias else None, scaled_I / gamma, beta_grad_I, None
-
-
-def _layout(layer: nn.Module) -> Layout | None:
-    """Layout of a linear layer's weight; None for other modules. Conv1D is what transformers calls GPT-2's layers."""
-    if type(layer) is nn.Linear:
-        return "outputs x inputs"
-    return "inputs x outputs" if type(layer).__name__ == "Conv1D" and not isinstance(layer, nn.Conv1d) else None
 
 
 def _scales(module: nn.Module) -> bool:

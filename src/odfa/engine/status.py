@@ -13,6 +13,11 @@ def describe(handle: Handle) -> str:
         f"({handle.rule.wiring} wiring), error read at {handle.tap}",
         f"feedback: {handle.feedback.description}",
         *([f"cut inside blocks before: {', '.join(handle.branches)}"] if handle.branches else []),
+        *(
+            [f"mean weight of all blocks instead of their own in: {', '.join(handle.linears.layers)}"]
+            if handle.linears.layers
+            else []
+        ),
         *([] if handle.mode == "learn" else [f"mode: {handle.mode}"]),
         f"{'block':<{width}}  {'output':<18} {'parameters':>12}  learns by",
     ]

@@ -91,8 +91,10 @@ def check_fit(config: RunConfig, shape: DataShape) -> None:
             f"batch_size: expected at most {shape.num_train}, the training samples, got {config.batch_size}"
         )
     check_memory(config)
-    if config.feedback.granularity == "sublayer" and not config.model.branches:
-        raise ConfigError("feedback.granularity=sublayer: this network has no residual branches, expected block")
+    if config.feedback.granularity != "block" and not config.model.branches:
+        raise ConfigError(
+            f"feedback.granularity={config.feedback.granularity}: this network has no residual branches, expected block"
+        )
     if config.rule == "exact" and config.method in ("tdfa", "odfa"):
         raise ConfigError(f"rule=exact: expected method=dfa, which projects nothing, got {config.method}")
     if config.method == "identity" and len(set(config.model.widths)) > 1:
@@ -190,11 +192,12 @@ def attach(model: nn.Module, config: RunConfig, shape: DataShape) -> "DFA | None
 
     activations = config.memory.activations
     recompute: Recompute = "stream" if activations == "stream" else activations == "recompute"
-    sublayers = config.feedback.granularity == "sublayer" and config.method != "shallow"
+    granularity = "block" if config.method == "shallow" else config.feedback.granularity
     return DFA(
         model,
         blocks=fed(config, config.model.blocks),
-        branches=config.model.branches if sublayers else (),
+        branches=() if granularity == "block" else config.model.branches,
+        linears=config.model.linears if granularity == "linear" else (),
         recompute=recompute,
         **_METHODS[config.method](config, shape.num_classes),
     )

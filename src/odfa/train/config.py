@@ -40,6 +40,11 @@ class MlpConfig:
         """None: its blocks have no residual stream."""
         return ()
 
+    @property
+    def linears(self) -> tuple[str, ...]:
+        """None: its blocks hold one linear map each."""
+        return ()
+
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerConfig:
@@ -86,6 +91,12 @@ class TransformerConfig:
         """Names of the norms where the MLPs branch off the residual stream."""
         norm = "ln_2" if self.family == "gpt2" else "post_attention_layernorm"
         return tuple(f"{block}.{norm}" for block in self.blocks)
+
+    @property
+    def linears(self) -> tuple[str, ...]:
+        """Names of the linear maps that end the branches."""
+        ends = ("attn.c_proj", "mlp.c_proj") if self.family == "gpt2" else ("self_attn.o_proj", "mlp.down_proj")
+        return tuple(f"{block}.{end}" for block in self.blocks for end in ends)
 
     @property
     def blocks(self) -> tuple[str, ...]:
@@ -191,9 +202,9 @@ class FeedbackConfig:
     projection: Literal["gaussian", "hadamard", "rademacher"] = "gaussian"
     """Random matrix of the digital methods: a Gaussian one drawn from its key; a structured one with the same
     statistics and no stored entries; independent signs."""
-    granularity: Literal["block", "sublayer"] = "block"
-    """Transformers: whether attention and MLP of a block learn together or each by itself, without the gradient of the
-    MLP's input."""
+    granularity: Literal["block", "sublayer", "linear"] = "block"
+    """Transformers: attention and MLP of a block learn together; or each by itself, without the gradient of the MLP's
+    input; or, beyond that, the linear map that ends each hands its signal on by a matrix that all blocks share."""
     group: int = 1
     """Neighbouring blocks that share one feedback point and learn by backpropagation among themselves."""
     shared: bool = False

@@ -122,7 +122,7 @@ def build_optimizer(
         )
         return adam
     if config.name == "adam":
-        return torch.optim.AdamW(groups, lr=rate, betas=config.betas, weight_decay=decay)
+        return torch.optim.AdamW(groups, lr=rate, betas=config.betas, weight_decay=decay, fused=True)
     return torch.optim.SGD(groups, lr=rate, momentum=config.betas[0], weight_decay=decay)
 
 

@@ -1,0 +1,74 @@
+"""Linear layers that run as they are, with a node of ours in the graph in place of autograd's."""
+
+from abc import ABC, abstractmethod
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+Layout = Literal["outputs x inputs", "inputs x outputs"]
+
+
+def layout_of(layer: nn.Module) -> Layout | None:
+    """Layout of a linear layer's weight; None for other modules. Conv1D is what transformers calls GPT-2's layers."""
+    if type(layer) is nn.Linear:
+        return "outputs x inputs"
+    return "inputs x outputs" if type(layer).__name__ == "Conv1D" and not isinstance(layer, nn.Conv1d) else None
+
+
+def weight_gradient(layout: Layout, delta_NO: Tensor, x_NI: Tensor) -> Tensor:
+    """Sum over rows of delta x^T, in the weight's layout."""
+    return delta_NO.T @ x_NI if layout == "outputs x inputs" else x_NI.T @ delta_NO
+
+
+class LayerHooks(ABC):
+    """Hooks on linear layers: a call that is taken runs without a graph, and `node` puts one of ours behind it."""
+
+    def __init__(self) -> None:
+        self._running: Any = None
+
+    @abstractmethod
+    def takes(self, layer: Any, x: Tensor) -> Any:
+        """What `node` will need if this call is taken, else None."""
+
+    @abstractmethod
+    def node(self, layer: Any, needed: Any, output: Tensor) -> Tensor:
+        """`output`, tied to the layer's parameters and whatever else learns from it."""
+
+    def leaves(self, _why: str) -> None:  # noqa: B027 - whether that matters is for each kind to say
+        """A call that would be taken goes its usual way."""
+
+    def hook(self, layer: nn.Module) -> list[RemovableHandle]:
+        """Register on one layer."""
+        before = layer.register_forward_pre_hook(self._before)
+        return [before, layer.register_forward_hook(self._after, always_call=True)]
+
+    def _before(self, layer: nn.Module, args: tuple[Any, ...]) -> None:
+        if not torch.is_grad_enabled() or not args or not isinstance(args[0], Tensor):
+            return
+        needed = self.takes(layer, args[0])
+        if needed is None:
+            return
+        why = _unusual(layer, args[0])
+        if why:
+            self.leaves(why)
+            return
+        self._running = needed
+        torch.set_grad_enabled(False)
+
+    def _after(self, layer: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
+        if self._running is None:
+            return None
+        needed, self._running = self._running, None
+        torch.set_grad_enabled(True)
+        return None if output is None else self.node(layer, needed, output)  # None: the layer failed
+
+
+def _unusual(layer: nn.Module, x: Tensor) -> str:
+    """Why a layer cannot run without a graph; empty if it can."""
+    if torch.compiler.is_compiling():
+        return "compiled code"
+    if torch.is_autocast_enabled(x.device.type):
+        return "autocast"
+    return "" if len(layer._forward_hooks) == len(layer._forward_pre_hooks) == 1 else "a layer with other hooks"

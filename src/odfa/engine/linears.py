@@ -1,0 +1,140 @@
+"""Feedback per linear layer: the mean of the layers' weights where backpropagation uses the weights of each."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from odfa.engine.layers import LayerHooks, Layout, layout_of, weight_gradient
+from odfa.errors import MatchError
+
+Shape = tuple[int, ...]
+
+
+class LinearFeedback(LayerHooks):
+    """A layer's input gets M^T delta instead of W^T delta; M is the mean weight, now, of all layers of its shape.
+
+    In residual wiring every branch ends in the same signal, so that M^T delta is one product for all layers of a shape:
+    of L products L - 1 are saved. Attaching sets all layers of a shape to the weights of the first, which M then stays
+    close to.
+    """
+
+    def __init__(self, layers: Mapping[str, nn.Module]) -> None:
+        """Look at the layers; nothing is changed yet.
+
+        Raises:
+            MatchError: not a linear layer.
+        """
+        super().__init__()
+        for name, layer in layers.items():
+            if layout_of(layer) is None:
+                raise MatchError(f"{name} is a {type(layer).__name__}, expected a linear layer")
+        self.layers = layers
+        self.exact = False
+        self._mean: dict[Shape, Tensor] = {}
+        self._last: dict[Shape, tuple[Tensor, Tensor]] = {}
+
+    def attach(self) -> list[RemovableHandle]:
+        """Set all layers of a shape to one start and register the hooks."""
+        starts: dict[Shape, Tensor] = {}
+        with torch.no_grad():
+            for weight in self._weights():
+                weight.copy_(starts.setdefault(tuple(weight.shape), weight))
+        return [hook for layer in self.layers.values() for hook in self.hook(layer)]
+
+    def begin(self) -> None:
+        """A recorded forward pass begins."""
+        self._running = None
+        self._mean.clear()
+        self._last.clear()
+
+    @contextmanager
+    def true_gradients(self) -> Iterator[None]:
+        """Inside, each layer's own weights are used, as in backpropagation."""
+        self.exact = True
+        try:
+            yield
+        finally:
+            self.exact = False
+
+    def takes(self, _layer: Any, x: Tensor) -> Any:
+        """The input, if it wants a gradient."""
+        return x if x.requires_grad and not self.exact else None
+
+    def leaves(self, why: str) -> None:
+        """Its input would get backpropagation's gradient.
+
+        Raises:
+            MatchError: always.
+        """
+        raise MatchError(f"feedback per linear layer does not work with {why}; attach without linears=")
+
+    def node(self, layer: Any, x: Tensor, output: Tensor) -> Tensor:
+        """The layer's output, tied to its parameters and its input."""
+        tied: Tensor = _Fed.apply(output, x, layer.weight, layer.bias, self, layout_of(layer))  # type: ignore[no-untyped-call]
+        return tied
+
+    def at_input(self, weight: Tensor, layout: Layout, delta_NO: Tensor) -> Tensor:
+        """M^T delta for every row, (N, inputs): the last answer again where the last question was the same."""
+        if self.exact:
+            return _times(delta_NO, weight, layout)
+        shape = tuple(weight.shape)
+        if shape in self._last and _same_memory(self._last[shape][0], delta_NO):
+            return self._last[shape][1]
+        if shape not in self._mean:  # fused updates move the weights during backward: once, before the first
+            self._mean[shape] = _mean([weight for weight in self._weights() if weight.shape == shape])
+        product = _times(delta_NO, self._mean[shape], layout)
+        self._last[shape] = (delta_NO, product)
+        return product
+
+    def _weights(self) -> Iterator[Tensor]:
+        layers: Any = self.layers.values()
+        return (layer.weight for layer in layers)
+
+
+def _times(delta_NO: Tensor, matrix: Tensor, layout: Layout) -> Tensor:
+    return delta_NO @ (matrix if layout == "outputs x inputs" else matrix.T)
+
+
+def _mean(weights: list[Tensor]) -> Tensor:
+    """Summed one by one: no copy of all of them."""
+    total = torch.zeros_like(weights[0])
+    for weight in weights:
+        total += weight.detach()
+    return total / len(weights)
+
+
+def _same_memory(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are one: `one` is kept alive, so that its memory cannot have been given to another."""
+    same = one.data_ptr() == other.data_ptr() and one.shape == other.shape and one.stride() == other.stride()
+    return same and one._version == other._version
+
+
+class _Fed(torch.autograd.Function):
+    """What a linear layer computed, with the exact gradients of its parameters and a fed one for its input."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        output: Tensor,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        feedback: LinearFeedback,
+        layout: Layout,
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.has_bias, ctx.feedback, ctx.layout = bias is not None, feedback, layout
+        return output.detach()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        delta_NO, x_NI = delta.flatten(0, -2), x.flatten(0, -2)
+        at_input = ctx.feedback.at_input(weight, ctx.layout, delta_NO).reshape(x.shape)
+        grad = weight_gradient(ctx.layout, delta_NO, x_NI) if ctx.needs_input_grad[2] else None
+        return None, at_input, grad, delta_NO.sum(0) if ctx.has_bias else None, None, None
