@@ -90,8 +90,23 @@ def dialogue_gpt_1b() -> RunConfig:
         checkpoint_every=30,
         evaluate_every=30,
         model=replace(_GPT, width=2048, layers=26, heads=16),
-        data=TextConfig(vocabulary=8192, context=256, validation=8),
+        data=TextConfig(vocabulary=8192, context=256, validation=8, limit=120),
         optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=5),
         feedback=replace(run.feedback, rank=64),
         memory=replace(run.memory, precision="bfloat16"),
+    )
+
+
+def dialogue_gpt_2b7() -> RunConfig:
+    """A GPT-2 of 2.7 billion parameters in bfloat16, in nineteen gigabytes of memory: a few steps."""
+    run = dialogue_gpt_1b()
+    return replace(
+        run,
+        recipe="dialogue_gpt_2b7",
+        steps=6,
+        batch_size=1,
+        checkpoint_every=6,
+        evaluate_every=6,
+        model=replace(_GPT, width=2560, layers=34, heads=20),
+        data=TextConfig(vocabulary=8192, context=256, validation=4, limit=8),
     )

@@ -5,7 +5,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from odfa.errors import ConfigError
-from odfa.recipes.language import dialogue_gpt, dialogue_gpt_1b, dialogue_gpt_100m, dialogue_llama, dialogue_tiny
+from odfa.recipes.language import (
+    dialogue_gpt,
+    dialogue_gpt_1b,
+    dialogue_gpt_2b7,
+    dialogue_gpt_100m,
+    dialogue_llama,
+    dialogue_tiny,
+)
 from odfa.recipes.vision import digits, digits_tiny, fashion_mlp, fashion_mlp_tiny
 from odfa.train.config import RunConfig
 
@@ -60,7 +67,13 @@ RECIPES = {
         make=dialogue_gpt_1b,
         source=_DIALOGUES,
         size="31 thousand tokens, GPT-2 26x2048, 1.34 B parameters, 9 GB",
-        expected_time="two hours",
+        expected_time="40 minutes",
+    ),
+    "dialogue_gpt_2b7": Recipe(
+        make=dialogue_gpt_2b7,
+        source=_DIALOGUES,
+        size="1.5 thousand tokens, GPT-2 34x2560, 2.7 B parameters, 18 GB",
+        expected_time="10 minutes",
     ),
     "dialogue_llama": Recipe(
         make=dialogue_llama,
