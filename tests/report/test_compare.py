@@ -1,6 +1,10 @@
 """A comparison end to end, on the tiny recipe: choice on validation, reuse, resumption, one table, one figure."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -117,6 +121,27 @@ def test_runs_side_by_side_are_the_same_runs(finished, tmp_path, monkeypatch):
     assert (beside["summary"], beside["learning_rates"]) == (whole["summary"], whole["learning_rates"])
     assert not any("reused" in line for line in notes)
     assert len([line for line in notes if line.endswith("…")]) == len(METHODS_RUN) * 3
+
+
+def test_ctrl_c_reaches_runs_side_by_side_and_they_go_on_later(tmp_path):
+    words = ["digits_tiny", "methods=bp,shallow", "seeds=2", "tries=1", "jobs=2", "epochs=100", "threads=1"]
+    odfa = [sys.executable, "-c", "import sys; from odfa.cli import main; sys.exit(main())"]
+    command = [*odfa, "compare", *words, "--run-dir", str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 60
+    while len(list(tmp_path.glob("*/checkpoints/step_*"))) < 2 and time.monotonic() < until:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, "stopped" in said) == (1, True), said
+    folders = [path for path in tmp_path.iterdir() if path.is_dir()]
+    assert len(folders) == 2  # the other two were waiting and never began
+    states = [json.loads((path / "status.json").read_text()) for path in folders]
+    assert [state["status"] for state in states] == ["interrupted"] * 2
+    assert all(state["step"] > 0 for state in states)
+    for path in folders:
+        train.run(read_config(path), path, resume=True)
+        assert read_result(path) is not None
 
 
 def test_tries_can_be_shorter_than_the_runs(tmp_path):

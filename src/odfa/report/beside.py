@@ -1,10 +1,12 @@
 """Runs of a comparison side by side, each in a process of its own."""
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from odfa import train
@@ -16,21 +18,32 @@ from odfa.train.overrides import from_dict, to_dict
 def run_beside(runs: Mapping[Path, RunConfig], jobs: int) -> None:
     """Train each config in its folder, at most `jobs` at a time.
 
-    What goes wrong is left for the caller, who goes on with each run in its own process and hears of it there.
+    What goes wrong is left for the caller, who goes on with each run in its own process and hears of it there. Ctrl-C
+    is handed to the runs, once, and they write their checkpoints before it goes on.
     """
+    running: set[subprocess.Popen[str]] = set()
     with ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(_in_a_process, runs.items()))
+        try:
+            list(pool.map(partial(_in_a_process, running), runs.items()))
+        except KeyboardInterrupt:
+            for process in tuple(running):
+                process.send_signal(signal.SIGINT)
+            raise
 
 
-def _in_a_process(run: tuple[Path, RunConfig]) -> None:
+def _in_a_process(running: set["subprocess.Popen[str]"], run: tuple[Path, RunConfig]) -> None:
     run_dir, config = run
-    subprocess.run(
+    process = subprocess.Popen(
         [sys.executable, "-m", "odfa.report.beside", str(run_dir)],
-        input=json.dumps(to_dict(config)),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
         text=True,
-        capture_output=True,
-        check=False,
+        start_new_session=True,  # a terminal would send its Ctrl-C to every run as well, and two mean: at once
     )
+    running.add(process)
+    process.communicate(json.dumps(to_dict(config)))
+    running.discard(process)
 
 
 def main() -> int:
