@@ -15,7 +15,7 @@ from odfa.train.environment import environment
 from odfa.train.folder import RunFolderLost
 from odfa.train.interrupt import Interrupted
 from odfa.train.load import LoadedRun, load_run
-from odfa.train.loop import resume, run, train_step
+from odfa.train.loop import batches, resume, run, train_step
 from odfa.train.mlp import Mlp
 from odfa.train.plan import dry_run
 from odfa.train.result import RunResult
@@ -40,6 +40,7 @@ __all__ = [
     "TextConfig",
     "TransformerConfig",
     "attach",
+    "batches",
     "build",
     "build_model",
     "correction_rank",

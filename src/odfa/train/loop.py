@@ -95,7 +95,7 @@ def _train(session: Session, folder: RunFolder, stop: StopRequest, progress: boo
     title = f"{config.recipe} {config.method}"
     bar = ProgressBar(title=title, total_steps=session.total_steps, step=session.step, shown=progress)
     with bar, _journal(session, folder) as log:
-        for batch in _batches(session):
+        for batch in batches(session):
             start_s = time.perf_counter()
             row = train_step(session, batch)
             session.seconds += time.perf_counter() - start_s
@@ -172,7 +172,7 @@ def _light(session: Session) -> Light:
     return session.dfa.spent if session.dfa else Light()
 
 
-def _batches(session: Session) -> Iterator[data.Split]:
+def batches(session: Session) -> Iterator[data.Split]:
     """Batches from the session's step to the last; the position in the data is the step and nothing else."""
     train, size = session.splits.train, session.config.batch_size
     while session.step < session.total_steps:
