@@ -1,6 +1,7 @@
 """Feedback per linear layer: the mean weight of all blocks in place of each block's own."""
 
 import copy
+import pickle
 from typing import Any
 
 import pytest
@@ -153,6 +154,15 @@ def test_what_would_backpropagate_instead_is_refused() -> None:
     model.transformer.h[1].mlp.c_proj.register_forward_hook(lambda _m, _a, output: output)
     with pytest.raises(MatchError, match="other hooks"):
         problem.loss(model)
+
+
+def test_an_attached_model_is_pickled_and_copied_after_a_step() -> None:
+    model, problem = _problem("gpt2")
+    _attach(model, problem, "gpt2", rule=AlignedReadout(rank=0))
+    ours = _gradients(model, problem)
+    for twin in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        theirs = _gradients(twin, problem)
+        assert all(torch.equal(ours[name], gradient) for name, gradient in theirs.items())
 
 
 def test_the_status_names_them() -> None:

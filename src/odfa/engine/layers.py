@@ -28,6 +28,15 @@ class LayerHooks(ABC):
     def __init__(self) -> None:
         self._running: Any = None
 
+    def begin(self) -> None:
+        """A recorded forward pass begins: forget the last one."""
+        self._running = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy knows nothing of the step in progress."""
+        self.begin()
+        return self.__dict__
+
     @abstractmethod
     def takes(self, layer: Any, x: Tensor) -> Any:
         """What `node` will need if this call is taken, else None."""

@@ -46,8 +46,8 @@ class LinearFeedback(LayerHooks):
         return [hook for layer in self.layers.values() for hook in self.hook(layer)]
 
     def begin(self) -> None:
-        """A recorded forward pass begins."""
-        self._running = None
+        """Forget the last pass, its mean weights and its products."""
+        super().begin()
         self._mean.clear()
         self._last.clear()
 

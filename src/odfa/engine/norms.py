@@ -39,9 +39,10 @@ class NormReaders(LayerHooks):
         return hooks + [hook for layer in self._layers for hook in self.hook(layer)]
 
     def begin(self) -> None:
-        """A recorded forward pass begins; the formula divides by the scales, so that none of them may be zero."""
+        """Forget the last pass; the formula divides by the scales, so that none of them may be zero in the next."""
+        super().begin()
         scales: Any = [norm.weight for norm in self._norms]
-        self._latest = self._running = None
+        self._latest = None
         self._usable = bool(scales) and bool(torch.stack([scale.all() for scale in scales]).all())
 
     def takes(self, layer: Any, x: Tensor) -> Any:
