@@ -80,18 +80,18 @@ def dialogue_gpt_100m() -> RunConfig:
 
 
 def dialogue_gpt_1b() -> RunConfig:
-    """A GPT-2 of 1.34 billion parameters in bfloat16, in nine gigabytes of memory."""
+    """A GPT-2 of 1.32 billion parameters in bfloat16, in nine gigabytes of memory."""
     run = dialogue_gpt_100m()
     return replace(
         run,
         recipe="dialogue_gpt_1b",
         steps=60,
-        batch_size=2,
+        batch_size=4,
         checkpoint_every=30,
         evaluate_every=10,
         model=replace(_GPT, width=2048, layers=26, heads=16),
-        data=TextConfig(vocabulary=8192, context=256, validation=4, limit=120),
-        optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=5),
+        data=TextConfig(vocabulary=2048, context=256, validation=4, limit=240),
+        optimizer=OptimizerConfig(learning_rate=1.5e-4, warmup_steps=8),
         feedback=replace(run.feedback, rank=64),
         memory=replace(run.memory, precision="bfloat16"),
     )

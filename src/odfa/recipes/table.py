@@ -66,8 +66,8 @@ RECIPES = {
     "dialogue_gpt_1b": Recipe(
         make=dialogue_gpt_1b,
         source=_DIALOGUES,
-        size="31 thousand tokens, GPT-2 26x2048, 1.34 B parameters, 9 GB",
-        expected_time="40 minutes",
+        size="61 thousand tokens, GPT-2 26x2048, 1.32 B parameters, 9 GB",
+        expected_time="an hour",
     ),
     "dialogue_gpt_2b7": Recipe(
         make=dialogue_gpt_2b7,
