@@ -96,7 +96,7 @@ def _cells(comparison: dict[str, Any], method: str) -> list[str]:
         method,
         rows[0]["rule"],
         _spread(figures["mean"], figures["std"], comparison["metric"]["name"]),
-        "–" if share is None else f"{share:.1%}",
+        "–" if share is None else f"{share + 0.0:.1%}",  # -0.0 is shown as 0.0
         f"{rate['chosen']:g}" + (" *" if rate["at_edge"] else ""),
         f"{sum(row['seconds'] for row in rows) / len(rows):.1f} s",
         f"{frames:,.0f} frames, {light_s:,.1f} s, {joules:,.0f} J" if frames else "none",
@@ -104,6 +104,6 @@ def _cells(comparison: dict[str, Any], method: str) -> list[str]:
 
 
 def _spread(mean: float, std: float | None, metric: str) -> str:
-    unit, digits = ("%", 2) if metric == "accuracy" else ("", 4)
+    unit, digits = {"accuracy": ("%", 2), "perplexity": ("", 2)}.get(metric, ("", 4))
     scale = 100 if unit else 1
     return f"{mean * scale:.{digits}f}{unit}" + ("" if std is None else f" ± {std * scale:.{digits}f}")
