@@ -94,15 +94,16 @@ def test_sublayers_learn_apart(corpus: str, family: str) -> None:
         train.build(replace(digits, feedback=replace(digits.feedback, granularity="sublayer")))
 
 
-def test_the_read_out_moves_at_its_own_rate(corpus: str) -> None:
-    config = small_run(corpus, "dfa", "aligned")
-    config = replace(config, feedback=replace(config.feedback, head_share=0.25))
+@pytest.mark.parametrize(("rule", "share"), [("aligned", 0.25), ("random", 8.0)])
+def test_the_read_out_moves_at_its_own_rate(corpus: str, rule: str, share: float) -> None:
+    config = small_run(corpus, "dfa", rule)
+    config = replace(config, feedback=replace(config.feedback, head_share=share))
     with torch.random.fork_rng(devices=[]):
         session = train.build(config)
         train.train_step(session, session.splits.train.head(4))
     body, head = session.optimizer.param_groups
     assert [p.shape for p in head["params"]] == [(270, 16)]
-    assert head["lr"] == body["lr"] / 4
+    assert head["lr"] == body["lr"] * share
 
 
 def test_samples_are_keyed_and_answer_the_prompt(tmp_path: Path, corpus: str) -> None:

@@ -240,7 +240,8 @@ class FeedbackConfig:
     every: int = 20
     """Aligned and electronic rules: steps between two fits of the correction."""
     head_share: float = 1.0
-    """Aligned, electronic and exact rules: learning rate of the read-out over that of the other weights."""
+    """Methods with feedback: learning rate of the read-out over that of the other weights; above one where the feedback
+    is poor, so that blocks that learn the wrong thing learn it slowly."""
 
     def __post_init__(self) -> None:
         _require(self.seed in _SEEDS, "feedback.seed", "a number in [0, 2^63)", self.seed)
@@ -249,7 +250,7 @@ class FeedbackConfig:
         _require(0 < self.repeats <= _MAX_REPEATS, "feedback.repeats", f"1 to {_MAX_REPEATS}", self.repeats)
         _require(0 < self.scale < math.inf, "feedback.scale", "a positive number", self.scale)
         _require(self.rank is None or self.rank >= 0, "feedback.rank", "zero or more, or none", self.rank)
-        _require(0 < self.head_share <= 1, "feedback.head_share", "a number in (0, 1]", self.head_share)
+        _require(0 < self.head_share < math.inf, "feedback.head_share", "a positive number", self.head_share)
         _require(self.every > 0, "feedback.every", "a positive number of steps", self.every)
         looks = self.witness_every is None or self.witness_every > 0
         _require(looks, "feedback.witness_every", "a positive number of vectors or none", self.witness_every)

@@ -83,9 +83,9 @@ def recompute_blocks(model: nn.Module, memory: MemoryConfig) -> None:
 def fitted_optimizer(
     model: nn.Module, dfa: "DFA | None", config: RunConfig
 ) -> "torch.optim.Optimizer | FusedOptimizer":
-    """The run's optimiser; a read-out that the feedback has to follow gets its own share of the rate."""
-    follows = dfa is not None and dfa.rule.wiring == "residual"
-    head = {id(p) for p in dfa.tap.module.parameters()} if dfa is not None and follows else set[int]()
+    """The run's optimiser; where blocks learn by feedback the read-out has its own share of the rate."""
+    learns = dfa is not None and dfa.rule.wiring != "none"
+    head = {id(p) for p in dfa.tap.module.parameters()} if dfa is not None and learns else set[int]()
     stochastic = config.memory.precision == "bfloat16"
 
     def group(parameters: list[nn.Parameter]) -> dict[str, Any]:
