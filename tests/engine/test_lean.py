@@ -44,6 +44,19 @@ def test_fused_updates_equal_ordinary_ones(name: str, recompute: Recompute, rule
     assert any(p.grad is not None for p in other.parameters())
 
 
+def test_each_gradient_is_clipped_by_itself() -> None:
+    model, problem = make("mlp")
+    plain = copy.deepcopy(model)
+    problem.loss(plain).backward()
+    fuse_optimizer(model, lambda p: torch.optim.SGD(p, lr=1.0), clip_each=0.13)
+    before = [p.detach().clone() for p in model.parameters()]
+    problem.loss(model).backward()
+    norms = [float(p.grad.norm()) for p in plain.parameters()]
+    assert min(norms) < 0.13 < max(norms)
+    for was, now, p, norm in zip(before, model.parameters(), plain.parameters(), norms, strict=True):
+        torch.testing.assert_close(now, was - p.grad * min(1.0, 0.13 / norm), rtol=1e-4, atol=1e-6)
+
+
 def test_state_round_trip_and_learning_rates() -> None:
     model, problem = make("mlp")
     fused = fuse_optimizer(model, lambda p: torch.optim.Adam(p, lr=1e-2))

@@ -89,7 +89,7 @@ REFUSED = {
     "stream": (lambda c: replace(c, method="bp", memory=LEAN), "memory.activations=stream: backpropagation"),
     "clip": (
         lambda c: replace(c, memory=LEAN, optimizer=replace(c.optimizer, clip_norm=1.0)),
-        "expected optimizer.clip_norm=none, got 1",
+        "expected optimizer.clip_norm=none and perhaps clip_each, got clip_norm=1",
     ),
     "sgd": (
         lambda c: replace(c, memory=MemoryConfig(precision="bfloat16"), optimizer=replace(c.optimizer, name="sgd")),

@@ -32,13 +32,18 @@ def end(running: Recomputation) -> None:
 class FusedOptimizer:
     """One small optimiser per parameter, run inside backward; made by `fuse_optimizer`."""
 
-    def __init__(self, model: nn.Module, make_optimizer: Callable[[list[nn.Parameter]], Optimizer]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        make_optimizer: Callable[[list[nn.Parameter]], Optimizer],
+        clip_each: float | None = None,
+    ) -> None:
         self.optimizers = {name: make_optimizer([p]) for name, p in model.named_parameters() if p.requires_grad}
         if not self.optimizers:
             raise ConfigError("no parameter of the model requires a gradient; nothing to optimise")
         parameters = dict(model.named_parameters())
         self._removable: list[RemovableHandle] = [
-            parameters[name].register_post_accumulate_grad_hook(partial(_update, optimizer))  # type: ignore[no-untyped-call]
+            parameters[name].register_post_accumulate_grad_hook(partial(_update, optimizer, clip_each))  # type: ignore[no-untyped-call]
             for name, optimizer in self.optimizers.items()
         ]
 
@@ -70,18 +75,28 @@ class FusedOptimizer:
         self._removable.clear()
 
 
-def fuse_optimizer(model: nn.Module, make_optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]) -> FusedOptimizer:
+def fuse_optimizer(
+    model: nn.Module,
+    make_optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+    *,
+    clip_each: float | None = None,
+) -> FusedOptimizer:
     """Update each parameter when its gradient is ready, then free the gradient: one gradient alive at a time.
 
     `make_optimizer` makes an optimiser of a list of one parameter, e.g. `lambda p: torch.optim.Adam(p, lr=1e-3)`. After
     that `loss.backward()` is the whole step. Gradients cannot be accumulated over steps or clipped together.
 
+    Args:
+        clip_each: a gradient of larger norm is scaled down to it, each parameter's by itself.
+
     Raises:
         ConfigError: nothing in the model requires a gradient.
     """
-    return FusedOptimizer(model, make_optimizer)
+    return FusedOptimizer(model, make_optimizer, clip_each)
 
 
-def _update(optimizer: Optimizer, parameter: nn.Parameter) -> None:
+def _update(optimizer: Optimizer, clip_each: float | None, parameter: nn.Parameter) -> None:
+    if clip_each is not None:
+        nn.utils.clip_grad_norm_(parameter, clip_each)
     optimizer.step()
     parameter.grad = None

@@ -74,7 +74,7 @@ def dialogue_gpt_100m() -> RunConfig:
         threads=None,
         model=replace(_GPT, width=768, layers=12, heads=12),
         data=TextConfig(vocabulary=8192, context=256, validation=64),
-        optimizer=OptimizerConfig(learning_rate=3e-4, warmup_steps=20),
+        optimizer=OptimizerConfig(learning_rate=3e-4, warmup_steps=20, clip_each=0.01),
         memory=MemoryConfig(activations="stream", fused=True),
     )
 
@@ -91,7 +91,7 @@ def dialogue_gpt_1b() -> RunConfig:
         evaluate_every=10,
         model=replace(_GPT, width=2048, layers=26, heads=16),
         data=TextConfig(vocabulary=2048, context=256, validation=4, limit=240),
-        optimizer=OptimizerConfig(learning_rate=1.5e-4, warmup_steps=8),
+        optimizer=replace(run.optimizer, learning_rate=1.5e-4, warmup_steps=8),
         feedback=replace(run.feedback, rank=64),
         memory=replace(run.memory, precision="bfloat16"),
     )

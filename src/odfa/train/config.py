@@ -67,6 +67,11 @@ class TransformerConfig:
     readout_scale: float | None = None
     """Standard deviation of the untied read-out's initial weights times the root of the width, none: the library's
     0.02; aligned rules set feedback.scale instead."""
+    init_std: float = 0.02
+    """Standard deviation of the initial weights; the library makes those that end a branch smaller with depth."""
+    embedding_std: float | None = None
+    """Standard deviation of the initial embeddings, none: init_std. A stream that starts large beside its branches
+    hands one signal to all blocks with little loss."""
 
     def __post_init__(self) -> None:
         for key in ("width", "layers", "heads"):
@@ -80,6 +85,9 @@ class TransformerConfig:
         scale = self.readout_scale
         fits = scale is None or (0 < scale < math.inf and not self.tied)
         _require(fits, "model.readout_scale", "a positive number with model.tied=false, or none", scale)
+        for key in ("init_std", "embedding_std"):
+            value = getattr(self, key)
+            _require(value is None or 0 < value < math.inf, f"model.{key}", "a positive number", value)
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -169,6 +177,9 @@ class OptimizerConfig:
     """Share of the learning rate that the cosine ends with."""
     clip_norm: float | None = None
     """Gradients of larger total norm are scaled down to it; none: never."""
+    clip_each: float | None = None
+    """The gradient of each weight tensor whose own norm is larger is scaled down to it, also with fused updates; none:
+    never."""
 
     def __post_init__(self) -> None:
         _require(0 < self.learning_rate < math.inf, "optimizer.learning_rate", "a positive number", self.learning_rate)
@@ -176,8 +187,9 @@ class OptimizerConfig:
         _require(0 <= self.weight_decay < math.inf, "optimizer.weight_decay", "zero or more", self.weight_decay)
         _require(self.warmup_steps >= 0, "optimizer.warmup_steps", "zero or more", self.warmup_steps)
         _require(0 <= self.final_share <= 1, "optimizer.final_share", "a number in [0, 1]", self.final_share)
-        clips = self.clip_norm is None or self.clip_norm > 0
-        _require(clips, "optimizer.clip_norm", "a positive number or none", self.clip_norm)
+        for key in ("clip_norm", "clip_each"):
+            value = getattr(self, key)
+            _require(value is None or 0 < value < math.inf, f"optimizer.{key}", "a positive number or none", value)
 
 
 @dataclass(frozen=True, kw_only=True)

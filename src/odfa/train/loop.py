@@ -135,10 +135,13 @@ def train_step(session: Session, batch: data.Split) -> dict[str, Any]:
 
 
 def _step(session: Session, loss: Tensor) -> dict[str, float]:
-    """Gradients, clipped if asked, then the optimiser; returns their total norm before clipping."""
+    """Gradients, clipped if asked, then the optimiser; returns their total norm before they are clipped together."""
     assert isinstance(session.optimizer, torch.optim.Optimizer)
     session.optimizer.zero_grad(set_to_none=True)
     _backward(session, loss)
+    if session.config.optimizer.clip_each is not None:
+        for parameter in session.model.parameters():
+            torch.nn.utils.clip_grad_norm_(parameter, session.config.optimizer.clip_each)
     gradients = [parameter.grad for parameter in session.model.parameters() if parameter.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
     if not torch.isfinite(norm):

@@ -33,8 +33,8 @@ def check_memory(config: RunConfig) -> None:
         )
     if memory.fused and config.optimizer.clip_norm is not None:
         raise ConfigError(
-            "memory.fused=true: gradients are gone before their norm is known, expected optimizer.clip_norm=none, got "
-            f"{config.optimizer.clip_norm:g}"
+            "memory.fused=true: gradients are gone before their norm is known, expected optimizer.clip_norm=none and "
+            f"perhaps clip_each, got clip_norm={config.optimizer.clip_norm:g}"
         )
     if memory.precision == "bfloat16" and config.optimizer.name != "adam":
         raise ConfigError(
@@ -95,7 +95,11 @@ def fitted_optimizer(
     if config.memory.fused:
         from odfa.engine import fuse_optimizer
 
-        return fuse_optimizer(model, lambda one: build_optimizer([group(list(one))], config.optimizer, stochastic))
+        return fuse_optimizer(
+            model,
+            lambda one: build_optimizer([group(list(one))], config.optimizer, stochastic),
+            clip_each=config.optimizer.clip_each,
+        )
     parameters = list(model.parameters())
     parts = [[p for p in parameters if id(p) not in head], [p for p in parameters if id(p) in head]]
     return build_optimizer([group(part) for part in parts if part], config.optimizer, stochastic)

@@ -83,6 +83,7 @@ def build_transformer(config: TransformerConfig, *, context: int, vocabulary: in
         "eos_token_id": 0,
         "pad_token_id": None,
         "tie_word_embeddings": config.tied,
+        "initializer_range": config.init_std,
     }
     settings: Any
     if config.family == "gpt2":
@@ -98,7 +99,7 @@ def build_transformer(config: TransformerConfig, *, context: int, vocabulary: in
             attn_pdrop=0.0,
             **special,
         )
-        return _with_readout(GPT2LMHeadModel(settings), config)
+        return _started(GPT2LMHeadModel(settings), config)
     settings = LlamaConfig(
         vocab_size=vocabulary,
         max_position_embeddings=context,
@@ -109,11 +110,15 @@ def build_transformer(config: TransformerConfig, *, context: int, vocabulary: in
         intermediate_size=inner,
         **special,
     )
-    return _with_readout(LlamaForCausalLM(settings), config)
+    return _started(LlamaForCausalLM(settings), config)
 
 
-def _with_readout(model: Any, config: TransformerConfig) -> nn.Module:
-    """`model` with its read-out drawn at the size that was asked for."""
+def _started(model: Any, config: TransformerConfig) -> nn.Module:
+    """`model` with its embeddings and its read-out drawn at the sizes that were asked for."""
+    if config.embedding_std is not None:
+        for module in model.modules():
+            if isinstance(module, nn.Embedding):
+                nn.init.normal_(module.weight, std=config.embedding_std)
     if config.readout_scale is not None:
         nn.init.normal_(model.get_output_embeddings().weight, std=config.readout_scale / config.width**0.5)
     network: nn.Module = model
