@@ -67,11 +67,6 @@ class TransformerConfig:
     readout_scale: float | None = None
     """Standard deviation of the untied read-out's initial weights times the root of the width, none: the library's
     0.02; aligned rules set feedback.scale instead."""
-    init_std: float = 0.02
-    """Standard deviation of the initial weights; the library makes those that end a branch smaller with depth."""
-    embedding_std: float | None = None
-    """Standard deviation of the initial embeddings, none: init_std. A stream that starts large beside its branches
-    hands one signal to all blocks with little loss."""
 
     def __post_init__(self) -> None:
         for key in ("width", "layers", "heads"):
@@ -85,9 +80,6 @@ class TransformerConfig:
         scale = self.readout_scale
         fits = scale is None or (0 < scale < math.inf and not self.tied)
         _require(fits, "model.readout_scale", "a positive number with model.tied=false, or none", scale)
-        for key in ("init_std", "embedding_std"):
-            value = getattr(self, key)
-            _require(value is None or 0 < value < math.inf, f"model.{key}", "a positive number", value)
 
     @property
     def widths(self) -> tuple[int, ...]:

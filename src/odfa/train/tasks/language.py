@@ -83,7 +83,6 @@ def build_transformer(config: TransformerConfig, *, context: int, vocabulary: in
         "eos_token_id": 0,
         "pad_token_id": None,
         "tie_word_embeddings": config.tied,
-        "initializer_range": config.init_std,
     }
     settings: Any
     if config.family == "gpt2":
@@ -99,7 +98,7 @@ def build_transformer(config: TransformerConfig, *, context: int, vocabulary: in
             attn_pdrop=0.0,
             **special,
         )
-        return _started(GPT2LMHeadModel(settings), config)
+        return _with_readout(GPT2LMHeadModel(settings), config)
     settings = LlamaConfig(
         vocab_size=vocabulary,
         max_position_embeddings=context,
@@ -110,15 +109,11 @@ def build_transformer(config: TransformerConfig, *, context: int, vocabulary: in
         intermediate_size=inner,
         **special,
     )
-    return _started(LlamaForCausalLM(settings), config)
+    return _with_readout(LlamaForCausalLM(settings), config)
 
 
-def _started(model: Any, config: TransformerConfig) -> nn.Module:
-    """`model` with its embeddings and its read-out drawn at the sizes that were asked for."""
-    if config.embedding_std is not None:
-        for module in model.modules():
-            if isinstance(module, nn.Embedding):
-                nn.init.normal_(module.weight, std=config.embedding_std)
+def _with_readout(model: Any, config: TransformerConfig) -> nn.Module:
+    """`model` with its read-out drawn at the size that was asked for."""
     if config.readout_scale is not None:
         nn.init.normal_(model.get_output_embeddings().weight, std=config.readout_scale / config.width**0.5)
     network: nn.Module = model
