@@ -77,8 +77,10 @@ def _show(comparison: "Comparison") -> None:
 
     print_table(*comparison_cells(comparison), title=title_of(comparison))
     print("What is electronic:")
-    for method, part in electronic_parts(comparison).items():
-        print(f"  {method:<9}{part}")
+    parts = electronic_parts(comparison)
+    widest = max(map(len, parts))
+    for method, part in parts.items():
+        print(f"  {method:<{widest}}  {part}")
     print(*footnotes(comparison), sep="\n")
     print(f"table:  {comparison.paths['table']}\nfigure: {comparison.paths['figure']}")
 
