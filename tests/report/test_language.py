@@ -11,7 +11,7 @@ from tests.talk import small_run, write_corpus
 from odfa import recipes, train
 from odfa.data import MASKED, text
 from odfa.errors import ConfigError, OdfaError, RunFolderError
-from odfa.report import align, export, sample
+from odfa.report import align, compare, export, sample
 from odfa.train import TransformerConfig
 from odfa.train.shards import verify
 
@@ -104,6 +104,12 @@ def test_the_read_out_moves_at_its_own_rate(corpus: str, rule: str, share: float
     body, head = session.optimizer.param_groups
     assert [p.shape for p in head["params"]] == [(270, 16)]
     assert head["lr"] == body["lr"] * share
+
+
+def test_runs_too_short_for_a_look_at_validation_are_drawn(tmp_path: Path, corpus: str) -> None:
+    config = replace(small_run(corpus), steps=3)
+    found = compare(config, ["bp"], seeds=1, tries=1, out_dir=tmp_path)
+    assert Path(found.paths["figure"]).stat().st_size > 0
 
 
 def test_samples_are_keyed_and_answer_the_prompt(tmp_path: Path, corpus: str) -> None:

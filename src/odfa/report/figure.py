@@ -55,7 +55,8 @@ def draw(comparison: Comparison, path: Path) -> None:
     for axes in (left, right):
         if metric == "accuracy":
             axes.yaxis.set_major_formatter(lambda value, _position: f"{100 * value:.4g} %")
-        if metric == "perplexity":
+        looked = any(curve for of_seeds in curves.values() for curve in of_seeds)
+        if metric == "perplexity" and (looked or axes is right):  # nothing has no logarithm
             axes.set_yscale("log")
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=len(curves), frameon=False)
     with folder_errors(path):
