@@ -135,3 +135,32 @@ def test_a_dry_run_counts_what_is_kept(small) -> None:
     assert recompute["activations"] - stream["activations"] == 3 * 4 * 12 * 16 * 4  # one input of (4, 12, 16) a block
     assert stream["gradients"] == max(270 * 16, 16 * 64) * 4
     assert half["weights"] * 2 == keep["weights"] == keep["gradients"]
+
+
+@pytest.mark.parametrize("memory", [MemoryConfig(), LEAN])
+def test_embeddings_and_read_out_move_with_their_shares_of_the_rate(small, memory) -> None:
+    config = small("dfa", "random", memory)
+    config = replace(
+        config,
+        optimizer=replace(
+            config.optimizer, name="sgd", betas=(0.0, 0.0), clip_norm=None, warmup_steps=0, schedule="constant"
+        ),
+    )
+
+    def moved(embedding_share: float, head_share: float) -> dict[str, torch.Tensor]:
+        session = train.build(
+            replace(
+                config,
+                optimizer=replace(config.optimizer, embedding_share=embedding_share),
+                feedback=replace(config.feedback, head_share=head_share),
+            )
+        )
+        before = {name: p.detach().clone() for name, p in session.model.named_parameters()}
+        train.train_step(session, session.splits.train.head(config.batch_size))
+        return {name: p.detach() - before[name] for name, p in session.model.named_parameters()}
+
+    plain, shared = moved(1.0, 1.0), moved(8.0, 0.5)
+    for name, step in plain.items():
+        share = 8.0 if name in ("transformer.wte.weight", "transformer.wpe.weight") else 1.0
+        share = 0.5 if name == "lm_head.weight" else share
+        torch.testing.assert_close(shared[name], share * step, rtol=1e-2, atol=1e-6)

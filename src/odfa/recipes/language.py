@@ -85,13 +85,13 @@ def dialogue_gpt_1b() -> RunConfig:
     return replace(
         run,
         recipe="dialogue_gpt_1b",
-        steps=60,
+        steps=80,
         batch_size=4,
-        checkpoint_every=30,
+        checkpoint_every=40,
         evaluate_every=10,
         model=replace(_GPT, width=2048, layers=26, heads=16),
-        data=TextConfig(vocabulary=2048, context=256, validation=4, limit=240),
-        optimizer=replace(run.optimizer, learning_rate=1.5e-4, warmup_steps=8),
+        data=TextConfig(vocabulary=2048, context=256, validation=16, test=48, limit=400),
+        optimizer=replace(run.optimizer, learning_rate=1.5e-4, warmup_steps=8, embedding_share=8.0),
         feedback=replace(run.feedback, rank=64),
         memory=replace(run.memory, precision="bfloat16"),
     )

@@ -135,7 +135,9 @@ class TextConfig:
     holdout: float = 0.05
     """Share of the documents in the validation part, and as much again in the test part."""
     validation: int = 1024
-    """At most this many sequences of the validation part are looked at; the test part is read whole."""
+    """At most this many sequences of the validation part are looked at."""
+    test: int | None = None
+    """At most this many sequences of the test part; none: all."""
     limit: int | None = None
     """At most this many sequences in each part, for quick runs; none: all."""
 
@@ -144,9 +146,9 @@ class TextConfig:
         _require(0 < self.vocabulary <= _MAX_WIDTH, "data.vocabulary", "a positive number", self.vocabulary)
         _require(0 < self.holdout < 0.5, "data.holdout", "a share in (0, 0.5)", self.holdout)
         _require(self.validation > 0, "data.validation", "a positive number of sequences", self.validation)
-        _require(
-            self.limit is None or self.limit > 0, "data.limit", "a positive number of sequences or none", self.limit
-        )
+        for key in ("test", "limit"):
+            most = getattr(self, key)
+            _require(most is None or most > 0, f"data.{key}", "a positive number of sequences or none", most)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +163,9 @@ class OptimizerConfig:
     """adam: the two averaging constants; sgd: the first one is the momentum (0: none), the second has no effect."""
     weight_decay: float = 0.0
     """adam: decoupled, learning rate times this share comes off the weights in each step; sgd: part of the gradient."""
+    embedding_share: float = 1.0
+    """Embeddings move with this share of the learning rate; the best rate of the other matrices falls with the width,
+    theirs does not (arXiv 2203.03466)."""
     warmup_steps: int = 0
     """Steps over which the learning rate rises linearly from zero."""
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -177,6 +182,9 @@ class OptimizerConfig:
         _require(0 < self.learning_rate < math.inf, "optimizer.learning_rate", "a positive number", self.learning_rate)
         _require(all(0 <= beta < 1 for beta in self.betas), "optimizer.betas", "two numbers in [0, 1)", self.betas)
         _require(0 <= self.weight_decay < math.inf, "optimizer.weight_decay", "zero or more", self.weight_decay)
+        _require(
+            0 < self.embedding_share < math.inf, "optimizer.embedding_share", "a positive number", self.embedding_share
+        )
         _require(self.warmup_steps >= 0, "optimizer.warmup_steps", "zero or more", self.warmup_steps)
         _require(0 <= self.final_share <= 1, "optimizer.final_share", "a number in [0, 1]", self.final_share)
         for key in ("clip_norm", "clip_each"):

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from odfa.data import needs, quietly
 from odfa.errors import ConfigError
@@ -83,14 +83,13 @@ def recompute_blocks(model: nn.Module, memory: MemoryConfig) -> None:
 def fitted_optimizer(
     model: nn.Module, dfa: "DFA | None", config: RunConfig
 ) -> "torch.optim.Optimizer | FusedOptimizer":
-    """The run's optimiser; where blocks learn by feedback the read-out has its own share of the rate."""
-    learns = dfa is not None and dfa.rule.wiring != "none"
-    head = {id(p) for p in dfa.tap.module.parameters()} if dfa is not None and learns else set[int]()
+    """The run's optimiser; embeddings and, where blocks learn by feedback, the read-out have their own shares of the
+    rate."""
+    shares = rate_shares(model, dfa, config)
     stochastic = config.memory.precision == "bfloat16"
 
     def group(parameters: list[nn.Parameter]) -> dict[str, Any]:
-        share = config.feedback.head_share if id(parameters[0]) in head else 1.0
-        return {"params": parameters, "rate_share": share}
+        return {"params": parameters, "rate_share": shares.get(parameters[0], 1.0)}
 
     if config.memory.fused:
         from odfa.engine import fuse_optimizer
@@ -100,9 +99,17 @@ def fitted_optimizer(
             lambda one: build_optimizer([group(list(one))], config.optimizer, stochastic),
             clip_each=config.optimizer.clip_each,
         )
-    parameters = list(model.parameters())
-    parts = [[p for p in parameters if id(p) not in head], [p for p in parameters if id(p) in head]]
-    return build_optimizer([group(part) for part in parts if part], config.optimizer, stochastic)
+    parts: dict[float, list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        parts.setdefault(shares.get(parameter, 1.0), []).append(parameter)
+    return build_optimizer([group(part) for part in parts.values()], config.optimizer, stochastic)
+
+
+def rate_shares(model: nn.Module, dfa: "DFA | None", config: RunConfig) -> dict[Tensor, float]:
+    """Shares of the learning rate that are not 1: of embeddings, then of a read-out where blocks learn by feedback."""
+    embeddings = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
+    head = list(dfa.tap.module.parameters()) if dfa is not None and dfa.rule.wiring != "none" else []
+    return dict.fromkeys(embeddings, config.optimizer.embedding_share) | dict.fromkeys(head, config.feedback.head_share)
 
 
 def build_optimizer(

@@ -28,13 +28,17 @@ class Language(AbstractTask):
         """Packed sequences of the corpus."""
         assert isinstance(config, TextConfig)
         splits = data.load_text(**_source(config)).limited(config.limit)
-        return replace(splits, validation=splits.validation.head(config.validation))
+        return replace(splits, validation=splits.validation.head(config.validation), test=splits.test.head(config.test))
 
     def peek(self, config: DataConfig | TextConfig) -> data.DataShape:
         """Sizes; the corpus is encoded unless that has been done before."""
         assert isinstance(config, TextConfig)
         shape = limited(data.peek_text(**_source(config)), config.limit)
-        return replace(shape, num_validation=min(shape.num_validation, config.validation))
+        return replace(
+            shape,
+            num_validation=min(shape.num_validation, config.validation),
+            num_test=min(shape.num_test, config.test or shape.num_test),
+        )
 
     def build_model(self, config: RunConfig, shape: data.DataShape) -> nn.Module:
         """The network, on the current default device, drawn from torch's current random state."""
