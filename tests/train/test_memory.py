@@ -11,7 +11,7 @@ from tests.talk import small_run, write_corpus
 from odfa import train
 from odfa.data import text
 from odfa.errors import ConfigError, OdfaError
-from odfa.train import MemoryConfig, RunConfig, shards
+from odfa.train import MemoryConfig, RunConfig, disk, shards
 
 LEAN = MemoryConfig(activations="stream", fused=True)
 CHECKPOINTED = MemoryConfig(activations="recompute", fused=True)
@@ -56,10 +56,13 @@ def test_lean_steps_reach_the_weights_of_ordinary_ones(tmp_path, small, method, 
 
 
 @pytest.mark.filterwarnings("ignore")  # torch's compiler, which torchao uses, warns of itself
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_lean_run_cut_in_two_equals_a_whole_one(tmp_path, small, monkeypatch, precision) -> None:
+@pytest.mark.parametrize(
+    ("precision", "storage"), [("float32", "memory"), ("bfloat16", "memory"), ("bfloat16", "disk")]
+)
+def test_a_lean_run_cut_in_two_equals_a_whole_one(tmp_path, small, monkeypatch, precision, storage) -> None:
     monkeypatch.setattr(shards, "SHARD_BYTES", 4096)
-    config = small("odfa", "aligned", replace(LEAN, precision=precision))
+    monkeypatch.setattr(disk, "LARGE_BYTES", 1)
+    config = small("odfa", "aligned", replace(LEAN, precision=precision, storage=storage))
     train.run(config, tmp_path / "whole", progress=False)
     real = train.loop.train_step
 

@@ -6,6 +6,7 @@ from odfa.data.fashion import DEFAULT_FOLDER, load_fashion, peek_fashion
 from odfa.data.idx import read_idx, read_idx_shape
 from odfa.data.splits import DataShape, Split, Splits, check_held_out, order, split_by_key
 from odfa.data.text import MASKED, TextSplits, TokenSplit, load_text, peek_text, read_tokenizer
+from odfa.data.tokens import cache_folder
 
 __all__ = [
     "DEFAULT_FOLDER",
@@ -15,6 +16,7 @@ __all__ = [
     "Splits",
     "TextSplits",
     "TokenSplit",
+    "cache_folder",
     "check_held_out",
     "load_digits",
     "load_fashion",

@@ -13,7 +13,7 @@ from odfa.data import DataShape, Splits
 from odfa.errors import ConfigError
 from odfa.keys import mix
 from odfa.train.config import OptimizerConfig, RunConfig
-from odfa.train.memory import check_memory, default_precision, fitted_optimizer, give_back_freed, recompute_blocks
+from odfa.train.memory import check_memory, fitted_optimizer, give_back_freed, new_weights, recompute_blocks
 from odfa.train.tasks import AbstractTask, get_task
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def fed(config: RunConfig, of_blocks: tuple[_T, ...]) -> tuple[_T, ...]:
 def build_model(config: RunConfig, task: AbstractTask, shape: DataShape) -> nn.Module:
     """The network with the initial weights that `config.seed` names."""
     torch.manual_seed(mix(_INIT_KEY, config.seed))
-    with default_precision(config.memory):
+    with new_weights(config.memory):
         return task.build_model(config, shape)
 
 

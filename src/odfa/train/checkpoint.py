@@ -12,6 +12,8 @@ Large models have numbered shards, model-00001.safetensors and so on.
 
 import json
 import shutil
+from collections import Counter, defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -149,22 +151,30 @@ def _moments(optimizer: torch.optim.Optimizer | FusedOptimizer) -> dict[str, Ten
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer | FusedOptimizer, files: dict[str, Path], path: Path) -> None:
-    state: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in read_tensors(files, "optimizer"):
-        of, _, name = key.rpartition(".")
-        state.setdefault(of, {})[name] = tensor
+    """Fill `optimizer`; one that is fused parameter by parameter, so that its state is never all here twice."""
     try:
         if isinstance(optimizer, FusedOptimizer):
-            states = {
-                name: {**one, "state": {0: state.pop(name)} if name in state else {}}
-                for name, one in optimizer.state_dict().items()
-            }
-            optimizer.load_state_dict(states if not state else {**states, **state})
+            for of, entry in _entries(files):
+                _fill(optimizer.optimizers[of], {0: entry})
         else:
-            numbered = {int(of): entry for of, entry in state.items()}
-            optimizer.load_state_dict({"state": numbered, "param_groups": optimizer.state_dict()["param_groups"]})
+            _fill(optimizer, {int(of): entry for of, entry in _entries(files)})
     except (ValueError, KeyError) as error:
         raise CheckpointError(f"{path} is of another optimiser: {error}") from error
+
+
+def _entries(files: dict[str, Path]) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Each parameter's state once the last of it is read: files sort by type first, and shards cut anywhere."""
+    complete = Counter(key.rpartition(".")[0] for key in read_shapes(files, "optimizer"))
+    begun = defaultdict[str, dict[str, Tensor]](dict)
+    for key, tensor in read_tensors(files, "optimizer"):
+        of, _, name = key.rpartition(".")
+        begun[of][name] = tensor
+        if len(begun[of]) == complete[of]:
+            yield of, begun.pop(of)
+
+
+def _fill(optimizer: torch.optim.Optimizer, state: dict[int, dict[str, Tensor]]) -> None:
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:

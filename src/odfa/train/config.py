@@ -203,6 +203,8 @@ class MemoryConfig:
     """Update each parameter in backward as soon as its gradient is ready, and free the gradient."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Weights, activations and moments; bfloat16 weights are rounded stochastically (torchao, a C++ compiler)."""
+    storage: Literal["memory", "disk"] = "memory"
+    """Where large weights and moments live; disk: in memory-mapped files of the cache folder, without names (Linux)."""
 
 
 @dataclass(frozen=True, kw_only=True)

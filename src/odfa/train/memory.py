@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from odfa.data import needs, quietly
 from odfa.errors import ConfigError
 from odfa.train.config import MemoryConfig, OptimizerConfig, RunConfig
+from odfa.train.disk import EmptyOnDisk, keep_on_disk
 
 if TYPE_CHECKING:
     from odfa.engine import DFA, FusedOptimizer
@@ -56,12 +57,13 @@ def give_back_freed(memory: MemoryConfig) -> None:
 
 
 @contextmanager
-def default_precision(memory: MemoryConfig) -> Iterator[None]:
-    """New weights have the run's precision inside: they never exist in another one."""
+def new_weights(memory: MemoryConfig) -> Iterator[None]:
+    """New weights have the run's precision and place inside: they never exist in or at another one."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(getattr(torch, memory.precision))
     try:
-        yield
+        with EmptyOnDisk() if memory.storage == "disk" else contextlib.nullcontext():
+            yield
     finally:
         torch.set_default_dtype(before)
 
@@ -86,23 +88,20 @@ def fitted_optimizer(
     """The run's optimiser; embeddings and, where blocks learn by feedback, the read-out have their own shares of the
     rate."""
     shares = rate_shares(model, dfa, config)
-    stochastic = config.memory.precision == "bfloat16"
 
-    def group(parameters: list[nn.Parameter]) -> dict[str, Any]:
-        return {"params": parameters, "rate_share": shares.get(parameters[0], 1.0)}
+    def make(*parts: list[nn.Parameter]) -> torch.optim.Optimizer:
+        groups = [{"params": part, "rate_share": shares.get(part[0], 1.0)} for part in parts]
+        optimizer = build_optimizer(groups, config.optimizer, stochastic=config.memory.precision == "bfloat16")
+        return keep_on_disk(optimizer) if config.memory.storage == "disk" else optimizer
 
     if config.memory.fused:
         from odfa.engine import fuse_optimizer
 
-        return fuse_optimizer(
-            model,
-            lambda one: build_optimizer([group(list(one))], config.optimizer, stochastic),
-            clip_each=config.optimizer.clip_each,
-        )
+        return fuse_optimizer(model, lambda one: make(list(one)), clip_each=config.optimizer.clip_each)
     parts: dict[float, list[nn.Parameter]] = {}
     for parameter in model.parameters():
         parts.setdefault(shares.get(parameter, 1.0), []).append(parameter)
-    return build_optimizer([group(part) for part in parts.values()], config.optimizer, stochastic)
+    return make(*parts.values())
 
 
 def rate_shares(model: nn.Module, dfa: "DFA | None", config: RunConfig) -> dict[Tensor, float]:

@@ -10,7 +10,7 @@ from odfa.data import DataShape
 from odfa.flow import Light
 from odfa.train.build import build_optical, check_fit, check_threads, fed, num_projected
 from odfa.train.config import RunConfig
-from odfa.train.memory import default_precision
+from odfa.train.memory import new_weights
 from odfa.train.result import light_figures
 from odfa.train.tasks import get_task
 
@@ -30,7 +30,7 @@ def dry_run(config: RunConfig) -> dict[str, Any]:
     shape = task.peek(config.data)
     check_threads(config)
     check_fit(config, shape)
-    with torch.device("meta"), default_precision(config.memory):
+    with torch.device("meta"), new_weights(config.memory):
         model = task.build_model(config, shape)
         activations = _activation_bytes(model, task.example(config.batch_size, shape), config)
     steps = config.steps or config.epochs * (shape.num_train // config.batch_size)
@@ -44,6 +44,7 @@ def dry_run(config: RunConfig) -> dict[str, Any]:
         "data": (_bytes(task.example(1, shape)) + 8 * task.rows(1, shape))
         * (shape.num_train + shape.num_validation + shape.num_test),
     }
+    disk = memory.pop("weights") + memory.pop("optimizer") if config.memory.storage == "disk" else 0
     light = light_figures(_light(config, shape, steps * task.rows(config.batch_size, shape)))
     return {
         "recipe": config.recipe,
@@ -52,6 +53,7 @@ def dry_run(config: RunConfig) -> dict[str, Any]:
         "steps": steps,
         "memory_bytes": {**memory, "total": sum(memory.values())},
         "memory_leaves_out": _LEFT_OUT,
+        "disk_bytes": disk,
         "light": {key: light[key] for key in ("frames", "seconds", "joules")},
     }
 
