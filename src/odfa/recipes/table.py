@@ -66,7 +66,7 @@ RECIPES = {
     "dialogue_gpt_1b": Recipe(
         make=dialogue_gpt_1b,
         source=_DIALOGUES,
-        size="61 thousand tokens, GPT-2 26x2048, 1.32 B parameters, 9 GB",
+        size="82 thousand tokens, GPT-2 26x2048, 1.32 B parameters, 9 GB",
         expected_time="an hour",
     ),
     "dialogue_gpt_2b7": Recipe(
