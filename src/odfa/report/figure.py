@@ -25,6 +25,7 @@ _STYLES: dict[str, tuple[str, Any]] = {
     "dfa:random": ("#E69F00", "--"),
     "odfa:random": ("#E69F00", "-"),
 }
+_MANY = 5
 _FURTHER = ("#F0E442", "#8C564B", "#7F3C8D", "#11A579")
 
 
@@ -93,5 +94,7 @@ def _draw_values(axes: Any, values: Mapping[str, Sequence[float]], styles: Mappi
         mean = sum(of_seeds) / len(of_seeds)
         axes.plot([place - 0.25, place + 0.25], [mean, mean], color=colour, linewidth=3)
         axes.plot([place] * len(of_seeds), of_seeds, "o", color=colour, markerfacecolor="white", markersize=6)
-    axes.set_xticks(range(len(values)), [method.replace(":", "\n") for method in values])
+    many = len(values) > _MANY  # names side by side would run into each other
+    names = [method if many else method.replace(":", "\n") for method in values]
+    axes.set_xticks(range(len(values)), names, **({"rotation": 35, "ha": "right"} if many else {}))
     axes.set_xlim(-0.6, len(values) - 0.4)
