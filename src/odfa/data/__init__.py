@@ -1,5 +1,6 @@
 """Loaders of real data, offline first: nothing is downloaded, nothing is replaced by synthetic data."""
 
+from odfa.data.augment import augment
 from odfa.data.digits import load_digits, peek_digits
 from odfa.data.extras import needs, quietly
 from odfa.data.fashion import DEFAULT_FOLDER, load_fashion, peek_fashion
@@ -16,6 +17,7 @@ __all__ = [
     "Splits",
     "TextSplits",
     "TokenSplit",
+    "augment",
     "cache_folder",
     "check_held_out",
     "load_digits",

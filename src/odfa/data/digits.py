@@ -8,6 +8,7 @@ from odfa.data.splits import DataShape, Split, Splits, check_held_out, split_by_
 _NUM_SAMPLES = 1797
 _NUM_TEST = 397
 _PEAK = 16.0
+_IMAGE = (1, 8, 8)
 _TEST_KEY, _VALIDATION_KEY = 1, 2
 
 
@@ -27,7 +28,9 @@ def load_digits(*, validation: int = 200) -> Splits:
     train, chosen, test = (
         Split(x_ND=x_ND[index_N], y_N=y_N[index_N]) for index_N in (rest_N[kept], rest_N[held_out], test_N)
     )
-    return Splits(train=train, validation=chosen, test=test, num_classes=10, source="scikit-learn digits").check()
+    return Splits(
+        train=train, validation=chosen, test=test, num_classes=10, image=_IMAGE, source="scikit-learn digits"
+    ).check()
 
 
 def peek_digits(*, validation: int = 200) -> DataShape:
@@ -39,6 +42,7 @@ def peek_digits(*, validation: int = 200) -> DataShape:
     check_held_out(_NUM_SAMPLES - _NUM_TEST, validation)
     return DataShape(
         num_features=64,
+        image=_IMAGE,
         num_classes=10,
         num_train=_NUM_SAMPLES - _NUM_TEST - validation,
         num_validation=validation,

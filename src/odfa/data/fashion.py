@@ -40,6 +40,7 @@ def load_fashion(path: str | None = None, *, validation: int = 5000) -> Splits:
         validation=Split(x_ND=images_ND[held_N], y_N=labels_N[held_N]),
         test=Split(x_ND=test_ND, y_N=test_N),
         num_classes=_NUM_CLASSES,
+        image=shape.image,
         source=str(_folder(path)),
     ).check()
 
@@ -60,6 +61,7 @@ def peek_fashion(path: str | None = None, *, validation: int = 5000) -> DataShap
     check_held_out(num_train, validation)
     return DataShape(
         num_features=size[0] * size[1],
+        image=(1, size[0], size[1]),
         num_classes=_NUM_CLASSES,
         num_train=num_train - validation,
         num_validation=validation,

@@ -23,9 +23,14 @@ class DataShape:
 
     num_features: int
     num_classes: int
+    """0: what is learned is a field."""
     num_train: int
     num_validation: int
     num_test: int
+    image: tuple[int, int, int] | None = None
+    """Channels, height and width of an input; None: it is no image."""
+    field: tuple[int, int, int] | None = None
+    """Channels, height and width of what is learned; None: a class."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +43,13 @@ class Split:
     def __len__(self) -> int:
         return len(self.y_N)
 
-    def head(self, limit: int | None) -> "Split":
+    def head(self, limit: int | None) -> Self:
         """The first `limit` samples; all of them if `limit` is None."""
-        return self if limit is None else Split(x_ND=self.x_ND[:limit], y_N=self.y_N[:limit])
+        return self if limit is None else replace(self, x_ND=self.x_ND[:limit], y_N=self.y_N[:limit])
+
+    def take(self, index_N: Tensor) -> Self:
+        """The samples with these numbers, in that order."""
+        return replace(self, x_ND=self.x_ND[index_N], y_N=self.y_N[index_N])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +63,8 @@ class Splits:
     source: str
     masked: int | None = None
     """Label of what is not learned; None: everything is."""
+    image: tuple[int, int, int] | None = None
+    """Channels, height and width of an input; None: it is no image."""
 
     @property
     def shape(self) -> DataShape:
@@ -64,6 +75,7 @@ class Splits:
             num_train=len(self.train),
             num_validation=len(self.validation),
             num_test=len(self.test),
+            image=self.image,
         )
 
     def check(self) -> Self:

@@ -32,10 +32,6 @@ class TokenSplit(Split):
 
     bytes_V: Tensor
 
-    def head(self, limit: int | None) -> "TokenSplit":
-        """The first `limit` sequences; all of them if `limit` is None."""
-        return TokenSplit(x_ND=self.x_ND[:limit], y_N=self.y_N[:limit], bytes_V=self.bytes_V)
-
 
 @dataclass(frozen=True, kw_only=True)
 class TextSplits(Splits):
@@ -55,8 +51,18 @@ def load_text(path: str | None = None, *, context: int, vocabulary: int, holdout
     """
     corpus, parts = _corpus(path, vocabulary, holdout)
     bytes_V = torch.from_numpy(token_bytes(corpus.tokenizer))
-    packed = {name: _pack(corpus.join(part), context, bytes_V, f"{_name(path)}, {name} part") for name, part in parts}
-    return TextSplits(**packed, num_classes=vocabulary, masked=MASKED, source=_name(path), tokenizer=corpus.tokenizer)
+    train, validation, test = (
+        _pack(corpus.join(part), context, bytes_V, f"{_name(path)}, {name} part") for name, part in parts
+    )
+    return TextSplits(
+        train=train,
+        validation=validation,
+        test=test,
+        num_classes=vocabulary,
+        masked=MASKED,
+        source=_name(path),
+        tokenizer=corpus.tokenizer,
+    )
 
 
 def peek_text(path: str | None = None, *, context: int, vocabulary: int, holdout: float = 0.05) -> DataShape:

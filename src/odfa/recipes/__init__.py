@@ -2,7 +2,7 @@
 
 from odfa.recipes.language import dialogue_gpt, dialogue_gpt_1b, dialogue_gpt_100m, dialogue_llama, dialogue_tiny
 from odfa.recipes.table import RECIPES, Recipe, get
-from odfa.recipes.vision import digits, digits_tiny, fashion_mlp, fashion_mlp_tiny
+from odfa.recipes.vision import digits, digits_tiny, fashion_mlp, fashion_mlp_tiny, fashion_vit, fashion_vit_tiny
 
 __all__ = [
     "RECIPES",
@@ -16,5 +16,7 @@ __all__ = [
     "digits_tiny",
     "fashion_mlp",
     "fashion_mlp_tiny",
+    "fashion_vit",
+    "fashion_vit_tiny",
     "get",
 ]

@@ -13,7 +13,7 @@ from odfa.recipes.language import (
     dialogue_llama,
     dialogue_tiny,
 )
-from odfa.recipes.vision import digits, digits_tiny, fashion_mlp, fashion_mlp_tiny
+from odfa.recipes.vision import digits, digits_tiny, fashion_mlp, fashion_mlp_tiny, fashion_vit, fashion_vit_tiny
 from odfa.train.config import RunConfig
 
 
@@ -44,6 +44,12 @@ RECIPES = {
     ),
     "fashion_mlp_tiny": Recipe(
         make=fashion_mlp_tiny, source=_FASHION, size="1,280 images, 784-64x3-10", expected_time="about a second"
+    ),
+    "fashion_vit": Recipe(
+        make=fashion_vit, source=_FASHION, size="55,000 images, ViT 4x64, 16 patches", expected_time="5 minutes"
+    ),
+    "fashion_vit_tiny": Recipe(
+        make=fashion_vit_tiny, source=_FASHION, size="2,560 images, ViT 2x32", expected_time="seconds"
     ),
     "dialogue_tiny": Recipe(
         make=dialogue_tiny,

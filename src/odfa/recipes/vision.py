@@ -1,8 +1,8 @@
-"""Images with a multilayer perceptron."""
+"""Images: a multilayer perceptron and a Transformer."""
 
 from dataclasses import replace
 
-from odfa.train.config import DataConfig, MlpConfig, OptimizerConfig, RunConfig
+from odfa.train.config import DataConfig, FeedbackConfig, MlpConfig, OptimizerConfig, RunConfig, VitConfig
 
 
 def digits() -> RunConfig:
@@ -63,4 +63,36 @@ def fashion_mlp_tiny() -> RunConfig:
         model=MlpConfig(widths=(64, 64, 64), activation="tanh"),
         data=replace(run.data, limit=1280),
         optimizer=replace(run.optimizer, learning_rate=3e-3, warmup_steps=0),
+    )
+
+
+def fashion_vit() -> RunConfig:
+    """Fashion-MNIST, a ViT of sixteen patches, mean over patches: the comparison with backpropagation."""
+    return RunConfig(
+        recipe="fashion_vit",
+        task="fashion",
+        rule="aligned",
+        epochs=10,
+        batch_size=128,
+        log_every=20,
+        threads=1,
+        model=VitConfig(patch=7, width=64, layers=4, heads=4),
+        data=DataConfig(validation=5000),
+        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=50, clip_norm=1.0),
+        feedback=FeedbackConfig(quantiser="stochastic", scale=0.5, rank=0),
+    )
+
+
+def fashion_vit_tiny() -> RunConfig:
+    """`fashion_vit` with half the width and few images; seconds."""
+    run = fashion_vit()
+    return replace(
+        run,
+        recipe="fashion_vit_tiny",
+        epochs=4,
+        batch_size=64,
+        log_every=4,
+        model=VitConfig(patch=7, width=32, layers=2, heads=2),
+        data=replace(run.data, limit=2560),
+        optimizer=replace(run.optimizer, learning_rate=3e-3, warmup_steps=10),
     )

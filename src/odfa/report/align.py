@@ -8,7 +8,7 @@ import torch
 
 from odfa.errors import CheckpointError, ConfigError
 from odfa.report.methods import rule_of
-from odfa.train import build, checkpoint
+from odfa.train import build, checkpoint, network_of
 from odfa.train.folder import read_config
 
 _MAX_SAMPLES, _MAX_ROWS = 1000, 4096
@@ -38,7 +38,7 @@ def align(run_dir: Path | str) -> dict[str, Any]:
         session = build(config)
     checkpoint.restore(session, found[-1])
     assert session.dfa is not None
-    rows = session.task.rows(1, session.splits.shape)
+    rows = network_of(config.model, session.splits.shape).num_rows
     batch = session.splits.validation.head(min(_MAX_SAMPLES, max(1, _MAX_ROWS // rows)))
     with session.dfa.measure_alignment() as angles:
         session.dfa.backward(session.task.loss(session.model, batch))

@@ -10,19 +10,21 @@ from odfa.train.config import (
     RunConfig,
     TextConfig,
     TransformerConfig,
+    VitConfig,
 )
 from odfa.train.environment import environment
 from odfa.train.folder import RunFolderLost
 from odfa.train.interrupt import Interrupted
 from odfa.train.load import LoadedRun, load_run
 from odfa.train.loop import batches, resume, run, train_step
-from odfa.train.mlp import Mlp
+from odfa.train.networks import AbstractNetwork, Mlp, network_of
 from odfa.train.plan import dry_run
 from odfa.train.result import RunResult
 from odfa.train.tasks import TASKS, AbstractTask, Metric, get_task
 
 __all__ = [
     "TASKS",
+    "AbstractNetwork",
     "AbstractTask",
     "DataConfig",
     "FeedbackConfig",
@@ -39,6 +41,7 @@ __all__ = [
     "Session",
     "TextConfig",
     "TransformerConfig",
+    "VitConfig",
     "attach",
     "batches",
     "build",
@@ -49,6 +52,7 @@ __all__ = [
     "get_task",
     "learning_rate",
     "load_run",
+    "network_of",
     "resume",
     "run",
     "train_step",

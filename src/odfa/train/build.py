@@ -14,6 +14,7 @@ from odfa.errors import ConfigError
 from odfa.keys import mix
 from odfa.train.config import OptimizerConfig, RunConfig
 from odfa.train.memory import check_memory, fitted_optimizer, give_back_freed, new_weights, recompute_blocks
+from odfa.train.networks import network_of
 from odfa.train.tasks import AbstractTask, get_task
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def build(config: RunConfig) -> Session:
     task = get_task(config.task)
     splits = task.load(config.data).check()
     check_fit(config, splits.shape)
-    model = build_model(config, task, splits.shape)
+    model = build_model(config, splits.shape)
     dfa = attach(model, config, splits.shape)
     return Session(
         config=config,
@@ -91,6 +92,7 @@ def check_fit(config: RunConfig, shape: DataShape) -> None:
             f"batch_size: expected at most {shape.num_train}, the training samples, got {config.batch_size}"
         )
     check_memory(config)
+    num_outputs = network_of(config.model, shape).num_outputs
     if config.feedback.granularity != "block" and not config.model.branches:
         raise ConfigError(
             f"feedback.granularity={config.feedback.granularity}: this network has no residual branches, expected block"
@@ -100,14 +102,14 @@ def check_fit(config: RunConfig, shape: DataShape) -> None:
     if config.method == "identity" and len(set(config.model.widths)) > 1:
         raise ConfigError(f"method=identity: expected blocks of one width, got model.widths {config.model.widths}")
     if config.method in ("dfa", "tdfa", "odfa") and config.rule in ("aligned", "electronic"):
-        _check_rank(config, shape.num_classes)
+        _check_rank(config, num_outputs)
     if config.method == "odfa":
         if config.rule != "random" and config.feedback.witness_lost == "recalibrate":
             raise ConfigError(
                 f"feedback.witness_lost=recalibrate: rule={config.rule} starts from the measured matrix and cannot go "
                 "on with another one, expected stop"
             )
-        build_optical(config).shaped(shape.num_classes, num_projected(config))
+        build_optical(config).shaped(num_outputs, num_projected(config))
 
 
 def check_threads(config: RunConfig) -> None:
@@ -121,21 +123,21 @@ def check_threads(config: RunConfig) -> None:
         raise ConfigError(f"threads: expected at most {most}, the processors of this machine, got {config.threads}")
 
 
-def _check_rank(config: RunConfig, num_classes: int) -> None:
-    rank, side = correction_rank(config, num_classes), min(num_classes, config.model.widths[-1])
+def _check_rank(config: RunConfig, num_outputs: int) -> None:
+    rank, side = correction_rank(config, num_outputs), min(num_outputs, config.model.widths[-1])
     lowest = int(config.rule == "electronic")  # rank 0 would leave that rule with nothing
     if not lowest <= rank < side:
         raise ConfigError(
-            f"feedback.rank: rule={config.rule} on a read-out of {num_classes} x {config.model.widths[-1]} expects "
+            f"feedback.rank: rule={config.rule} on a read-out of {num_outputs} x {config.model.widths[-1]} expects "
             f"{lowest} to {side - 1} (from {side} it would be the exact product), got {rank}"
         )
 
 
-def correction_rank(config: RunConfig, num_classes: int) -> int:
+def correction_rank(config: RunConfig, num_outputs: int) -> int:
     """Rank of the electronic correction: as set, else an eighth of the read-out's smaller side."""
     if config.feedback.rank is not None:
         return config.feedback.rank
-    eighth = min(num_classes, config.model.widths[-1]) // 8
+    eighth = min(num_outputs, config.model.widths[-1]) // 8
     return max(1, eighth) if config.rule == "electronic" else eighth
 
 
@@ -152,11 +154,11 @@ def fed(config: RunConfig, of_blocks: tuple[_T, ...]) -> tuple[_T, ...]:
     return of_blocks[::-1][:: config.feedback.group][::-1]
 
 
-def build_model(config: RunConfig, task: AbstractTask, shape: DataShape) -> nn.Module:
+def build_model(config: RunConfig, shape: DataShape) -> nn.Module:
     """The network with the initial weights that `config.seed` names."""
     torch.manual_seed(mix(_INIT_KEY, config.seed))
     with new_weights(config.memory):
-        return task.build_model(config, shape)
+        return network_of(config.model, shape).build()
 
 
 def seed_step(config: RunConfig, step: int) -> None:
@@ -199,33 +201,33 @@ def attach(model: nn.Module, config: RunConfig, shape: DataShape) -> "DFA | None
         branches=() if granularity == "block" else config.model.branches,
         linears=config.model.linears if granularity == "linear" else (),
         recompute=recompute,
-        **_METHODS[config.method](config, shape.num_classes),
+        **_METHODS[config.method](config, network_of(config.model, shape).num_outputs),
     )
 
 
-def _shallow(_config: RunConfig, _num_classes: int) -> dict[str, Any]:
+def _shallow(_config: RunConfig, _num_outputs: int) -> dict[str, Any]:
     from odfa.engine import Shallow
 
     return {"rule": Shallow()}
 
 
-def _digital(config: RunConfig, num_classes: int) -> dict[str, Any]:
+def _digital(config: RunConfig, num_outputs: int) -> dict[str, Any]:
     from odfa.project import Gaussian, Hadamard, Rademacher
 
     made = {"gaussian": Gaussian, "hadamard": Hadamard, "rademacher": Rademacher}
     feedback = made[config.feedback.projection](seed=config.feedback.seed)
-    return {"feedback": feedback, "rule": _rule(config, num_classes), "error_at": "logits"}
+    return {"feedback": feedback, "rule": _rule(config, num_outputs), "error_at": "logits"}
 
 
-def _digital_ternary(config: RunConfig, num_classes: int) -> dict[str, Any]:
-    return {**_digital(config, num_classes), "encoder": _ternary(config)}
+def _digital_ternary(config: RunConfig, num_outputs: int) -> dict[str, Any]:
+    return {**_digital(config, num_outputs), "encoder": _ternary(config)}
 
 
-def _optical(config: RunConfig, num_classes: int) -> dict[str, Any]:
-    return {"feedback": build_optical(config), "rule": _rule(config, num_classes), "error_at": "logits"}
+def _optical(config: RunConfig, num_outputs: int) -> dict[str, Any]:
+    return {"feedback": build_optical(config), "rule": _rule(config, num_outputs), "error_at": "logits"}
 
 
-def _identity(config: RunConfig, _num_classes: int) -> dict[str, Any]:
+def _identity(config: RunConfig, _num_outputs: int) -> dict[str, Any]:
     from odfa.engine import RandomFeedback
     from odfa.project import Identity
 
@@ -309,7 +311,7 @@ def _ternary(config: RunConfig) -> Any:
     )
 
 
-def _rule(config: RunConfig, num_classes: int) -> Any:
+def _rule(config: RunConfig, num_outputs: int) -> Any:
     from odfa.engine import AlignedReadout, ElectronicOnly, ExactReadout, RandomFeedback
 
     feedback = config.feedback
@@ -318,4 +320,4 @@ def _rule(config: RunConfig, num_classes: int) -> Any:
     if config.rule == "exact":
         return ExactReadout(scale=feedback.scale)
     chosen = AlignedReadout if config.rule == "aligned" else ElectronicOnly
-    return chosen(scale=feedback.scale, rank=correction_rank(config, num_classes), every=feedback.every)
+    return chosen(scale=feedback.scale, rank=correction_rank(config, num_outputs), every=feedback.every)

@@ -42,9 +42,8 @@ def load_run(run_dir: Path | str) -> LoadedRun:
         metrics, result = read_lines(path / "metrics.jsonl"), read_result(path)
     if not finished:
         raise CheckpointError(f"{path} holds no checkpoint yet; resume the run first (--resume {path})")
-    task = get_task(config.task)
     with torch.random.fork_rng(devices=[]):
-        model = build_model(config, task, task.peek(config.data))
+        model = build_model(config, get_task(config.task).peek(config.data))
     checkpoint.load_model(model, verify(finished[-1]), finished[-1])
     return LoadedRun(
         path=path,

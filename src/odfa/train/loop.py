@@ -127,6 +127,7 @@ def train_step(session: Session, batch: data.Split) -> dict[str, Any]:
     rate = learning_rate(config.optimizer, step, session.total_steps)
     for group in session.optimizer.param_groups:
         set_rate(group, rate * group["rate_share"])
+    batch = session.task.augment(batch, config.data, session.splits.shape)
     loss = session.task.loss(session.model, batch)
     norms = _backward(session, loss) if isinstance(session.optimizer, FusedOptimizer) else _step(session, loss)
     session.step = step + 1
@@ -183,7 +184,7 @@ def batches(session: Session) -> Iterator[data.Split]:
         order_N = data.order(len(train), seed=session.config.seed, epoch=epoch)
         for start in range(first * size, session.steps_per_epoch * size, size):
             index_N = order_N[start : start + size]
-            yield data.Split(x_ND=train.x_ND[index_N], y_N=train.y_N[index_N])
+            yield train.take(index_N)
             if session.step == session.total_steps:
                 return
 

@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from odfa.data import DataShape
 from odfa.flow import Light
 from odfa.train.build import build_optical, check_fit, check_threads, fed, num_projected
 from odfa.train.config import RunConfig
 from odfa.train.memory import new_weights
+from odfa.train.networks import network_of
 from odfa.train.result import light_figures
 from odfa.train.tasks import get_task
 
@@ -28,11 +28,12 @@ def dry_run(config: RunConfig) -> dict[str, Any]:
     """
     task = get_task(config.task)
     shape = task.peek(config.data)
+    network = network_of(config.model, shape)
     check_threads(config)
     check_fit(config, shape)
     with torch.device("meta"), new_weights(config.memory):
-        model = task.build_model(config, shape)
-        activations = _activation_bytes(model, task.example(config.batch_size, shape), config)
+        model = network.build()
+        activations = _activation_bytes(model, network.example(config.batch_size), config)
     steps = config.steps or config.epochs * (shape.num_train // config.batch_size)
     each = [_bytes(parameter) for parameter in model.parameters()]
     weights = sum(each)
@@ -41,11 +42,11 @@ def dry_run(config: RunConfig) -> dict[str, Any]:
         "gradients": max(each) if config.memory.fused else weights,
         "optimizer": weights * (2 if config.optimizer.name == "adam" else int(config.optimizer.betas[0] > 0)),
         "activations": activations,
-        "data": (_bytes(task.example(1, shape)) + 8 * task.rows(1, shape))
+        "data": (sum(map(_bytes, network.example(1))) + 8 * network.num_rows)
         * (shape.num_train + shape.num_validation + shape.num_test),
     }
     disk = memory.pop("weights") + memory.pop("optimizer") if config.memory.storage == "disk" else 0
-    light = light_figures(_light(config, shape, steps * task.rows(config.batch_size, shape)))
+    light = light_figures(_light(config, network.num_outputs, steps * config.batch_size * network.num_rows))
     return {
         "recipe": config.recipe,
         "method": config.method,
@@ -58,16 +59,16 @@ def dry_run(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def _light(config: RunConfig, shape: DataShape, rows: int) -> Light:
+def _light(config: RunConfig, num_outputs: int, rows: int) -> Light:
     """Light of method odfa if no row of the error is zero; no other method uses any."""
     if config.method != "odfa":
         return Light()
-    measured = 0 if config.rule == "random" else shape.num_classes  # the read-out starts from the measured matrix
+    measured = 0 if config.rule == "random" else num_outputs  # the read-out starts from the measured matrix
     projected = 0 if config.rule == "electronic" else rows
-    return build_optical(config).shaped(shape.num_classes, num_projected(config)).cost(measured + projected)
+    return build_optical(config).shaped(num_outputs, num_projected(config)).cost(measured + projected)
 
 
-def _activation_bytes(model: nn.Module, x_ND: Tensor, config: RunConfig) -> int:
+def _activation_bytes(model: nn.Module, inputs: tuple[Tensor, ...], config: RunConfig) -> int:
     """Bytes alive at once of the input and of what leaf modules return: all of them, or those of the largest block and
     of what lies outside the blocks, with the blocks' inputs where they are kept."""
     kept = config.memory.activations
@@ -84,8 +85,8 @@ def _activation_bytes(model: nn.Module, x_ND: Tensor, config: RunConfig) -> int:
         if not list(module.children()):
             block = next((block for block in blocks if name == block or name.startswith(f"{block}.")), "")
             module.register_forward_hook(partial(note, block))
-    model(x_ND)
-    outside = _bytes(x_ND) + sizes.pop("")
+    model(*inputs)
+    outside = sum(map(_bytes, inputs)) + sizes.pop("")
     if kept == "keep":
         return outside + sum(sizes.values())
     return outside + max(sizes.values()) + (sum(outputs) if kept == "recompute" else 0)

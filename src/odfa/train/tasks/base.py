@@ -3,13 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from odfa import data
-from odfa.train.config import DataConfig, RunConfig, TextConfig
+from odfa.train.config import AnyData
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,12 +21,12 @@ class Metric:
 
 
 class AbstractTask(ABC):
-    """`load` gives the data, `peek` their sizes; one error row leaves the model per sample or per token."""
+    """`load` gives the data, `peek` their sizes; `loss` and `evaluate` say what a network makes of them."""
 
     metric: Metric
 
     @abstractmethod
-    def load(self, config: DataConfig | TextConfig) -> data.Splits:
+    def load(self, config: AnyData) -> data.Splits:
         """The three parts.
 
         Raises:
@@ -34,24 +34,16 @@ class AbstractTask(ABC):
         """
 
     @abstractmethod
-    def peek(self, config: DataConfig | TextConfig) -> data.DataShape:
+    def peek(self, config: AnyData) -> data.DataShape:
         """Sizes of the three parts.
 
         Raises:
             DataError: data are missing or corrupt.
         """
 
-    @abstractmethod
-    def build_model(self, config: RunConfig, shape: data.DataShape) -> nn.Module:
-        """The network, on the current default device, drawn from torch's current random state."""
-
-    @abstractmethod
-    def example(self, batch_size: int, shape: data.DataShape) -> Tensor:
-        """An input of the right form, on the current default device, values of no meaning."""
-
-    @abstractmethod
-    def rows(self, batch_size: int, shape: data.DataShape) -> int:
-        """Error rows that a batch gives."""
+    def augment(self, batch: data.Split, config: AnyData, shape: data.DataShape) -> data.Split:
+        """The batch as a step sees it, drawn from torch's current random state."""
+        return batch
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: data.Split) -> Tensor:
@@ -77,9 +69,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def limited(shape: data.DataShape, limit: int | None) -> data.DataShape:
     """Sizes after `Splits.limited`."""
     most = limit if limit is not None else max(shape.num_train, shape.num_validation, shape.num_test)
-    return data.DataShape(
-        num_features=shape.num_features,
-        num_classes=shape.num_classes,
+    return replace(
+        shape,
         num_train=min(most, shape.num_train),
         num_validation=min(most, shape.num_validation),
         num_test=min(most, shape.num_test),

@@ -1,4 +1,4 @@
-"""Images to classes by a multilayer perceptron."""
+"""Images to classes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,8 +9,7 @@ from torch.nn.functional import cross_entropy
 
 from odfa import data
 from odfa.errors import ConfigError
-from odfa.train.config import DataConfig, MlpConfig, RunConfig, TextConfig
-from odfa.train.mlp import Mlp
+from odfa.train.config import AnyData, DataConfig
 from odfa.train.tasks.base import AbstractTask, Metric, evaluating, limited
 
 _EVALUATION_BATCH = 1000
@@ -24,28 +23,21 @@ class Classify(AbstractTask):
     read_shape: Callable[[DataConfig], data.DataShape]
     metric = Metric(name="accuracy", better="higher")
 
-    def load(self, config: DataConfig | TextConfig) -> data.Splits:
+    def load(self, config: AnyData) -> data.Splits:
         """The three parts, standardised."""
         assert isinstance(config, DataConfig)
         return self.read(config).limited(config.limit).standardised()
 
-    def peek(self, config: DataConfig | TextConfig) -> data.DataShape:
+    def peek(self, config: AnyData) -> data.DataShape:
         """Sizes, without loading."""
         assert isinstance(config, DataConfig)
         return limited(self.read_shape(config), config.limit)
 
-    def build_model(self, config: RunConfig, shape: data.DataShape) -> nn.Module:
-        """The network, on the current default device, drawn from torch's current random state."""
-        assert isinstance(config.model, MlpConfig)
-        return Mlp(config.model, num_features=shape.num_features, num_classes=shape.num_classes)
-
-    def example(self, batch_size: int, shape: data.DataShape) -> Tensor:
-        """Pixels (N, D)."""
-        return torch.empty(batch_size, shape.num_features)
-
-    def rows(self, batch_size: int, shape: data.DataShape) -> int:
-        """One per image."""
-        return batch_size
+    def augment(self, batch: data.Split, config: AnyData, shape: data.DataShape) -> data.Split:
+        """Images shifted and mirrored as the settings say."""
+        assert isinstance(config, DataConfig)
+        assert shape.image is not None
+        return data.augment(batch, shape.image, shift=config.shift, flip=config.flip)
 
     def loss(self, model: nn.Module, batch: data.Split) -> Tensor:
         """Mean cross-entropy of a batch, a scalar."""

@@ -5,6 +5,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from odfa.train.config import MlpConfig
+from odfa.train.networks.base import AbstractNetwork
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "gelu": nn.GELU, "relu": nn.ReLU}
 
@@ -28,3 +29,16 @@ class Mlp(nn.Module):
             hidden_NK = block(hidden_NK)
         logits_NC: Tensor = self.head(hidden_NK)
         return logits_NC
+
+
+class MlpNetwork(AbstractNetwork[MlpConfig]):
+    """One error row per sample, as wide as there are classes."""
+
+    @property
+    def num_outputs(self) -> int:
+        """Classes."""
+        return self.shape.num_classes
+
+    def build(self) -> nn.Module:
+        """The perceptron."""
+        return Mlp(self.config, num_features=self.shape.num_features, num_classes=self.shape.num_classes)

@@ -1,0 +1,59 @@
+"""Data, as settings."""
+
+from dataclasses import dataclass
+
+from odfa.train.config.base import MAX_WIDTH, require
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where the data are and how they are cut."""
+
+    path: str | None = None
+    """Folder with the data; none: where the system's package puts them."""
+    validation: int = 200
+    """Samples held out of the training part; all choices are made on them."""
+    limit: int | None = None
+    """At most this many samples in each part, for quick runs; none: all."""
+    shift: int = 0
+    """Training images are shifted by up to this many pixels each way, anew in each step."""
+    flip: bool = False
+    """Half of the training images are mirrored left to right, anew in each step."""
+
+    def __post_init__(self) -> None:
+        require(self.validation > 0, "data.validation", "a positive number of samples", self.validation)
+        require(self.shift >= 0, "data.shift", "zero or more pixels", self.shift)
+        require(self.limit is None or self.limit > 0, "data.limit", "a positive number of samples or none", self.limit)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig:
+    """Which text, and how it becomes sequences of tokens."""
+
+    path: str | None = None
+    """Folder of Cornell Movie-Dialogs, chitchat dataset.json, text file or folder of .txt files; none: the package
+    chitchat-dataset."""
+    vocabulary: int = 2048
+    """Entries of the byte-level BPE that is trained on the training documents."""
+    context: int = 64
+    """Tokens in a sequence."""
+    holdout: float = 0.05
+    """Share of the documents in the validation part, and as much again in the test part."""
+    validation: int = 1024
+    """At most this many sequences of the validation part are looked at."""
+    test: int | None = None
+    """At most this many sequences of the test part; none: all."""
+    limit: int | None = None
+    """At most this many sequences in each part, for quick runs; none: all."""
+
+    def __post_init__(self) -> None:
+        require(self.context > 1, "data.context", "two tokens or more", self.context)
+        require(0 < self.vocabulary <= MAX_WIDTH, "data.vocabulary", "a positive number", self.vocabulary)
+        require(0 < self.holdout < 0.5, "data.holdout", "a share in (0, 0.5)", self.holdout)
+        require(self.validation > 0, "data.validation", "a positive number of sequences", self.validation)
+        for key in ("test", "limit"):
+            most = getattr(self, key)
+            require(most is None or most > 0, f"data.{key}", "a positive number of sequences or none", most)
+
+
+AnyData = DataConfig | TextConfig

@@ -1,0 +1,144 @@
+"""Networks, as settings."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from odfa.train.config.base import MAX_WIDTH, require
+
+
+@dataclass(frozen=True, kw_only=True)
+class MlpConfig:
+    """A multilayer perceptron: one block (linear map and activation) per hidden width, then a linear head."""
+
+    widths: tuple[int, ...] = (128, 128)
+    """Widths of the hidden blocks, from input to output."""
+    activation: Literal["tanh", "gelu", "relu"] = "tanh"
+    """Non-linearity at the end of each block."""
+
+    def __post_init__(self) -> None:
+        fits = len(self.widths) > 0 and all(0 < width <= MAX_WIDTH for width in self.widths)
+        require(fits, "model.widths", f"one or more positive widths up to {MAX_WIDTH}", self.widths)
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """Names of the blocks, first to last."""
+        return tuple(f"blocks.{k}" for k in range(len(self.widths)))
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """None: its blocks have no residual stream."""
+        return ()
+
+    @property
+    def linears(self) -> tuple[str, ...]:
+        """None: its blocks hold one linear map each."""
+        return ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+    """A causal language model of the transformers library, unmodified, built from its config with random weights."""
+
+    family: Literal["gpt2", "llama"] = "gpt2"
+    """gpt2: LayerNorm, learned positions, GELU; llama: RMSNorm, rotary positions, gated MLP, grouped heads."""
+    width: int = 256
+    """Width of the residual stream."""
+    layers: int = 4
+    """Transformer blocks."""
+    heads: int = 4
+    """Attention heads; they share the width."""
+    kv_heads: int | None = None
+    """llama: heads of keys and values, each serves heads / kv_heads queries; none: as many as heads."""
+    mlp_width: int | None = None
+    """Inner width of the MLP; none: four times the width."""
+    tied: bool = False
+    """Whether the read-out shares the embedding's weights; aligned rules need false."""
+    readout_scale: float | None = None
+    """Standard deviation of the untied read-out's initial weights times the root of the width, none: the library's
+    0.02; aligned rules set feedback.scale instead."""
+
+    def __post_init__(self) -> None:
+        for key in ("width", "layers", "heads"):
+            value = getattr(self, key)
+            require(0 < value <= MAX_WIDTH, f"model.{key}", f"a positive number up to {MAX_WIDTH}", value)
+        per_head = 2 * self.heads if self.family == "llama" else self.heads  # rotary positions turn pairs
+        require(self.width % per_head == 0, "model.width", f"a multiple of {per_head} for the heads", self.width)
+        shared = self.kv_heads is None or (self.kv_heads > 0 and self.heads % self.kv_heads == 0)
+        require(shared, "model.kv_heads", f"a divisor of the {self.heads} heads or none", self.kv_heads)
+        require(self.mlp_width is None or self.mlp_width > 0, "model.mlp_width", "a positive number", self.mlp_width)
+        scale = self.readout_scale
+        fits = scale is None or (0 < scale < math.inf and not self.tied)
+        require(fits, "model.readout_scale", "a positive number with model.tied=false, or none", scale)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Width of each block's output."""
+        return (self.width,) * self.layers
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """Names of the norms where the MLPs branch off the residual stream."""
+        norm = "ln_2" if self.family == "gpt2" else "post_attention_layernorm"
+        return tuple(f"{block}.{norm}" for block in self.blocks)
+
+    @property
+    def linears(self) -> tuple[str, ...]:
+        """Names of the linear maps that end the branches."""
+        ends = ("attn.c_proj", "mlp.c_proj") if self.family == "gpt2" else ("self_attn.o_proj", "mlp.down_proj")
+        return tuple(f"{block}.{end}" for block in self.blocks for end in ends)
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """Names of the blocks, first to last."""
+        stack = "transformer.h" if self.family == "gpt2" else "model.layers"
+        return tuple(f"{stack}.{k}" for k in range(self.layers))
+
+
+@dataclass(frozen=True, kw_only=True)
+class VitConfig:
+    """A vision Transformer of the transformers library, unmodified, with one linear read-out behind it."""
+
+    patch: int = 4
+    """Side of a square patch in pixels; it divides height and width."""
+    width: int = 64
+    """Width of the residual stream."""
+    layers: int = 4
+    """Transformer blocks."""
+    heads: int = 4
+    """Attention heads; they share the width."""
+    mlp_width: int | None = None
+    """Inner width of the MLP; none: four times the width."""
+    pooling: Literal["mean", "cls"] = "mean"
+    """What a class is read from: the mean over patches, or the token in front of them. Fields are read patch by patch,
+    whatever this says."""
+
+    def __post_init__(self) -> None:
+        for key in ("patch", "width", "layers", "heads"):
+            value = getattr(self, key)
+            require(0 < value <= MAX_WIDTH, f"model.{key}", f"a positive number up to {MAX_WIDTH}", value)
+        require(self.width % self.heads == 0, "model.width", f"a multiple of {self.heads} for the heads", self.width)
+        require(self.mlp_width is None or self.mlp_width > 0, "model.mlp_width", "a positive number", self.mlp_width)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Width of each block's output."""
+        return (self.width,) * self.layers
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """Names of the blocks, first to last."""
+        return tuple(f"backbone.layers.{k}" for k in range(self.layers))
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """Names of the norms where the MLPs branch off the residual stream."""
+        return tuple(f"{block}.layernorm_after" for block in self.blocks)
+
+    @property
+    def linears(self) -> tuple[str, ...]:
+        """Names of the linear maps that end the branches."""
+        return tuple(f"{block}.{end}" for block in self.blocks for end in ("attention.o_proj", "mlp.fc2"))
+
+
+AnyModel = MlpConfig | TransformerConfig | VitConfig
