@@ -5,18 +5,44 @@ from pathlib import Path
 from typing import Any
 
 from odfa.cli.command import Command, Outcome
+from odfa.errors import ConfigError
 
 
 def _configure(parser: ArgumentParser) -> None:
-    parser.add_argument("runs", metavar="RUN", type=Path, nargs="+", help="run folders of language models")
-    parser.add_argument("--prompt", metavar="TEXT", default="", help="what was said before (default: nothing)")
-    parser.add_argument("--count", metavar="N", type=int, default=3, help="number of samples (default: 3)")
-    parser.add_argument("--tokens", metavar="N", type=int, help="most tokens to add (default: what the context holds)")
-    parser.add_argument("--temperature", metavar="T", type=float, default=0.8, help="0: likeliest (default: 0.8)")
+    parser.add_argument("runs", metavar="RUN", type=Path, nargs="+", help="run folders of one task")
+    parser.add_argument("--prompt", metavar="TEXT", default="", help="text: what was said before (default: nothing)")
+    parser.add_argument("--count", metavar="N", type=int, default=3, help="text: number of samples (default: 3)")
+    parser.add_argument("--tokens", metavar="N", type=int, help="text: most tokens to add (default: the context)")
+    parser.add_argument("--temperature", metavar="T", type=float, default=0.8, help="text: 0 is likeliest (0.8)")
     parser.add_argument("--seed", metavar="K", type=int, default=0, help="equal seeds, equal samples (default: 0)")
+    parser.add_argument("--image", metavar="FILE", type=Path, help="climate: draw maps into this file")
+    parser.add_argument("--sample", metavar="N", type=int, help="climate: number of the test sample (the middle one)")
 
 
 def _execute(arguments: Namespace) -> Outcome:
+    from odfa.train.config import ClimateConfig
+    from odfa.train.folder import read_config
+
+    if isinstance(read_config(arguments.runs[0]).data, ClimateConfig):
+        return _maps(arguments)
+    return _texts(arguments)
+
+
+def _maps(arguments: Namespace) -> Outcome:
+    from odfa.report.maps import project
+
+    if arguments.image is None:
+        raise ConfigError("climate runs project maps: expected --image FILE, a file to draw them into")
+    result = project(arguments.runs, arguments.image, sample=arguments.sample)
+    return Outcome(json=result, show=lambda: print(_lines(result)))
+
+
+def _lines(result: dict[str, Any]) -> str:
+    errors = [f"  {run['rmse_K']:.3f} K  {run['method']}: {run['run']}" for run in result["runs"]]
+    return "\n".join([result["sample"], *errors, f"figure: {result['figure']}"])
+
+
+def _texts(arguments: Namespace) -> Outcome:
     from odfa.report.sample import sample
 
     results = [
@@ -44,4 +70,6 @@ def readable(text: str) -> str:
     return text.replace("<|a|>", "\nA: ").replace("<|b|>", "\nB: ").strip()
 
 
-SAMPLE = Command(name="sample", summary="what a trained model writes", configure=_configure, execute=_execute)
+SAMPLE = Command(
+    name="sample", summary="what a trained model writes or projects", configure=_configure, execute=_execute
+)

@@ -1,5 +1,6 @@
 """Runs as plain functions that return a config; each has a `_tiny` sibling that takes seconds."""
 
+from odfa.recipes.climate import climate_vit, climate_vit_tiny
 from odfa.recipes.language import dialogue_gpt, dialogue_gpt_1b, dialogue_gpt_100m, dialogue_llama, dialogue_tiny
 from odfa.recipes.table import RECIPES, Recipe, get
 from odfa.recipes.vision import digits, digits_tiny, fashion_mlp, fashion_mlp_tiny, fashion_vit, fashion_vit_tiny
@@ -7,6 +8,8 @@ from odfa.recipes.vision import digits, digits_tiny, fashion_mlp, fashion_mlp_ti
 __all__ = [
     "RECIPES",
     "Recipe",
+    "climate_vit",
+    "climate_vit_tiny",
     "dialogue_gpt",
     "dialogue_gpt_100m",
     "dialogue_gpt_1b",

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from odfa.errors import ConfigError
+from odfa.recipes.climate import climate_vit, climate_vit_tiny
 from odfa.recipes.language import (
     dialogue_gpt,
     dialogue_gpt_1b,
@@ -34,6 +35,7 @@ class Recipe:
 _DIGITS = "scikit-learn load_digits"
 _FASHION = "Debian package dataset-fashion-mnist, or idx files at data.path"
 _DIALOGUES = "package chitchat-dataset, or Cornell Movie-Dialogs or .txt files at data.path"
+_CLIMATE = "package iris-sample-data, or its two files at data.path"
 RECIPES = {
     "digits": Recipe(make=digits, source=_DIGITS, size="1,200 digits, 64-128x3-10", expected_time="1 to 4 seconds"),
     "digits_tiny": Recipe(
@@ -50,6 +52,15 @@ RECIPES = {
     ),
     "fashion_vit_tiny": Recipe(
         make=fashion_vit_tiny, source=_FASHION, size="2,560 images, ViT 2x32", expected_time="seconds"
+    ),
+    "climate_vit": Recipe(
+        make=climate_vit,
+        source=_CLIMATE,
+        size="two scenarios, 240 years, ViT 4x64, 48 patches",
+        expected_time="minutes",
+    ),
+    "climate_vit_tiny": Recipe(
+        make=climate_vit_tiny, source=_CLIMATE, size="256 samples, ViT 2x32, 12 patches", expected_time="seconds"
     ),
     "dialogue_tiny": Recipe(
         make=dialogue_tiny,

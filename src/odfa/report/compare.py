@@ -52,7 +52,8 @@ def compare(
     configs = arms(config, methods)
     if min(seeds, tries, jobs) < 1:
         raise ConfigError(f"seeds, tries and jobs: expected 1 or more, got {seeds}, {tries} and {jobs}")
-    metric = train.get_task(config.task).metric
+    task = train.get_task(config.task)
+    metric = task.metric
     runs = _Runs(Path(out_dir), note, jobs)
     grids = {word: grid((centres or {}).get(word, rate_centre(ours)), tries) for word, ours in configs.items()}
     tried = runs.tune(configs, grids, try_steps)
@@ -72,6 +73,7 @@ def compare(
         metric={"name": metric.name, "better": metric.better},
         trials=trials,
         tries=tried,
+        references=task.references(config.data),
         paths={"table": str(Path(out_dir) / "table.md"), "figure": str(Path(out_dir) / "comparison.png")},
     )
     write_markdown(comparison, Path(comparison.paths["table"]))

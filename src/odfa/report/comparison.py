@@ -39,6 +39,8 @@ class Comparison:
     trials: list[Trial]
     tries: dict[str, list[Try]]
     paths: dict[str, str] = field(default_factory=dict)
+    references: dict[str, float] = field(default_factory=dict)
+    """Test metric of predictions that need no network."""
 
     def values(self) -> dict[str, list[float]]:
         """Test metric of each seed, per method."""
@@ -79,6 +81,7 @@ class Comparison:
             "rows": [_row(trial) for trial in self.trials],
             "summary": summary,
             "gap_closed": gap_closed(means, metric=self.metric["name"]),
+            "references": self.references,
             "learning_rates": {method: _rates(self, method) for method in self.tries},
             **self.paths,
         }

@@ -26,6 +26,7 @@ _STYLES: dict[str, tuple[str, Any]] = {
     "odfa:random": ("#E69F00", "-"),
 }
 _MANY = 5
+_DASHES = ("-", "--", ":", "-.")
 _FURTHER = ("#F0E442", "#8C564B", "#7F3C8D", "#11A579")
 
 
@@ -49,6 +50,9 @@ def draw(comparison: Comparison, path: Path) -> None:
     for axes in middle:
         _draw_gaps(axes, gaps, styles)
     _draw_values(right, comparison.values(), styles)
+    for (name, value), dashes in zip(comparison.references.items(), itertools.cycle(_DASHES)):
+        right.axhline(value, color="#555555", linestyle=dashes, linewidth=1)
+        right.annotate(name, (len(comparison.values()) - 0.42, value), fontsize=8, va="bottom", ha="right")
     right.set(title="test, one point per seed", ylabel=f"test {metric}")
     for axes in (left, *middle, right):
         axes.grid(alpha=0.3)

@@ -41,7 +41,12 @@ def comparison_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]
     """Columns and rows of a comparison, one row per method."""
     figures = comparison.to_json()
     columns = [column.format(metric=f"test {comparison.metric['name']}") for column in COLUMNS]
-    return columns, [_cells(figures, method) for method in figures["summary"]]
+    rows = [_cells(figures, method) for method in figures["summary"]]
+    metric = comparison.metric["name"]
+    return columns, rows + [
+        [name, "no network", _spread(value, None, metric), *["–"] * (len(columns) - 3)]
+        for name, value in comparison.references.items()
+    ]
 
 
 def electronic_parts(comparison: Comparison) -> dict[str, str]:
@@ -74,7 +79,8 @@ def write_markdown(comparison: Comparison, path: Path) -> None:
     """
     columns, rows = comparison_cells(comparison)
     columns.append("electronic")
-    for row, part in zip(rows, electronic_parts(comparison).values(), strict=True):
+    parts = [*electronic_parts(comparison).values(), *["–"] * len(comparison.references)]
+    for row, part in zip(rows, parts, strict=True):
         row.append(part)
     lines = [f"# {title_of(comparison)}", "", _line(columns), _line(["---"] * len(columns)), *map(_line, rows), ""]
     lines += ["\n".join(footnotes(comparison)), ""]

@@ -2,6 +2,7 @@
 
 from odfa.train.build import Session, attach, build, build_model, correction_rank, learning_rate
 from odfa.train.config import (
+    ClimateConfig,
     DataConfig,
     FeedbackConfig,
     MemoryConfig,
@@ -26,6 +27,7 @@ __all__ = [
     "TASKS",
     "AbstractNetwork",
     "AbstractTask",
+    "ClimateConfig",
     "DataConfig",
     "FeedbackConfig",
     "Interrupted",

@@ -1,6 +1,7 @@
 """Data, as settings."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from odfa.train.config.base import MAX_WIDTH, require
 
@@ -56,4 +57,19 @@ class TextConfig:
             require(most is None or most > 0, f"data.{key}", "a positive number of sequences or none", most)
 
 
-AnyData = DataConfig | TextConfig
+@dataclass(frozen=True, kw_only=True)
+class ClimateConfig:
+    """Which climate simulations, and what of them is held out."""
+
+    path: str | None = None
+    """Folder with A1B_north_america.nc and E1_north_america.nc; none: the package iris-sample-data."""
+    held_out: Literal["decades", "A1B", "E1"] = "decades"
+    """What the test part has that training has not: ten years out of every forty, or a scenario as a whole."""
+    limit: int | None = None
+    """At most this many samples in each part, for quick runs; none: all."""
+
+    def __post_init__(self) -> None:
+        require(self.limit is None or self.limit > 0, "data.limit", "a positive number of samples or none", self.limit)
+
+
+AnyData = DataConfig | TextConfig | ClimateConfig

@@ -16,7 +16,7 @@ from odfa.train.networks.base import AbstractNetwork
 class Vit(nn.Module):
     """y = head(backbone(x)): classes from the mean over patches or from the leading token, fields from each patch.
 
-    Inputs are flat images x_ND; outputs are logits (N, classes) or flat patches (N, T, P), see `to_patches`.
+    Inputs are flat images x_ND; outputs are logits (N, classes) or flat fields (N, C H W).
     """
 
     def __init__(self, config: VitConfig, shape: DataShape) -> None:
@@ -24,7 +24,7 @@ class Vit(nn.Module):
         with data.needs("transformers", "vision Transformers"), data.quietly():
             from transformers import ViTConfig, ViTModel
         assert shape.image is not None
-        self.image, self.pooling = shape.image, "patches" if shape.field else config.pooling
+        self.image, self.field, self.patch, self.pooling = shape.image, shape.field, config.patch, config.pooling
         channels, height, width = shape.image
         settings = ViTConfig(
             hidden_size=config.width,
@@ -39,14 +39,14 @@ class Vit(nn.Module):
         self.head = nn.Linear(config.width, VitNetwork(config, shape).num_outputs)
 
     def forward(self, x_ND: Tensor) -> Tensor:
-        """Logits or patches."""
+        """Logits or fields."""
         tokens_NTK = self.backbone(pixel_values=x_ND.view(-1, *self.image)).last_hidden_state
-        if self.pooling == "cls":
-            read = tokens_NTK[:, 0]
+        if self.field is not None:
+            read = tokens_NTK[:, 1:]
         else:
-            read = tokens_NTK[:, 1:] if self.pooling == "patches" else tokens_NTK[:, 1:].mean(dim=1)
+            read = tokens_NTK[:, 0] if self.pooling == "cls" else tokens_NTK[:, 1:].mean(dim=1)
         y: Tensor = self.head(read)
-        return y
+        return y if self.field is None else to_fields(y, self.field, self.patch)
 
 
 class VitNetwork(AbstractNetwork[VitConfig]):
@@ -79,13 +79,6 @@ class VitNetwork(AbstractNetwork[VitConfig]):
                 f"got {self.config.patch}"
             )
         return Vit(self.config, self.shape)
-
-
-def to_patches(field_ND: Tensor, shape: tuple[int, int, int], patch: int) -> Tensor:
-    """Flat fields (N, C H W) as patches (N, T, C p p), row by row, the inverse of `to_fields`."""
-    channels, height, width = shape
-    grid = field_ND.reshape(-1, channels, height // patch, patch, width // patch, patch)
-    return grid.permute(0, 2, 4, 1, 3, 5).reshape(len(field_ND), -1, channels * patch**2)
 
 
 def to_fields(patches_NTP: Tensor, shape: tuple[int, int, int], patch: int) -> Tensor:

@@ -5,11 +5,12 @@ import difflib
 from odfa.errors import ConfigError
 from odfa.train.tasks.base import AbstractTask, Metric
 from odfa.train.tasks.classify import DIGITS, FASHION
+from odfa.train.tasks.climate import Climate
 from odfa.train.tasks.language import Language
 
 __all__ = ["TASKS", "AbstractTask", "Metric", "get_task"]
 
-TASKS: dict[str, AbstractTask] = {"digits": DIGITS, "fashion": FASHION, "text": Language()}
+TASKS: dict[str, AbstractTask] = {"digits": DIGITS, "fashion": FASHION, "text": Language(), "climate": Climate()}
 
 
 def get_task(name: str) -> AbstractTask:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from odfa import data
 from odfa.train.config import AnyData
 
+_EVALUATION_BATCH = 500
+
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
@@ -45,6 +47,14 @@ class AbstractTask(ABC):
         """The batch as a step sees it, drawn from torch's current random state."""
         return batch
 
+    def references(self, config: AnyData) -> dict[str, float]:
+        """The metric of predictions that need no network, on the test part.
+
+        Raises:
+            DataError: data are missing or corrupt.
+        """
+        return {}
+
     @abstractmethod
     def loss(self, model: nn.Module, batch: data.Split) -> Tensor:
         """Mean loss of a batch, a scalar."""
@@ -52,6 +62,11 @@ class AbstractTask(ABC):
     @abstractmethod
     def evaluate(self, model: nn.Module, part: data.Split) -> dict[str, float]:
         """Loss and metric over a part; the model's training mode is left as found."""
+
+
+def predictions(model: nn.Module, x_ND: Tensor) -> Tensor:
+    """Outputs for many samples, some at a time."""
+    return torch.cat([model(x_nD) for x_nD in torch.split(x_ND, _EVALUATION_BATCH)])
 
 
 @contextmanager
