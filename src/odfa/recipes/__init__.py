@@ -3,7 +3,16 @@
 from odfa.recipes.climate import climate_vit, climate_vit_tiny
 from odfa.recipes.language import dialogue_gpt, dialogue_gpt_1b, dialogue_gpt_100m, dialogue_llama, dialogue_tiny
 from odfa.recipes.table import RECIPES, Recipe, get
-from odfa.recipes.vision import digits, digits_tiny, fashion_mlp, fashion_mlp_tiny, fashion_vit, fashion_vit_tiny
+from odfa.recipes.vision import (
+    digits,
+    digits_tiny,
+    fashion_cnn,
+    fashion_cnn_tiny,
+    fashion_mlp,
+    fashion_mlp_tiny,
+    fashion_vit,
+    fashion_vit_tiny,
+)
 
 __all__ = [
     "RECIPES",
@@ -17,6 +26,8 @@ __all__ = [
     "dialogue_tiny",
     "digits",
     "digits_tiny",
+    "fashion_cnn",
+    "fashion_cnn_tiny",
     "fashion_mlp",
     "fashion_mlp_tiny",
     "fashion_vit",

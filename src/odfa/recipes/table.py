@@ -14,7 +14,16 @@ from odfa.recipes.language import (
     dialogue_llama,
     dialogue_tiny,
 )
-from odfa.recipes.vision import digits, digits_tiny, fashion_mlp, fashion_mlp_tiny, fashion_vit, fashion_vit_tiny
+from odfa.recipes.vision import (
+    digits,
+    digits_tiny,
+    fashion_cnn,
+    fashion_cnn_tiny,
+    fashion_mlp,
+    fashion_mlp_tiny,
+    fashion_vit,
+    fashion_vit_tiny,
+)
 from odfa.train.config import RunConfig
 
 
@@ -46,6 +55,12 @@ RECIPES = {
     ),
     "fashion_mlp_tiny": Recipe(
         make=fashion_mlp_tiny, source=_FASHION, size="1,280 images, 784-64x3-10", expected_time="about a second"
+    ),
+    "fashion_cnn": Recipe(
+        make=fashion_cnn, source=_FASHION, size="55,000 images, residual CNN 3x48", expected_time="5 minutes"
+    ),
+    "fashion_cnn_tiny": Recipe(
+        make=fashion_cnn_tiny, source=_FASHION, size="2,560 images, CNN 2x16", expected_time="seconds"
     ),
     "fashion_vit": Recipe(
         make=fashion_vit, source=_FASHION, size="55,000 images, ViT 4x64, 16 patches", expected_time="5 minutes"

@@ -1,8 +1,8 @@
-"""Images: a multilayer perceptron and a Transformer."""
+"""Images: a multilayer perceptron, a Transformer, a convolutional network."""
 
 from dataclasses import replace
 
-from odfa.train.config import DataConfig, FeedbackConfig, MlpConfig, OptimizerConfig, RunConfig, VitConfig
+from odfa.train.config import CnnConfig, DataConfig, FeedbackConfig, MlpConfig, OptimizerConfig, RunConfig, VitConfig
 
 
 def digits() -> RunConfig:
@@ -78,8 +78,8 @@ def fashion_vit() -> RunConfig:
         threads=1,
         model=VitConfig(patch=7, width=64, layers=4, heads=4),
         data=DataConfig(validation=5000),
-        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=50, clip_norm=1.0),
-        feedback=FeedbackConfig(quantiser="stochastic", scale=0.5, rank=0),
+        optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=50, clip_norm=1.0),
+        feedback=FeedbackConfig(quantiser="stochastic", repeats=4, scale=1.0, rank=0),
     )
 
 
@@ -95,4 +95,36 @@ def fashion_vit_tiny() -> RunConfig:
         model=VitConfig(patch=7, width=32, layers=2, heads=2),
         data=replace(run.data, limit=2560),
         optimizer=replace(run.optimizer, learning_rate=3e-3, warmup_steps=10),
+    )
+
+
+def fashion_cnn() -> RunConfig:
+    """Fashion-MNIST, a residual convolutional network of 7 x 7 places, where feedback alignment is weakest."""
+    return RunConfig(
+        recipe="fashion_cnn",
+        task="fashion",
+        rule="aligned",
+        epochs=5,
+        batch_size=128,
+        log_every=20,
+        threads=1,
+        model=CnnConfig(width=48, layers=3),
+        data=DataConfig(validation=5000),
+        optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=50, clip_norm=1.0),
+        feedback=FeedbackConfig(quantiser="stochastic", repeats=4, scale=1.0, rank=0),
+    )
+
+
+def fashion_cnn_tiny() -> RunConfig:
+    """`fashion_cnn` with few channels and images; seconds."""
+    run = fashion_cnn()
+    return replace(
+        run,
+        recipe="fashion_cnn_tiny",
+        epochs=4,
+        batch_size=64,
+        log_every=4,
+        model=CnnConfig(width=16, layers=2),
+        data=replace(run.data, limit=2560),
+        optimizer=replace(run.optimizer, warmup_steps=10),
     )

@@ -81,7 +81,7 @@ class Comparison:
             "rows": [_row(trial) for trial in self.trials],
             "summary": summary,
             "gap_closed": gap_closed(means, metric=self.metric["name"]),
-            "references": self.references,
+            **({"references": self.references} if self.references else {}),
             "learning_rates": {method: _rates(self, method) for method in self.tries},
             **self.paths,
         }

@@ -109,7 +109,7 @@ def check_fit(config: RunConfig, shape: DataShape) -> None:
                 f"feedback.witness_lost=recalibrate: rule={config.rule} starts from the measured matrix and cannot go "
                 "on with another one, expected stop"
             )
-        build_optical(config).shaped(num_outputs, num_projected(config))
+        build_optical(config).shaped(num_outputs, num_projected(config, shape))
 
 
 def check_threads(config: RunConfig) -> None:
@@ -141,12 +141,12 @@ def correction_rank(config: RunConfig, num_outputs: int) -> int:
     return max(1, eighth) if config.rule == "electronic" else eighth
 
 
-def num_projected(config: RunConfig) -> int:
+def num_projected(config: RunConfig, shape: DataShape) -> int:
     """Outputs of the projection: a slice for each block, one shared slice, or the head's input."""
-    widths = fed(config, config.model.widths)
     if config.rule == "random":
+        widths = fed(config, network_of(config.model, shape).signal_widths)
         return max(widths) if config.feedback.shared else sum(widths)
-    return widths[-1]
+    return config.model.widths[-1]
 
 
 def fed(config: RunConfig, of_blocks: tuple[_T, ...]) -> tuple[_T, ...]:

@@ -10,7 +10,7 @@ from odfa.flow import Light
 from odfa.train.build import build_optical, check_fit, check_threads, fed, num_projected
 from odfa.train.config import RunConfig
 from odfa.train.memory import new_weights
-from odfa.train.networks import network_of
+from odfa.train.networks import AbstractNetwork, network_of
 from odfa.train.result import light_figures
 from odfa.train.tasks import get_task
 
@@ -46,7 +46,7 @@ def dry_run(config: RunConfig) -> dict[str, Any]:
         * (shape.num_train + shape.num_validation + shape.num_test),
     }
     disk = memory.pop("weights") + memory.pop("optimizer") if config.memory.storage == "disk" else 0
-    light = light_figures(_light(config, network.num_outputs, steps * config.batch_size * network.num_rows))
+    light = light_figures(_light(config, network, steps * config.batch_size * network.num_rows))
     return {
         "recipe": config.recipe,
         "method": config.method,
@@ -59,13 +59,17 @@ def dry_run(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def _light(config: RunConfig, num_outputs: int, rows: int) -> Light:
+def _light(config: RunConfig, network: AbstractNetwork[Any], rows: int) -> Light:
     """Light of method odfa if no row of the error is zero; no other method uses any."""
     if config.method != "odfa":
         return Light()
-    measured = 0 if config.rule == "random" else num_outputs  # the read-out starts from the measured matrix
+    measured = 0 if config.rule == "random" else network.num_outputs  # the read-out starts from the measured matrix
     projected = 0 if config.rule == "electronic" else rows
-    return build_optical(config).shaped(num_outputs, num_projected(config)).cost(measured + projected)
+    return (
+        build_optical(config)
+        .shaped(network.num_outputs, num_projected(config, network.shape))
+        .cost(measured + projected)
+    )
 
 
 def _activation_bytes(model: nn.Module, inputs: tuple[Tensor, ...], config: RunConfig) -> int:

@@ -1,13 +1,14 @@
 """Settings of runs, in parts: network, data, optimiser, memory, feedback, and the run that holds them."""
 
 from odfa.train.config.data import AnyData, ClimateConfig, DataConfig, TextConfig
-from odfa.train.config.model import AnyModel, MlpConfig, TransformerConfig, VitConfig
+from odfa.train.config.model import AnyModel, CnnConfig, MlpConfig, TransformerConfig, VitConfig
 from odfa.train.config.run import FeedbackConfig, MemoryConfig, Method, OptimizerConfig, RuleName, RunConfig
 
 __all__ = [
     "AnyData",
     "AnyModel",
     "ClimateConfig",
+    "CnnConfig",
     "DataConfig",
     "FeedbackConfig",
     "MemoryConfig",

@@ -141,4 +141,41 @@ class VitConfig:
         return tuple(f"{block}.{end}" for block in self.blocks for end in ("attention.o_proj", "mlp.fc2"))
 
 
-AnyModel = MlpConfig | TransformerConfig | VitConfig
+@dataclass(frozen=True, kw_only=True)
+class CnnConfig:
+    """A residual convolutional network: a stem that thins out the places, then blocks of one width and resolution."""
+
+    width: int = 32
+    """Channels of the residual stream."""
+    layers: int = 3
+    """Residual blocks of two 3 x 3 convolutions."""
+    stride: int = 4
+    """Pixels between two places behind the stem, each way."""
+
+    def __post_init__(self) -> None:
+        for key in ("width", "layers", "stride"):
+            value = getattr(self, key)
+            require(0 < value <= MAX_WIDTH, f"model.{key}", f"a positive number up to {MAX_WIDTH}", value)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of each block's output."""
+        return (self.width,) * self.layers
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """Names of the blocks, first to last."""
+        return tuple(f"blocks.{k}" for k in range(self.layers))
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """None: a block is one branch."""
+        return ()
+
+    @property
+    def linears(self) -> tuple[str, ...]:
+        """None: its blocks hold no linear maps."""
+        return ()
+
+
+AnyModel = MlpConfig | CnnConfig | TransformerConfig | VitConfig

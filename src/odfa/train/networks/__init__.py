@@ -3,8 +3,9 @@
 from typing import Any
 
 from odfa.data import DataShape
-from odfa.train.config import AnyModel, MlpConfig, TransformerConfig, VitConfig
+from odfa.train.config import AnyModel, CnnConfig, MlpConfig, TransformerConfig, VitConfig
 from odfa.train.networks.base import AbstractNetwork
+from odfa.train.networks.cnn import CnnNetwork
 from odfa.train.networks.mlp import Mlp, MlpNetwork
 from odfa.train.networks.transformer import TransformerNetwork
 from odfa.train.networks.vit import VitNetwork
@@ -12,6 +13,7 @@ from odfa.train.networks.vit import VitNetwork
 __all__ = ["AbstractNetwork", "Mlp", "network_of"]
 
 _NETWORKS: dict[type, type[AbstractNetwork[Any]]] = {
+    CnnConfig: CnnNetwork,
     MlpConfig: MlpNetwork,
     TransformerConfig: TransformerNetwork,
     VitConfig: VitNetwork,

@@ -30,6 +30,11 @@ class AbstractNetwork(ABC, Generic[C]):
         """Error rows of a sample."""
         return 1
 
+    @property
+    def signal_widths(self) -> tuple[int, ...]:
+        """Values of each block's output for an error row, first to last: what random feedback has to fill."""
+        return self.config.widths
+
     @abstractmethod
     def build(self) -> nn.Module:
         """The network, on the current default device, drawn from torch's current random state.
