@@ -15,6 +15,7 @@ from odfa.cli.compare import COMPARE
 from odfa.cli.device import DEVICE
 from odfa.cli.env import ENV
 from odfa.cli.export import EXPORT
+from odfa.cli.judge import JUDGE
 from odfa.cli.project import PROJECT
 from odfa.cli.recipes import RECIPES
 from odfa.cli.sample import SAMPLE
@@ -22,7 +23,7 @@ from odfa.cli.train import TRAIN
 from odfa.errors import CalibrationError, ConfigError, DeviceError, Incompatible, NonFinite, OdfaError
 from odfa.train import Interrupted, RunFolderLost
 
-COMMANDS: tuple[Command, ...] = (RECIPES, TRAIN, COMPARE, ALIGN, SAMPLE, EXPORT, DEVICE, PROJECT, ENV)
+COMMANDS: tuple[Command, ...] = (RECIPES, TRAIN, COMPARE, ALIGN, SAMPLE, JUDGE, EXPORT, DEVICE, PROJECT, ENV)
 FAILED, REFUSED = 1, 2
 
 

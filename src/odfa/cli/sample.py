@@ -11,28 +11,48 @@ from odfa.errors import ConfigError
 def _configure(parser: ArgumentParser) -> None:
     parser.add_argument("runs", metavar="RUN", type=Path, nargs="+", help="run folders of one task")
     parser.add_argument("--prompt", metavar="TEXT", default="", help="text: what was said before (default: nothing)")
-    parser.add_argument("--count", metavar="N", type=int, default=3, help="text: number of samples (default: 3)")
+    parser.add_argument("--count", metavar="N", type=int, default=3, help="text: samples; images: per class (3)")
     parser.add_argument("--tokens", metavar="N", type=int, help="text: most tokens to add (default: the context)")
     parser.add_argument("--temperature", metavar="T", type=float, default=0.8, help="text: 0 is likeliest (0.8)")
     parser.add_argument("--seed", metavar="K", type=int, default=0, help="equal seeds, equal samples (default: 0)")
-    parser.add_argument("--image", metavar="FILE", type=Path, help="climate: draw maps into this file")
+    parser.add_argument("--image", metavar="FILE", type=Path, help="images, maps: draw into this file")
+    parser.add_argument("--classes", metavar="A,B", help="images: classes by name or number (default: all)")
+    parser.add_argument("--guidance", metavar="W", type=float, default=1.0, help="images: weight of the class (1)")
+    parser.add_argument("--sampler", choices=("ddim", "ddpm"), default="ddim", help="images: scheduler (ddim)")
+    parser.add_argument("--steps", metavar="N", type=int, default=50, help="images: denoising steps (50)")
     parser.add_argument("--sample", metavar="N", type=int, help="climate: number of the test sample (the middle one)")
 
 
 def _execute(arguments: Namespace) -> Outcome:
-    from odfa.train.config import ClimateConfig
     from odfa.train.folder import read_config
 
-    if isinstance(read_config(arguments.runs[0]).data, ClimateConfig):
-        return _maps(arguments)
-    return _texts(arguments)
+    draw = {"climate": _maps, "diffusion": _images}.get(read_config(arguments.runs[0]).task)
+    if draw is None:
+        return _texts(arguments)
+    if arguments.image is None:
+        raise ConfigError("this run draws: expected --image FILE, a file to draw into")
+    return draw(arguments)
+
+
+def _images(arguments: Namespace) -> Outcome:
+    from odfa.report.generate import class_numbers, draw_grid
+
+    result = draw_grid(
+        arguments.runs,
+        arguments.image,
+        classes=range(10) if arguments.classes is None else class_numbers(arguments.classes.split(",")),
+        count=arguments.count,
+        sampler=arguments.sampler,
+        steps=arguments.steps,
+        guidance=arguments.guidance,
+        seed=arguments.seed,
+    )
+    return Outcome(json=result, show=lambda: print(f"figure: {result['figure']}"))
 
 
 def _maps(arguments: Namespace) -> Outcome:
     from odfa.report.maps import project
 
-    if arguments.image is None:
-        raise ConfigError("climate runs project maps: expected --image FILE, a file to draw them into")
     result = project(arguments.runs, arguments.image, sample=arguments.sample)
     return Outcome(json=result, show=lambda: print(_lines(result)))
 
@@ -71,5 +91,5 @@ def readable(text: str) -> str:
 
 
 SAMPLE = Command(
-    name="sample", summary="what a trained model writes or projects", configure=_configure, execute=_execute
+    name="sample", summary="what a trained model writes, draws or projects", configure=_configure, execute=_execute
 )

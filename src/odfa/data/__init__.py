@@ -4,7 +4,7 @@ from odfa.data.augment import augment
 from odfa.data.climate import load_climate, peek_climate
 from odfa.data.digits import load_digits, peek_digits
 from odfa.data.extras import needs, quietly
-from odfa.data.fashion import DEFAULT_FOLDER, load_fashion, peek_fashion
+from odfa.data.fashion import DEFAULT_FOLDER, FASHION_CLASSES, load_fashion, peek_fashion
 from odfa.data.fields import FieldSplit, FieldSplits
 from odfa.data.idx import read_idx, read_idx_shape
 from odfa.data.splits import DataShape, Split, Splits, check_held_out, order, split_by_key
@@ -13,6 +13,7 @@ from odfa.data.tokens import cache_folder
 
 __all__ = [
     "DEFAULT_FOLDER",
+    "FASHION_CLASSES",
     "MASKED",
     "DataShape",
     "FieldSplit",

@@ -94,6 +94,20 @@ class Splits:
             self, train=self.train.head(limit), validation=self.validation.head(limit), test=self.test.head(limit)
         )
 
+    def centred(self) -> Self:
+        """Inputs as x / 127.5 - 1 in float32: bytes become values in [-1, 1].
+
+        Raises:
+            DataError: inputs are not bytes.
+        """
+        if self.train.x_ND.dtype != torch.uint8:
+            raise DataError(f"{self.source}: expected images of bytes, got {self.train.x_ND.dtype}")
+        train, validation, test = (
+            replace(part, x_ND=part.x_ND.float().div_(127.5).sub_(1))
+            for part in (self.train, self.validation, self.test)
+        )
+        return replace(self, train=train, validation=validation, test=test)
+
     def standardised(self) -> Self:
         """Inputs as (x - mean) / std in float32, with one mean and one std over all pixels of the training part.
 

@@ -1,6 +1,7 @@
 """Runs as plain functions that return a config; each has a `_tiny` sibling that takes seconds."""
 
 from odfa.recipes.climate import climate_vit, climate_vit_tiny
+from odfa.recipes.diffusion import fashion_diffusion, fashion_diffusion_tiny, fashion_unet, fashion_unet_tiny
 from odfa.recipes.language import dialogue_gpt, dialogue_gpt_1b, dialogue_gpt_100m, dialogue_llama, dialogue_tiny
 from odfa.recipes.table import RECIPES, Recipe, get
 from odfa.recipes.vision import (
@@ -28,8 +29,12 @@ __all__ = [
     "digits_tiny",
     "fashion_cnn",
     "fashion_cnn_tiny",
+    "fashion_diffusion",
+    "fashion_diffusion_tiny",
     "fashion_mlp",
     "fashion_mlp_tiny",
+    "fashion_unet",
+    "fashion_unet_tiny",
     "fashion_vit",
     "fashion_vit_tiny",
     "get",

@@ -6,6 +6,12 @@ from dataclasses import dataclass
 
 from odfa.errors import ConfigError
 from odfa.recipes.climate import climate_vit, climate_vit_tiny
+from odfa.recipes.diffusion import (
+    fashion_diffusion,
+    fashion_diffusion_tiny,
+    fashion_unet,
+    fashion_unet_tiny,
+)
 from odfa.recipes.language import (
     dialogue_gpt,
     dialogue_gpt_1b,
@@ -76,6 +82,18 @@ RECIPES = {
     ),
     "climate_vit_tiny": Recipe(
         make=climate_vit_tiny, source=_CLIMATE, size="256 samples, ViT 2x32, 12 patches", expected_time="seconds"
+    ),
+    "fashion_diffusion": Recipe(
+        make=fashion_diffusion, source=_FASHION, size="58,000 images, DiT 4x128, 16 patches", expected_time="10 minutes"
+    ),
+    "fashion_diffusion_tiny": Recipe(
+        make=fashion_diffusion_tiny, source=_FASHION, size="512 images, DiT 2x32", expected_time="seconds"
+    ),
+    "fashion_unet": Recipe(
+        make=fashion_unet, source=_FASHION, size="58,000 images, U-Net 16-32", expected_time="10 minutes"
+    ),
+    "fashion_unet_tiny": Recipe(
+        make=fashion_unet_tiny, source=_FASHION, size="512 images, U-Net 8-8", expected_time="seconds"
     ),
     "dialogue_tiny": Recipe(
         make=dialogue_tiny,

@@ -12,12 +12,15 @@ from torch import nn
 from odfa.data import DataShape, Splits
 from odfa.errors import ConfigError
 from odfa.keys import mix
+from odfa.train.average import averaged
 from odfa.train.config import OptimizerConfig, RunConfig
 from odfa.train.memory import check_memory, fitted_optimizer, give_back_freed, new_weights, recompute_blocks
 from odfa.train.networks import network_of
 from odfa.train.tasks import AbstractTask, get_task
 
 if TYPE_CHECKING:
+    from torch.optim.swa_utils import AveragedModel
+
     from odfa.demodulate import AbstractDemodulator
     from odfa.device import AbstractDevice
     from odfa.engine import DFA, FusedOptimizer
@@ -37,8 +40,14 @@ class Session:
     model: nn.Module
     dfa: "DFA | None"
     optimizer: "torch.optim.Optimizer | FusedOptimizer"
+    average: "AveragedModel | None" = None
     step: int = 0
     seconds: float = 0.0
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The model that figures are of: the average of the weights where one is kept."""
+        return self.model if self.average is None else self.average.module
 
     @property
     def steps_per_epoch(self) -> int:
@@ -68,6 +77,7 @@ def build(config: RunConfig) -> Session:
     splits = task.load(config.data).check()
     check_fit(config, splits.shape)
     model = build_model(config, splits.shape)
+    average = None if config.optimizer.average is None else averaged(model, config.optimizer.average)
     dfa = attach(model, config, splits.shape)
     return Session(
         config=config,
@@ -76,6 +86,7 @@ def build(config: RunConfig) -> Session:
         model=model,
         dfa=dfa,
         optimizer=fitted_optimizer(model, dfa, config),
+        average=average,
     )
 
 

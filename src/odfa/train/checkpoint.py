@@ -2,6 +2,7 @@
 
 checkpoints/step_0000100/
     model.safetensors       weights by name
+    average.safetensors     their moving average by name, where one is kept
     optimizer.safetensors   optimiser state, `<parameter index or name>.<name>`
     state.safetensors       tensors inside the feedback's state
     state.json              step, config digest, projection identity, feedback state, sizes of the logs
@@ -95,7 +96,10 @@ def restore(session: Session, path: Path) -> dict[str, int]:
     state = _unpack(json.loads(files["state.json"].read_bytes()), dict(read_tensors(files, "state")))
     if state["config"] != digest(session.config):
         raise CheckpointError(f"{path} belongs to another config; resume it with the config it was made with")
-    load_model(session.model, files, path)
+    load_model(session.model, files, path, "model")
+    if session.average is not None:
+        load_model(session.average.module, files, path, "average")
+        session.average.n_averaged.fill_(state["step"])
     _load_optimizer(session.optimizer, files, path)
     if session.dfa:
         try:
@@ -107,25 +111,27 @@ def restore(session: Session, path: Path) -> dict[str, int]:
     return sizes
 
 
-def load_model(model: torch.nn.Module, files: dict[str, Path], path: Path) -> None:
-    """Fill `model` with a checkpoint's weights, one after the other.
+def load_model(model: torch.nn.Module, files: dict[str, Path], path: Path, stem: str) -> None:
+    """Fill `model` with a checkpoint's weights, one after the other; `stem` is model or average.
 
     Raises:
         CheckpointError: names or shapes are another model's; the model has not been touched.
     """
-    saved, ours = read_shapes(files, "model"), model.state_dict()
+    saved, ours = read_shapes(files, stem), model.state_dict()
     for name in (*ours, *saved):
         there = f"{saved[name]}" if name in saved else "nothing"
         here = f"{tuple(ours[name].shape)}" if name in ours else "nothing"
         if there != here:
             raise CheckpointError(f"{path} is of another model: {name} is {there} there and {here} here")
     with torch.no_grad():
-        for name, tensor in read_tensors(files, "model"):
+        for name, tensor in read_tensors(files, stem):
             ours[name].copy_(tensor)
 
 
 def _write(folder: Path, session: Session, log_sizes: dict[str, int]) -> None:
     write_tensors(folder, "model", session.model.state_dict())
+    if session.average is not None:
+        write_tensors(folder, "average", session.average.module.state_dict())
     write_tensors(folder, "optimizer", _moments(session.optimizer))
     tensors: dict[str, Tensor] = {}
     state = {

@@ -19,7 +19,8 @@ from odfa.train.tasks import get_task
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedRun:
-    """A run folder in memory; `model` has the newest checkpoint's weights and is in evaluation mode."""
+    """A run folder in memory; `model` has the newest checkpoint's weights, or their average where the run keeps
+    one, and is in evaluation mode."""
 
     path: Path
     config: RunConfig
@@ -44,7 +45,8 @@ def load_run(run_dir: Path | str) -> LoadedRun:
         raise CheckpointError(f"{path} holds no checkpoint yet; resume the run first (--resume {path})")
     with torch.random.fork_rng(devices=[]):
         model = build_model(config, get_task(config.task).peek(config.data))
-    checkpoint.load_model(model, verify(finished[-1]), finished[-1])
+    stem = "model" if config.optimizer.average is None else "average"
+    checkpoint.load_model(model, verify(finished[-1]), finished[-1], stem)
     return LoadedRun(
         path=path,
         config=config,

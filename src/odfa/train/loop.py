@@ -103,7 +103,7 @@ def _train(session: Session, folder: RunFolder, stop: StopRequest, progress: boo
             if session.step % config.log_every == 0 or session.step == session.total_steps:
                 log(row)
             if session.step % look_every == 0:
-                figures = session.task.evaluate(session.model, session.splits.validation)
+                figures = session.task.evaluate(session.evaluated, session.splits.validation)
                 log(_row(session, "validation", figures))
             last = session.step == session.total_steps
             figures = figures if session.step % look_every == 0 else None
@@ -130,6 +130,8 @@ def train_step(session: Session, batch: data.Split) -> dict[str, Any]:
     batch = session.task.augment(batch, config.data, session.splits.shape)
     loss = session.task.loss(session.model, batch)
     norms = _backward(session, loss) if isinstance(session.optimizer, FusedOptimizer) else _step(session, loss)
+    if session.average is not None:
+        session.average.update_parameters(session.model)
     session.step = step + 1
     row = {"step": session.step, "epoch": step // session.steps_per_epoch, "loss": loss.item()}
     return row | {"learning_rate": rate} | norms | _feedback_row(session)
@@ -197,14 +199,14 @@ def _row(session: Session, name: str, figures: dict[str, float]) -> dict[str, An
 def _finish(session: Session, folder: RunFolder, validation: dict[str, float] | None) -> RunResult:
     """The test part is read here, once, and nowhere else."""
     metric = session.task.metric
-    test = session.task.evaluate(session.model, session.splits.test)
+    test = session.task.evaluate(session.evaluated, session.splits.test)
     folder.log("metrics", _row(session, "test", test))
     folder.sync_logs()
     result = RunResult(
         status="complete",
         steps=session.step,
         metric={**asdict(metric), "value": test[metric.name]},
-        validation=validation or session.task.evaluate(session.model, session.splits.validation),
+        validation=validation or session.task.evaluate(session.evaluated, session.splits.validation),
         parameters=session.num_parameters,
         seconds=session.seconds,
         peak_memory_bytes=peak_memory_bytes(),

@@ -40,6 +40,7 @@ def dry_run(config: RunConfig) -> dict[str, Any]:
     memory = {
         "weights": weights,
         "gradients": max(each) if config.memory.fused else weights,
+        **({} if config.optimizer.average is None else {"average": weights}),
         "optimizer": weights * (2 if config.optimizer.name == "adam" else int(config.optimizer.betas[0] > 0)),
         "activations": activations,
         "data": (sum(map(_bytes, network.example(1))) + 8 * network.num_rows)

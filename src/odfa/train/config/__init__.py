@@ -1,7 +1,7 @@
 """Settings of runs, in parts: network, data, optimiser, memory, feedback, and the run that holds them."""
 
 from odfa.train.config.data import AnyData, ClimateConfig, DataConfig, TextConfig
-from odfa.train.config.model import AnyModel, CnnConfig, MlpConfig, TransformerConfig, VitConfig
+from odfa.train.config.model import AnyModel, CnnConfig, DitConfig, MlpConfig, TransformerConfig, UnetConfig, VitConfig
 from odfa.train.config.run import FeedbackConfig, MemoryConfig, Method, OptimizerConfig, RuleName, RunConfig
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "ClimateConfig",
     "CnnConfig",
     "DataConfig",
+    "DitConfig",
     "FeedbackConfig",
     "MemoryConfig",
     "Method",
@@ -19,5 +20,6 @@ __all__ = [
     "RunConfig",
     "TextConfig",
     "TransformerConfig",
+    "UnetConfig",
     "VitConfig",
 ]

@@ -178,4 +178,100 @@ class CnnConfig:
         return ()
 
 
-AnyModel = MlpConfig | CnnConfig | TransformerConfig | VitConfig
+@dataclass(frozen=True, kw_only=True)
+class DiffusionConfig:
+    """What a denoiser learns to undo; its schedulers are those of the diffusers library."""
+
+    timesteps: int = 1000
+    """Steps of the diffusion."""
+    schedule: Literal["squaredcos_cap_v2", "linear"] = "squaredcos_cap_v2"
+    """How noise grows with the step, in the library's words."""
+    prediction: Literal["v_prediction", "epsilon", "sample"] = "v_prediction"
+    """What is predicted: velocity, noise or image."""
+    drop_class: float = 0.1
+    """Share of the training images whose class is not told, for guidance without a classifier."""
+
+    def __post_init__(self) -> None:
+        require(0 < self.timesteps <= MAX_WIDTH, "model.timesteps", "a positive number of steps", self.timesteps)
+        require(0 <= self.drop_class < 1, "model.drop_class", "a share in [0, 1)", self.drop_class)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DitConfig(DiffusionConfig):
+    """A diffusion Transformer (DiT) of the diffusers library, unmodified; step and class condition each block."""
+
+    patch: int = 4
+    """Side of a square patch in pixels; it divides the images' side."""
+    width: int = 128
+    """Width of the residual stream; the MLP is four times as wide."""
+    layers: int = 4
+    """Transformer blocks."""
+    heads: int = 4
+    """Attention heads; they share the width."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key in ("patch", "width", "layers", "heads"):
+            value = getattr(self, key)
+            require(0 < value <= MAX_WIDTH, f"model.{key}", f"a positive number up to {MAX_WIDTH}", value)
+        require(self.width % self.heads == 0, "model.width", f"a multiple of {self.heads} for the heads", self.width)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Width of each block's output."""
+        return (self.width,) * self.layers
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """Names of the blocks, first to last."""
+        return tuple(f"backbone.transformer_blocks.{k}" for k in range(self.layers))
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """None: the norm before the MLP reads the same conditioning as the one before the attention."""
+        return ()
+
+    @property
+    def linears(self) -> tuple[str, ...]:
+        """None, as there are no branches."""
+        return ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnetConfig(DiffusionConfig):
+    """A U-Net of the diffusers library, unmodified, without attention."""
+
+    channels: tuple[int, ...] = (16, 32)
+    """Channels of each stage; the resolution is halved from one to the next."""
+    groups: int = 8
+    """Groups of a norm; they divide the channels."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        fits = len(self.channels) > 0 and all(0 < c <= MAX_WIDTH and c % self.groups == 0 for c in self.channels)
+        require(fits, "model.channels", f"one or more multiples of {self.groups}, the groups", self.channels)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of each block's output."""
+        return (*self.channels, self.channels[-1], *self.channels[::-1])
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """Names of the blocks, first to last: down, middle, up."""
+        stages = range(len(self.channels))
+        down, up = ((f"backbone.{way}_blocks.{k}" for k in stages) for way in ("down", "up"))
+        return (*down, "backbone.mid_block", *up)
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """None: there is no residual stream through all blocks."""
+        return ()
+
+    @property
+    def linears(self) -> tuple[str, ...]:
+        """None, as there are no branches."""
+        return ()
+
+
+AnyModel = MlpConfig | CnnConfig | TransformerConfig | VitConfig | DitConfig | UnetConfig

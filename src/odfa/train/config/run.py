@@ -35,6 +35,9 @@ class OptimizerConfig:
     """Course of the learning rate after the warm-up."""
     final_share: float = 0.05
     """Share of the learning rate that the cosine ends with."""
+    average: float | None = None
+    """Decay of an exponential moving average of the weights, which is what is evaluated, loaded and sampled from; none:
+    the weights themselves."""
     clip_norm: float | None = None
     """Gradients of larger total norm are scaled down to it; none: never."""
     clip_each: float | None = None
@@ -50,6 +53,8 @@ class OptimizerConfig:
         )
         require(self.warmup_steps >= 0, "optimizer.warmup_steps", "zero or more", self.warmup_steps)
         require(0 <= self.final_share <= 1, "optimizer.final_share", "a number in [0, 1]", self.final_share)
+        decay = self.average
+        require(decay is None or 0 < decay < 1, "optimizer.average", "a number in (0, 1) or none", decay)
         for key in ("clip_norm", "clip_each"):
             value = getattr(self, key)
             require(value is None or 0 < value < math.inf, f"optimizer.{key}", "a positive number or none", value)
@@ -161,6 +166,9 @@ class RunConfig:
     """Steps between two checkpoints; none: one per epoch."""
     evaluate_every: int | None = None
     """Steps between two looks at the validation part; none: one per epoch."""
+    align_every: int | None = None
+    """Steps between two measurements of the angles to the true gradient on validation data, for methods with feedback;
+    none: no measurement."""
     threads: int | None = None
     """Processor threads, at most as many as processors; equal counts give runs equal bit for bit, small networks are
     fastest on one. none: unset."""
@@ -181,6 +189,6 @@ class RunConfig:
         require(self.seed in _SEEDS, "seed", "a number in [0, 2^63)", self.seed)
         for key in ("epochs", "batch_size", "log_every"):
             require(getattr(self, key) > 0, key, "a positive number", getattr(self, key))
-        for key in ("steps", "checkpoint_every", "evaluate_every", "threads"):
+        for key in ("steps", "checkpoint_every", "evaluate_every", "align_every", "threads"):
             value = getattr(self, key)
             require(value is None or value > 0, key, "a positive number or none", value)

@@ -3,20 +3,23 @@
 from typing import Any
 
 from odfa.data import DataShape
-from odfa.train.config import AnyModel, CnnConfig, MlpConfig, TransformerConfig, VitConfig
+from odfa.train.config import AnyModel, CnnConfig, DitConfig, MlpConfig, TransformerConfig, UnetConfig, VitConfig
 from odfa.train.networks.base import AbstractNetwork
 from odfa.train.networks.cnn import CnnNetwork
+from odfa.train.networks.denoiser import Denoiser, DitNetwork, UnetNetwork
 from odfa.train.networks.mlp import Mlp, MlpNetwork
 from odfa.train.networks.transformer import TransformerNetwork
 from odfa.train.networks.vit import VitNetwork
 
-__all__ = ["AbstractNetwork", "Mlp", "network_of"]
+__all__ = ["AbstractNetwork", "Denoiser", "Mlp", "network_of"]
 
 _NETWORKS: dict[type, type[AbstractNetwork[Any]]] = {
     CnnConfig: CnnNetwork,
     MlpConfig: MlpNetwork,
     TransformerConfig: TransformerNetwork,
     VitConfig: VitNetwork,
+    DitConfig: DitNetwork,
+    UnetConfig: UnetNetwork,
 }
 
 

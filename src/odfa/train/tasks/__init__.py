@@ -6,11 +6,18 @@ from odfa.errors import ConfigError
 from odfa.train.tasks.base import AbstractTask, Metric
 from odfa.train.tasks.classify import DIGITS, FASHION
 from odfa.train.tasks.climate import Climate
+from odfa.train.tasks.diffuse import Diffuse
 from odfa.train.tasks.language import Language
 
 __all__ = ["TASKS", "AbstractTask", "Metric", "get_task"]
 
-TASKS: dict[str, AbstractTask] = {"digits": DIGITS, "fashion": FASHION, "text": Language(), "climate": Climate()}
+TASKS: dict[str, AbstractTask] = {
+    "digits": DIGITS,
+    "fashion": FASHION,
+    "text": Language(),
+    "climate": Climate(),
+    "diffusion": Diffuse(),
+}
 
 
 def get_task(name: str) -> AbstractTask:

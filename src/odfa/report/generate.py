@@ -1,0 +1,149 @@
+"""Images that a denoiser draws out of noise, by the schedulers of the diffusers library.
+
+Shape letters: `N` images · `D` pixels of all channels · `C H W` channels, height, width · `R` runs.
+"""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from odfa.data import FASHION_CLASSES, needs, quietly
+from odfa.errors import ConfigError
+from odfa.keys import mix
+from odfa.train import LoadedRun, load_run
+from odfa.train.folder import folder_errors
+from odfa.train.networks import Denoiser
+from odfa.train.tasks.diffuse import ddpm_scheduler
+
+Sampler = Literal["ddim", "ddpm"]
+_NOISE_KEY = 0x6E4E_0001
+_BATCH = 250
+
+
+def class_numbers(words: Sequence[str]) -> list[int]:
+    """Numbers of the classes named, each by name or number.
+
+    Raises:
+        ConfigError: there is no such class; the message gives the nearest names.
+    """
+    numbers = []
+    for word in words:
+        given = word.strip().lower()
+        if given.isascii() and given.isdigit() and int(given) < len(FASHION_CLASSES):
+            numbers.append(int(given))
+        elif given in FASHION_CLASSES:
+            numbers.append(FASHION_CLASSES.index(given))
+        else:
+            near = difflib.get_close_matches(given, FASHION_CLASSES, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"expected 0 to 9 or {', '.join(FASHION_CLASSES)}"
+            raise ConfigError(f"there is no class {word.strip()!r}; {hint}")
+    return numbers
+
+
+def generate(
+    run: LoadedRun,
+    class_N: Tensor,
+    *,
+    sampler: Sampler = "ddim",
+    steps: int = 50,
+    guidance: float = 1.0,
+    seed: int = 0,
+) -> Tensor:
+    """Images x_ND in [-1, 1] of these classes; equal seeds start from equal noise, whatever the run.
+
+    With `guidance` w the prediction is f(x, none) + w (f(x, class) - f(x, none)) (arXiv 2207.12598); 1 asks for the
+    class alone.
+
+    Raises:
+        ConfigError: the run's model draws no images, or more steps than its diffusion has.
+    """
+    model = run.model
+    if not isinstance(model, Denoiser):
+        raise ConfigError(f"{run.path} is a run of {run.config.recipe}, which draws no images; name diffusion runs")
+    if not 0 < steps <= model.config.timesteps:
+        raise ConfigError(f"steps: expected 1 to {model.config.timesteps}, got {steps}")
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(mix(_NOISE_KEY, seed))
+        parts = torch.split(class_N, _BATCH)
+        return torch.cat([_denoised(model, part_N, sampler, steps, guidance) for part_N in parts])
+
+
+def _denoised(model: Denoiser, c_N: Tensor, sampler: Sampler, steps: int, guidance: float) -> Tensor:
+    scheduler = _scheduler(model, sampler)
+    scheduler.set_timesteps(steps)
+    x_ND = torch.randn(len(c_N), model.image[0] * model.image[1] * model.image[2])
+    none_N = torch.full_like(c_N, model.num_classes)
+    for t in scheduler.timesteps:
+        noisy_ND, t_N = scheduler.scale_model_input(x_ND, t), t.expand(len(c_N))
+        predicted_ND = model(noisy_ND, t_N, c_N)
+        if guidance != 1:
+            free_ND = model(noisy_ND, t_N, none_N)
+            predicted_ND = free_ND + guidance * (predicted_ND - free_ND)
+        x_ND = scheduler.step(predicted_ND, t, x_ND).prev_sample
+    return x_ND.clamp(-1, 1)
+
+
+def _scheduler(model: Denoiser, sampler: Sampler) -> Any:
+    with needs("diffusers", "diffusion models"), quietly():
+        from diffusers import DDIMScheduler, DDPMScheduler
+    made: Any = DDIMScheduler if sampler == "ddim" else DDPMScheduler
+    # trailing: the first step starts from the noisiest image, which is what pure noise stands for
+    return made.from_config(ddpm_scheduler(model.config).config, timestep_spacing="trailing")
+
+
+def draw_grid(
+    run_dirs: Sequence[Path | str],
+    path: Path,
+    *,
+    classes: Sequence[int] = range(10),
+    count: int = 8,
+    sampler: Sampler = "ddim",
+    steps: int = 50,
+    guidance: float = 1.0,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Draw a grid for each run into `path`: a row per class, `count` images in it.
+
+    Raises:
+        RunFolderError: not a run folder. CheckpointError: no checkpoint, or one of another architecture.
+        ConfigError: a run that draws no images, or a number out of range.
+    """
+    if count < 1 or not classes:
+        raise ConfigError(f"count and classes: expected one or more of each, got {count} and {len(classes)}")
+    runs = [load_run(run_dir) for run_dir in run_dirs]
+    class_N = torch.tensor(list(classes)).repeat_interleave(count)
+    images_RND = [generate(run, class_N, sampler=sampler, steps=steps, guidance=guidance, seed=seed) for run in runs]
+    _draw(runs, images_RND, list(classes), count, path)
+    return {
+        "figure": str(path),
+        "classes": [FASHION_CLASSES[number] for number in classes],
+        "count": count,
+        "guidance": guidance,
+        "sampler": sampler,
+        "steps": steps,
+        "runs": [{"run": str(run.path), "method": run.config.method} for run in runs],
+    }
+
+
+def _draw(runs: Sequence[LoadedRun], images_RND: list[Tensor], classes: list[int], count: int, path: Path) -> None:
+    with needs("matplotlib", "figures"):
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    figure = Figure(figsize=(len(runs) * (0.36 * count + 0.9), 0.36 * len(classes) + 0.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes_R = figure.subplots(1, len(runs), squeeze=False)[0]
+    for axes, run, images_ND in zip(axes_R, runs, images_RND, strict=True):
+        assert isinstance(run.model, Denoiser)
+        channels, height, width = run.model.image
+        tiles = images_ND.view(len(classes), count, channels, height, width).mean(dim=2)
+        axes.imshow(tiles.permute(0, 2, 1, 3).reshape(len(classes) * height, -1), cmap="gray", vmin=-1, vmax=1)
+        axes.set_title(run.config.method, fontsize=9)
+        axes.set_yticks([(row + 0.5) * height for row in range(len(classes))], [FASHION_CLASSES[c] for c in classes])
+        axes.tick_params(labelsize=7, length=0)
+        axes.set_xticks([])
+    with folder_errors(path):
+        figure.savefig(path, dpi=150)
