@@ -9,12 +9,16 @@ from odfa.cli.command import Command, Outcome, print_table
 
 def _configure(parser: ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", type=Path, help="a run folder")
+    parser.add_argument("--image", metavar="FILE", type=Path, help="also draw the angles over training (align_every)")
 
 
 def _execute(arguments: Namespace) -> Outcome:
-    from odfa.report.align import align
+    from odfa.report.align import align, draw_alignment
 
     result = align(arguments.run)
+    if arguments.image is not None:
+        draw_alignment(arguments.run, arguments.image)
+        result["figure"] = str(arguments.image)
     return Outcome(json=result, show=lambda: _show(result))
 
 

@@ -6,16 +6,12 @@ from typing import Any
 
 import torch
 
+from odfa.data import needs
 from odfa.errors import CheckpointError, ConfigError
 from odfa.report.methods import rule_of
-from odfa.train import build, checkpoint, network_of
-from odfa.train.folder import read_config
-
-_MAX_SAMPLES, _MAX_ROWS = 1000, 4096
-_NOTHING_TO_MEASURE = {
-    "bp": "backpropagation learns by the true gradient itself",
-    "shallow": "with method=shallow the blocks do not learn",
-}
+from odfa.train import build, checkpoint
+from odfa.train.alignment import alignment_batch, check_measurable, measure_alignment
+from odfa.train.folder import folder_errors, read_config, read_lines
 
 
 def align(run_dir: Path | str) -> dict[str, Any]:
@@ -29,26 +25,21 @@ def align(run_dir: Path | str) -> dict[str, Any]:
     """
     path = Path(run_dir)
     config = read_config(path)
-    if config.method in _NOTHING_TO_MEASURE:
-        raise ConfigError(f"{path}: {_NOTHING_TO_MEASURE[config.method]}; align a run of another method")
+    check_measurable(config, f"{path}: ")
     found = checkpoint.find(path / "checkpoints")
     if not found:
         raise CheckpointError(f"{path} holds no checkpoint yet; go on with the run first (odfa train --resume {path})")
     with torch.random.fork_rng(devices=[]):
         session = build(config)
     checkpoint.restore(session, found[-1])
-    assert session.dfa is not None
-    rows = network_of(config.model, session.splits.shape).num_rows
-    batch = session.splits.validation.head(min(_MAX_SAMPLES, max(1, _MAX_ROWS // rows)))
-    with session.dfa.measure_alignment() as angles:
-        session.dfa.backward(session.task.loss(session.model, batch))
+    angles = measure_alignment(session)
     return {
         "run": str(path),
         "recipe": config.recipe,
         "method": config.method,
         "rule": rule_of(config),
         "step": session.step,
-        "samples": len(batch),
+        "samples": len(alignment_batch(session)),
         "blocks": [
             {
                 "name": name,
@@ -59,3 +50,40 @@ def align(run_dir: Path | str) -> dict[str, Any]:
             for name, cosine in angles.items()
         ],
     }
+
+
+def draw_alignment(run_dir: Path | str, path: Path) -> None:
+    """Draw the angles that a run measured as it learned (`align_every`): one curve per block, last block darkest.
+
+    Raises:
+        RunFolderError: not a run folder, or the figure cannot be written. ConfigError: the run measured no angles.
+        MissingExtra: matplotlib is absent.
+    """
+    with needs("matplotlib", "figures"):
+        from matplotlib import colormaps
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    config = read_config(run_dir)
+    rows = [row for row in read_lines(Path(run_dir) / "metrics.jsonl") if "alignment" in row]
+    if not rows:
+        raise ConfigError(f"{run_dir} measured no angles as it learned; train it with align_every=STEPS")
+    blocks = list(dict.fromkeys(name for row in rows for name in row["alignment"]))
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for number, block in enumerate(blocks):
+        curve = [(row["step"], row["alignment"][block]) for row in rows if block in row["alignment"]]
+        colour = colormaps["viridis_r"](0.15 + 0.85 * number / max(1, len(blocks) - 1))
+        axes.plot(*zip(*curve, strict=True), label=block.removeprefix("backbone."), color=colour, linewidth=2)
+    axes.set(
+        title=f"{config.recipe}: {config.method}, {rule_of(config)}",
+        xlabel="optimiser steps",
+        ylabel="cosine to the true gradient",
+        ylim=(min(-0.05, *axes.get_ylim()), 1.02),
+    )
+    axes.axhline(0, color="#999999", linewidth=1)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8)
+    with folder_errors(path):
+        figure.savefig(path, dpi=150)

@@ -10,6 +10,7 @@ from odfa.train.config import Method, RuleName
 
 METHODS: tuple[Method, ...] = get_args(Method)
 RULES: tuple[RuleName, ...] = get_args(RuleName)
+_RULED = ("dfa", "tdfa", "odfa", "identity")
 _CONTROLS = {"bp": "backprop", "shallow": "shallow", "identity": "identity"}
 _RATE_FACTORS = {"shallow": 30.0}
 """Centre of a method's grid of learning rates, over the recipe's rate. A head alone takes larger steps than a network:
@@ -43,7 +44,8 @@ def _arm(config: RunConfig, name: str, colon: str, rule_name: str) -> RunConfig:
     if method is None:
         raise ConfigError(f"methods: expected some of {', '.join(METHODS)}, got {name!r}")
     if not colon:
-        return replace(config, method=method)
+        measured = config.align_every if method in _RULED else None
+        return replace(config, method=method, align_every=measured)
     rule = next((known for known in RULES if known == rule_name), None)
     if rule is None or method in _CONTROLS:
         ruled = [known for known in METHODS if known not in _CONTROLS]

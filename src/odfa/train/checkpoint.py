@@ -111,7 +111,7 @@ def restore(session: Session, path: Path) -> dict[str, int]:
     return sizes
 
 
-def load_model(model: torch.nn.Module, files: dict[str, Path], path: Path, stem: str) -> None:
+def load_model(model: torch.nn.Module, files: dict[str, Path], path: Path, stem: str = "model") -> None:
     """Fill `model` with a checkpoint's weights, one after the other; `stem` is model or average.
 
     Raises:

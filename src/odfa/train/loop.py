@@ -15,6 +15,7 @@ from odfa.engine import FusedOptimizer
 from odfa.errors import NonFinite, OdfaError, RunFolderError
 from odfa.flow import Light
 from odfa.train import checkpoint
+from odfa.train.alignment import check_measurable, measure_alignment
 from odfa.train.build import Session, build, check_threads, learning_rate, seed_step
 from odfa.train.config import RunConfig
 from odfa.train.environment import environment
@@ -61,6 +62,8 @@ def run(
     if finished is not None:
         return RunResult.from_json(finished)
     check_threads(config)
+    if config.align_every is not None:
+        check_measurable(config, "align_every: ")
     with torch.random.fork_rng(devices=[]), _threads(config.threads), _told_what_is_kept(path):
         session = build(config)  # before the folder is made: a config that cannot run leaves nothing behind
         with StopRequest() as stop, RunFolder(path, config, resume=resume) as folder:
@@ -105,6 +108,8 @@ def _train(session: Session, folder: RunFolder, stop: StopRequest, progress: boo
             if session.step % look_every == 0:
                 figures = session.task.evaluate(session.evaluated, session.splits.validation)
                 log(_row(session, "validation", figures))
+            if config.align_every is not None and session.step % config.align_every == 0:
+                log(_alignment_row(session))
             last = session.step == session.total_steps
             figures = figures if session.step % look_every == 0 else None
             if stop.requested or session.step % every == 0 or last:
@@ -172,6 +177,12 @@ def _feedback_row(session: Session) -> dict[str, Any]:
     if record is None:
         return {}
     return {"light_frames": _light(session).frames, **record.diagnostics, "signal_norms": dict(record.signal_norms)}
+
+
+def _alignment_row(session: Session) -> dict[str, Any]:
+    """Cosine to the true gradient per block; blocks whose gradient is exactly zero have none."""
+    angles = measure_alignment(session)
+    return {"step": session.step, "alignment": {name: cosine for name, cosine in angles.items() if cosine == cosine}}
 
 
 def _light(session: Session) -> Light:

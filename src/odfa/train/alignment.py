@@ -1,0 +1,44 @@
+"""The angle between what the blocks of a run learn by and their true gradient."""
+
+import torch
+
+from odfa.data import Split
+from odfa.engine import Alignment
+from odfa.errors import ConfigError
+from odfa.train.build import Session, seed_step
+from odfa.train.config import RunConfig
+from odfa.train.networks import network_of
+
+_MAX_SAMPLES, _MAX_ROWS = 1000, 4096
+_NOTHING_TO_MEASURE = {
+    "bp": "backpropagation learns by the true gradient itself",
+    "shallow": "with method=shallow the blocks do not learn",
+}
+
+
+def check_measurable(config: RunConfig, where: str) -> None:
+    """Refuse runs that have no feedback to measure; `where` begins the message.
+
+    Raises:
+        ConfigError: backpropagation, or blocks that do not learn.
+    """
+    if config.method in _NOTHING_TO_MEASURE:
+        raise ConfigError(f"{where}{_NOTHING_TO_MEASURE[config.method]}; expected a run of another method")
+
+
+def alignment_batch(session: Session) -> Split:
+    """The validation samples that angles are measured on: as many as keep the error rows few."""
+    rows = network_of(session.config.model, session.splits.shape).num_rows
+    return session.splits.validation.head(min(_MAX_SAMPLES, max(1, _MAX_ROWS // rows)))
+
+
+def measure_alignment(session: Session) -> Alignment:
+    """Cosine between local and true gradient and both norms, per block, on one batch of the validation part.
+
+    Weights stay; what the loss draws at random depends on the step alone. The projection's light is spent.
+    """
+    assert session.dfa is not None
+    with torch.random.fork_rng(devices=[]), session.dfa.measure_alignment() as angles:
+        seed_step(session.config, session.step)
+        session.dfa.backward(session.task.loss(session.model, alignment_batch(session)))
+    return angles
