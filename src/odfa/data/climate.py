@@ -63,6 +63,7 @@ def load_climate(path: str | None = None, *, held_out: str = "decades") -> Field
             xarray or netCDF4 are not.
     """
     fields = {name: _read(path, name) for name in PATHWAYS}
+    _check_alike(fields, _folder(path))
     samples = _parts(held_out, fields)
     climatology = np.mean([fields[name].value_YHW[:_CLIMATOLOGY] for name in _trained(held_out)], axis=(0, 1))
     built = {part: _arrays(listed, fields, climatology) for part, listed in samples.items()}
@@ -123,15 +124,22 @@ def _read(path: str | None, scenario: str) -> YearlyField:
     field = read_yearly(_folder(path) / f"{scenario}_north_america.nc", "air_temperature", _UNITS)
     height, width = (size // _EVEN * _EVEN for size in field.value_YHW.shape[1:])
     if not height or not width:
-        raise DataError(
-            f"{_folder(path)}: expected a grid of {_EVEN} x {_EVEN} at least, got {field.value_YHW.shape[1:]}"
-        )
+        size = " x ".join(map(str, field.value_YHW.shape[1:])) or "none"
+        raise DataError(f"{_folder(path)}: expected a grid of {_EVEN} x {_EVEN} at least, got {size}")
     return YearlyField(
         value_YHW=field.value_YHW[:, :height, :width],
         year_Y=field.year_Y,
         latitude_H=field.latitude_H[:height],
         longitude_W=field.longitude_W[:width],
     )
+
+
+def _check_alike(fields: dict[str, YearlyField], folder: Path) -> None:
+    (first, ours), *others = fields.items()
+    for name, theirs in others:
+        if ours.value_YHW.shape[1:] != theirs.value_YHW.shape[1:] or not np.array_equal(ours.year_Y, theirs.year_Y):
+            said = (f"{len(f.year_Y)} years from {f.year_Y[0]} on {f.value_YHW.shape[1:]}" for f in (ours, theirs))
+            raise DataError(f"{folder}: expected {first} and {name} alike, got {' and '.join(said)}")
 
 
 def _trained(held_out: str) -> list[str]:

@@ -140,7 +140,8 @@ def _draw(runs: Sequence[LoadedRun], images_RND: list[Tensor], classes: list[int
         assert isinstance(run.model, Denoiser)
         channels, height, width = run.model.image
         tiles = images_ND.view(len(classes), count, channels, height, width).mean(dim=2)
-        axes.imshow(tiles.permute(0, 2, 1, 3).reshape(len(classes) * height, -1), cmap="gray", vmin=-1, vmax=1)
+        image = tiles.permute(0, 2, 1, 3).reshape(len(classes) * height, -1).numpy()
+        axes.imshow(image, cmap="gray", vmin=-1, vmax=1)
         axes.set_title(run.config.method, fontsize=9)
         axes.set_yticks([(row + 0.5) * height for row in range(len(classes))], [FASHION_CLASSES[c] for c in classes])
         axes.tick_params(labelsize=7, length=0)

@@ -260,8 +260,8 @@ class UnetConfig(DiffusionConfig):
     def blocks(self) -> tuple[str, ...]:
         """Names of the blocks, first to last: down, middle, up."""
         stages = range(len(self.channels))
-        down, up = ((f"backbone.{way}_blocks.{k}" for k in stages) for way in ("down", "up"))
-        return (*down, "backbone.mid_block", *up)
+        down = [f"backbone.down_blocks.{k}" for k in stages]
+        return (*down, "backbone.mid_block", *(f"backbone.up_blocks.{k}" for k in stages))
 
     @property
     def branches(self) -> tuple[str, ...]:
