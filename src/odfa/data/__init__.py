@@ -2,6 +2,7 @@
 
 from odfa.data.augment import augment
 from odfa.data.climate import load_climate, peek_climate
+from odfa.data.climatebench import load_climatebench, peek_climatebench
 from odfa.data.digits import load_digits, peek_digits
 from odfa.data.extras import needs, quietly
 from odfa.data.fashion import DEFAULT_FOLDER, FASHION_CLASSES, load_fashion, peek_fashion
@@ -26,12 +27,14 @@ __all__ = [
     "cache_folder",
     "check_held_out",
     "load_climate",
+    "load_climatebench",
     "load_digits",
     "load_fashion",
     "load_text",
     "needs",
     "order",
     "peek_climate",
+    "peek_climatebench",
     "peek_digits",
     "peek_fashion",
     "peek_text",

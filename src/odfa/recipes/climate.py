@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from odfa.train.config import ClimateConfig, FeedbackConfig, OptimizerConfig, RunConfig, VitConfig
+from odfa.train.config import ClimateBenchConfig, ClimateConfig, FeedbackConfig, OptimizerConfig, RunConfig, VitConfig
 
 
 def climate_vit() -> RunConfig:
@@ -36,4 +36,36 @@ def climate_vit_tiny() -> RunConfig:
         model=VitConfig(patch=12, width=32, layers=2, heads=2),
         data=replace(run.data, limit=256),
         optimizer=replace(run.optimizer, warmup_steps=5),
+    )
+
+
+def climatebench_vit() -> RunConfig:
+    """From the emissions of a year to its climate, on ClimateBench files at data.path."""
+    run = climate_vit()
+    return replace(
+        run,
+        recipe="climatebench_vit",
+        task="climatebench",
+        steps=1500,
+        batch_size=16,
+        checkpoint_every=500,
+        evaluate_every=100,
+        model=VitConfig(patch=12, width=96, layers=4, heads=4),
+        data=ClimateBenchConfig(),
+    )
+
+
+def climatebench_vit_tiny() -> RunConfig:
+    """`climatebench_vit` with few samples and steps; seconds."""
+    run = climatebench_vit()
+    return replace(
+        run,
+        recipe="climatebench_vit_tiny",
+        steps=20,
+        batch_size=8,
+        checkpoint_every=10,
+        evaluate_every=10,
+        model=VitConfig(patch=12, width=32, layers=2, heads=2),
+        data=ClimateBenchConfig(limit=64),
+        optimizer=replace(run.optimizer, warmup_steps=2),
     )

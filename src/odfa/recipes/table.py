@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from odfa.errors import ConfigError
-from odfa.recipes.climate import climate_vit, climate_vit_tiny
+from odfa.recipes.climate import climate_vit, climate_vit_tiny, climatebench_vit, climatebench_vit_tiny
 from odfa.recipes.diffusion import (
     fashion_diffusion,
     fashion_diffusion_tiny,
@@ -82,6 +82,18 @@ RECIPES = {
     ),
     "climate_vit_tiny": Recipe(
         make=climate_vit_tiny, source=_CLIMATE, size="256 samples, ViT 2x32, 12 patches", expected_time="seconds"
+    ),
+    "climatebench_vit": Recipe(
+        make=climatebench_vit,
+        source="ClimateBench files at data.path",
+        size="NorESM2 by year, ViT 4x96, 96 patches",
+        expected_time="half an hour",
+    ),
+    "climatebench_vit_tiny": Recipe(
+        make=climatebench_vit_tiny,
+        source="ClimateBench files at data.path",
+        size="64 years, ViT 2x32",
+        expected_time="seconds",
     ),
     "fashion_diffusion": Recipe(
         make=fashion_diffusion, source=_FASHION, size="58,000 images, DiT 4x128, 16 patches", expected_time="10 minutes"

@@ -72,4 +72,21 @@ class ClimateConfig:
         require(self.limit is None or self.limit > 0, "data.limit", "a positive number of samples or none", self.limit)
 
 
-AnyData = DataConfig | TextConfig | ClimateConfig
+@dataclass(frozen=True, kw_only=True)
+class ClimateBenchConfig:
+    """Which ClimateBench files, and what is learned from them."""
+
+    path: str | None = None
+    """Folder with inputs_NAME.nc and outputs_NAME.nc; there is no other source."""
+    variable: str = "tas"
+    """What is learned: tas, pr, diurnal_temperature_range, pr90 or another variable of the outputs."""
+    scenario: str = "ssp245"
+    """Scenario of the test part."""
+    limit: int | None = None
+    """At most this many samples in each part, for quick runs; none: all."""
+
+    def __post_init__(self) -> None:
+        require(self.limit is None or self.limit > 0, "data.limit", "a positive number of samples or none", self.limit)
+
+
+AnyData = DataConfig | TextConfig | ClimateConfig | ClimateBenchConfig

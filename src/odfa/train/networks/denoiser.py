@@ -75,6 +75,10 @@ class DitNetwork(AbstractNetwork[DitConfig]):
         for block in backbone.transformer_blocks:
             # each block would drop classes by itself; the task drops them for all blocks at once
             block.norm1.emb.class_embedder.dropout_prob = 0.0
+        for modulation in (*(block.norm1.linear for block in backbone.transformer_blocks), backbone.proj_out_1):
+            # as in the paper (arXiv 2212.09748), blocks begin as the identity; the library leaves this out
+            nn.init.zeros_(modulation.weight)
+            nn.init.zeros_(modulation.bias)
         return Denoiser(backbone, self.config, self.shape)
 
     def example(self, batch_size: int) -> tuple[Tensor, ...]:

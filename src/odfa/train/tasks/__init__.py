@@ -5,7 +5,7 @@ import difflib
 from odfa.errors import ConfigError
 from odfa.train.tasks.base import AbstractTask, Metric
 from odfa.train.tasks.classify import DIGITS, FASHION
-from odfa.train.tasks.climate import Climate
+from odfa.train.tasks.climate import Climate, ClimateBench
 from odfa.train.tasks.diffuse import Diffuse
 from odfa.train.tasks.language import Language
 
@@ -16,6 +16,7 @@ TASKS: dict[str, AbstractTask] = {
     "fashion": FASHION,
     "text": Language(),
     "climate": Climate(),
+    "climatebench": ClimateBench(),
     "diffusion": Diffuse(),
 }
 
