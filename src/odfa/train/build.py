@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from odfa.demodulate import AbstractDemodulator
     from odfa.device import AbstractDevice
+    from odfa.encode import AbstractEncoder
     from odfa.engine import DFA, FusedOptimizer
     from odfa.project import AbstractProjection
 
@@ -231,7 +232,7 @@ def _digital(config: RunConfig, num_outputs: int) -> dict[str, Any]:
 
 
 def _digital_ternary(config: RunConfig, num_outputs: int) -> dict[str, Any]:
-    return {**_digital(config, num_outputs), "encoder": _ternary(config)}
+    return {**_digital(config, num_outputs), "encoder": _encoder(config)}
 
 
 def _optical(config: RunConfig, num_outputs: int) -> dict[str, Any]:
@@ -287,7 +288,7 @@ def build_optical(config: RunConfig) -> "AbstractProjection":
         guard = Guard(every=feedback.witness_every, correct=feedback.witness_correct, when_lost=feedback.witness_lost)
     return Optical(
         _device(config),
-        encoder=_ternary(config),
+        encoder=_encoder(config),
         demodulator=make_readout(feedback.readout),
         guard=guard,
         calibration=measured,
@@ -310,10 +311,12 @@ def _device(config: RunConfig) -> "AbstractDevice":
     return open_device(feedback.device)
 
 
-def _ternary(config: RunConfig) -> Any:
-    from odfa.encode import Ternary
+def _encoder(config: RunConfig) -> "AbstractEncoder":
+    from odfa.encode import BitPlanes, Ternary
 
     feedback = config.feedback
+    if feedback.bits is not None:
+        return BitPlanes(feedback.bits)
     return Ternary(
         quantiser=feedback.quantiser,
         threshold=feedback.threshold,

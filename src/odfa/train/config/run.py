@@ -97,6 +97,8 @@ class FeedbackConfig:
     """Threshold of the relative_max quantiser, as a share of the row's largest entry."""
     repeats: int = 1
     """Independent draws that are averaged (quantisers stochastic and sampled)."""
+    bits: int | None = None
+    """Methods tdfa and odfa: send real values in that many bit planes, two patterns each, instead of a ternary code."""
     device: str = "opu-2021"
     """Optical device of method odfa: opu-2021, a digital twin of the 2021 instrument; ideal, one without noise; or any
     name that `odfa device list` shows."""
@@ -134,6 +136,7 @@ class FeedbackConfig:
         require(self.rank is None or self.rank >= 0, "feedback.rank", "zero or more, or none", self.rank)
         require(0 < self.head_share < math.inf, "feedback.head_share", "a positive number", self.head_share)
         require(self.every > 0, "feedback.every", "a positive number of steps", self.every)
+        require(self.bits is None or 0 < self.bits <= 16, "feedback.bits", "1 to 16 or none", self.bits)
         looks = self.witness_every is None or self.witness_every > 0
         require(looks, "feedback.witness_every", "a positive number of vectors or none", self.witness_every)
 
