@@ -11,16 +11,16 @@ def fashion_diffusion() -> RunConfig:
         recipe="fashion_diffusion",
         task="diffusion",
         rule="aligned",
-        steps=3000,
+        steps=2500,
         batch_size=64,
         log_every=20,
         checkpoint_every=500,
         evaluate_every=250,
         threads=1,
-        model=DitConfig(patch=7, width=128, layers=4, heads=4),
+        model=DitConfig(patch=7, width=96, layers=4, heads=4),
         data=DataConfig(validation=2000),
-        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=50, clip_norm=1.0, average=0.995),
-        feedback=FeedbackConfig(quantiser="best_cosine", scale=0.5),
+        optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=50, clip_norm=1.0, average=0.995),
+        feedback=FeedbackConfig(quantiser="best_cosine", scale=0.5, group=2),
     )
 
 
@@ -37,6 +37,7 @@ def fashion_diffusion_tiny() -> RunConfig:
         model=DitConfig(patch=7, width=32, layers=2, heads=2),
         data=DataConfig(validation=128, limit=512),
         optimizer=replace(run.optimizer, warmup_steps=5, average=0.9),
+        feedback=replace(run.feedback, group=1),
     )
 
 
@@ -48,6 +49,7 @@ def fashion_unet() -> RunConfig:
         recipe="fashion_unet",
         rule="random",
         model=UnetConfig(channels=(16, 32)),
+        feedback=replace(run.feedback, group=1),
     )
 
 

@@ -96,7 +96,7 @@ RECIPES = {
         expected_time="seconds",
     ),
     "fashion_diffusion": Recipe(
-        make=fashion_diffusion, source=_FASHION, size="58,000 images, DiT 4x128, 16 patches", expected_time="10 minutes"
+        make=fashion_diffusion, source=_FASHION, size="58,000 images, DiT 4x96, 16 patches", expected_time="10 minutes"
     ),
     "fashion_diffusion_tiny": Recipe(
         make=fashion_diffusion_tiny, source=_FASHION, size="512 images, DiT 2x32", expected_time="seconds"
