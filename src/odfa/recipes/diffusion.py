@@ -11,7 +11,7 @@ def fashion_diffusion() -> RunConfig:
         recipe="fashion_diffusion",
         task="diffusion",
         rule="aligned",
-        steps=2500,
+        steps=2000,
         batch_size=64,
         log_every=20,
         checkpoint_every=500,
@@ -20,7 +20,7 @@ def fashion_diffusion() -> RunConfig:
         model=DitConfig(patch=7, width=96, layers=4, heads=4),
         data=DataConfig(validation=2000),
         optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=50, clip_norm=1.0, average=0.995),
-        feedback=FeedbackConfig(quantiser="best_cosine", scale=0.5, group=2),
+        feedback=FeedbackConfig(bits=3, scale=0.5, group=2),
     )
 
 
