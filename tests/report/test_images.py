@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.linalg import sqrtm
+from tests.cut import train_and_cut
 
 from odfa import data, load_run, recipes, train
 from odfa.errors import ConfigError
@@ -39,23 +40,13 @@ def _config(name: str, method: str, rule: str, **changes):
 
 
 @pytest.mark.parametrize(("name", "method", "rule"), CASES)
-def test_a_run_cut_in_two_equals_a_whole_one(tmp_path, monkeypatch, name: str, method: str, rule: str) -> None:
+def test_a_run_cut_in_two_equals_a_whole_one(tmp_path, name: str, method: str, rule: str) -> None:
     measured = 2 if method in ("dfa", "odfa") else None
     augmented = {"shift": 1, "flip": True} if name.startswith("fashion") else {}
     config = _config(name, method, rule, align_every=measured)
     config = replace(config, data=replace(config.data, **augmented))
     whole = train.run(config, tmp_path / "whole", progress=False)
-    real = train.loop.train_step
-
-    def stop(session, batch):
-        if session.step == 3:
-            raise KeyboardInterrupt
-        return real(session, batch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(train.loop, "train_step", stop)
-        with pytest.raises(KeyboardInterrupt):
-            train.run(config, tmp_path / "cut", progress=False)
+    train_and_cut(config, tmp_path / "cut", after=3)
     again = train.resume(tmp_path / "cut", progress=False)
     assert again.metric == whole.metric
     assert (tmp_path / "cut/metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()

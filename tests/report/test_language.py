@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.cut import train_and_cut
 from tests.talk import small_run, write_corpus
 
 from odfa import recipes, train
@@ -34,17 +35,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_a_run_cut_in_two_equals_a_whole_one(tmp_path: Path, corpus: str, method: str, rule: str, family: str) -> None:
     config = small_run(corpus, method, rule, family=family)
     whole = train.run(config, tmp_path / "whole", progress=False)
-    with pytest.MonkeyPatch.context() as patch:
-        real = train.loop.train_step
-
-        def stop(session, batch):
-            if session.step == 4:
-                raise KeyboardInterrupt
-            return real(session, batch)
-
-        patch.setattr(train.loop, "train_step", stop)
-        with pytest.raises(KeyboardInterrupt):
-            train.run(config, tmp_path / "cut", progress=False)
+    train_and_cut(config, tmp_path / "cut", after=4)
     again = train.resume(tmp_path / "cut", progress=False)
     assert again.metric == whole.metric
     assert (tmp_path / "cut/metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()

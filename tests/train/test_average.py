@@ -1,9 +1,9 @@
 """The moving average of the weights against its recursion, in runs that are cut and go on."""
 
-import contextlib
 from dataclasses import replace
 
 import torch
+from tests.cut import train_and_cut
 from torch import nn
 
 from odfa import load_run, train
@@ -24,21 +24,11 @@ def test_the_average_follows_its_recursion():
         assert torch.allclose(mean.module.weight, wanted, atol=1e-12)
 
 
-def test_a_run_cut_in_two_keeps_its_average(tmp_path, quick, traces, monkeypatch):
+def test_a_run_cut_in_two_keeps_its_average(tmp_path, quick, traces):
     config = quick("odfa", rule="aligned")
     config = replace(config, optimizer=replace(config.optimizer, average=0.9))
     whole = train.run(config, tmp_path / "whole", progress=False)
-    real = train.loop.train_step
-
-    def stop(session, batch):
-        if session.step == 6:
-            raise KeyboardInterrupt
-        return real(session, batch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(train.loop, "train_step", stop)
-        with contextlib.suppress(KeyboardInterrupt):
-            train.run(config, tmp_path / "cut", progress=False)
+    train_and_cut(config, tmp_path / "cut", after=6)
     assert train.resume(tmp_path / "cut", progress=False).metric == whole.metric
     assert traces(tmp_path / "cut") == traces(tmp_path / "whole")
     assert "average.safetensors" in traces(tmp_path / "whole")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.cut import train_and_cut
 from tests.talk import small_run, write_corpus
 
 from odfa import train
@@ -64,17 +65,7 @@ def test_a_lean_run_cut_in_two_equals_a_whole_one(tmp_path, small, monkeypatch, 
     monkeypatch.setattr(disk, "LARGE_BYTES", 1)
     config = small("odfa", "aligned", replace(LEAN, precision=precision, storage=storage))
     train.run(config, tmp_path / "whole", progress=False)
-    real = train.loop.train_step
-
-    def stop(session, batch):
-        if session.step == 3:
-            raise KeyboardInterrupt
-        return real(session, batch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(train.loop, "train_step", stop)
-        with pytest.raises(KeyboardInterrupt):
-            train.run(config, tmp_path / "cut", progress=False)
+    train_and_cut(config, tmp_path / "cut", after=3)
     train.resume(tmp_path / "cut", progress=False)
     assert (tmp_path / "cut/metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
     last = [train.checkpoint.find(tmp_path / name / "checkpoints")[-1] for name in ("whole", "cut")]

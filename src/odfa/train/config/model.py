@@ -7,8 +7,49 @@ from typing import Literal
 from odfa.train.config.base import MAX_WIDTH, require
 
 
+class NetworkConfig:
+    """What every network says of its blocks; most have no branches that could learn by themselves."""
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Width of each block's output."""
+        raise NotImplementedError
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """Names of the blocks, first to last."""
+        raise NotImplementedError
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """Names of the norms where the MLPs branch off the residual stream; none where nothing branches off."""
+        return ()
+
+    @property
+    def linears(self) -> tuple[str, ...]:
+        """Names of the linear maps that end the branches; none if there are no branches."""
+        return ()
+
+
+class StackConfig(NetworkConfig):
+    """A stack of `layers` blocks on a residual stream of one `width`."""
+
+    width: int
+    layers: int
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Width of each block's output."""
+        return (self.width,) * self.layers
+
+    def _check_positive(self, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            require(0 < value <= MAX_WIDTH, f"model.{name}", f"a positive number up to {MAX_WIDTH}", value)
+
+
 @dataclass(frozen=True, kw_only=True)
-class MlpConfig:
+class MlpConfig(NetworkConfig):
     """A multilayer perceptron: one block (linear map and activation) per hidden width, then a linear head."""
 
     widths: tuple[int, ...] = (128, 128)
@@ -25,19 +66,9 @@ class MlpConfig:
         """Names of the blocks, first to last."""
         return tuple(f"blocks.{k}" for k in range(len(self.widths)))
 
-    @property
-    def branches(self) -> tuple[str, ...]:
-        """None: its blocks have no residual stream."""
-        return ()
-
-    @property
-    def linears(self) -> tuple[str, ...]:
-        """None: its blocks hold one linear map each."""
-        return ()
-
 
 @dataclass(frozen=True, kw_only=True)
-class TransformerConfig:
+class TransformerConfig(StackConfig):
     """A causal language model of the transformers library, unmodified, built from its config with random weights."""
 
     family: Literal["gpt2", "llama"] = "gpt2"
@@ -59,9 +90,7 @@ class TransformerConfig:
     0.02; aligned rules set feedback.scale instead."""
 
     def __post_init__(self) -> None:
-        for key in ("width", "layers", "heads"):
-            value = getattr(self, key)
-            require(0 < value <= MAX_WIDTH, f"model.{key}", f"a positive number up to {MAX_WIDTH}", value)
+        self._check_positive("width", "layers", "heads")
         per_head = 2 * self.heads if self.family == "llama" else self.heads  # rotary positions turn pairs
         require(self.width % per_head == 0, "model.width", f"a multiple of {per_head} for the heads", self.width)
         shared = self.kv_heads is None or (self.kv_heads > 0 and self.heads % self.kv_heads == 0)
@@ -70,11 +99,6 @@ class TransformerConfig:
         scale = self.readout_scale
         fits = scale is None or (0 < scale < math.inf and not self.tied)
         require(fits, "model.readout_scale", "a positive number with model.tied=false, or none", scale)
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """Width of each block's output."""
-        return (self.width,) * self.layers
 
     @property
     def branches(self) -> tuple[str, ...]:
@@ -96,7 +120,7 @@ class TransformerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VitConfig:
+class VitConfig(StackConfig):
     """A vision Transformer of the transformers library, unmodified, with one linear read-out behind it."""
 
     patch: int = 4
@@ -114,16 +138,9 @@ class VitConfig:
     whatever this says."""
 
     def __post_init__(self) -> None:
-        for key in ("patch", "width", "layers", "heads"):
-            value = getattr(self, key)
-            require(0 < value <= MAX_WIDTH, f"model.{key}", f"a positive number up to {MAX_WIDTH}", value)
+        self._check_positive("patch", "width", "layers", "heads")
         require(self.width % self.heads == 0, "model.width", f"a multiple of {self.heads} for the heads", self.width)
         require(self.mlp_width is None or self.mlp_width > 0, "model.mlp_width", "a positive number", self.mlp_width)
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """Width of each block's output."""
-        return (self.width,) * self.layers
 
     @property
     def blocks(self) -> tuple[str, ...]:
@@ -142,7 +159,7 @@ class VitConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CnnConfig:
+class CnnConfig(StackConfig):
     """A residual convolutional network: a stem that thins out the places, then blocks of one width and resolution."""
 
     width: int = 32
@@ -153,29 +170,12 @@ class CnnConfig:
     """Pixels between two places behind the stem, each way."""
 
     def __post_init__(self) -> None:
-        for key in ("width", "layers", "stride"):
-            value = getattr(self, key)
-            require(0 < value <= MAX_WIDTH, f"model.{key}", f"a positive number up to {MAX_WIDTH}", value)
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """Channels of each block's output."""
-        return (self.width,) * self.layers
+        self._check_positive("width", "layers", "stride")
 
     @property
     def blocks(self) -> tuple[str, ...]:
         """Names of the blocks, first to last."""
         return tuple(f"blocks.{k}" for k in range(self.layers))
-
-    @property
-    def branches(self) -> tuple[str, ...]:
-        """None: a block is one branch."""
-        return ()
-
-    @property
-    def linears(self) -> tuple[str, ...]:
-        """None: its blocks hold no linear maps."""
-        return ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +197,7 @@ class DiffusionConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DitConfig(DiffusionConfig):
+class DitConfig(DiffusionConfig, StackConfig):
     """A diffusion Transformer (DiT) of the diffusers library, unmodified; step and class condition each block."""
 
     patch: int = 4
@@ -211,34 +211,17 @@ class DitConfig(DiffusionConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for key in ("patch", "width", "layers", "heads"):
-            value = getattr(self, key)
-            require(0 < value <= MAX_WIDTH, f"model.{key}", f"a positive number up to {MAX_WIDTH}", value)
+        self._check_positive("patch", "width", "layers", "heads")
         require(self.width % self.heads == 0, "model.width", f"a multiple of {self.heads} for the heads", self.width)
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """Width of each block's output."""
-        return (self.width,) * self.layers
 
     @property
     def blocks(self) -> tuple[str, ...]:
         """Names of the blocks, first to last."""
         return tuple(f"backbone.transformer_blocks.{k}" for k in range(self.layers))
 
-    @property
-    def branches(self) -> tuple[str, ...]:
-        """None: the norm before the MLP reads the same conditioning as the one before the attention."""
-        return ()
-
-    @property
-    def linears(self) -> tuple[str, ...]:
-        """None, as there are no branches."""
-        return ()
-
 
 @dataclass(frozen=True, kw_only=True)
-class UnetConfig(DiffusionConfig):
+class UnetConfig(DiffusionConfig, NetworkConfig):
     """A U-Net of the diffusers library, unmodified, without attention."""
 
     channels: tuple[int, ...] = (16, 32)
@@ -262,16 +245,6 @@ class UnetConfig(DiffusionConfig):
         stages = range(len(self.channels))
         down = [f"backbone.down_blocks.{k}" for k in stages]
         return (*down, "backbone.mid_block", *(f"backbone.up_blocks.{k}" for k in stages))
-
-    @property
-    def branches(self) -> tuple[str, ...]:
-        """None: there is no residual stream through all blocks."""
-        return ()
-
-    @property
-    def linears(self) -> tuple[str, ...]:
-        """None, as there are no branches."""
-        return ()
 
 
 AnyModel = MlpConfig | CnnConfig | TransformerConfig | VitConfig | DitConfig | UnetConfig
