@@ -62,6 +62,7 @@ def runs(tmp_path_factory):
         "bp": _config("fashion_diffusion_tiny", "bp", "random"),
         "odfa": _config("fashion_diffusion_tiny", "odfa", "aligned", align_every=2),
         "judge": _config("fashion_cnn_tiny", "bp", "random"),
+        "digits": replace(recipes.get("digits_tiny"), steps=2, tensorboard=False),
         "climate": _config("climate_vit_tiny", "odfa", "aligned"),
         "other climate": replace(
             _config("climate_vit_tiny", "bp", "random"),
@@ -179,7 +180,7 @@ def test_grids_and_maps_are_drawn(runs, tmp_path) -> None:
     test = train.get_task("climate").load(run.config.data).test
     with torch.no_grad():
         square_G = (run.model(test.x_ND[3:4]) - test.y_N[3:4]).double().square()[0] * test.weight_G
-    assert maps["runs"][0]["rmse_K"] == pytest.approx(square_G.mean().sqrt().item() * test.unit, rel=1e-5)
+    assert maps["runs"][0]["rmse"] == pytest.approx(square_G.mean().sqrt().item() * test.unit, rel=1e-5)
     assert maps["sample"] == test.names[3]
     assert all((tmp_path / f"{name}.png").stat().st_size > 1000 for name in ("grid", "maps"))
 
@@ -222,6 +223,7 @@ def test_training_images_are_found_out_and_test_images_have_no_distance_to_thems
         (lambda runs, out: judge([runs["bp"]], runs["climate"]), "expected a fashion classifier as the judge"),
         (lambda runs, out: judge([runs["bp"]], runs["judge"], count=5), "expected 100 images or more"),
         (lambda runs, out: judge([runs["judge"]], runs["judge"], count=100), "draws no images"),
+        (lambda runs, out: judge([runs["bp"]], runs["digits"], count=100), "expected a fashion classifier"),
         (lambda runs, out: project([runs["bp"]], out), "projects no maps; name climate runs"),
         (lambda runs, out: project([runs["climate"]], out, sample=24), "sample: expected 0 to 23, got 24"),
         (lambda runs, out: project([runs["climate"], runs["other climate"]], out), "expected the data of"),

@@ -43,7 +43,8 @@ def _show(result: dict[str, Any]) -> None:
 
 
 def _figures(row: dict[str, Any]) -> tuple[str, str, str]:
-    return f"{row['frechet']:.2f}", f"{row['agreement']:.1%}", f"{row['neighbour']:.2f}"
+    neighbour = "–" if row["neighbour"] is None else f"{row['neighbour']:.2f}"
+    return f"{row['frechet']:.2f}", f"{row['agreement']:.1%}", neighbour
 
 
 JUDGE = Command(

@@ -26,7 +26,7 @@ def _configure(parser: ArgumentParser) -> None:
 def _execute(arguments: Namespace) -> Outcome:
     from odfa.train.folder import read_config
 
-    draw = {"climate": _maps, "diffusion": _images}.get(read_config(arguments.runs[0]).task)
+    draw = {"climate": _maps, "climatebench": _maps, "diffusion": _images}.get(read_config(arguments.runs[0]).task)
     if draw is None:
         return _texts(arguments)
     if arguments.image is None:
@@ -58,7 +58,7 @@ def _maps(arguments: Namespace) -> Outcome:
 
 
 def _lines(result: dict[str, Any]) -> str:
-    errors = [f"  {run['rmse_K']:.3f} K  {run['method']}: {run['run']}" for run in result["runs"]]
+    errors = [f"  {result['metric']} {run['rmse']:.3f}  {run['method']}: {run['run']}" for run in result["runs"]]
     return "\n".join([result["sample"], *errors, f"figure: {result['figure']}"])
 
 

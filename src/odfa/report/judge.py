@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from odfa.data import Split, load_fashion, needs, quietly
+from odfa.data import DataShape, Split, load_fashion, needs, quietly
 from odfa.errors import ConfigError
 from odfa.report.generate import Sampler, generate
 from odfa.report.methods import rule_of
-from odfa.train import DataConfig, LoadedRun, load_run
+from odfa.train import DataConfig, LoadedRun, get_task, load_run
 
 _BATCH = 500
 _LEAST = 100
@@ -37,7 +37,7 @@ def judge(
         neighbour = median distance to the nearest training image, over that of as many test images; well below 1 means
         that training images are repeated
 
-    `real` holds the same figures for training images in place of generated ones: as good as this many images can be.
+    `real` holds distance and agreement of training images in place of generated ones: as good as so many can be.
 
     Raises:
         RunFolderError: not a run folder. CheckpointError: no checkpoint, or one of another architecture.
@@ -55,11 +55,12 @@ def judge(
     seen = _Judge(classifier, train, test.head(count))
     rows: list[dict[str, Any]] = []
     for run in map(load_run, run_dirs):
+        classifier.check_size(run)
         images_ND = generate(run, class_N, sampler=sampler, steps=steps, guidance=guidance, seed=seed)
         rows.append({"run": str(run.path), "method": run.config.method, "rule": rule_of(run.config)})
         rows[-1] |= seen.figures(images_ND, class_N)
     drawn = train.head(count)
-    real = {**seen.figures(drawn.x_ND, drawn.y_N), "neighbour": 1.0}
+    real = {**seen.figures(drawn.x_ND, drawn.y_N), "neighbour": None}  # they are among themselves
     return {
         "judge": str(classifier_dir),
         "count": count,
@@ -69,6 +70,11 @@ def judge(
         "real": real,
         "runs": rows,
     }
+
+
+def load_shape(run: LoadedRun) -> DataShape:
+    """Sizes of the data that a run was trained on."""
+    return get_task(run.config.task).peek(run.config.data)
 
 
 class _Classifier(nn.Module):
@@ -82,6 +88,12 @@ class _Classifier(nn.Module):
         self.run, self.model, self.head = run, run.model, head
         self.num_features = head.in_features
         self.mean, self.std = 0.0, 1.0
+
+    def check_size(self, run: LoadedRun) -> None:
+        """Refuse images of another size than the classifier's."""
+        theirs, ours = (load_shape(of).image for of in (run, self.run))
+        if theirs != ours:
+            raise ConfigError(f"{run.path} draws images of {theirs}, its judge {self.run.path} knows {ours}")
 
     def scale_like(self, x_ND: Tensor) -> None:
         """The classifier was trained on standardised images: on these."""

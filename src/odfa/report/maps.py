@@ -12,12 +12,13 @@ import torch
 from odfa.data import FieldSplit, FieldSplits, needs
 from odfa.errors import ConfigError
 from odfa.report.methods import rule_of
-from odfa.train import ClimateConfig, LoadedRun, get_task, load_run
+from odfa.train import LoadedRun, get_task, load_run
 from odfa.train.folder import folder_errors
+from odfa.train.tasks.climate import AbstractFields
 
 
 def project(run_dirs: Sequence[Path | str], path: Path, *, sample: int | None = None) -> dict[str, Any]:
-    """Draw a row of maps for each run into `path`: what came, what was projected, the error; kelvin.
+    """Draw a row of maps for each run into `path`: what came, what was projected, the error.
 
     Args:
         sample: number of the test sample; None: the one in the middle.
@@ -28,11 +29,12 @@ def project(run_dirs: Sequence[Path | str], path: Path, *, sample: int | None = 
     """
     runs = [load_run(run_dir) for run_dir in run_dirs]
     for run in runs:
-        if not isinstance(run.config.data, ClimateConfig):
+        if not isinstance(get_task(run.config.task), AbstractFields):
             raise ConfigError(f"{run.path} is a run of {run.config.recipe}, which projects no maps; name climate runs")
         if run.config.data != runs[0].config.data:
             raise ConfigError(f"{run.path}: expected the data of {runs[0].path}, got other settings; draw them apart")
-    splits = get_task(runs[0].config.task).load(runs[0].config.data)
+    task = get_task(runs[0].config.task)
+    splits = task.load(runs[0].config.data)
     assert isinstance(splits, FieldSplits)
     place = len(splits.test) // 2 if sample is None else sample
     if not 0 <= place < len(splits.test):
@@ -43,13 +45,15 @@ def project(run_dirs: Sequence[Path | str], path: Path, *, sample: int | None = 
     truth_HW = (one.y_N[0] * one.unit).view(size)
     with torch.no_grad():
         projected_RHW = torch.stack([(run.model(one.x_ND)[0] * one.unit).view(size) for run in runs])
-    _draw(splits, one.names[0], runs, truth_HW, projected_RHW, path)
+    unit = task.metric.name.partition("_")[2] or "in the unit of the files"
+    _draw(splits, (one.names[0], unit), runs, truth_HW, projected_RHW, path)
     errors = [one.error(projected_HW.view(1, -1) / one.unit) for projected_HW in projected_RHW]
     return {
         "figure": str(path),
         "sample": one.names[0],
+        "metric": task.metric.name,
         "runs": [
-            {"run": str(run.path), "method": run.config.method, "rmse_K": error}
+            {"run": str(run.path), "method": run.config.method, "rmse": error}
             for run, error in zip(runs, errors, strict=True)
         ],
     }
@@ -57,7 +61,7 @@ def project(run_dirs: Sequence[Path | str], path: Path, *, sample: int | None = 
 
 def _draw(
     splits: FieldSplits,
-    name: str,
+    words: tuple[str, str],
     runs: Sequence[LoadedRun],
     truth_HW: torch.Tensor,
     projected_RHW: torch.Tensor,
@@ -66,7 +70,7 @@ def _draw(
     with needs("matplotlib", "figures"):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-    error_RHW = projected_RHW - truth_HW
+    (name, unit), error_RHW = words, projected_RHW - truth_HW
     top = float(max(truth_HW.abs().max(), projected_RHW.abs().max()))
     figure = Figure(figsize=(11, 0.6 + 2.6 * len(runs)), layout="constrained")
     FigureCanvasAgg(figure)
@@ -83,6 +87,6 @@ def _draw(
         grid[row][0].set_ylabel("latitude, degrees")
     for axes in grid[-1]:
         axes.set_xlabel("longitude, degrees east")
-    figure.colorbar(last, ax=grid, label="change of air temperature, K", shrink=0.8)
+    figure.colorbar(last, ax=grid, label=unit, shrink=0.8)
     with folder_errors(path):
         figure.savefig(path, dpi=130)
