@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 
 from odfa import DFA, AlignedReadout, Gaussian, Optical, RandomFeedback, Shallow, Ternary, Twin
 from odfa.train.config import MlpConfig
-from odfa.train.mlp import Mlp
+from odfa.train.networks import Mlp
 
 Problem = tuple[nn.Module, str, Callable[[nn.Module], Tensor]]
 
