@@ -2,22 +2,18 @@
 
 import gzip
 import math
-import struct
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.garments import idx, write_images
 
 from odfa import data
 from odfa.data import fashion
 from odfa.errors import DataError
 from odfa.train import DataConfig, get_task
-
-
-def _idx(shape: tuple[int, ...], values: bytes) -> bytes:
-    return bytes([0, 0, 8, len(shape)]) + b"".join(struct.pack(">I", length) for length in shape) + values
 
 
 @given(shape=st.lists(st.integers(1, 5), min_size=1, max_size=3), zipped=st.booleans(), start=st.integers(0, 255))
@@ -26,7 +22,7 @@ def test_reads_what_was_written(
 ) -> None:
     values = [(start + 7 * i) % 256 for i in range(math.prod(shape))]
     file = tmp_path_factory.mktemp("idx") / ("a.gz" if zipped else "a")
-    content = _idx(tuple(shape), bytes(values))
+    content = idx(tuple(shape), bytes(values))
     file.write_bytes(gzip.compress(content) if zipped else content)
     read = data.read_idx(file, axes=len(shape))
     assert tuple(read.shape) == tuple(shape) == data.read_idx_shape(file, axes=len(shape))
@@ -39,12 +35,12 @@ def test_reads_what_was_written(
         (b"", "expected an idx file"),
         (b"\x1f\x8b\x08\x00", "expected an idx file"),
         (b"\0\0\x0d\x01\0\0\0\x01\0\0\0\0", "got type 13 with 1"),
-        (_idx((2, 2), b"abcd"), "got type 8 with 2"),
+        (idx((2, 2), b"abcd"), "got type 8 with 2"),
         (b"\0\0\x08\x01\0\0", "header is truncated"),
-        (_idx((0,), b""), "declares shape"),
-        (_idx((2**32 - 1,), b"abc"), "only 3"),
-        (_idx((4,), b"abc"), "declares 4 values, the file holds only 3"),
-        (_idx((2,), b"abc"), "declares 2 values, the file holds more"),
+        (idx((0,), b""), "declares shape"),
+        (idx((2**32 - 1,), b"abc"), "only 3"),
+        (idx((4,), b"abc"), "declares 4 values, the file holds only 3"),
+        (idx((2,), b"abc"), "declares 2 values, the file holds more"),
     ],
 )
 def test_wrong_bytes_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
@@ -56,7 +52,7 @@ def test_wrong_bytes_are_refused(tmp_path: Path, content: bytes, message: str) -
 
 
 def test_every_truncation_of_a_gzip_is_refused(tmp_path: Path) -> None:
-    whole = gzip.compress(_idx((40,), bytes(range(40))))
+    whole = gzip.compress(idx((40,), bytes(range(40))))
     file = tmp_path / "cut.gz"
     for length in range(len(whole)):
         file.write_bytes(whole[:length])
@@ -65,7 +61,7 @@ def test_every_truncation_of_a_gzip_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_damaged_gzip_never_gives_other_values(tmp_path: Path) -> None:
-    whole = gzip.compress(_idx((40,), bytes(range(40))))
+    whole = gzip.compress(idx((40,), bytes(range(40))))
     refused = 0
     file = tmp_path / "damaged.gz"
     for position in range(10, len(whole)):
@@ -78,42 +74,34 @@ def test_a_damaged_gzip_never_gives_other_values(tmp_path: Path) -> None:
     assert refused >= len(whole) - 12, "only padding bits may go unnoticed"
 
 
-def _write_folder(folder: Path, *, side: int = 4, label: int = 9) -> None:
-    generator = torch.Generator().manual_seed(0)
-    for name, num in (("train", 30), ("t10k", 12)):
-        pixels = torch.randint(0, 256, (num * side * side,), generator=generator).tolist()
-        (folder / f"{name}-images-idx3-ubyte").write_bytes(_idx((num, side, side), bytes(pixels)))
-        (folder / f"{name}-labels-idx1-ubyte").write_bytes(
-            _idx((num,), bytes([label, *(i % 10 for i in range(num - 1))]))
-        )
-
-
 def test_a_folder_of_ones_own_is_read(tmp_path: Path) -> None:
-    _write_folder(tmp_path)
+    write_images(tmp_path, side=4, train=30, test=12)
     config = DataConfig(path=str(tmp_path), validation=10)
     splits = get_task("fashion").load(config)
     assert splits.shape == get_task("fashion").peek(config)
-    assert splits.shape == data.DataShape(num_features=16, num_classes=10, num_train=20, num_validation=10, num_test=12)
+    assert splits.shape == data.DataShape(
+        num_features=16, num_classes=10, num_train=20, num_validation=10, num_test=12, image=(1, 4, 4)
+    )
 
 
 def test_labels_out_of_range_are_refused(tmp_path: Path) -> None:
-    _write_folder(tmp_path, label=10)
+    write_images(tmp_path, side=4, train=30, test=12, label=10)
     with pytest.raises(DataError, match=r"label 10 of sample \d+ is outside 0…9"):
         data.load_fashion(str(tmp_path), validation=10)
 
 
 def test_images_and_labels_that_do_not_pair_up_are_refused(tmp_path: Path) -> None:
     for name, num_images in (("t10k", 12), ("train", 30)):
-        _write_folder(tmp_path)
-        (tmp_path / f"{name}-labels-idx1-ubyte").write_bytes(_idx((3,), b"\1\2\3"))
+        write_images(tmp_path, side=4, train=30, test=12)
+        (tmp_path / f"{name}-labels-idx1-ubyte").write_bytes(idx((3,), b"\1\2\3"))
         for action in (data.load_fashion, data.peek_fashion):
             with pytest.raises(DataError, match=f"{name} has {num_images} images and 3 labels"):
                 action(str(tmp_path), validation=10)
 
 
 def test_images_of_two_sizes_are_refused(tmp_path: Path) -> None:
-    _write_folder(tmp_path)
-    (tmp_path / "t10k-images-idx3-ubyte").write_bytes(_idx((12, 2, 3), bytes(72)))
+    write_images(tmp_path, side=4, train=30, test=12)
+    (tmp_path / "t10k-images-idx3-ubyte").write_bytes(idx((12, 2, 3), bytes(72)))
     for action in (data.load_fashion, data.peek_fashion):
         with pytest.raises(DataError, match=r"training images are 4 x 4, test images 2 x 3"):
             action(str(tmp_path), validation=10)
@@ -121,7 +109,7 @@ def test_images_of_two_sizes_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("validation", [30, 5000])
 def test_more_validation_than_data_is_refused(tmp_path: Path, validation: int) -> None:
-    _write_folder(tmp_path)
+    write_images(tmp_path, side=4, train=30, test=12)
     for action in (data.load_fashion, data.peek_fashion):
         with pytest.raises(DataError, match=f"cannot hold out {validation} of 30 samples; choose 1 to 29"):
             action(str(tmp_path), validation=validation)
@@ -136,7 +124,7 @@ def test_missing_files_say_what_to_do(tmp_path: Path) -> None:
 
 
 def test_the_default_folder_is_checked_by_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _write_folder(tmp_path)
+    write_images(tmp_path, side=4, train=30, test=12)
     monkeypatch.setattr(fashion, "DEFAULT_FOLDER", tmp_path)
     with pytest.raises(DataError, match=r"has SHA-256 .*reinstall dataset-fashion-mnist"):
         data.load_fashion(validation=10)
@@ -148,7 +136,7 @@ def test_the_default_folder_is_checked_by_hash(tmp_path: Path, monkeypatch: pyte
 def test_fashion_mnist_as_packaged() -> None:
     splits = data.load_fashion()
     assert splits.shape == data.DataShape(
-        num_features=784, num_classes=10, num_train=55_000, num_validation=5_000, num_test=10_000
+        num_features=784, num_classes=10, num_train=55_000, num_validation=5_000, num_test=10_000, image=(1, 28, 28)
     )
     assert splits.shape == data.peek_fashion()
     assert splits.test.y_N.bincount().tolist() == [1000] * 10

@@ -7,12 +7,13 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 from tests.cut import train_and_cut
+from tests.garments import write_images
 
 from odfa import data, load_run, recipes, train
 from odfa.errors import ConfigError
 from odfa.report.align import align, draw_alignment
 from odfa.report.generate import class_numbers, draw_grid, generate
-from odfa.report.judge import _Classifier, _Judge, judge, nearest
+from odfa.report.judge import _Classifier, _Judge, judge, load_shape, nearest
 from odfa.report.maps import project
 from odfa.train.config import DitConfig
 from odfa.train.folder import read_lines
@@ -32,18 +33,24 @@ CASES = [
 ]
 
 
-def _config(name: str, method: str, rule: str, **changes):
+def _config(garments: str, name: str, method: str, rule: str, **changes):
     config = replace(recipes.get(name), method=method, rule=rule, **(SMALL | changes))
-    small = {"limit": 24} if name.startswith("climate") else {"limit": 24, "validation": 8}
+    small = {"limit": 24} if name.startswith("climate") else {"limit": 24, "validation": 8, "path": garments}
     feedback = replace(config.feedback, projection="hadamard") if "unet" in name else config.feedback
     return replace(config, data=replace(config.data, **small), feedback=feedback)
 
 
+@pytest.fixture(scope="module")
+def garments(tmp_path_factory) -> str:
+    """A small folder of images."""
+    return write_images(tmp_path_factory.mktemp("garments"))
+
+
 @pytest.mark.parametrize(("name", "method", "rule"), CASES)
-def test_a_run_cut_in_two_equals_a_whole_one(tmp_path, name: str, method: str, rule: str) -> None:
+def test_a_run_cut_in_two_equals_a_whole_one(tmp_path, garments, name: str, method: str, rule: str) -> None:
     measured = 2 if method in ("dfa", "odfa") else None
     augmented = {"shift": 1, "flip": True} if name.startswith("fashion") else {}
-    config = _config(name, method, rule, align_every=measured)
+    config = _config(garments, name, method, rule, align_every=measured)
     config = replace(config, data=replace(config.data, **augmented))
     whole = train.run(config, tmp_path / "whole", progress=False)
     train_and_cut(config, tmp_path / "cut", after=3)
@@ -55,17 +62,17 @@ def test_a_run_cut_in_two_equals_a_whole_one(tmp_path, name: str, method: str, r
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(tmp_path_factory, garments):
     """A small trained run of each task, made once."""
     folder = tmp_path_factory.mktemp("runs")
     made = {
-        "bp": _config("fashion_diffusion_tiny", "bp", "random"),
-        "odfa": _config("fashion_diffusion_tiny", "odfa", "aligned", align_every=2),
-        "judge": _config("fashion_cnn_tiny", "bp", "random"),
+        "bp": _config(garments, "fashion_diffusion_tiny", "bp", "random"),
+        "odfa": _config(garments, "fashion_diffusion_tiny", "odfa", "aligned", align_every=2),
+        "judge": _config(garments, "fashion_cnn_tiny", "bp", "random"),
         "digits": replace(recipes.get("digits_tiny"), steps=2, tensorboard=False),
-        "climate": _config("climate_vit_tiny", "odfa", "aligned"),
+        "climate": _config(garments, "climate_vit_tiny", "odfa", "aligned"),
         "other climate": replace(
-            _config("climate_vit_tiny", "bp", "random"),
+            _config(garments, "climate_vit_tiny", "bp", "random"),
             data=replace(recipes.get("climate_vit_tiny").data, held_out="E1", limit=24),
         ),
     }
@@ -86,16 +93,20 @@ def test_the_angle_of_the_last_step_is_what_align_says(runs, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("method", ["bp", "shallow"])
-def test_angles_are_refused_where_there_are_none(tmp_path, method: str) -> None:
+def test_angles_are_refused_where_there_are_none(tmp_path, garments, method: str) -> None:
     with pytest.raises(ConfigError, match=r"align_every: .*expected a run of another method"):
-        train.run(_config("climate_vit_tiny", method, "aligned", align_every=2), tmp_path / "run", progress=False)
+        train.run(
+            _config(garments, "climate_vit_tiny", method, "aligned", align_every=2), tmp_path / "run", progress=False
+        )
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("prediction", ["v_prediction", "epsilon", "sample"])
 def test_the_loss_is_the_mean_square_of_what_is_to_be_predicted(prediction: str) -> None:
     config = DitConfig(patch=7, width=12, layers=1, heads=2, prediction=prediction)
-    shape = data.peek_fashion(validation=10)
+    shape = data.DataShape(
+        num_features=784, num_classes=10, num_train=9, num_validation=9, num_test=9, image=(1, 28, 28)
+    )
     torch.manual_seed(0)
     model = train.network_of(config, shape).build()
     x_ND, noise_ND = torch.randn(5, 784), torch.randn(5, 784)
@@ -132,7 +143,7 @@ class _Oracle(Denoiser):
     """A denoiser that knows the image of each class: velocity of the noisy image towards it."""
 
     def __init__(self, run, known_CD: torch.Tensor) -> None:
-        super().__init__(torch.nn.Identity(), run.config.model, data.peek_fashion(validation=10))
+        super().__init__(torch.nn.Identity(), run.config.model, load_shape(run))
         self.known_CD = torch.cat([known_CD, torch.zeros(1, 784)])
 
     def forward(self, x_ND, t_N, c_N):
@@ -185,9 +196,9 @@ def test_grids_and_maps_are_drawn(runs, tmp_path) -> None:
     assert all((tmp_path / f"{name}.png").stat().st_size > 1000 for name in ("grid", "maps"))
 
 
-def test_the_judge_against_the_definition(runs) -> None:
+def test_the_judge_against_the_definition(runs, garments) -> None:
     result = judge([runs["bp"], runs["odfa"]], runs["judge"], count=100, steps=2)
-    splits = data.load_fashion(validation=8).limited(24).centred()
+    splits = data.load_fashion(garments, validation=8).limited(24).centred()
     classifier = _Classifier(load_run(runs["judge"]))
     classifier.scale_like(splits.train.x_ND)
     images_ND = generate(load_run(runs["bp"]), torch.arange(100) % 10, steps=2)
@@ -206,8 +217,8 @@ def test_the_judge_against_the_definition(runs) -> None:
     assert row["neighbour"] == pytest.approx(naive / usual, rel=1e-3)
 
 
-def test_training_images_are_found_out_and_test_images_have_no_distance_to_themselves(runs) -> None:
-    splits = data.load_fashion(validation=8).limited(24).centred()
+def test_training_images_are_found_out_and_test_images_have_no_distance_to_themselves(runs, garments) -> None:
+    splits = data.load_fashion(garments, validation=8).limited(24).centred()
     classifier = _Classifier(load_run(runs["judge"]))
     seen = _Judge(classifier, splits.train, splits.test)
     assert seen.figures(splits.train.x_ND, splits.train.y_N)["neighbour"] < 0.01
