@@ -1,0 +1,54 @@
+"""One error row per patch against one per image: the loss of a denoiser, and the rows that light would have to carry.
+
+    python benchmarks/error_rows.py --steps 300
+
+Digital projections, so that nothing but the rows differs; the recipe is fashion_diffusion.
+"""
+
+import argparse
+from dataclasses import replace
+
+import torch
+
+from odfa import DFA, AlignedReadout, Gaussian, RandomFeedback, recipes, train
+
+ARMS = {
+    "backpropagation": None,
+    "shallow": None,
+    "aligned, a row per patch": (AlignedReadout(scale=0.5, rank=6), "logits", 16),
+    "random, a row per patch": (RandomFeedback(), "logits", 16),
+    "random, a row per image": (RandomFeedback(), "output", 1),
+}
+
+
+def measure(name: str, steps: int, rate: float) -> float:
+    """Validation loss after `steps` steps."""
+    config = recipes.get("fashion_diffusion")
+    method = "shallow" if name == "shallow" else "bp"
+    config = replace(
+        config, method=method, steps=steps, optimizer=replace(config.optimizer, learning_rate=rate, average=None)
+    )
+    session = train.build(config)
+    if ARMS[name] is not None:
+        rule, error_at, _ = ARMS[name]
+        blocks = config.model.blocks[1 :: config.feedback.group]
+        session.dfa = DFA(session.model, blocks=blocks, feedback=Gaussian(seed=0), rule=rule, error_at=error_at)
+    for batch in train.batches(session):
+        train.train_step(session, batch)
+    return session.task.evaluate(session.model, session.splits.validation)["loss"]
+
+
+def main() -> None:
+    """Print a line per arm."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--rate", type=float, default=2e-3)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    for name, arm in ARMS.items():
+        rows = "" if arm is None else f"{arm[2]} rows an image"
+        print(f"{name:<28} {measure(name, arguments.steps, arguments.rate):.4f}  {rows}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
