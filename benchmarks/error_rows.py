@@ -11,6 +11,7 @@ from dataclasses import replace
 import torch
 
 from odfa import DFA, AlignedReadout, Gaussian, RandomFeedback, recipes, train
+from odfa.errors import NonFinite
 
 ARMS = {
     "backpropagation": None,
@@ -47,7 +48,11 @@ def main() -> None:
     torch.set_num_threads(1)
     for name, arm in ARMS.items():
         rows = "" if arm is None else f"{arm[2]} rows an image"
-        print(f"{name:<28} {measure(name, arguments.steps, arguments.rate):.4f}  {rows}", flush=True)
+        try:
+            loss = f"{measure(name, arguments.steps, arguments.rate):.4f}"
+        except NonFinite:
+            loss = "diverged"
+        print(f"{name:<28} {loss}  {rows}", flush=True)
 
 
 if __name__ == "__main__":
