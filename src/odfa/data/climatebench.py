@@ -97,7 +97,7 @@ def peek_climatebench(path: str | None, *, variable: str = "tas", test: str = "s
 def _find(path: str | None, test: str) -> tuple[Path, list[str]]:
     if path is None:
         raise DataError(
-            "ClimateBench files come with no package; fetch them (Watson-Parris et al. 2022, zenodo 7064308) and say "
+            "ClimateBench files come with no package; fetch them (Watson-Parris et al. 2022) and say "
             "data.path=FOLDER (with inputs_NAME.nc and outputs_NAME.nc)"
         )
     folder = Path(path).expanduser()
