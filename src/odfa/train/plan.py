@@ -21,7 +21,7 @@ def dry_run(config: RunConfig) -> dict[str, Any]:
     """Parameters, memory, steps, frames, light seconds and joules of a run.
 
     Memory counts what lives as long as the run: weights, gradients, the optimiser's state, the activations that one
-    batch leaves behind, inputs as float32 and labels as int64; `memory_leaves_out` names the rest.
+    batch leaves behind, inputs and fields as float32 and labels as int64; `memory_leaves_out` names the rest.
 
     Raises:
         ConfigError, DataError, Incompatible: what would stop the run before its first step.
@@ -43,7 +43,7 @@ def dry_run(config: RunConfig) -> dict[str, Any]:
         **({} if config.optimizer.average is None else {"average": weights}),
         "optimizer": weights * (2 if config.optimizer.name == "adam" else int(config.optimizer.betas[0] > 0)),
         "activations": activations,
-        "data": (sum(map(_bytes, network.example(1))) + 8 * network.num_rows)
+        "data": (sum(map(_bytes, network.example(1))) + _target_bytes(network))
         * (shape.num_train + shape.num_validation + shape.num_test),
     }
     disk = memory.pop("weights") + memory.pop("optimizer") if config.memory.storage == "disk" else 0
@@ -95,6 +95,12 @@ def _activation_bytes(model: nn.Module, inputs: tuple[Tensor, ...], config: RunC
     if kept == "keep":
         return outside + sum(sizes.values())
     return outside + max(sizes.values()) + (sum(outputs) if kept == "recompute" else 0)
+
+
+def _target_bytes(network: AbstractNetwork[Any]) -> int:
+    """What a sample is compared with: a field in float32, or a label in int64 for each row."""
+    field = network.shape.field
+    return 8 * network.num_rows if field is None else 4 * field[0] * field[1] * field[2]
 
 
 def _main_bytes(output: Any) -> int:
