@@ -3,8 +3,8 @@
 Two simulations of the Met Office Unified Model, 1860-2099, one mean a year, shipped with the package
 `iris-sample-data`: A1B, where emissions grow, and E1, where they fall. A sample stands in year t of a scenario and
 looks `lead` years ahead: inputs are the mean fields of the last five, the five before and the ten before those, the
-lead time, and the CO2 forcing of the last five years and of the target's; the target is the mean of the five years that end at
-t + lead, less that of the last five. Shape letters as in `fields.py`, `Y` years of a scenario.
+lead time, and the CO2 forcing of the last five years and of the target's; the target is the mean of the five years
+that end at t + lead, less that of the last five. Shape letters as in `fields.py`, `Y` years of a scenario.
 """
 
 import importlib.util
