@@ -36,6 +36,11 @@ class Light:
     ops_peak: float = 0.0
     ops_useful: float = 0.0
 
+    @property
+    def utilisation(self) -> float:
+        """Useful over peak operations; 0 without light."""
+        return self.ops_useful / self.ops_peak if self.ops_peak else 0.0
+
     def __add__(self, other: "Light") -> "Light":
         return Light(
             frames=self.frames + other.frames,
@@ -202,3 +207,5 @@ class StepRecord:
     signal_norms: dict[str, float]
     diagnostics: dict[str, float]
     light: Light
+    projecting_s: float = 0.0
+    """Time that stages 1 to 5 took here: of a twin the computing, of a device the waiting."""

@@ -22,6 +22,17 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "decorrelation_s": (1e-6, 1e9, "seconds"),
     "warmup_rad": (0.0, 10.0, "radians, rms"),
     "warmup_s": (1e-3, 1e6, "seconds"),
+    "flops_per_s": (1e6, 1e19, "operations per second"),
+    "bytes_per_s": (1e3, 1e17, "bytes per second"),
+    "memory_bytes": (1e6, 1e16, "bytes"),
+    "call_s": (0.0, 1.0, "seconds"),
+    "idle_w": (0.0, 1e5, "watts"),
+    "j_per_byte": (0.0, 1e-6, "joules per byte"),
+    "vector_s": (0.0, 1.0, "seconds"),
+    "latency_s": (0.0, 1e3, "seconds"),
+    "entry_s": (0.0, 1e-3, "seconds"),
+    "product_s": (0.0, 1e-3, "seconds"),
+    "pixel_s": (0.0, 1e-3, "seconds"),
 }
 """Physically sensible range of every name that ends in one of these words; the longest match decides."""
 

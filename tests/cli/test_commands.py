@@ -20,7 +20,7 @@ def test_env(odfa):
     said = odfa("env", "--json")
     assert said.code == 0
     assert said.json["packages"]["torch"] == torch.__version__
-    assert set(said.json["extras"]) == {"language", "vision", "climate", "diffusion", "features", "bench"}
+    assert set(said.json["extras"]) == {"language", "vision", "climate", "diffusion", "features", "scaling", "bench"}
     assert torch.__version__ in odfa("env").out
 
 
@@ -28,7 +28,7 @@ def test_train_prints_one_object_and_leaves_a_run(odfa, tmp_path):
     said = odfa("train", *TINY, "method=dfa", "--json")
     assert said.code == 0
     assert {"status", "steps", "metric", "parameters", "peak_memory_bytes", "light"} <= set(said.json)
-    assert set(said.json["light"]) == {"frames", "seconds", "joules", "ops_peak", "ops_useful"}
+    assert set(said.json["light"]) == {"frames", "seconds", "joules", "ops_peak", "ops_useful", "utilisation"}
     assert said.json["status"] == "complete"
     assert said.json["steps"] == _planned(odfa)["steps"]
     assert said.json["run_dir"] == "runs/digits_tiny-dfa-seed0"

@@ -35,5 +35,7 @@ def test_commands_and_options():
         "export": ["RUN", "FOLDER"],
         "device": ["ACTION", "NAME", "key=value"],
         "project": ["ACTION", "key=value"],
+        "plan": ["MODEL", "key=value"],
+        "study": ["ACTION", "key=value", "--dry-run"],
         "env": [],
     }

@@ -180,6 +180,7 @@ def test_seconds_of_light_do_not_drift() -> None:
         "joules": 2880.0,
         "ops_peak": 0,
         "ops_useful": 0,
+        "utilisation": 0,
     }
 
 

@@ -16,14 +16,29 @@ from odfa.cli.device import DEVICE
 from odfa.cli.env import ENV
 from odfa.cli.export import EXPORT
 from odfa.cli.judge import JUDGE
+from odfa.cli.plan import PLAN
 from odfa.cli.project import PROJECT
 from odfa.cli.recipes import RECIPES
 from odfa.cli.sample import SAMPLE
+from odfa.cli.study import STUDY
 from odfa.cli.train import TRAIN
 from odfa.errors import CalibrationError, ConfigError, DeviceError, Incompatible, NonFinite, OdfaError
 from odfa.train import Interrupted, RunFolderLost
 
-COMMANDS: tuple[Command, ...] = (RECIPES, TRAIN, COMPARE, ALIGN, SAMPLE, JUDGE, EXPORT, DEVICE, PROJECT, ENV)
+COMMANDS: tuple[Command, ...] = (
+    RECIPES,
+    TRAIN,
+    COMPARE,
+    ALIGN,
+    SAMPLE,
+    JUDGE,
+    EXPORT,
+    DEVICE,
+    PROJECT,
+    PLAN,
+    STUDY,
+    ENV,
+)
 FAILED, REFUSED = 1, 2
 
 

@@ -12,6 +12,7 @@ _EXTRAS = {
     "climate": ("transformers", "xarray", "netCDF4"),
     "diffusion": ("diffusers", "accelerate"),
     "features": ("numba",),
+    "scaling": ("transformers", "simpy"),
     "bench": ("psutil",),
 }
 

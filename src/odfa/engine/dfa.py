@@ -1,6 +1,7 @@
 """The handle: attach direct feedback alignment to any module, leave the model and the training loop alone."""
 
 import math
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -167,8 +168,9 @@ class DFA:
     def answer(self, step: Step, grad_y: Tensor) -> list[Tensor]:
         """Signals for one output error: stages 1 to 5 of the flow."""
         error = error_rows(grad_y, str(self.tap))
-        spent = self.spent
+        spent, start_s = self.spent, time.perf_counter()
         signals = self.feedback.signals(error, step.calls)
+        projecting_s = time.perf_counter() - start_s
         self._answered += 1
         norms = torch.stack([vector_norm(signal) for signal in signals]).tolist() if signals else []
         if not all(map(math.isfinite, norms)):
@@ -180,6 +182,7 @@ class DFA:
             signal_norms=dict(zip(names, norms, strict=True)),
             diagnostics=dict(self.projection.diagnostics),
             light=self.spent - spent,
+            projecting_s=projecting_s,
         )
         return signals
 

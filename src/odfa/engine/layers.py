@@ -78,6 +78,6 @@ def _unusual(layer: nn.Module, x: Tensor) -> str:
     """Why a layer cannot run without a graph; empty if it can."""
     if torch.compiler.is_compiling():
         return "compiled code"
-    if torch.is_autocast_enabled(x.device.type):
+    if not x.is_meta and torch.is_autocast_enabled(x.device.type):
         return "autocast"
     return "" if len(layer._forward_hooks) == len(layer._forward_pre_hooks) == 1 else "a layer with other hooks"

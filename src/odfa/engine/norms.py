@@ -43,7 +43,9 @@ class NormReaders(LayerHooks):
         super().begin()
         scales: Any = [norm.weight for norm in self._norms]
         self._latest = None
-        self._usable = bool(scales) and bool(torch.stack([scale.all() for scale in scales]).all())
+        known = [scale for scale in scales if not scale.is_meta]  # meta tensors have no values
+        nonzero = not known or bool(torch.stack([scale.all() for scale in known]).all())
+        self._usable = bool(scales) and nonzero
 
     def takes(self, layer: Any, x: Tensor) -> Any:
         """The norm's output, without history, and the norm."""
@@ -103,7 +105,7 @@ class _Reader(torch.autograd.Function):
 def _scales(module: nn.Module) -> bool:
     """Whether a module normalises over the last dimension and then multiplies by its weight."""
     weight = getattr(module, "weight", None)
-    if not isinstance(weight, nn.Parameter) or weight.ndim != 1 or weight.is_meta:
+    if not isinstance(weight, nn.Parameter) or weight.ndim != 1:
         return False
     if type(module) in (nn.LayerNorm, nn.RMSNorm):
         return True
@@ -113,6 +115,8 @@ def _scales(module: nn.Module) -> bool:
 def _multiplies(norm: nn.Module, weight: Tensor) -> bool:
     """Looked up on a copy: some RMS norms of transformers multiply by 1 + weight."""
     probe: Any = copy.deepcopy(norm)
+    if weight.is_meta:
+        probe, weight = probe.to_empty(device="cpu"), weight.new_empty(len(weight), device="cpu")
     x_D = torch.linspace(-1, 2, len(weight)).to(weight)
     scale_D = torch.linspace(0.5, 1.5, len(weight)).to(weight)
     with torch.no_grad():

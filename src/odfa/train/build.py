@@ -33,7 +33,8 @@ _INIT_KEY, _STEP_KEY, _TERNARY_KEY, _NOISE_KEY = 0x7EA1_0001, 0x7EA1_0002, 0x7EA
 
 @dataclass(kw_only=True)
 class Session:
-    """A run in memory; `step` counts the steps done, `seconds` the time spent in them."""
+    """A run in memory; `step` counts the steps done, `seconds` the time spent in them, `projecting_s` of that in
+    stages 1 to 5."""
 
     config: RunConfig
     task: AbstractTask
@@ -44,6 +45,7 @@ class Session:
     average: "AveragedModel | None" = None
     step: int = 0
     seconds: float = 0.0
+    projecting_s: float = 0.0
 
     @property
     def evaluated(self) -> nn.Module:
@@ -191,8 +193,13 @@ def learning_rate(config: OptimizerConfig, step: int, total_steps: int) -> float
     return config.learning_rate * ramp * (config.final_share + (1 - config.final_share) * wave)
 
 
-def attach(model: nn.Module, config: RunConfig, shape: DataShape) -> "DFA | None":
+def attach(
+    model: nn.Module, config: RunConfig, shape: DataShape, *, projection: "AbstractProjection | None" = None
+) -> "DFA | None":
     """The DFA handle that `config.method` and `config.rule` name; None for backpropagation.
+
+    Args:
+        projection: takes the place of the method's own.
 
     Raises:
         ConfigError, Incompatible: what `check_fit` refuses.
@@ -207,13 +214,16 @@ def attach(model: nn.Module, config: RunConfig, shape: DataShape) -> "DFA | None
     activations = config.memory.activations
     recompute: Recompute = "stream" if activations == "stream" else activations == "recompute"
     granularity = "block" if config.method == "shallow" else config.feedback.granularity
+    settings = _METHODS[config.method](config, network_of(config.model, shape).num_outputs)
+    if projection is not None and "feedback" in settings:
+        settings["feedback"] = projection
     return DFA(
         model,
         blocks=fed(config, config.model.blocks),
         branches=() if granularity == "block" else config.model.branches,
         linears=config.model.linears if granularity == "linear" else (),
         recompute=recompute,
-        **_METHODS[config.method](config, network_of(config.model, shape).num_outputs),
+        **settings,
     )
 
 

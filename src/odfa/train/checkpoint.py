@@ -106,7 +106,7 @@ def restore(session: Session, path: Path) -> dict[str, int]:
             session.dfa.load_state_dict(state["dfa"])
         except OdfaError as error:
             raise CheckpointError(f"{path}: {error}") from error
-    session.step, session.seconds = state["step"], state["seconds"]
+    session.step, session.seconds, session.projecting_s = state["step"], state["seconds"], state["projecting_s"]
     sizes: dict[str, int] = state["log_sizes"]
     return sizes
 
@@ -137,6 +137,7 @@ def _write(folder: Path, session: Session, log_sizes: dict[str, int]) -> None:
     state = {
         "step": session.step,
         "seconds": session.seconds,
+        "projecting_s": session.projecting_s,
         "config": digest(session.config),
         "projection": session.dfa.identity if session.dfa else None,
         "dfa": _pack(session.dfa.state_dict(), tensors) if session.dfa else None,

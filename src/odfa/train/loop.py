@@ -102,6 +102,7 @@ def _train(session: Session, folder: RunFolder, stop: StopRequest, progress: boo
             start_s = time.perf_counter()
             row = train_step(session, batch)
             session.seconds += time.perf_counter() - start_s
+            session.projecting_s += session.dfa.last.projecting_s if session.dfa and session.dfa.last else 0.0
             bar.update(session.step, loss=row["loss"], light_s=_light(session).seconds)
             if session.step % config.log_every == 0 or session.step == session.total_steps:
                 log(row)
@@ -132,6 +133,10 @@ def train_step(session: Session, batch: data.Split) -> dict[str, Any]:
     rate = learning_rate(config.optimizer, step, session.total_steps)
     for group in session.optimizer.param_groups:
         set_rate(group, rate * group["rate_share"])
+    if isinstance(
+        session.optimizer, torch.optim.Optimizer
+    ):  # before the forward pass: its peak is then without gradients
+        session.optimizer.zero_grad(set_to_none=True)
     batch = session.task.augment(batch, config.data, session.splits.shape)
     loss = session.task.loss(session.model, batch)
     norms = _backward(session, loss) if isinstance(session.optimizer, FusedOptimizer) else _step(session, loss)
@@ -145,7 +150,6 @@ def train_step(session: Session, batch: data.Split) -> dict[str, Any]:
 def _step(session: Session, loss: Tensor) -> dict[str, float]:
     """Gradients, clipped if asked, then the optimiser; returns their total norm before they are clipped together."""
     assert isinstance(session.optimizer, torch.optim.Optimizer)
-    session.optimizer.zero_grad(set_to_none=True)
     _backward(session, loss)
     if session.config.optimizer.clip_each is not None:
         for parameter in session.model.parameters():
@@ -220,6 +224,7 @@ def _finish(session: Session, folder: RunFolder, validation: dict[str, float] | 
         validation=validation or session.task.evaluate(session.evaluated, session.splits.validation),
         parameters=session.num_parameters,
         seconds=session.seconds,
+        compute_s=session.seconds - session.projecting_s,
         peak_memory_bytes=peak_memory_bytes(),
         light=light_figures(_light(session)),
     )

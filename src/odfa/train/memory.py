@@ -44,16 +44,17 @@ def check_memory(config: RunConfig) -> None:
         )
 
 
-def give_back_freed(memory: MemoryConfig) -> None:
-    """Have glibc return freed tensors to the system at once, for the rest of the process; others do so by themselves.
+def give_back_freed(memory: MemoryConfig, *, from_bytes: int = 2**20) -> None:
+    """Have glibc return freed tensors of that size to the system at once, for the rest of the process.
 
-    By default it keeps freed blocks of up to 32 MiB for later and lays tensors of other sizes beside them: a streamed
-    step of 98 million parameters peaked at 1.88 GB that way and peaks at 1.39 GB now (benchmarks/memory.py).
+    Other C libraries do so by themselves. glibc keeps freed blocks of up to 32 MiB for later and lays tensors of other
+    sizes beside them: a streamed step of 98 million parameters peaked at 1.88 GB that way and peaks at 1.39 GB now
+    (benchmarks/memory.py).
     """
     if memory.activations != "stream" and not memory.fused:
         return
     with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 2**20)
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, from_bytes)
 
 
 @contextmanager

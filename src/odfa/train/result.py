@@ -25,8 +25,11 @@ class RunResult:
     """Time spent in training steps, evaluation and checkpoints aside, over all sessions."""
     peak_memory_bytes: int
     """Largest resident size of the process so far."""
+    compute_s: float
+    """Of `seconds`, those without projecting: what a processor still does beside an optical device."""
     light: dict[str, float]
-    """frames, seconds, joules, ops_peak, ops_useful."""
+    """frames, seconds, joules, ops_peak (what the device could have done in these seconds), ops_useful (what was asked
+    of it), utilisation (the second over the first)."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -47,6 +50,7 @@ class RunResult:
             validation={"loss": 0.0, _name_of(values): 0.0},
             parameters=0,
             seconds=0.0,
+            compute_s=0.0,
             peak_memory_bytes=0,
             light=light_figures(Light()),
         ).to_json()
@@ -58,7 +62,8 @@ class RunResult:
 
 def light_figures(light: Light) -> dict[str, float]:
     """The account of light as plain numbers; seconds and joules without the rounding errors of a million additions."""
-    return {**vars(light), "seconds": float(f"{light.seconds:.12g}"), "joules": float(f"{light.joules:.12g}")}
+    rounded = {"seconds": float(f"{light.seconds:.12g}"), "joules": float(f"{light.joules:.12g}")}
+    return {**vars(light), **rounded, "utilisation": light.utilisation}
 
 
 def _name_of(values: dict[str, Any]) -> str:

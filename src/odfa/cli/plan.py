@@ -1,0 +1,82 @@
+"""`odfa plan`: what training a model would cost, by which method, with and without light."""
+
+from argparse import ArgumentParser, Namespace
+from typing import Any
+
+from odfa.cli.command import Command, Outcome, print_table, take
+from odfa.errors import ConfigError
+
+
+def _configure(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="a recipe, gpt2-xl, gpt3-2.7b, gpt:24x1024, a folder with config.json, or package.module:function",
+    )
+    parser.add_argument(
+        "settings",
+        metavar="key=value",
+        nargs="*",
+        default=[],
+        help="processor=a100 opu=opu-2021 tokens=8192 vectors=token|sequence|batch devices=8 microbatches=8 opus=1 …",
+    )
+
+
+def _execute(arguments: Namespace) -> Outcome:
+    from odfa.recipes import RECIPES
+    from odfa.scaling import PlanConfig, get_opu, get_processor, plan
+    from odfa.train.overrides import apply
+
+    processor, settings = take(list(arguments.settings), "processor")
+    opu, settings = take(settings, "opu")
+    if "=" in arguments.model:
+        raise ConfigError(f"expected a model first, got {arguments.model!r}; see odfa plan --help")
+    config = PlanConfig(
+        processor=get_processor("a100" if processor is None else processor),
+        opu=get_opu("opu-2021" if opu is None else opu),
+    )
+    page = plan(arguments.model, apply(config, settings), {name: recipe.make for name, recipe in RECIPES.items()})
+    return Outcome(json=page, show=lambda: _show(page))
+
+
+def _show(page: dict[str, Any]) -> None:
+    inputs, outputs = page["projection"]["inputs"], page["projection"]["outputs"]
+    print(f"{page['model']}: {page['parameters']:,} parameters, {page['blocks']} blocks")
+    print(f"a step of {page['rows_per_step']:,} error rows of {inputs:,} entries, projected to {outputs:,}")
+    print(f"{page['devices']} x {page['processor']['name']}: {page['processor']['source']}")
+    print(f"{page['opu']['name']}: {page['opu']['source']}")
+    print_table(
+        ("method", "fits", "memory", "step", "rows per second", "energy", "longest part", "light", "OPU used"),
+        [_cells(row) for row in page["methods"]],
+    )
+    for name, why in page["refused"].items():
+        print(f"{name}: {why}")
+    print(f"Fastest that fits: {page['fastest']}." if _any_fits(page) else "Nothing fits; more devices, or offloading.")
+    if page["change_first"]:
+        print("What would bring odfa most:")
+    for row in page["change_first"][:4]:
+        print(f"  {row['times_as_fast']:.2f} x as fast: {row['change']}")
+
+
+def _any_fits(page: dict[str, Any]) -> bool:
+    return any(row["fits"] for row in page["methods"])
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    light = row["light"]
+    return (
+        row["method"],
+        "yes" if row["fits"] else "no",
+        f"{row['memory_bytes']['total'] / 1e9:,.3g} GB",
+        f"{row['step_s']:,.4g} s",
+        f"{row['tokens_per_s']:,.0f}",
+        f"{row['energy_j']:,.4g} J",
+        f"{row['limit']} {row['parts_s'][row['limit']]:,.3g} s",
+        f"{light['seconds']:,.3g} s" if light["frames"] else "none",
+        f"{light['utilisation']:.1e}" if light["frames"] else "",
+    )
+
+
+PLAN = Command(
+    name="plan", summary="what training a model costs, by each method", configure=_configure, execute=_execute
+)

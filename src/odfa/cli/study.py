@@ -1,0 +1,207 @@
+"""`odfa study`: time this machine, follow GPTs to a trillion parameters, share an OPU in simulation."""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from odfa.cli.command import Command, Outcome, note, positive, print_table, take
+from odfa.errors import ConfigError
+
+if TYPE_CHECKING:
+    from odfa.scaling import Measurement
+
+_FOLDER = Path("runs/study")
+_MEASUREMENT = _FOLDER / "measurement.json"
+_QUICK_REPEATS = 2
+
+
+def _configure(parser: ArgumentParser) -> None:
+    parser.add_argument("action", metavar="ACTION", choices=tuple(_ACTIONS), help="measure, scaling or share")
+    parser.add_argument(
+        "settings",
+        metavar="key=value",
+        nargs="*",
+        default=[],
+        help="measure: repeats=6 memory=true threads= out=FILE; scaling: families= processors= opus= vectors= tokens= "
+        "measured=FILE out=DIR; share: compute_s= light_s= opus= straggle= synchronous= workers=1,2,4 out=DIR",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="say what would be timed, and stop")
+
+
+def _execute(arguments: Namespace) -> Outcome:
+    return _ACTIONS[arguments.action](list(arguments.settings), arguments.dry_run)
+
+
+def _measure(settings: list[str], dry_run: bool) -> Outcome:
+    from odfa.scaling.measurement import planned, report
+
+    out, settings = take(settings, "out")
+    repeats, settings = take(settings, "repeats")
+    memory, settings = take(settings, "memory")
+    threads, settings = take(settings, "threads")
+    _refuse(settings)
+    if memory not in (None, "true", "false"):
+        raise ConfigError(f"memory: expected true or false, got {memory!r}")
+    with_memory, times = memory != "false", positive("repeats", repeats, 6)
+    if dry_run:
+        return _told(planned(memory=with_memory, repeats=times))
+    path = Path(out or _MEASUREMENT)
+    measured = _with_threads(positive("threads", threads, 0), lambda: _timed(path, memory=with_memory, repeats=times))
+    machine = measured.machine()
+    found = report(measured, machine)
+    return Outcome(json={**found, "file": str(path)}, show=lambda: _show_measured(found, path))
+
+
+def _timed(path: Path, *, memory: bool, repeats: int) -> "Measurement":
+    from odfa.scaling import measure
+
+    measured = measure(memory=memory, repeats=repeats, note=note)
+    measured.write(path)
+    return measured
+
+
+def _with_threads(count: int, call: "Callable[[], Measurement]") -> "Measurement":
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        return call()
+    finally:
+        torch.set_num_threads(before)
+
+
+def _scaling(settings: list[str], dry_run: bool) -> Outcome:
+    from odfa.scaling import StudyConfig, study
+    from odfa.scaling.measurement import measured_points, planned, read, report
+    from odfa.train.overrides import apply
+
+    given, settings = take(settings, "measured")
+    out, settings = take(settings, "out")
+    config = apply(StudyConfig(), settings)
+    known = Path(given) if given else _MEASUREMENT
+    timed = given is not None or known.exists()
+    if dry_run:
+        to_time = {} if timed else planned(memory=False, repeats=_QUICK_REPEATS)
+        return _told({"measured": str(known) if timed else None, "to_time": to_time, "study": vars(config)})
+    measured = read(known) if timed else _timed(known, memory=False, repeats=_QUICK_REPEATS)
+    machine = measured.machine()
+    found, checks = study(config), report(measured, machine)
+    found["points"] = measured_points(measured, machine) + found["points"]
+    found["measurement"] = {key: checks[key] for key in ("environment", "step_errors", "peak_errors")}
+    folder = Path(out) if out else _FOLDER
+    written = _draw(found, checks, config.processors[0], folder)
+    return Outcome(json={**found, "files": [str(path) for path in written]}, show=lambda: _show_study(found, written))
+
+
+def _draw(found: dict[str, Any], checks: dict[str, Any], processor: str, folder: Path) -> list[Path]:
+    from odfa.report.scaling import draw_checks, draw_curves
+
+    points = [row for row in found["points"] if row["processor"] == processor]
+    paths = [folder / "time.png", folder / "energy.png", folder / "predicted.png"]
+    draw_curves(points, "predicted_s_per_token", "seconds per token", paths[0])
+    draw_curves(points, "energy_j_per_token", "joules per token", paths[1])
+    draw_checks({"s": checks["steps"], "bytes": checks["peaks"]}, paths[2])
+    return paths
+
+
+def _share(settings: list[str], dry_run: bool) -> Outcome:
+    from odfa.report.scaling import draw_sharing
+    from odfa.scaling import Sharing
+    from odfa.scaling.share import sweep
+    from odfa.train.overrides import apply
+
+    counts, settings = take(settings, "workers")
+    out, settings = take(settings, "out")
+    steps, settings = take(settings, "steps")
+    workers = [positive("workers", count, 1) for count in (counts or "1,2,4,8,16,32").split(",")]
+    config, num_steps = apply(Sharing(), settings), positive("steps", steps, 500)
+    if dry_run:
+        return _told({"workers": workers, "steps": num_steps, "timed": "nothing: events are simulated"})
+    rows = sweep(config, workers, steps=num_steps)
+    path = Path(out or _FOLDER) / "sharing.png"
+    draw_sharing({"as asked": rows}, path)
+    return Outcome(
+        json={"sharing": vars(config), "rows": rows, "files": [str(path)]}, show=lambda: _show_share(rows, path)
+    )
+
+
+def _refuse(settings: list[str]) -> None:
+    if settings:
+        raise ConfigError(f"unknown setting {settings[0]!r}; see odfa study --help")
+
+
+def _told(planned: dict[str, Any]) -> Outcome:
+    def show() -> None:
+        for key, value in planned.items():
+            rows = value if isinstance(value, list) else [value]
+            print(f"{key}: {len(rows)}" if len(rows) > 1 else f"{key}: {rows[0] if rows else 'none'}")
+            for row in rows if len(rows) > 1 else ():
+                print(f"  {row}")
+
+    return Outcome(json=planned, show=show)
+
+
+def _show_measured(found: dict[str, Any], path: Path) -> None:
+    rows = [
+        (name, errors["count"], f"{errors['median']:.1%}", f"{errors['worst']:.1%}")
+        for name, errors in {
+            **found["step_errors"],
+            **{f"memory, {k}": v for k, v in found["peak_errors"].items()},
+        }.items()
+    ]
+    print_table(("predicted against measured", "configurations", "median off", "worst"), rows)
+    constants = ("matmul_flops_per_s", "attention_flops_per_s", "bytes_per_s", "call_s")
+    print_table(("constant", "fitted"), [(name, f"{found['machine'][name]:.3g}") for name in constants])
+    print(f"Written to {path}.")
+
+
+def _show_study(found: dict[str, Any], written: list[Path]) -> None:
+    cells = [
+        (
+            row["family"], row["processor"], row["opu"], row["vectors"], row["baseline"], _size(row),
+            f"{_size(row['low'])} – {_size(row['high'])}", _size(row["energy"]), row["made_by"] or "",
+        )
+        for row in found["crossovers"]
+    ]  # fmt: skip
+    print_table(
+        ("family", "processor", "OPU", "vector per", "against", "crossover", "band", "in energy", "made by"), cells
+    )
+    print_table(
+        ("on 1e14 FLOP/s, deep GPTs", "crossover", "band", "made by"),
+        [
+            (row["statement"], _size(row), f"{_size(row['low'])} – {_size(row['high'])}", row["made_by"] or "")
+            for row in found["statements"]
+        ],
+    )
+    print("Figures: " + ", ".join(map(str, written)))
+
+
+def _size(crossed: dict[str, Any]) -> str:
+    return crossed["verdict"] if crossed["parameters"] is None else f"{crossed['parameters']:.2g}"
+
+
+def _show_share(rows: list[dict[str, Any]], path: Path) -> None:
+    columns = (
+        "workers",
+        "steps_per_s",
+        "closed_form_steps_per_s",
+        "ratio",
+        "latency_s",
+        "latency_p99_s",
+        "utilisation",
+    )
+    print_table(
+        [name.replace("_", " ") for name in columns], [[f"{row[name]:.4g}" for name in columns] for row in rows]
+    )
+    print(f"Figure: {path}")
+
+
+_ACTIONS: dict[str, Callable[[list[str], bool], Outcome]] = {"measure": _measure, "scaling": _scaling, "share": _share}
+STUDY = Command(
+    name="study",
+    summary="time this machine; time and energy up to a trillion parameters; shared OPUs",
+    configure=_configure,
+    execute=_execute,
+)

@@ -1,0 +1,120 @@
+"""GPTs as settings: what the study times, what it walks, and families of one shape from small to beyond reach."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from odfa.data import DataShape
+from odfa.errors import ConfigError
+from odfa.train import FeedbackConfig, MemoryConfig, OptimizerConfig, RunConfig, TextConfig, TransformerConfig
+from odfa.train.config import Method
+
+HEAD_WIDTH = 64
+"""Width of an attention head, as in GPT-2."""
+_SAMPLES = 2**40
+"""As many as any batch needs: nothing is loaded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gpt:
+    """A GPT-2 and the batch it learns from; the read-out has weights of its own."""
+
+    depth: int
+    """Blocks."""
+    width: int
+    """Width of the residual stream, a multiple of the heads' width."""
+    tokens: int
+    """Tokens in a step."""
+    context: int = 256
+    """Tokens in a sequence."""
+    vocabulary: int = 2048
+    """Tokens that there are."""
+
+    def __post_init__(self) -> None:
+        for name in ("depth", "width", "tokens", "context", "vocabulary"):
+            value = getattr(self, name)
+            if value < 1:
+                raise ConfigError(f"{name}: expected a positive number, got {value}")
+        if self.width % HEAD_WIDTH:
+            raise ConfigError(f"width: expected a multiple of {HEAD_WIDTH}, the width of a head, got {self.width}")
+        if self.tokens % self.context:
+            raise ConfigError(f"tokens: expected whole sequences of {self.context} tokens, got {self.tokens}")
+
+    @property
+    def shape(self) -> DataShape:
+        """Sizes of a corpus that is never read."""
+        return DataShape(
+            num_features=self.context,
+            num_classes=self.vocabulary,
+            num_train=_SAMPLES,
+            num_validation=1,
+            num_test=1,
+        )
+
+    def run(
+        self, method: Method, *, memory: MemoryConfig | None = None, feedback: FeedbackConfig | None = None
+    ) -> RunConfig:
+        """The run that learns it; feedback is random, one slice for all blocks, and the error is read at the logits."""
+        return RunConfig(
+            recipe="gpt",
+            task="text",
+            method=method,
+            rule="random",
+            batch_size=self.tokens // self.context,
+            model=TransformerConfig(width=self.width, layers=self.depth, heads=self.width // HEAD_WIDTH),
+            data=TextConfig(vocabulary=self.vocabulary, context=self.context),
+            optimizer=OptimizerConfig(),
+            feedback=feedback or FeedbackConfig(shared=True, witness_every=None),
+            memory=memory or MemoryConfig(),
+        )
+
+    @property
+    def parameters(self) -> int:
+        """Trained numbers: embeddings of tokens and positions, blocks, final norm, read-out."""
+        block = 12 * self.width**2 + 13 * self.width
+        return (2 * self.vocabulary + self.context + 2) * self.width + self.depth * block
+
+
+def _deep(gpt: Gpt, parameters: float) -> tuple[int, int]:
+    """Width 512, as deep as it takes."""
+    width = 512
+    outside = Gpt(depth=1, width=width, tokens=gpt.tokens, context=gpt.context, vocabulary=gpt.vocabulary).parameters
+    return max(1, 1 + round((parameters - outside) / (12 * width**2))), width
+
+
+def _wide(gpt: Gpt, parameters: float) -> tuple[int, int]:
+    """24 blocks, as wide as it takes."""
+    outside = 2 * gpt.vocabulary + gpt.context
+    width = ((outside**2 + 4 * 12 * 24 * parameters) ** 0.5 - outside) / (2 * 12 * 24)
+    return 24, _whole_heads(width)
+
+
+def _both(gpt: Gpt, parameters: float) -> tuple[int, int]:
+    """128 times as wide as deep, as GPT-3 is."""
+    outside, width = 2 * gpt.vocabulary + gpt.context, 1.0
+    for _ in range(100):  # Newton, from below
+        value = 12 / 128 * width**3 + outside * width - parameters
+        width -= value / (36 / 128 * width**2 + outside)
+    width = _whole_heads(width)
+    return max(1, round(width / 128)), width
+
+
+def _whole_heads(width: float) -> int:
+    return HEAD_WIDTH * max(1, round(width / HEAD_WIDTH))
+
+
+FAMILIES: dict[str, Callable[[Gpt, float], tuple[int, int]]] = {"deep": _deep, "wide": _wide, "both": _both}
+"""Depth and width for a number of parameters."""
+SIZES = tuple(10 ** (7 + k / 2) for k in range(11))
+"""Parameters of a family's members: 10 million to 1 trillion."""
+
+
+def members(family: str, like: Gpt) -> list[Gpt]:
+    """The members of a family, small to large, with the batch of `like`.
+
+    Raises:
+        ConfigError: no family of that name.
+    """
+    if family not in FAMILIES:
+        raise ConfigError(f"family: expected {', '.join(FAMILIES)}, got {family!r}")
+    sized = dict.fromkeys(FAMILIES[family](like, size) for size in SIZES)
+    return [replace(like, depth=depth, width=width) for depth, width in sized]

@@ -1,0 +1,157 @@
+"""The few constants of the machine at hand, from what was timed on it, and how far predictions are off."""
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from odfa.data import needs
+from odfa.errors import DataError
+from odfa.scaling.cost import update
+from odfa.scaling.family import Gpt
+from odfa.scaling.measure import ProjectionTiming, Timing
+from odfa.scaling.memory import need
+from odfa.scaling.method import PRECISIONS
+from odfa.scaling.processor import Processor
+from odfa.scaling.tally import matmul
+from odfa.scaling.walk import Walk, walk_run
+
+RATES = ("matmul_flops_per_s", "attention_flops_per_s", "bytes_per_s", "call_s")
+"""What is fitted to steps; four more constants are fitted to projections through the twin."""
+_PATTERNS, _PHASES = 2, 4
+_PARTS = {"forward": 1.0, "backward": 1.0, "update": 0.3, "step": 1.5}
+"""Weights of the residuals; updates are short and noisy."""
+
+
+@cache
+def walk_gpt(gpt: Gpt, method: str) -> Walk:
+    """The walk behind a timing."""
+    return walk_run(gpt.run(method), gpt.shape)  # type: ignore[arg-type]
+
+
+def phases_s(gpt: Gpt, method: str, processor: Processor) -> dict[str, float]:
+    """Predicted seconds of a step on the machine that is measured, the projection in backward as it runs there."""
+    walk = walk_gpt(gpt, method)
+    backward_s = processor.seconds(walk.backward)
+    if method == "dfa":
+        projected = matmul(walk.rows, walk.row_width, walk.signal_width, element_bytes=4)
+        backward_s += processor.seconds(projected)
+    if method == "odfa":
+        backward_s += twin_s(processor, walk.rows, walk.row_width, walk.signal_width)
+    found = {
+        "forward": processor.seconds(walk.forward),
+        "backward": backward_s,
+        "update": processor.seconds(update(walk, PRECISIONS["float32"])),
+    }
+    return {**found, "step": sum(found.values())}
+
+
+def twin_s(processor: Processor, rows: float, inputs: float, outputs: float) -> float:
+    """Seconds of the digital twin (phase steps, ternary error) on a processor whose constants have been fitted.
+
+    t = N (vector + D entry + D M product + pixels pixel),   pixels = 2 signs x 4 phases x M / 2 modes
+    """
+    pixels = _PATTERNS * _PHASES * outputs / 2
+    each = processor.twin_vector_s + inputs * processor.twin_entry_s + inputs * outputs * processor.twin_product_s
+    return rows * (each + pixels * processor.twin_pixel_s)
+
+
+def peak(gpt: Gpt, method: str) -> float:
+    """Predicted bytes of a step at its fullest: weights, states, and what is alive besides.
+
+    The digital projection stores its matrix; the twin its medium's, two float32 an entry, for half as many modes.
+    """
+    walk = walk_gpt(gpt, method)
+    return need(walk, PRECISIONS["float32"], projection=4 * walk.row_width * walk.signal_width).total
+
+
+def fit(timings: Sequence[Timing], projections: Sequence[ProjectionTiming], start: Processor) -> Processor:
+    """The machine at hand: `start` with its rates fitted, least squares on the logarithms of predicted over measured.
+
+    Raises:
+        MissingExtra: SciPy is absent. DataError: nothing to fit to.
+    """
+    with needs("scipy", "fits", otherwise="install scikit-learn, which brings it"):
+        from scipy.optimize import least_squares, nnls
+    steps = [timing for timing in timings if timing.method in ("bp", "shallow", "dfa")]
+    if len(steps) < len(RATES) or not projections:
+        raise DataError(f"expected at least {len(RATES)} timed steps and one projection to fit to, got {len(steps)}")
+
+    def residuals(logs: Any) -> list[float]:
+        machine = _with_rates(start, logs)
+        return [
+            weight * float(np.log(phases_s(timing.gpt, timing.method, machine)[part] / getattr(timing, f"{part}_s")))
+            for timing in steps
+            for part, weight in _PARTS.items()
+        ]
+
+    found = least_squares(residuals, [np.log(getattr(start, name)) for name in RATES])
+    rows = [
+        [p.rows, p.rows * p.inputs, p.rows * p.inputs * p.outputs, p.rows * _PATTERNS * _PHASES * p.outputs / 2]
+        for p in projections
+    ]
+    relative = np.array(rows) / np.array([[p.twin_s] for p in projections])
+    vector_s, entry_s, product_s, pixel_s = nnls(relative, np.ones(len(projections)))[0].tolist()
+    return replace(
+        _with_rates(start, found.x),
+        twin_vector_s=vector_s,
+        twin_entry_s=entry_s,
+        twin_product_s=product_s,
+        twin_pixel_s=pixel_s,
+    )
+
+
+def _with_rates(start: Processor, logs: Any) -> Processor:
+    matmul_rate, attention_rate, memory_rate, call_s = (float(np.exp(log)) for log in logs)
+    return replace(
+        start,
+        matmul_flops_per_s=matmul_rate,
+        attention_flops_per_s=attention_rate,
+        bytes_per_s=memory_rate,
+        call_s=call_s,
+        # what is assumed of its power must not contradict what is measured of its memory
+        memory_j_per_byte=min(start.memory_j_per_byte, (start.power_w - start.idle_w) / (2 * memory_rate)),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One prediction beside its measurement."""
+
+    gpt: Gpt
+    method: str
+    measured: float
+    predicted: float
+
+    @property
+    def off(self) -> float:
+        """Relative error of the prediction."""
+        return self.predicted / self.measured - 1.0
+
+
+def check_steps(timings: Iterable[Timing], machine: Processor) -> list[Check]:
+    """Step times, predicted by a machine and measured on it."""
+    return [
+        Check(
+            gpt=timing.gpt,
+            method=timing.method,
+            measured=timing.step_s,
+            predicted=phases_s(timing.gpt, timing.method, machine)["step"],
+        )
+        for timing in timings
+        if timing.method != "inputs"
+    ]
+
+
+def check_peaks(measured: Iterable[tuple[Gpt, str, float]]) -> list[Check]:
+    """Peak memory, predicted and measured."""
+    return [Check(gpt=gpt, method=method, measured=size, predicted=peak(gpt, method)) for gpt, method, size in measured]
+
+
+def summary(checks: Sequence[Check]) -> dict[str, float]:
+    """Median and worst error, regardless of sign."""
+    errors = [abs(check.off) for check in checks]
+    return {"count": len(errors), "median": statistics.median(errors), "worst": max(errors)}

@@ -1,0 +1,221 @@
+"""Time a training step of small GPTs on the machine at hand, phase by phase, and the memory it takes."""
+
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from odfa.device import Twin
+from odfa.errors import ConfigError
+from odfa.project import Gaussian, Optical
+from odfa.scaling.family import Gpt
+from odfa.train import MemoryConfig, attach, build_model
+from odfa.train.memory import fitted_optimizer, give_back_freed
+
+Timed = Literal["bp", "shallow", "dfa", "odfa", "inputs"]
+"""Methods that are timed; inputs: backpropagation with the weights frozen, the gradients of inputs alone."""
+PHASES = ("forward", "backward", "update")
+
+FITTED = (
+    *(Gpt(depth=2, width=128, tokens=256), Gpt(depth=8, width=128, tokens=512), Gpt(depth=2, width=128, tokens=2048)),
+    *(Gpt(depth=4, width=256, tokens=512), Gpt(depth=8, width=256, tokens=1024), Gpt(depth=2, width=256, tokens=2048)),
+    *(Gpt(depth=4, width=512, tokens=256), Gpt(depth=6, width=512, tokens=1024), Gpt(depth=2, width=512, tokens=2048)),
+    *(Gpt(depth=4, width=1024, tokens=256), Gpt(depth=2, width=1024, tokens=1024)),
+)
+"""What the constants are fitted to."""
+CHECKED = (
+    *(Gpt(depth=12, width=128, tokens=256), Gpt(depth=24, width=128, tokens=1024)),
+    *(Gpt(depth=3, width=192, tokens=1024), Gpt(depth=12, width=192, tokens=2048)),
+    *(Gpt(depth=24, width=256, tokens=512), Gpt(depth=16, width=320, tokens=256)),
+    *(Gpt(depth=6, width=384, tokens=512), Gpt(depth=3, width=384, tokens=2048)),
+    *(Gpt(depth=12, width=512, tokens=512), Gpt(depth=4, width=640, tokens=1024)),
+    *(Gpt(depth=2, width=768, tokens=2048), Gpt(depth=12, width=768, tokens=256)),
+    *(Gpt(depth=3, width=1024, tokens=512), Gpt(depth=2, width=1024, tokens=2048)),
+    Gpt(depth=24, width=1024, tokens=256),
+)
+"""What the predictions are held against; none of it is fitted to."""
+PEAKED = tuple(gpt for gpt in CHECKED if gpt.depth * gpt.width <= 6144 and gpt.width != 320)
+"""Networks whose peak memory is measured."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """Seconds of the phases of one step, the fastest of the repeats: others on a shared machine only add to it."""
+
+    gpt: Gpt
+    method: Timed
+    forward_s: float
+    backward_s: float
+    update_s: float
+    median_s: float
+    """Median of the whole step."""
+    spread: float
+    """Standard deviation of the whole step over its median."""
+    repeats: int
+
+    @property
+    def step_s(self) -> float:
+        """The whole step."""
+        return self.forward_s + self.backward_s + self.update_s
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Timing":
+        """Inverse of `to_json`."""
+        return cls(**{**values, "gpt": Gpt(**values["gpt"])})
+
+
+def time_steps(
+    gpts: Iterable[Gpt], methods: Sequence[Timed], *, repeats: int, note: Callable[[str], None]
+) -> list[Timing]:
+    """Time every method on every network in turn, twice in opposite order, so that a slow minute hits all alike."""
+    found = []
+    for gpt in gpts:
+        steps: dict[Timed, list[tuple[float, ...]]] = {method: [] for method in methods}
+        for order in (methods, methods[::-1]):
+            for method in order:
+                step = _steps_of(gpt, method)
+                for _ in range(2):  # the first steps allocate
+                    step()
+                steps[method] += [step() for _ in range(-(-repeats // 2))]
+                del step
+        found += [_timing(gpt, method, of_method) for method, of_method in steps.items()]
+        shown = ", ".join(f"{timing.method} {timing.step_s:.3f}" for timing in found[-len(methods) :])
+        note(f"{gpt.depth} blocks of {gpt.width}, {gpt.tokens} tokens: {shown} s")
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectionTiming:
+    """Seconds of projecting the error rows of one step by the machine itself, the fastest of the repeats."""
+
+    rows: int
+    inputs: int
+    outputs: int
+    digital_s: float
+    """By a stored Gaussian matrix."""
+    twin_s: float
+    """Through the twin opu-2021 by phase steps, with all its noise."""
+
+
+PROJECTED = (
+    *((256, 2048, 128), (256, 2048, 1024), (1024, 2048, 256), (2048, 2048, 512)),
+    *((1024, 512, 512), (512, 512, 64), (2048, 1024, 1024)),
+)
+"""Rows, inputs and outputs of the projections that are timed."""
+
+
+def time_projections(repeats: int) -> list[ProjectionTiming]:
+    """Time a digital projection and the twin on rows like those of a language model that has just begun to learn."""
+    found = []
+    for rows, inputs, outputs in PROJECTED:
+        generator = torch.Generator().manual_seed(0)
+        e_ND = torch.randn(rows, inputs, generator=generator).mul_(0.3).softmax(1)
+        e_ND[torch.arange(rows), torch.arange(rows) % inputs] -= 1.0
+        twin = Optical(Twin.preset("opu-2021")).shaped(inputs, outputs)
+        digital_s, twin_s = (
+            _fastest(partial(projection.project, e_ND / rows), repeats)
+            for projection in (Gaussian(seed=0).shaped(inputs, outputs), twin)
+        )
+        found.append(ProjectionTiming(rows=rows, inputs=inputs, outputs=outputs, digital_s=digital_s, twin_s=twin_s))
+    return found
+
+
+def _fastest(call: Callable[[], object], repeats: int) -> float:
+    call()
+    times = []
+    for _ in range(repeats):
+        start_s = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start_s)
+    return min(times)
+
+
+def _timing(gpt: Gpt, method: Timed, steps: list[tuple[float, ...]]) -> Timing:
+    whole = [sum(phases) for phases in steps]
+    forward_s, backward_s, update_s = (min(column) for column in zip(*steps, strict=True))
+    return Timing(
+        gpt=gpt,
+        method=method,
+        forward_s=forward_s,
+        backward_s=backward_s,
+        update_s=update_s,
+        median_s=statistics.median(whole),
+        spread=statistics.pstdev(whole) / statistics.median(whole),
+        repeats=len(steps),
+    )
+
+
+def _steps_of(gpt: Gpt, method: Timed, memory: MemoryConfig | None = None) -> Callable[[], tuple[float, float, float]]:
+    """A function that does one step on random tokens and returns the seconds of its phases."""
+    config = gpt.run("bp" if method == "inputs" else method, memory=memory)
+    with torch.random.fork_rng(devices=[]):
+        model = build_model(config, gpt.shape)
+        ids_NT = torch.randint(0, gpt.vocabulary, (config.batch_size, gpt.context))
+    dfa = attach(model, config, gpt.shape)
+    optimizer = fitted_optimizer(model, dfa, config)
+    if method == "inputs":
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_("wte" in name or "wpe" in name)  # what makes the graph begin
+
+    def step() -> tuple[float, float, float]:
+        optimizer.zero_grad(set_to_none=True)  # type: ignore[union-attr]
+        start_s = time.perf_counter()
+        loss = _loss(model, ids_NT)
+        forward_s = time.perf_counter()
+        dfa.backward(loss) if dfa else torch.autograd.backward(loss)
+        backward_s = time.perf_counter()
+        if method != "inputs":
+            gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+            torch.nn.utils.get_total_norm(gradients).item()
+            optimizer.step()  # type: ignore[union-attr]
+        return forward_s - start_s, backward_s - forward_s, time.perf_counter() - backward_s
+
+    return step
+
+
+def _loss(model: torch.nn.Module, ids_NT: Tensor) -> Tensor:
+    logits_NTV = model(input_ids=ids_NT, use_cache=False).logits
+    return cross_entropy(logits_NTV.flatten(0, 1).float(), ids_NT.flatten())
+
+
+def peak_bytes(gpt: Gpt, method: Timed) -> int:
+    """Largest resident size that two steps add to a process that has run a small one before; in a process of its own.
+
+    Raises:
+        ConfigError: the system does not tell (Linux does).
+    """
+    if not Path("/proc/self/clear_refs").exists():
+        raise ConfigError("peak memory is read from /proc, which this system lacks; leave memory out (memory=false)")
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_peak_bytes, gpt, method, torch.get_num_threads()).result()
+
+
+def _peak_bytes(gpt: Gpt, method: Timed, threads: int) -> int:
+    torch.set_num_threads(threads)
+    # freed tensors go back to the system at once: the peak is what is alive
+    give_back_freed(MemoryConfig(fused=True), from_bytes=2**16)
+    _steps_of(Gpt(depth=2, width=128, tokens=256), method)()
+    before = _resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    step = _steps_of(gpt, method)
+    for _ in range(2):
+        step()
+    return _resident("VmHWM") - before
+
+
+def _resident(key: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))

@@ -1,0 +1,194 @@
+"""A measurement as a file: what was timed, on which machine, the constants that follow, and how well they predict."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from odfa.errors import ConfigError, DataError
+from odfa.scaling.family import Gpt
+from odfa.scaling.fit import Check, check_peaks, check_steps, fit, summary
+from odfa.scaling.measure import (
+    CHECKED,
+    FITTED,
+    PEAKED,
+    PROJECTED,
+    ProjectionTiming,
+    Timed,
+    Timing,
+    peak_bytes,
+    time_projections,
+    time_steps,
+)
+from odfa.scaling.processor import PROCESSORS, Processor
+from odfa.train import environment
+from odfa.train.folder import folder_errors, write_json
+
+HERE = "here"
+"""Name of the machine that was measured."""
+METHODS: tuple[Timed, ...] = ("bp", "shallow", "dfa", "odfa")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """Everything that was measured on one machine."""
+
+    environment: dict[str, Any]
+    """Versions, commit, processor, threads."""
+    fitted: Sequence[Timing]
+    """Steps that the constants are fitted to."""
+    checked: Sequence[Timing]
+    """Steps that the predictions are held against."""
+    projections: Sequence[ProjectionTiming]
+    peaks: Sequence[tuple[Gpt, str, int]]
+    """Network, method, bytes; empty where memory was left out."""
+
+    def machine(self) -> Processor:
+        """This machine, its constants fitted; power, links and memory are the preset's."""
+        start = replace(PROCESSORS["xeon-2"], name=HERE, source=f"measured: {self.environment.get('cpu', 'unknown')}")
+        return fit(self.fitted, self.projections, start)
+
+    def steps(self, machine: Processor) -> list[Check]:
+        """Step times that nothing was fitted to."""
+        return check_steps(self.checked, machine)
+
+    def memory(self) -> list[Check]:
+        """Peak memory, for which nothing is fitted at all."""
+        return check_peaks(self.peaks)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "environment": self.environment,
+            "fitted": [timing.to_json() for timing in self.fitted],
+            "checked": [timing.to_json() for timing in self.checked],
+            "projections": [asdict(timing) for timing in self.projections],
+            "peaks": [{"gpt": asdict(gpt), "method": method, "bytes": size} for gpt, method, size in self.peaks],
+        }
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Measurement":
+        """Inverse of `to_json`."""
+        return cls(
+            environment=values["environment"],
+            fitted=[Timing.from_json(timing) for timing in values["fitted"]],
+            checked=[Timing.from_json(timing) for timing in values["checked"]],
+            projections=[ProjectionTiming(**timing) for timing in values["projections"]],
+            peaks=[(Gpt(**peak["gpt"]), peak["method"], peak["bytes"]) for peak in values["peaks"]],
+        )
+
+    def write(self, path: Path) -> None:
+        """Whole or not at all.
+
+        Raises:
+            RunFolderError: it cannot be written.
+        """
+        with folder_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, self.to_json())
+
+
+def read(path: Path) -> Measurement:
+    """What `odfa study measure` wrote.
+
+    Raises:
+        DataError: the file is missing or not such a one.
+    """
+    try:
+        return Measurement.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}; run odfa study measure out={path}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path} is no measurement ({type(error).__name__}); run odfa study measure out={path}"
+        ) from error
+
+
+def planned(*, memory: bool, repeats: int) -> dict[str, Any]:
+    """What `measure` will do, without doing it."""
+    if repeats < 2:
+        raise ConfigError(f"repeats: expected at least 2, got {repeats}")
+    return {
+        "repeats": repeats,
+        "methods": list(METHODS),
+        "fitted": [asdict(gpt) for gpt in FITTED],
+        "checked": [asdict(gpt) for gpt in CHECKED],
+        "frozen_weights": [asdict(gpt) for gpt in FITTED],
+        "projections": [dict(zip(("rows", "inputs", "outputs"), shape, strict=True)) for shape in PROJECTED],
+        "peaks": [asdict(gpt) for gpt in PEAKED] if memory else [],
+    }
+
+
+def measure(*, memory: bool, repeats: int, note: Callable[[str], None]) -> Measurement:
+    """Time steps, projections and, unless left out, peak memory on this machine; ten minutes on two cores.
+
+    Raises:
+        ConfigError: too few repeats, or a system that does not tell a process's peak memory.
+    """
+    planned(memory=memory, repeats=repeats)
+    fitted = time_steps(FITTED, (*METHODS, "inputs"), repeats=repeats, note=note)
+    projections = time_projections(repeats)
+    checked = time_steps(CHECKED, METHODS, repeats=repeats, note=note)
+    peaks = []
+    for gpt in PEAKED if memory else ():
+        for method in METHODS:
+            peaks += [(gpt, method, peak_bytes(gpt, method))]
+        note(
+            f"peak memory, {gpt.depth} blocks of {gpt.width}, {gpt.tokens} tokens: {peaks[-4][2] / 2**20:.0f} MiB by bp"
+        )
+    return Measurement(environment=environment(), fitted=fitted, checked=checked, projections=projections, peaks=peaks)
+
+
+def measured_points(measurement: Measurement, machine: Processor) -> list[dict[str, Any]]:
+    """The measured steps as points of the study, the twin's among them."""
+    return [
+        {
+            "family": "measured",
+            "processor": machine.name,
+            "opu": None,
+            "vectors": "token",
+            "parameters": check.gpt.parameters,
+            "depth": check.gpt.depth,
+            "width": check.gpt.width,
+            "tokens": check.gpt.tokens,
+            "method": f"{check.method} (twin)" if check.method == "odfa" else check.method,
+            "measured_s": check.measured,
+            "predicted_s": check.predicted,
+            "energy_j": check.predicted * machine.power_w,
+        }
+        for check in measurement.steps(machine)
+    ]
+
+
+def report(measurement: Measurement, machine: Processor) -> dict[str, Any]:
+    """Constants, and predicted beside measured, as plain values."""
+    steps, peaks = measurement.steps(machine), measurement.memory()
+    by_method = {
+        method: summary([check for check in steps if check.method == method])
+        for method in dict.fromkeys(check.method for check in steps)
+    }
+    return {
+        "environment": measurement.environment,
+        "machine": asdict(machine),
+        "weight_gradients": [
+            {**asdict(bp.gpt), "backward_s": bp.backward_s, "weight_gradients_s": bp.backward_s - frozen.backward_s}
+            for bp in measurement.fitted
+            for frozen in measurement.fitted
+            if bp.method == "bp" and frozen.method == "inputs" and bp.gpt == frozen.gpt
+        ],
+        "steps": [_row(check, "s") for check in steps],
+        "step_errors": {"all": summary(steps), **by_method},
+        "peaks": [_row(check, "bytes") for check in peaks],
+        "peak_errors": {"all": summary(peaks)} if peaks else {},
+    }
+
+
+def _row(check: Check, unit: str) -> dict[str, Any]:
+    return {
+        **asdict(check.gpt),
+        "method": check.method,
+        f"measured_{unit}": check.measured,
+        f"predicted_{unit}": check.predicted,
+        "off": check.off,
+    }

@@ -1,0 +1,99 @@
+"""The ways to train that are compared: how blocks learn, who projects, what is kept, what may leave the processor."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from odfa.errors import ConfigError
+
+Activations = Literal["keep", "recompute", "stream"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """One row of a plan."""
+
+    name: str
+    learning: Literal["bp", "shallow", "feedback"]
+    projection: Literal["none", "digital", "optical"] = "none"
+    activations: Activations = "keep"
+    """keep all; recompute from block inputs; stream: nothing is kept, the model runs again and learns as it passes."""
+    offload: bool = False
+    """Whether what does not fit goes to the host's memory and comes back; feedback may stream instead of moving
+    activations, whichever is faster."""
+
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        Method(name="bp", learning="bp"),
+        Method(name="bp+checkpointing", learning="bp", activations="recompute"),
+        Method(name="bp+offloading", learning="bp", offload=True),
+        Method(name="bp+checkpointing+offloading", learning="bp", activations="recompute", offload=True),
+        Method(name="dfa", learning="feedback", projection="digital"),
+        Method(name="dfa+offloading", learning="feedback", projection="digital", offload=True),
+        Method(name="odfa", learning="feedback", projection="optical"),
+        Method(name="odfa+streaming", learning="feedback", projection="optical", activations="stream"),
+        Method(name="odfa+offloading", learning="feedback", projection="optical", offload=True),
+    )
+}
+"""Methods by name."""
+SHALLOW = Method(name="shallow", learning="shallow")
+"""The head alone: measured as a control, of no use to a planner."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Precision:
+    """Bytes per parameter, and of one activation."""
+
+    name: str
+    weight: float
+    gradient: float
+    state: float
+    """Optimiser: moments, and a master copy where there is one."""
+
+
+PRECISIONS: dict[str, Precision] = {
+    precision.name: precision
+    for precision in (
+        Precision(name="float32", weight=4, gradient=4, state=8),
+        Precision(name="bfloat16", weight=2, gradient=2, state=4),
+        Precision(name="mixed", weight=2, gradient=2, state=12),
+    )
+}
+"""float32; bfloat16 throughout, weights rounded stochastically; 16-bit weights with float32 master copy and moments."""
+
+SWITCHES = {
+    "saved_backward": "blocks do not hand a gradient to their input",
+    "fewer_vectors": "one error vector per sequence or batch, not per token",
+    "offloading": "what does not fit crosses the link",
+    "moved_activations": "backpropagation moves activations over the link instead of recomputing them",
+    "parallel_blocks": "blocks on several devices learn at the same time",
+    "overlap": "light works while microbatches compute",
+}
+"""Terms of the model that can be switched off, one at a time, to see which of them makes a crossover."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How a step is laid out over devices and time."""
+
+    vectors: Literal["token", "sequence", "batch"] = "token"
+    """Error vectors: one for each token, or their sum over a sequence or over the whole batch."""
+    devices: int = 1
+    """Processors in a pipeline, each with an equal share of the blocks."""
+    microbatches: int = 1
+    """Parts of the batch that follow one another through the pipeline."""
+    opus: int = 1
+    """OPUs that share the error vectors."""
+    precision: Literal["float32", "bfloat16", "mixed"] = "mixed"
+    """Bytes per parameter: float32 16, bfloat16 8, mixed 16 of which 12 are the optimiser's."""
+    off: tuple[str, ...] = ()
+    """Terms that are switched off (`SWITCHES`)."""
+
+    def __post_init__(self) -> None:
+        for name in ("devices", "microbatches", "opus"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: expected a positive number, got {getattr(self, name)}")
+        unknown = [term for term in self.off if term not in SWITCHES]
+        if unknown:
+            raise ConfigError(f"off: expected some of {', '.join(SWITCHES)}, got {unknown[0]!r}")

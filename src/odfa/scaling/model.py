@@ -1,0 +1,98 @@
+"""From a recipe, a module or a GPT's sizes to a model that costs can be asked of: walked in every way, then timed."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+from torch import Tensor, nn
+
+from odfa.data import DataShape
+from odfa.errors import ConfigError, MatchError
+from odfa.scaling.cost import Key, Model, pace
+from odfa.scaling.family import Gpt
+from odfa.scaling.processor import Processor
+from odfa.scaling.walk import Walk, walk_module, walk_run, widened
+from odfa.train import FeedbackConfig, MemoryConfig, RunConfig
+
+KEYS: tuple[Key, ...] = (("bp", "keep"), ("bp", "recompute"), ("feedback", "keep"), ("feedback", "stream"))
+"""Ways to learn and to keep activations that the methods are made of."""
+_WIDTHS = (256, 2048, 16384)
+"""Widths of the siblings that a GPT's cost is worked out from."""
+
+
+def model_of(walks: dict[Key, Walk], processor: Processor, sequences: float) -> Model:
+    """Walks on a processor."""
+    rows = walks["feedback", "keep"].rows
+    paces = {key: pace(walk, processor) for key, walk in walks.items()}
+    return Model(paces=paces, processor=processor, tokens=rows, sequences=min(rows, sequences))
+
+
+def walks_of_run(config: RunConfig, shape: DataShape, precision: str) -> dict[Key, Walk]:
+    """Every walk of a run's network that it can do; running blocks again is left out where it cannot.
+
+    Raises:
+        ConfigError, MatchError: the config does not fit its data, or its network cannot be walked.
+    """
+    walks = {}
+    for key in KEYS:
+        try:
+            walks[key] = walk_run(_variant(config, key, precision), shape)
+        except (ConfigError, MatchError):
+            if key[1] == "keep":
+                raise
+    return walks
+
+
+def _variant(config: RunConfig, key: Key, precision: str) -> RunConfig:
+    learning, activations = key
+    memory = MemoryConfig(
+        activations=activations,
+        fused=activations == "stream",
+        precision="float32" if precision == "float32" else "bfloat16",
+    )
+    return replace(
+        config,
+        method="bp" if learning == "bp" else "dfa",
+        rule=config.rule if config.rule in ("random", "aligned") else "random",
+        optimizer=replace(config.optimizer, name="adam", clip_norm=None),
+        memory=memory,
+    )
+
+
+def walks_of_module(module: nn.Module, inputs: Sequence[Tensor], blocks: Any = None) -> dict[Key, Walk]:
+    """Every walk of any module: backpropagation and feedback with everything kept, feedback with blocks run again.
+
+    Raises:
+        MatchError: it cannot run on sizes alone, or has no blocks.
+    """
+    return {
+        ("bp", "keep"): walk_module(module, inputs, "bp", blocks=blocks),
+        ("feedback", "keep"): walk_module(module, inputs, "feedback", blocks=blocks),
+        ("feedback", "stream"): walk_module(module, inputs, "feedback", blocks=blocks, recompute="stream"),
+    }
+
+
+@cache
+def walks_of_gpt(gpt: Gpt, precision: str, granularity: str = "block") -> dict[Key, Walk]:
+    """Every walk of a GPT of any size, from siblings of one and two blocks and three widths."""
+    found = {}
+    for key in KEYS:
+        one, two = (
+            widened(
+                {
+                    width: _sibling(replace(gpt, depth=depth, width=width), precision, granularity)[key]
+                    for width in _WIDTHS
+                },
+                gpt.width,
+            )
+            for depth in (1, 2)
+        )
+        found[key] = one.stretched(two, gpt.depth)
+    return found
+
+
+@cache
+def _sibling(gpt: Gpt, precision: str, granularity: str) -> dict[Key, Walk]:
+    feedback = FeedbackConfig(shared=True, witness_every=None, granularity=granularity)  # type: ignore[arg-type]
+    return walks_of_run(gpt.run("dfa", feedback=feedback), gpt.shape, precision)

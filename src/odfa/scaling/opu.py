@@ -1,0 +1,206 @@
+"""What an optical processing unit can do: mirrors, pixels and rates, and from them operations per second and joules.
+
+Frames and their time come from the device and the read-out that training uses; only the link to the host is added here.
+"""
+
+import difflib
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Literal
+
+from odfa.device import Sensor, Twin
+from odfa.encode import Ternary
+from odfa.errors import ConfigError
+from odfa.flow import Light
+from odfa.train.build import make_readout
+from odfa.units import check_fields
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opu:
+    """Mirrors, camera, read-out and link."""
+
+    name: str
+    source: str
+    """Where the figures come from, and which of them are assumed."""
+    mirror_rows: int = 912
+    """Rows of micro-mirrors."""
+    mirror_columns: int = 1140
+    """Columns of micro-mirrors."""
+    camera_rows: int = 1088
+    """Rows of camera pixels."""
+    camera_columns: int = 2040
+    """Columns of camera pixels."""
+    rate_hz: float = 2000.0
+    """Largest frame rate."""
+    exposure_s: float = 400e-6
+    """Exposure of one frame."""
+    row_s: float = 2.6875e-6
+    """Time to read one camera row."""
+    overhead_s: float = 32.25e-6
+    """Time to read a frame beyond its rows."""
+    margin_s: float = 50e-6
+    """Pause between exposure or read-out and the next frame."""
+    power_w: float = 30.0
+    """Electrical power, for as long as it is on."""
+    readout: Literal["offaxis", "phase", "phase3", "anchor"] = "offaxis"
+    """How counts become a field; off-axis holography needs two frames a ternary error, four phases need eight."""
+    link_bytes_per_s: float = 1.6e9
+    """Link to the host: patterns out, one bit a mirror, and pixels back, one byte each."""
+    latency_s: float = 1e-3
+    """From a batch of errors to its first projected one, beyond the frames themselves; assumed."""
+    uncertainty: float = 0.1
+    """Relative uncertainty of its rate."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if min(self.mirror_rows, self.mirror_columns, self.camera_rows, self.camera_columns) < 1:
+            raise ConfigError(f"{self.name}: expected at least one mirror and one pixel each way")
+
+    @property
+    def num_mirrors(self) -> int:
+        """Inputs at most."""
+        return self.mirror_rows * self.mirror_columns
+
+    def scaled(self, factor: float) -> "Opu":
+        """One that is `factor` times as fast: mirrors, camera and link."""
+        return replace(
+            self,
+            rate_hz=factor * self.rate_hz,
+            exposure_s=self.exposure_s / factor,
+            row_s=self.row_s / factor,
+            overhead_s=self.overhead_s / factor,
+            margin_s=self.margin_s / factor,
+            link_bytes_per_s=factor * self.link_bytes_per_s,
+        )
+
+    def device(self) -> Twin:
+        """The device whose frame times these are; nothing is drawn."""
+        sensor = Sensor(
+            exposure_s=self.exposure_s, row_s=self.row_s, overhead_s=self.overhead_s, margin_s=self.margin_s
+        )
+        return Twin(
+            sensor=sensor,
+            shape_dmd=(self.mirror_rows, self.mirror_columns),
+            shape_cam=(self.camera_rows, self.camera_columns),
+            rate_hz=self.rate_hz,
+            power_w=self.power_w,
+        )
+
+    @property
+    def peak_ops_per_s(self) -> float:
+        """Operations per second that a data sheet would state: 2 x mirrors x camera pixels x rate of whole frames.
+
+        One real multiplication and addition per mirror and pixel. It leaves out: the two signs of a ternary error
+        (x 1/2), pixels spent on holography (off-axis: two real outputs for 16 pixels), and that fields are complex.
+        """
+        frame_s = self.device().frame_s((self.camera_rows, self.camera_columns))
+        return 2.0 * self.num_mirrors * self.camera_rows * self.camera_columns / frame_s
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beam:
+    """One width of error on one OPU."""
+
+    opu: Opu
+    num_inputs: int
+    num_outputs: int
+    frames_per_vector: float
+    frame_s: float
+    """Time from frame to frame: the slowest of mirrors, camera and link, which work side by side."""
+    pixels: int
+    """Camera pixels read in a frame."""
+    rows: int
+    """Camera rows read in a frame."""
+    limit: str
+    """What sets the frame time: mirrors, camera or link."""
+
+    @property
+    def vector_s(self) -> float:
+        """Time per error vector."""
+        return self.frames_per_vector * self.frame_s
+
+    def light(self, vectors: float) -> Light:
+        """The account of that many vectors."""
+        seconds = vectors * self.vector_s
+        return Light(
+            frames=round(vectors * self.frames_per_vector),
+            seconds=seconds,
+            joules=seconds * self.opu.power_w,
+            ops_peak=seconds * self.opu.peak_ops_per_s,
+            ops_useful=2.0 * vectors * self.num_inputs * self.num_outputs,
+        )
+
+
+@cache
+def beam(opu: Opu, num_inputs: int, num_outputs: int) -> Beam:
+    """How error vectors of this width go through.
+
+    Raises:
+        Incompatible: more inputs than mirrors, or more outputs than the camera can hold.
+    """
+    device, demodulator = opu.device(), make_readout(opu.readout)
+    roi = demodulator.roi(-(-num_outputs // demodulator.quadratures), device.view)
+    device.require(num_inputs=num_inputs, roi=roi, arm=demodulator.arm)
+    transfer_s = max(opu.num_mirrors / 8, roi[0] * roi[1]) / opu.link_bytes_per_s
+    device_s = device.frame_s(roi)
+    return Beam(
+        opu=opu,
+        num_inputs=num_inputs,
+        num_outputs=num_outputs,
+        frames_per_vector=demodulator.exposures(Ternary().patterns_per_sample),
+        frame_s=max(device_s, transfer_s),
+        pixels=roi[0] * roi[1],
+        rows=roi[0],
+        limit="link" if transfer_s > device_s else "camera" if device_s > 1 / opu.rate_hz else "mirrors",
+    )
+
+
+OPUS: dict[str, Opu] = {
+    opu.name: opu
+    for opu in (
+        Opu(
+            name="opu-2021",
+            source="LightOn's 2021 unit as the twin opu-2021 has it: mirrors, camera, 2 kHz and exposure of its "
+            "published library, read-out times of the CMV2000 data sheet, 30 W of arXiv 2409.12965; PCIe 2 x4, 80 % of "
+            "2 GB/s",
+        ),
+        Opu(
+            name="opu-2019",
+            source="an earlier unit through its Python interface: 230 vectors a second, flat in size, as the energy "
+            "benchmark of arXiv 1910.09880 recorded it; the rest as opu-2021",
+            rate_hz=230.0,
+            uncertainty=0.2,
+        ),
+        Opu(
+            name="bench-20khz",
+            source="no product: the fastest mirrors of the practical guide of Popoff et al. (20 kHz) with a camera "
+            "that keeps up (assumed: 1 Mpx, 0.4 µs a row), power and link assumed",
+            mirror_rows=768,
+            mirror_columns=1024,
+            camera_rows=1024,
+            camera_columns=1024,
+            rate_hz=20_000.0,
+            exposure_s=40e-6,
+            row_s=0.4e-6,
+            overhead_s=2e-6,
+            margin_s=5e-6,
+            power_w=150.0,
+            link_bytes_per_s=12e9,
+            uncertainty=0.3,
+        ),
+    )
+}
+"""OPUs by name."""
+
+
+def get_opu(name: str) -> Opu:
+    """A preset.
+
+    Raises:
+        ConfigError: there is none of that name; the message gives the nearest ones.
+    """
+    if name not in OPUS:
+        near = difflib.get_close_matches(name, OPUS, n=3, cutoff=0.4) or list(OPUS)
+        raise ConfigError(f"unknown OPU {name!r}; did you mean {' or '.join(near)}?")
+    return OPUS[name]

@@ -1,0 +1,255 @@
+"""One page for one model: does it fit, what does each way of training cost, what limits it, what to change first."""
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from odfa.data import needs, quietly
+from odfa.errors import ConfigError, Incompatible, MatchError
+from odfa.scaling.cost import Cost, Key, Model, cost
+from odfa.scaling.family import Gpt
+from odfa.scaling.method import METHODS, Layout, Method
+from odfa.scaling.model import model_of, walks_of_gpt, walks_of_module, walks_of_run
+from odfa.scaling.opu import Opu, get_opu
+from odfa.scaling.processor import Processor, get_processor
+from odfa.scaling.walk import Walk
+from odfa.train import RunConfig, get_task, network_of
+
+SIZES: dict[str, tuple[int, int, int]] = {
+    "gpt2": (12, 768, 50304),
+    "gpt2-medium": (24, 1024, 50304),
+    "gpt2-large": (36, 1280, 50304),
+    "gpt2-xl": (48, 1600, 50304),
+    "gpt3-2.7b": (32, 2560, 50304),
+    "gpt3-6.7b": (32, 4096, 50304),
+    "gpt3-13b": (40, 5120, 50304),
+    "gpt3-175b": (96, 12288, 50304),
+    "gpt-1t": (128, 25600, 50304),
+}
+"""Depth, width and vocabulary: GPT-2 (Radford et al. 2019) and GPT-3 (arXiv 2005.14165, table 2.1), vocabulary padded
+to a multiple of 128, read-out untied, heads of 64; gpt-1t as in arXiv 2104.04473."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanConfig:
+    """On what, and how, a model is to be trained."""
+
+    tokens: int | None = None
+    """Tokens (error rows) in a step; none: the recipe's batch, or 8192 for a model."""
+    context: int = 1024
+    """Tokens in a sequence, for models that are named by size or folder."""
+    granularity: Literal["block", "sublayer", "linear"] = "block"
+    """GPTs: what learns by itself."""
+    layout: Layout = field(default_factory=Layout)
+    """How a step is laid out."""
+    processor: Processor = field(default_factory=lambda: get_processor("a100"))
+    """The processor; a name, or field by field."""
+    opu: Opu = field(default_factory=lambda: get_opu("opu-2021"))
+    """The OPU; a name, or field by field."""
+
+    def __post_init__(self) -> None:
+        for name in ("tokens", "context"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name}: expected a positive number, got {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A model that is planned for."""
+
+    name: str
+    walks: dict[Key, Walk]
+    sequences: float
+
+
+def subject(name: str, config: PlanConfig, recipes: dict[str, Callable[[], RunConfig]]) -> Subject:
+    """A recipe, a GPT by name (gpt2-xl) or size (gpt:24x1024), a folder with a config of transformers, or
+    package.module:function, which returns a module and a tuple of example inputs.
+
+    Raises:
+        ConfigError: no such model; the message gives the nearest names. MatchError: it cannot be walked.
+        DataError: a recipe's data are missing.
+    """
+    if name in recipes:
+        return _of_recipe(recipes[name](), config)
+    if name in SIZES or name.startswith("gpt:"):
+        return _of_gpt(name, config)
+    if ":" in name:
+        module, inputs = _factory(name)
+        walks = walks_of_module(module, inputs)
+        rows = walks["feedback", "keep"].rows
+        return Subject(name=name, walks=walks, sequences=min(rows, len(inputs[0]) if inputs[0].ndim else 1))
+    if (Path(name) / "config.json").is_file():
+        return _of_folder(Path(name), config)
+    near = difflib.get_close_matches(name, [*recipes, *SIZES], n=3, cutoff=0.5) or [*recipes][:3] + [*SIZES][:3]
+    raise ConfigError(
+        f"unknown model {name!r}; did you mean {' or '.join(near)}? Or gpt:DEPTHxWIDTH, a folder with config.json, "
+        "package.module:function"
+    )
+
+
+def _of_recipe(run: RunConfig, config: PlanConfig) -> Subject:
+    shape = get_task(run.task).peek(run.data)
+    rows = network_of(run.model, shape).num_rows
+    if config.tokens is not None:
+        if config.tokens % rows:
+            raise ConfigError(
+                f"tokens: {run.recipe} has {rows} error rows a sample, expected a multiple, got {config.tokens}"
+            )
+        run = replace(run, batch_size=config.tokens // rows)
+    shape = replace(shape, num_train=max(shape.num_train, run.batch_size))
+    walks = walks_of_run(_fine(run, config), shape, config.layout.precision)
+    return Subject(name=run.recipe, walks=walks, sequences=run.batch_size)
+
+
+def _fine(run: RunConfig, config: PlanConfig) -> RunConfig:
+    if config.granularity == "block":
+        return run
+    return replace(run, feedback=replace(run.feedback, granularity=config.granularity))
+
+
+def _of_gpt(name: str, config: PlanConfig) -> Subject:
+    if name in SIZES:
+        depth, width, vocabulary = SIZES[name]
+    else:
+        sizes = name.removeprefix("gpt:").split("x")
+        if len(sizes) != 2 or not all(size.isascii() and size.isdigit() and int(size) for size in sizes):
+            raise ConfigError(f"model: expected gpt:DEPTHxWIDTH, for instance gpt:24x1024, got {name!r}")
+        depth, width, vocabulary = int(sizes[0]), int(sizes[1]), 50304
+    tokens = 8 * config.context if config.tokens is None else config.tokens
+    context = min(config.context, tokens)
+    gpt = Gpt(depth=depth, width=width, tokens=tokens, context=context, vocabulary=vocabulary)
+    walks = walks_of_gpt(gpt, config.layout.precision, config.granularity)
+    return Subject(name=name, walks=walks, sequences=tokens / context)
+
+
+def _of_folder(folder: Path, config: PlanConfig) -> Subject:
+    with needs("transformers", "models by folder"), quietly():
+        from transformers import AutoConfig, AutoModelForCausalLM
+    tokens = 8 * config.context if config.tokens is None else config.tokens
+    context = min(config.context, tokens)
+    if tokens % context:
+        raise ConfigError(f"tokens: expected whole sequences of {context} tokens, got {tokens}")
+    dtype = torch.float32 if config.layout.precision == "float32" else torch.bfloat16
+    try:
+        with torch.device("meta"):
+            config_there = AutoConfig.from_pretrained(folder)
+            model = AutoModelForCausalLM.from_config(config_there, dtype=dtype)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(
+            f"{folder}: no causal language model of transformers: {' '.join(str(error).split())}"
+        ) from error
+    ids_NT = torch.zeros(tokens // context, context, dtype=torch.long, device="meta")
+    return Subject(name=folder.name, walks=walks_of_module(model, (ids_NT,)), sequences=tokens / context)
+
+
+def _factory(name: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
+    path, _, function = name.partition(":")
+    try:
+        make = getattr(importlib.import_module(path), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"model: {name!r} cannot be imported: {error}; expected package.module:function") from error
+    with torch.device("meta"):
+        made = make() if callable(make) and not inspect.signature(make).parameters else None
+    if not isinstance(made, tuple) or len(made) != 2 or not isinstance(made[0], nn.Module) or not made[1]:
+        raise ConfigError(f"model: {name} must be a function without arguments that returns (module, (inputs, …))")
+    return made[0], tuple(made[1])
+
+
+def plan(model_name: str, config: PlanConfig, recipes: dict[str, Callable[[], RunConfig]]) -> dict[str, Any]:
+    """The page, as plain values.
+
+    Raises:
+        ConfigError, MatchError, DataError: see `subject`.
+    """
+    chosen = subject(model_name, config, recipes)
+    model = model_of(chosen.walks, config.processor, chosen.sequences)
+    rows, refused = [], {}
+    for name, method in METHODS.items():
+        try:
+            rows.append(cost(model, method, config.opu, config.layout))
+        except (Incompatible, MatchError) as error:
+            refused[name] = str(error)
+        except KeyError:
+            refused[name] = "blocks of this network cannot run again in backward"
+    walk = chosen.walks["feedback", "keep"]
+    fastest = min(rows, key=lambda row: (not row.fits, row.step_s))
+    return {
+        "model": chosen.name,
+        "parameters": round(model.parameters),
+        "blocks": round(walk.depth),
+        "rows_per_step": round(model.tokens),
+        "projection": {"inputs": round(walk.row_width), "outputs": round(walk.signal_width)},
+        "processor": {"name": config.processor.name, "source": config.processor.source},
+        "opu": {"name": config.opu.name, "source": config.opu.source, "peak_ops_per_s": config.opu.peak_ops_per_s},
+        "vectors": config.layout.vectors,
+        "devices": config.layout.devices,
+        "methods": [{**row.to_json(), "tokens_per_s": model.tokens / row.step_s} for row in rows],
+        "refused": refused,
+        "fastest": fastest.method,
+        "change_first": [] if "odfa" in refused else advice(model, config),
+    }
+
+
+def advice(model: Model, config: PlanConfig) -> list[dict[str, Any]]:
+    """What brings odfa most: each change by itself, best first, those that bring less than 2 % left out."""
+    now = _best(model, config)
+    found = []
+    for text, changed in _changes(config):
+        try:
+            then = _best(model if changed.processor is config.processor else _on(model, changed.processor), changed)
+        except Incompatible:
+            continue
+        if then.step_s < 0.98 * now.step_s:
+            found.append({"change": text, "step_s": then.step_s, "times_as_fast": now.step_s / then.step_s})
+    return sorted(found, key=lambda row: row["step_s"])
+
+
+def _best(model: Model, config: PlanConfig) -> Cost:
+    ways: list[Method] = [METHODS["odfa"], METHODS["odfa+offloading"]]
+    return min(
+        (cost(model, way, config.opu, config.layout) for way in ways), key=lambda row: (not row.fits, row.step_s)
+    )
+
+
+def _on(model: Model, processor: Processor) -> Model:
+    return model_of({key: pace.walk for key, pace in model.paces.items()}, processor, model.sequences)
+
+
+def _changes(config: PlanConfig) -> Iterable[tuple[str, PlanConfig]]:
+    layout, opu, processor = config.layout, config.opu, config.processor
+
+    def laid(**changes: Any) -> PlanConfig:
+        return replace(config, layout=replace(layout, **changes))
+
+    if layout.vectors == "token":
+        yield (
+            "one error vector per sequence (vectors=sequence; learning with it is not shown)",
+            laid(vectors="sequence"),
+        )
+    if opu.readout != "offaxis":
+        yield (
+            "off-axis holography, two frames a vector (opu.readout=offaxis)",
+            replace(config, opu=replace(opu, readout="offaxis")),
+        )
+    yield f"{2 * layout.opus} OPUs (opus={2 * layout.opus})", laid(opus=2 * layout.opus)
+    yield "an OPU twice as fast", replace(config, opu=opu.scaled(2.0))
+    if layout.microbatches == 1:
+        yield "eight microbatches, so that light and compute overlap (microbatches=8)", laid(microbatches=8)
+    yield f"{2 * layout.devices} devices (devices={2 * layout.devices})", laid(devices=2 * layout.devices)
+    yield (
+        "a link of twice the rate",
+        replace(config, processor=replace(processor, link_bytes_per_s=2 * processor.link_bytes_per_s)),
+    )
+    yield (
+        "a processor of twice the memory",
+        replace(config, processor=replace(processor, memory_bytes=2 * processor.memory_bytes)),
+    )

@@ -1,0 +1,197 @@
+"""The scaling study: families of GPTs, what each way of training costs, where light overtakes, and why."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any, Literal
+
+from odfa.errors import ConfigError, Incompatible
+from odfa.scaling.cost import Model, cost
+from odfa.scaling.crossover import Race, attribution, band, crossing, crossing_json, joules, made_by, races
+from odfa.scaling.family import FAMILIES, Gpt, members
+from odfa.scaling.method import METHODS, Layout
+from odfa.scaling.model import model_of, walks_of_gpt
+from odfa.scaling.opu import OPUS, Opu, get_opu
+from odfa.scaling.processor import Processor, get_processor
+
+Vectors = Literal["token", "sequence", "batch"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyConfig:
+    """What the study ranges over."""
+
+    families: tuple[str, ...] = tuple(FAMILIES)
+    """Shapes: deep (width 512), wide (24 blocks), both (128 times as wide as deep)."""
+    processors: tuple[str, ...] = ("v100", "a100", "h100")
+    """Processors by name."""
+    opus: tuple[str, ...] = tuple(OPUS)
+    """OPUs by name; the points are of the first."""
+    vectors: tuple[Vectors, ...] = ("token", "sequence")
+    """Error vectors of a step: one for each token, sequence or batch."""
+    tokens: int = 8192
+    """Tokens in a step, on all devices together."""
+    context: int = 1024
+    """Tokens in a sequence."""
+    vocabulary: int = 8192
+    """Width of the output error."""
+    granularity: Literal["block", "sublayer", "linear"] = "block"
+    """What learns by itself: whole blocks, attention and MLP, or linear layers."""
+    devices: int = 1
+    """Processors in a pipeline."""
+    microbatches: int = 1
+    """Parts of the batch that follow one another."""
+    precision: Literal["float32", "bfloat16", "mixed"] = "mixed"
+    """Bytes per parameter: float32 16, bfloat16 8, mixed 16 of which 12 are the optimiser's."""
+
+    def __post_init__(self) -> None:
+        if self.tokens < 1:
+            raise ConfigError(f"tokens: expected a positive number, got {self.tokens}")
+        for family in self.families:
+            if family not in FAMILIES:
+                raise ConfigError(f"families: expected some of {', '.join(FAMILIES)}, got {family!r}")
+        for name in self.processors:
+            get_processor(name)
+        for name in self.opus:
+            get_opu(name)
+        assert self.like  # its sizes are checked where it is made
+
+    @property
+    def like(self) -> Gpt:
+        """The batch that all members learn from."""
+        return Gpt(depth=1, width=64, tokens=self.tokens, context=self.context, vocabulary=self.vocabulary)
+
+    def layout(self, vectors: Vectors) -> Layout:
+        """How their steps are laid out."""
+        return Layout(vectors=vectors, devices=self.devices, microbatches=self.microbatches, precision=self.precision)
+
+
+def curve(config: StudyConfig, family: str, processor: Processor) -> list[tuple[Gpt, Model]]:
+    """The members of a family on a processor; nothing is allocated."""
+    sequences = config.tokens / config.context
+    return [
+        (gpt, model_of(walks_of_gpt(gpt, config.precision, config.granularity), processor, sequences))
+        for gpt in members(family, config.like)
+    ]
+
+
+def points(config: StudyConfig, family: str, processor: Processor, opu: Opu) -> Iterator[dict[str, Any]]:
+    """One row for each member and method, per step and per token."""
+    layout = config.layout(config.vectors[0])
+    for gpt, model in curve(config, family, processor):
+        for name, method in METHODS.items():
+            row: dict[str, Any] = {
+                "family": family,
+                "processor": processor.name,
+                "opu": opu.name if method.projection == "optical" else None,
+                "vectors": layout.vectors,
+                "parameters": round(model.parameters),
+                "depth": gpt.depth,
+                "width": gpt.width,
+                "method": name,
+                "measured_s": None,
+            }
+            try:
+                found = cost(model, method, opu, layout)
+            except Incompatible as error:
+                yield {**row, "predicted_s": None, "energy_j": None, "why": str(error)}
+                continue
+            yield {
+                **row,
+                "predicted_s": found.step_s,
+                "energy_j": found.energy_j,
+                "predicted_s_per_token": found.step_s / config.tokens,
+                "energy_j_per_token": found.energy_j / config.tokens,
+                "fits": found.fits,
+                "limit": found.limit,
+            }
+
+
+def crossovers(config: StudyConfig) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Every race of the study with its band, in time and in energy; and, by the race's name, each term switched off."""
+    rows, without = [], {}
+    for family, processor_name in product(config.families, config.processors):
+        models = [model for _, model in curve(config, family, get_processor(processor_name))]
+        for race, offloading in _races(config, models):
+            name = name_of(family, race)
+            found, terms = band(race), attribution(race)
+            rows.append(
+                {
+                    "name": name,
+                    "family": family,
+                    "processor": processor_name,
+                    "opu": race.opu.name,
+                    "vectors": race.layout.vectors,
+                    "offloading": offloading,
+                    "challenger": race.challenger,
+                    "baseline": race.baseline,
+                    **crossing_json(found.found),
+                    "low": crossing_json(found.early),
+                    "high": crossing_json(found.late),
+                    "energy": crossing_json(crossing(race, joules)),
+                    "made_by": made_by(found.found, terms),
+                }
+            )
+            without[name] = {switch: crossing_json(crossed) for switch, crossed in terms.items()}
+    return rows, without
+
+
+def name_of(family: str, race: Race) -> str:
+    """Family, processor, OPU, vectors, challenger, baseline."""
+    processor = race.models[0].processor.name
+    return f"{family}/{processor}/{race.opu.name}/{race.layout.vectors}/{race.challenger} vs {race.baseline}"
+
+
+def _races(config: StudyConfig, models: Sequence[Model]) -> Iterator[tuple[Race, bool]]:
+    layouts = [config.layout(vectors) for vectors in config.vectors]
+    for name, offloading in product(config.opus, (False, True)):
+        for race in races(models, get_opu(name), layouts, offloading=offloading):
+            yield race, offloading
+
+
+STATEMENTS = (
+    ("saved arithmetic alone, one vector per token, linear layers", "linear", "token", False, "bp"),
+    ("saved arithmetic alone, one vector per token, blocks", "block", "token", False, "bp"),
+    ("saved arithmetic alone, one vector per sequence, blocks", "block", "sequence", False, "bp"),
+    ("one vector per token, against activations that are moved", "block", "token", True, "bp+offloading"),
+    ("one vector per token, against the fastest backpropagation", "block", "token", True, "fastest bp"),
+)
+"""What is asked of the reference processor, 1e14 FLOP/s: granularity, vectors, offloading, baseline."""
+
+
+def statements(config: StudyConfig) -> list[dict[str, Any]]:
+    """Crossovers that can be followed by hand, in the deep family on the reference processor with opu-2021."""
+    rows = []
+    for text, granularity, vectors, offloading, baseline in STATEMENTS:
+        chosen = replace(config, granularity=granularity, devices=1, microbatches=1)  # type: ignore[arg-type]
+        models = [model for _, model in curve(chosen, "deep", get_processor("reference"))]
+        layout = chosen.layout(vectors)  # type: ignore[arg-type]
+        choices = races(models, get_opu("opu-2021"), [layout], offloading=offloading)
+        race = next(race for race in choices if race.baseline == baseline)
+        found = band(race)
+        rows.append(
+            {
+                "statement": text,
+                **crossing_json(found.found),
+                "low": crossing_json(found.early),
+                "high": crossing_json(found.late),
+                "made_by": made_by(found.found, attribution(race)),
+            }
+        )
+    return rows
+
+
+def study(config: StudyConfig) -> dict[str, Any]:
+    """Points, crossovers and their attribution.
+
+    Raises:
+        ConfigError: names that do not exist, a batch that is no whole number of sequences.
+    """
+    opu = get_opu(config.opus[0])
+    rows = [
+        row
+        for family, name in product(config.families, config.processors)
+        for row in points(config, family, get_processor(name), opu)
+    ]
+    crossed, without = crossovers(config)
+    return {"points": rows, "crossovers": crossed, "attribution": without, "statements": statements(config)}

@@ -1,0 +1,207 @@
+"""What a piece of computing asks of a processor: operations, bytes and kernel calls, counted while it runs on torch's
+meta device, where tensors have sizes and no values."""
+
+import contextlib
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+
+from odfa.errors import MatchError
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Four sums over kernel calls, which is all that a rate per operation, byte and call can see.
+
+    A difference of tallies may be negative; `a + b` and `weight * a` are what they look like.
+    """
+
+    matmul_flops: float = 0.0
+    """Operations of matrix products, 2 per multiplication and addition."""
+    attention_flops: float = 0.0
+    """The same of attention kernels."""
+    num_bytes: float = 0.0
+    """Bytes read and written; what stays in a cache between two kernels is counted twice."""
+    calls: float = 0.0
+    """Kernel calls; views are none."""
+
+    @property
+    def flops(self) -> float:
+        """Operations of matrix products and attention."""
+        return self.matmul_flops + self.attention_flops
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(
+            self.matmul_flops + other.matmul_flops,
+            self.attention_flops + other.attention_flops,
+            self.num_bytes + other.num_bytes,
+            self.calls + other.calls,
+        )
+
+    def __rmul__(self, weight: float) -> "Tally":
+        return Tally(
+            weight * self.matmul_flops, weight * self.attention_flops, weight * self.num_bytes, weight * self.calls
+        )
+
+
+def matmul(rows: float, inner: float, columns: float, *, element_bytes: int) -> Tally:
+    """A product of rows x inner by inner x columns: 2 rows inner columns operations, in one call."""
+    touched = element_bytes * (rows * inner + inner * columns + rows * columns)
+    return Tally(matmul_flops=2.0 * rows * inner * columns, num_bytes=float(touched), calls=1.0)
+
+
+class Counting(TorchDispatchMode):
+    """Counts kernel calls on meta tensors inside `with`, and the bytes of tensors that are alive.
+
+    A model that asks for a value gets none: `MatchError`. Two questions are answered, as any sound batch answers them:
+    a truth value ("is all of it finite", "are rows one sequence each") is true, copies of floats for the record are 0.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tally = Tally()
+        self.alive = 0
+        self.history: list[int] = []
+        """Bytes alive at each kernel's fullest moment."""
+        self._known: set[int] = set()
+
+    def taken(self) -> tuple[Tally, np.ndarray]:
+        """What was counted, and the bytes alive kernel by kernel, since the last time this was asked."""
+        tally, history = self.tally, np.array(self.history, dtype=np.float64)
+        self.tally, self.history = Tally(), []
+        return tally, history
+
+    def know(self, tensor: Tensor) -> None:
+        """A tensor made before: it is not counted among those that are alive."""
+        self._known.add(tensor.untyped_storage()._cdata)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run one kernel on meta tensors and count it."""
+        kwargs = kwargs or {}
+        inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        output = _answer(func, inputs, kwargs)
+        if output is None:
+            output = func(*args, **kwargs)
+        outputs = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_meta]
+        given = {tensor.untyped_storage()._cdata for tensor in inputs}
+        fresh = [tensor for tensor in outputs if tensor.untyped_storage()._cdata not in given]
+        if fresh or func._schema.is_mutable:
+            self.tally += _kernel(func, args, output, inputs, outputs)
+        for tensor in fresh:
+            self._watch(tensor)
+        self.history.append(self.alive)
+        return output
+
+    def _watch(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._known:
+            return
+        self._known.add(key)
+        self.alive += size
+        weakref.finalize(storage, self._forget, key, size)
+
+    def _forget(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.alive -= size
+
+
+class FusedAttention(TorchFunctionMode):
+    """Attention as one kernel that stores no scores, as processors run it; meta tensors would get the plain formula."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        """Replace `scaled_dot_product_attention`."""
+        kwargs = kwargs or {}
+        if func is torch.nn.functional.scaled_dot_product_attention:
+            return _attention(*args, **kwargs)
+        return func(*args, **kwargs)
+
+
+@contextlib.contextmanager
+def fused_attention(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Inside, these modules run with `FusedAttention`, also when backward runs them again."""
+    entered: list[FusedAttention] = []
+
+    def enter(_module: nn.Module, _args: Any) -> None:
+        entered.append(FusedAttention())
+        entered[-1].__enter__()
+
+    def leave(_module: nn.Module, _args: Any, _output: Any) -> None:
+        entered.pop().__exit__(None, None, None)
+
+    removable = [module.register_forward_pre_hook(enter, prepend=True) for module in modules]
+    removable += [module.register_forward_hook(leave, always_call=True) for module in modules]
+    try:
+        yield
+    finally:
+        for hook in removable:
+            hook.remove()
+
+
+def _attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    if enable_gqa and key.shape[-3] != query.shape[-3]:
+        repeats = query.shape[-3] // key.shape[-3]
+        key, value = key.repeat_interleave(repeats, -3), value.repeat_interleave(repeats, -3)
+    fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    attended: Tensor = fused(query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale)[0]
+    return attended
+
+
+def _answer(func: Any, inputs: list[Tensor], kwargs: dict[str, Any]) -> Any:
+    """The answer to a question about values, None if this is not one."""
+    aten = torch.ops.aten
+    if func is aten._local_scalar_dense.default:
+        if inputs[0].dtype == torch.bool:
+            return True
+        raise MatchError(f"the model asks for a value ({inputs[0].dtype}), which a walk over sizes does not have")
+    if func is aten._to_copy.default and kwargs.get("device") == torch.device("cpu"):
+        if inputs[0].is_floating_point():
+            return torch.zeros(inputs[0].shape)
+        raise MatchError(f"the model copies values ({inputs[0].dtype}) to the processor; a walk over sizes has none")
+    return None
+
+
+def _kernel(func: Any, args: tuple[Any, ...], output: Any, inputs: list[Tensor], outputs: list[Tensor]) -> Tally:
+    packet = func._overloadpacket
+    touched = {id(tensor): _bytes(tensor) for tensor in (*inputs, *outputs)}
+    num_bytes = float(sum(touched.values()))
+    if packet in _GATHERS:  # reads rows of a table, not the table
+        num_bytes = 2.0 * sum(map(_bytes, outputs))
+    if packet in _ATTENTION:
+        shapes = [tensor.shape for tensor in inputs[:4]]
+        return Tally(attention_flops=float(_ATTENTION[packet](*shapes)), num_bytes=num_bytes, calls=1.0)
+    if packet in flop_registry:
+        operations = float(flop_registry[packet](*args, out_val=output))
+        return Tally(matmul_flops=operations, num_bytes=num_bytes, calls=1.0)
+    return Tally(num_bytes=num_bytes, calls=1.0)
+
+
+def _bytes(tensor: Tensor) -> int:
+    return min(tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes())
+
+
+_GATHERS = {torch.ops.aten.embedding, torch.ops.aten.index_select, torch.ops.aten.gather}
+_ATTENTION: dict[Any, Callable[..., Any]] = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_: sdpa_flop_count(q, k, v),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: sdpa_backward_flop_count,  # gradient first
+}

@@ -1,0 +1,264 @@
+"""One training step of a model, run on the meta device: nothing is allocated, every kernel call is counted."""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from odfa.data import DataShape
+from odfa.engine import DFA, RandomFeedback, Shallow
+from odfa.engine.blocks import match_blocks
+from odfa.engine.handle import Recompute
+from odfa.engine.tensors import first_tensor
+from odfa.errors import MatchError, OdfaError
+from odfa.project import AbstractProjection
+from odfa.scaling.tally import Counting, Tally, fused_attention
+from odfa.train import RunConfig, attach
+from odfa.train.memory import new_weights
+from odfa.train.networks import network_of
+
+Learning = Literal["bp", "shallow", "feedback"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Walk:
+    """What one step needs, whatever the processor; bytes count tensors that are alive at the same time."""
+
+    depth: float
+    """Blocks that learn by themselves."""
+    parameters: float
+    """Trained numbers."""
+    updated: float
+    """Those that a step moves: all, or the head's alone."""
+    tensors: float
+    """Weight tensors that a step moves."""
+    largest: float
+    """Numbers in the largest weight tensor."""
+    rows: float
+    """Rows of the output error: tokens or samples."""
+    row_width: float
+    """Width of an error row, D."""
+    signal_width: float
+    """Outputs of the projection, M; 0 where nothing is projected."""
+    forward: Tally
+    """What runs up to the loss."""
+    backward: Tally
+    """What runs behind it, the projection left out."""
+    forward_bytes: np.ndarray
+    """Bytes alive after each kernel of the forward pass, beyond weights and inputs."""
+    backward_bytes: np.ndarray
+    """Bytes alive after each kernel behind it, gradients included."""
+
+    @property
+    def peak_forward(self) -> float:
+        """Most bytes alive during the forward pass."""
+        return float(self.forward_bytes.max(initial=0.0))
+
+    @property
+    def peak_backward(self) -> float:
+        """Most bytes alive in backward."""
+        return float(self.backward_bytes.max(initial=0.0))
+
+    def stretched(self, deeper: "Walk", depth: float) -> "Walk":
+        """The same network with `depth` blocks, from itself and a deeper sibling: everything is affine in the depth.
+
+        Of the bytes alive only the peaks are kept. They are affine as long as the fullest moment stays the same one;
+        `memory.need` therefore counts all gradients by themselves besides.
+        """
+        share = (depth - self.depth) / (deeper.depth - self.depth)
+        return weighted((1.0 - share, self._at_its_peaks()), (share, deeper._at_its_peaks()))
+
+    def _at_its_peaks(self) -> "Walk":
+        return replace(self, forward_bytes=np.array([self.peak_forward]), backward_bytes=np.array([self.peak_backward]))
+
+
+def weighted(*pairs: tuple[float, Walk]) -> Walk:
+    """Sum of weight x walk, quantity by quantity and kernel by kernel."""
+    sums = {}
+    for entry in fields(Walk):
+        first, *others = (weight * getattr(walk, entry.name) for weight, walk in pairs)
+        sums[entry.name] = sum(others, start=first)
+    return Walk(**sums)
+
+
+def widened(siblings: Mapping[int, Walk], width: int) -> Walk:
+    """The same network at another width, from siblings of three widths: everything is a polynomial of second degree.
+
+    That holds for the bytes alive after each kernel as well, since all widths run the same kernels in the same order.
+    """
+    weights = {
+        place: math.prod((width - other) / (place - other) for other in siblings if other != place)
+        for place in siblings
+    }
+    return weighted(*((weights[place], walk) for place, walk in siblings.items()))
+
+
+class Assumed(AbstractProjection):
+    """A projection that is only counted: shapes go in and out, the cost is worked out elsewhere."""
+
+    def __init__(self, num_inputs: int | None = None, num_outputs: int | None = None) -> None:
+        self.num_inputs, self.num_outputs = num_inputs, num_outputs
+        self.rows = 0
+
+    def shaped(self, num_inputs: int, num_outputs: int) -> "Assumed":
+        """With this shape."""
+        return Assumed(num_inputs, num_outputs)
+
+    @property
+    def identity(self) -> str:
+        """Says that nothing is projected."""
+        return "assumed"
+
+    def matrix(self) -> Tensor:
+        """A matrix without values."""
+        return torch.empty(self.num_inputs or 0, self.num_outputs or 0, device="meta")
+
+    def _project(self, e_ND: Tensor) -> Tensor:
+        self.rows += len(e_ND)
+        return e_ND.new_empty(len(e_ND), self.num_outputs or 0)
+
+
+def walk_run(config: RunConfig, shape: DataShape) -> Walk:
+    """One step of a run.
+
+    Raises:
+        ConfigError, MatchError: the config does not fit itself or its data, or its network cannot be walked.
+    """
+    network = network_of(config.model, shape)
+    with torch.device("meta"), new_weights(config.memory):
+        model = network.build()
+        inputs = network.example(config.batch_size)
+    with _walkable(type(model).__name__):
+        dfa = attach(model, config, shape, projection=Assumed())
+        blocks = [model.get_submodule(name) for name in config.model.blocks]
+        classes = shape.field is None and config.task != "diffusion"
+        loss = partial(_class_loss if classes else _field_loss, model, inputs)
+        return _walk(model, inputs, dfa, loss, blocks=blocks, fused=config.memory.fused)
+
+
+def walk_module(
+    model: nn.Module,
+    inputs: Sequence[Tensor],
+    learning: Learning,
+    *,
+    blocks: Any = None,
+    recompute: Recompute = False,
+) -> Walk:
+    """One step of any module on the meta device, with the mean square of its output as the loss.
+
+    Args:
+        blocks: as in `DFA`; None: found by itself.
+        recompute: as in `DFA`.
+
+    Raises:
+        MatchError: the module cannot run on sizes alone, or no blocks are found in it.
+    """
+    inputs = tuple(tensor.to("meta") for tensor in inputs)
+    with _walkable(type(model).__name__):
+        model = model.to("meta")
+        dfa = None
+        if learning == "shallow":
+            dfa = DFA(model, blocks, rule=Shallow())
+        elif learning == "feedback":
+            dfa = DFA(model, blocks, feedback=Assumed(), rule=RandomFeedback(shared=True), recompute=recompute)
+        found = list(match_blocks(model, blocks).values())
+        return _walk(model, inputs, dfa, partial(_field_loss, model, inputs), blocks=found)
+
+
+@contextlib.contextmanager
+def _walkable(name: str) -> Iterator[None]:
+    """Whatever a model raises because it has no values becomes one line."""
+    try:
+        yield
+    except OdfaError:
+        raise
+    except Exception as error:
+        why = " ".join(str(error).split())[:200]
+        raise MatchError(
+            f"{name} cannot be walked on the meta device, where tensors have sizes and no values: "
+            f"{type(error).__name__}: {why}; give a model whose steps do not depend on values"
+        ) from error
+
+
+def _walk(
+    model: nn.Module,
+    inputs: Sequence[Tensor],
+    dfa: DFA | None,
+    loss_of: Callable[[], Tensor],
+    *,
+    blocks: Sequence[nn.Module],
+    fused: bool = False,
+) -> Walk:
+    removable = []
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    received: set[int] = set()
+    for parameter in trained:
+        forget = partial(_receive, received, fused)
+        removable.append(parameter.register_post_accumulate_grad_hook(forget))  # type: ignore[no-untyped-call]
+    counting = Counting()
+    for tensor in (*model.parameters(), *model.buffers(), *inputs):
+        counting.know(tensor)
+    try:
+        with fused_attention([module for module in model.modules() if list(module.children())]), counting:
+            loss = loss_of()
+            forward, forward_bytes = counting.taken()
+            torch.autograd.backward(loss)
+    finally:
+        for hook in removable:
+            hook.remove()
+        if dfa is not None:
+            dfa.remove()
+    backward, backward_bytes = counting.taken()
+    moved = [parameter for parameter in trained if id(parameter) in received]
+    projection = dfa.projection if dfa is not None and dfa.rule.wiring != "none" else None
+    walk = Walk(
+        depth=len(blocks),
+        parameters=sum(parameter.numel() for parameter in trained),
+        updated=sum(parameter.numel() for parameter in moved),
+        tensors=len(moved),
+        largest=max((parameter.numel() for parameter in trained), default=0),
+        rows=projection.rows if isinstance(projection, Assumed) else 0,
+        row_width=0 if projection is None else projection.num_inputs or 0,
+        signal_width=0 if projection is None else projection.num_outputs or 0,
+        forward=forward,
+        backward=backward,
+        forward_bytes=forward_bytes,
+        backward_bytes=backward_bytes,
+    )
+    for parameter in trained:
+        parameter.grad = None
+    return walk
+
+
+def _receive(received: set[int], fused: bool, parameter: Tensor) -> None:
+    """Note that a gradient is ready; with fused updates it is used up and freed at once."""
+    received.add(id(parameter))
+    if fused:
+        parameter.grad = None
+
+
+def _class_loss(model: nn.Module, inputs: Sequence[Tensor]) -> Tensor:
+    """Cross-entropy of every error row, as the tasks with classes or tokens have it."""
+    logits = _output(model, inputs)
+    rows_NV = logits.flatten(0, -2).float()
+    return cross_entropy(rows_NV, rows_NV.new_zeros(len(rows_NV), dtype=torch.long))
+
+
+def _field_loss(model: nn.Module, inputs: Sequence[Tensor]) -> Tensor:
+    """Mean square of the output, as the tasks with fields have it."""
+    return _output(model, inputs).float().square().mean()
+
+
+def _output(model: nn.Module, inputs: Sequence[Tensor]) -> Tensor:
+    keywords = {"use_cache": False} if hasattr(getattr(model, "config", None), "use_cache") else {}
+    output = first_tensor(model(*inputs, **keywords))
+    if output is None:
+        raise MatchError(f"{type(model).__name__} returns no floating-point tensor to compute a loss from")
+    return output
