@@ -3,9 +3,9 @@
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -78,23 +78,22 @@ class Timing:
 
 
 def time_steps(
-    gpts: Iterable[Gpt], methods: Sequence[Timed], *, repeats: int, note: Callable[[str], None]
+    jobs: Sequence[tuple[Gpt, Sequence[Timed]]], *, repeats: int, note: Callable[[str], None]
 ) -> list[Timing]:
-    """Time every method on every network in turn, twice in opposite order, so that a slow minute hits all alike."""
-    found = []
-    for gpt in gpts:
-        steps: dict[Timed, list[tuple[float, ...]]] = {method: [] for method in methods}
-        for order in (methods, methods[::-1]):
-            for method in order:
+    """Time networks and methods in two rounds, the second backwards: a slow minute spoils one of them at most."""
+    steps: dict[tuple[Gpt, Timed], list[tuple[float, ...]]] = {}
+    for order in (1, -1):
+        for gpt, methods in jobs[::order]:
+            for method in methods[::order]:
                 step = _steps_of(gpt, method)
                 for _ in range(2):  # the first steps allocate
                     step()
-                steps[method] += [step() for _ in range(-(-repeats // 2))]
+                steps.setdefault((gpt, method), []).extend(step() for _ in range(-(-repeats // 2)))
                 del step
-        found += [_timing(gpt, method, of_method) for method, of_method in steps.items()]
-        shown = ", ".join(f"{timing.method} {timing.step_s:.3f}" for timing in found[-len(methods) :])
-        note(f"{gpt.depth} blocks of {gpt.width}, {gpt.tokens} tokens: {shown} s")
-    return found
+            fastest = {method: min(map(sum, steps[gpt, method])) for method in methods}
+            shown = ", ".join(f"{method} {seconds:.3f}" for method, seconds in fastest.items())
+            note(f"{gpt.depth} blocks of {gpt.width}, {gpt.tokens} tokens: {shown} s")
+    return [_timing(gpt, method, steps[gpt, method]) for gpt, methods in jobs for method in methods]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +140,14 @@ def _fastest(call: Callable[[], object], repeats: int) -> float:
         call()
         times.append(time.perf_counter() - start_s)
     return min(times)
+
+
+def fastest_of(once: Sequence[ProjectionTiming], again: Sequence[ProjectionTiming]) -> list[ProjectionTiming]:
+    """The faster of two timings of the same projections."""
+    return [
+        replace(a, digital_s=min(a.digital_s, b.digital_s), twin_s=min(a.twin_s, b.twin_s))
+        for a, b in zip(once, again, strict=True)
+    ]
 
 
 def _timing(gpt: Gpt, method: Timed, steps: list[tuple[float, ...]]) -> Timing:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from odfa.scaling.measure import (
     ProjectionTiming,
     Timed,
     Timing,
+    fastest_of,
     peak_bytes,
     time_projections,
     time_steps,
@@ -127,9 +129,15 @@ def measure(*, memory: bool, repeats: int, note: Callable[[str], None]) -> Measu
         ConfigError: too few repeats, or a system that does not tell a process's peak memory.
     """
     planned(memory=memory, repeats=repeats)
-    fitted = time_steps(FITTED, (*METHODS, "inputs"), repeats=repeats, note=note)
-    projections = time_projections(repeats)
-    checked = time_steps(CHECKED, METHODS, repeats=repeats, note=note)
+    # in turns, so that what is fitted to and what is checked see the same machine
+    jobs: list[tuple[Gpt, Sequence[Timed]]] = [
+        (gpt, (*METHODS, "inputs") if gpt in FITTED else METHODS) for gpt in _in_turns(FITTED, CHECKED)
+    ]
+    before = time_projections(repeats)
+    timings = time_steps(jobs, repeats=repeats, note=note)
+    projections = fastest_of(before, time_projections(repeats))
+    fitted = [timing for timing in timings if timing.gpt in FITTED]
+    checked = [timing for timing in timings if timing.gpt in CHECKED]
     peaks = []
     for gpt in PEAKED if memory else ():
         for method in METHODS:
@@ -159,6 +167,10 @@ def measured_points(measurement: Measurement, machine: Processor) -> list[dict[s
         }
         for check in measurement.steps(machine)
     ]
+
+
+def _in_turns(*several: Sequence[Gpt]) -> list[Gpt]:
+    return [gpt for turn in zip_longest(*several) for gpt in turn if gpt is not None]
 
 
 def report(measurement: Measurement, machine: Processor) -> dict[str, Any]:
