@@ -65,8 +65,8 @@ PRECISIONS: dict[str, Precision] = {
 SWITCHES = {
     "saved_backward": "blocks do not hand a gradient to their input",
     "fewer_vectors": "one error vector per sequence or batch, not per token",
-    "offloading": "what does not fit crosses the link",
     "moved_activations": "backpropagation moves activations over the link instead of recomputing them",
+    "offloading": "what does not fit crosses the link",
     "parallel_blocks": "blocks on several devices learn at the same time",
     "overlap": "light works while microbatches compute",
 }
