@@ -61,7 +61,7 @@ def big(family_width: int = 2560, depth: int = 32) -> Model:
     return modelled(Gpt(depth=depth, width=family_width, tokens=8192, context=1024, vocabulary=8192))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     gpt=sizes, layout=layouts, processor=processors, method=methods, grow=st.sampled_from(("depth", "width", "tokens"))
 )

@@ -216,6 +216,7 @@ def test_the_study_from_a_file_of_measurements(odfa, tmp_path):
         assert (tmp_path / f"here/{name}.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_a_curve_to_a_trillion_parameters_takes_little():
     """Under 10 s and 1 GB on a quiet machine; time has room for a busy one."""
     benchmark = Path(__file__).parents[2] / "benchmarks" / "scaling_curve.py"

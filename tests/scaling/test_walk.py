@@ -134,6 +134,16 @@ def test_weights_and_inputs_are_not_among_the_bytes_alive():
     assert walk.peak_forward == tanh + 2 * logits + loss, "what backward needs, the squares among it, and the loss"
 
 
+@pytest.mark.parametrize("learning", ["bp", "shallow", "feedback"])
+def test_a_walked_model_keeps_its_weights_and_nothing_is_left_on_it(learning):
+    model = Stack(8, 2, 4)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    walk_module(model, (torch.randn(3, 8),), learning, blocks="blocks.*")
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert all(p.grad is None and not p.is_meta for p in model.parameters())
+    assert DFA.of(model) is None
+
+
 class Curious(Stack):
     def forward(self, x_ND):
         return super().forward(x_ND) * float(x_ND.sum())

@@ -1,6 +1,7 @@
 """One training step of a model, run on the meta device: nothing is allocated, every kernel call is counted."""
 
 import contextlib
+import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -162,14 +163,22 @@ def walk_module(
     """
     inputs = tuple(tensor.to("meta") for tensor in inputs)
     with _walkable(type(model).__name__):
-        model = model.to("meta")
-        dfa = None
+        model, dfa = _without_values(model), None
         if learning == "shallow":
             dfa = DFA(model, blocks, rule=Shallow())
         elif learning == "feedback":
             dfa = DFA(model, blocks, feedback=Assumed(), rule=RandomFeedback(shared=True), recompute=recompute)
         found = list(match_blocks(model, blocks).values())
         return _walk(model, inputs, dfa, partial(_field_loss, model, inputs), blocks=found)
+
+
+def _without_values(model: nn.Module) -> nn.Module:
+    """A copy on the meta device; the model itself keeps its weights, and they are not copied."""
+    memo: dict[int, Any] = {}
+    for tensor in (*model.parameters(), *model.buffers()):
+        bare = torch.empty_like(tensor, device="meta")
+        memo[id(tensor)] = nn.Parameter(bare, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else bare
+    return copy.deepcopy(model, memo)
 
 
 @contextlib.contextmanager
