@@ -196,7 +196,8 @@ def test_dry_runs_say_what_would_be_timed_and_time_nothing(odfa):
 def test_sharing_from_the_command_line(odfa, tmp_path):
     code, answer, _ = odfa("study", "share", "workers=1,4", "straggle=0.2", "steps=100")
     assert code == 0
-    assert [row["workers"] for row in answer["rows"]] == [1, 4]
+    assert [row["workers"] for row in answer["sweeps"]["as asked"]] == [1, 4]
+    assert answer["rooms"]["as asked"]["straggle"] == 0.2
     assert (tmp_path / "runs/study/sharing.png").stat().st_size > 10_000
 
 

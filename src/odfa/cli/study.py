@@ -109,22 +109,22 @@ def _draw(found: dict[str, Any], checks: dict[str, Any], processor: str, folder:
 def _share(settings: list[str], dry_run: bool) -> Outcome:
     from odfa.report.scaling import draw_sharing
     from odfa.scaling import Sharing
-    from odfa.scaling.share import sweep
+    from odfa.scaling.share import ROOMS, sweep
     from odfa.train.overrides import apply
 
     counts, settings = take(settings, "workers")
     out, settings = take(settings, "out")
     steps, settings = take(settings, "steps")
-    workers = [positive("workers", count, 1) for count in (counts or "1,2,4,8,16,32").split(",")]
-    config, num_steps = apply(Sharing(), settings), positive("steps", steps, 500)
+    workers = [positive("workers", count, 1) for count in (counts or "1,2,4,8,10,11,12,16,32").split(",")]
+    rooms = {"as asked": apply(Sharing(), settings)} if settings else ROOMS
+    num_steps = positive("steps", steps, 500)
     if dry_run:
         return _told({"workers": workers, "steps": num_steps, "timed": "nothing: events are simulated"})
-    rows = sweep(config, workers, steps=num_steps)
+    sweeps = {name: sweep(room, workers, steps=num_steps) for name, room in rooms.items()}
     path = Path(out or _FOLDER) / "sharing.png"
-    draw_sharing({"as asked": rows}, path)
-    return Outcome(
-        json={"sharing": vars(config), "rows": rows, "files": [str(path)]}, show=lambda: _show_share(rows, path)
-    )
+    draw_sharing(sweeps, path)
+    found = {"rooms": {name: vars(room) for name, room in rooms.items()}, "sweeps": sweeps, "files": [str(path)]}
+    return Outcome(json=found, show=lambda: _show_share(sweeps, path))
 
 
 def _refuse(settings: list[str]) -> None:
@@ -182,7 +182,7 @@ def _size(crossed: dict[str, Any]) -> str:
     return crossed["verdict"] if crossed["parameters"] is None else f"{crossed['parameters']:.2g}"
 
 
-def _show_share(rows: list[dict[str, Any]], path: Path) -> None:
+def _show_share(sweeps: dict[str, list[dict[str, float]]], path: Path) -> None:
     columns = (
         "workers",
         "steps_per_s",
@@ -192,9 +192,9 @@ def _show_share(rows: list[dict[str, Any]], path: Path) -> None:
         "latency_p99_s",
         "utilisation",
     )
-    print_table(
-        [name.replace("_", " ") for name in columns], [[f"{row[name]:.4g}" for name in columns] for row in rows]
-    )
+    for name, rows in sweeps.items():
+        cells = [[f"{row[column]:.4g}" for column in columns] for row in rows]
+        print_table([column.replace("_", " ") for column in columns], cells, title=name)
     print(f"Figure: {path}")
 
 

@@ -66,6 +66,15 @@ class Sharing:
         return self.recalibrate_every_s / (self.recalibrate_every_s + self.recalibrate_s)
 
 
+ROOMS = {
+    "stragglers 0": Sharing(),
+    "stragglers 0.1": Sharing(straggle=0.1),
+    "stragglers 0.5": Sharing(straggle=0.5),
+    "in step, stragglers 0.1": Sharing(straggle=0.1, synchronous=True),
+}
+"""What is looked at when nothing else is asked for."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Throughput:
     """What comes out."""
