@@ -170,14 +170,13 @@ class Step:
 
     @property
     def broadcast_s(self) -> float:
-        """The error on its way to the other devices: 2 bits an entry for light, else at full precision; and signals,
-        where fewer OPUs than devices project."""
+        """The error on its way to the other devices: 2 bits an entry for light, else at full precision; and the signals
+        that light gives back, which every device needs for all rows."""
         if self.layout.devices == 1 or self.method.learning != "feedback":
             return 0.0
         optical = self.method.projection == "optical"
         error = self.walk.row_width * (2 / 8 if optical else self.precision.weight)
-        shared = optical and self.layout.opus < self.layout.devices
-        signals = self.walk.signal_width * self.precision.weight if shared else 0.0
+        signals = self.walk.signal_width * self.precision.weight if optical else 0.0
         return self.vectors * (error + signals) / self.processor.network_bytes_per_s
 
     @property
@@ -224,12 +223,14 @@ class Step:
         else:
             locked = "parallel_blocks" in self.layout.off
             b = self.backward_s / m * ((m + stages - 1) / m if locked else 1.0)
-            p, r = self.projection_s / m, (self.light_s + self.broadcast_s) / m
+            latency_s = 0.0 if self.beam is None else self.opu.latency_s
+            p, r = self.projection_s / m, (self.light_s - latency_s + self.broadcast_s) / m
             first_s = stages * (self.forward_s + self.hops_s) / m
             if "overlap" in self.layout.off:
-                computing_s = filled_s + m * (r + p + b)
+                computing_s = filled_s + m * (latency_s + r + p + b)
             else:
-                computing_s = max(filled_s + m * (p + b), first_s + m * r + b, filled_s + r + p + b)
+                lit_s = max(first_s + m * r + b, filled_s + r + p + b) + latency_s
+                computing_s = max(filled_s + m * (p + b), lit_s)
         return max(computing_s + self.update_s, self.link_s) + self.host_s
 
     @property

@@ -117,7 +117,7 @@ def band(race: Race) -> Band:
 
 
 def attribution(race: Race) -> dict[str, Crossing]:
-    """The crossing without each term in turn; a term that can make no difference here is left out."""
+    """The crossing without each term in turn; terms that are off already are left out."""
     return {switch: crossing(race.without(switch)) for switch in SWITCHES if switch not in race.layout.off}
 
 

@@ -23,7 +23,6 @@ from odfa.train.memory import fitted_optimizer, give_back_freed
 
 Timed = Literal["bp", "shallow", "dfa", "odfa", "inputs"]
 """Methods that are timed; inputs: backpropagation with the weights frozen, the gradients of inputs alone."""
-PHASES = ("forward", "backward", "update")
 
 FITTED = (
     *(Gpt(depth=2, width=128, tokens=256), Gpt(depth=8, width=128, tokens=512), Gpt(depth=2, width=128, tokens=2048)),

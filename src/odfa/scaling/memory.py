@@ -62,7 +62,7 @@ def offload(needed: Need, precision: Precision, capacity: float, depth: float) -
 
     That order frees most bytes per byte moved. States: gradients go out and weights come back, once a step, and the
     host updates (ZeRO-Offload, arXiv 2101.06840). Activations: out and in. Weights: in for the forward and in for the
-    backward pass; one block's are always there.
+    backward pass, and not after the update, since they live with the host; one block's are always there.
     """
     excess = needed.total - capacity
     if excess <= 0:
@@ -78,7 +78,7 @@ def offload(needed: Need, precision: Precision, capacity: float, depth: float) -
     share = weights / rest if rest else 0.0
     excess -= weights
     return Traffic(
-        link_bytes=moved + 2 * activations + 2 * share * needed.weights,
+        link_bytes=moved + 2 * activations + (1 if states else 2) * share * needed.weights,
         host_bytes=host,
         activations=2 * activations,
         host_share=states / needed.states if needed.states else 0.0,

@@ -37,13 +37,11 @@ METHODS: dict[str, Method] = {
     )
 }
 """Methods by name."""
-SHALLOW = Method(name="shallow", learning="shallow")
-"""The head alone: measured as a control, of no use to a planner."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Precision:
-    """Bytes per parameter, and of one activation."""
+    """Bytes per parameter; what travels between devices is as precise as a weight."""
 
     name: str
     weight: float

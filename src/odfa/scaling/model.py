@@ -88,7 +88,9 @@ def walks_of_gpt(gpt: Gpt, precision: str, granularity: str = "block") -> dict[K
             )
             for depth in (1, 2)
         )
-        found[key] = one.stretched(two, gpt.depth)
+        # the largest of several weights is no polynomial
+        largest = gpt.width * max(gpt.vocabulary, gpt.context, 4 * gpt.width)
+        found[key] = replace(one.stretched(two, gpt.depth), largest=largest)
     return found
 
 

@@ -141,7 +141,7 @@ def beam(opu: Opu, num_inputs: int, num_outputs: int) -> Beam:
     """
     device, demodulator = opu.device(), make_readout(opu.readout)
     roi = demodulator.roi(-(-num_outputs // demodulator.quadratures), device.view)
-    device.require(num_inputs=num_inputs, roi=roi, arm=demodulator.arm)
+    device.require(num_inputs=demodulator.inputs(num_inputs), roi=roi, arm=demodulator.arm)
     transfer_s = max(opu.num_mirrors / 8, roi[0] * roi[1]) / opu.link_bytes_per_s
     device_s = device.frame_s(roi)
     return Beam(

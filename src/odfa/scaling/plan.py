@@ -155,13 +155,18 @@ def _factory(name: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
     path, _, function = name.partition(":")
     try:
         make = getattr(importlib.import_module(path), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"model: {name!r} cannot be imported: {error}; expected package.module:function") from error
-    with torch.device("meta"):
-        made = make() if callable(make) and not inspect.signature(make).parameters else None
-    if not isinstance(made, tuple) or len(made) != 2 or not isinstance(made[0], nn.Module) or not made[1]:
+        with torch.device("meta"):
+            made: Any = make() if callable(make) and not inspect.signature(make).parameters else None
+    except Exception as error:  # whatever the user's module raises
+        why = " ".join(str(error).split())
+        raise ConfigError(f"model: {name!r} cannot be imported: {why}; expected package.module:function") from error
+    if not (_is_pair(made) and isinstance(made[0], nn.Module) and isinstance(made[1], tuple | list) and made[1]):
         raise ConfigError(f"model: {name} must be a function without arguments that returns (module, (inputs, …))")
     return made[0], tuple(made[1])
+
+
+def _is_pair(made: Any) -> bool:
+    return isinstance(made, tuple) and len(made) == 2
 
 
 def plan(model_name: str, config: PlanConfig, recipes: dict[str, Callable[[], RunConfig]]) -> dict[str, Any]:
@@ -179,8 +184,12 @@ def plan(model_name: str, config: PlanConfig, recipes: dict[str, Callable[[], Ru
         except (Incompatible, MatchError) as error:
             refused[name] = str(error)
         except KeyError:
-            refused[name] = "blocks of this network cannot run again in backward"
+            refused[name] = "not walked: running blocks again in backward is not known for this network"
     walk = chosen.walks["feedback", "keep"]
+    if config.layout.devices > walk.depth:
+        raise ConfigError(
+            f"devices: {chosen.name} has {walk.depth:.0f} blocks to share, got {config.layout.devices} devices"
+        )
     fastest = min(rows, key=lambda row: (not row.fits, row.step_s))
     return {
         "model": chosen.name,
@@ -203,7 +212,7 @@ def advice(model: Model, config: PlanConfig) -> list[dict[str, Any]]:
     """What brings odfa most: each change by itself, best first, those that bring less than 2 % left out."""
     now = _best(model, config)
     found = []
-    for text, changed in _changes(config):
+    for text, changed in _changes(config, model.paces["feedback", "keep"].walk.depth):
         try:
             then = _best(model if changed.processor is config.processor else _on(model, changed.processor), changed)
         except Incompatible:
@@ -224,7 +233,7 @@ def _on(model: Model, processor: Processor) -> Model:
     return model_of({key: pace.walk for key, pace in model.paces.items()}, processor, model.sequences)
 
 
-def _changes(config: PlanConfig) -> Iterable[tuple[str, PlanConfig]]:
+def _changes(config: PlanConfig, blocks: float) -> Iterable[tuple[str, PlanConfig]]:
     layout, opu, processor = config.layout, config.opu, config.processor
 
     def laid(**changes: Any) -> PlanConfig:
@@ -241,10 +250,12 @@ def _changes(config: PlanConfig) -> Iterable[tuple[str, PlanConfig]]:
             replace(config, opu=replace(opu, readout="offaxis")),
         )
     yield f"{2 * layout.opus} OPUs (opus={2 * layout.opus})", laid(opus=2 * layout.opus)
-    yield "an OPU twice as fast", replace(config, opu=opu.scaled(2.0))
+    if opu.rate_hz < 1e5:
+        yield "an OPU twice as fast", replace(config, opu=opu.scaled(2.0))
     if layout.microbatches == 1:
         yield "eight microbatches, so that light and compute overlap (microbatches=8)", laid(microbatches=8)
-    yield f"{2 * layout.devices} devices (devices={2 * layout.devices})", laid(devices=2 * layout.devices)
+    if 2 * layout.devices <= blocks:
+        yield f"{2 * layout.devices} devices (devices={2 * layout.devices})", laid(devices=2 * layout.devices)
     yield (
         "a link of twice the rate",
         replace(config, processor=replace(processor, link_bytes_per_s=2 * processor.link_bytes_per_s)),

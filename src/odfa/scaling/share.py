@@ -58,6 +58,12 @@ class Sharing:
             if value is not None and not 0 < value < math.inf:
                 raise ConfigError(f"{name}: expected a positive time in seconds or none, got {value}")
 
+        if self.lost_every_s is not None and self.lost_every_s < self.compute_s / 5:
+            raise ConfigError(
+                f"lost_every_s: expected at least a fifth of compute_s={self.compute_s:g}, or no step is ever done, "
+                f"got {self.lost_every_s:g}"
+            )
+
     @property
     def available(self) -> float:
         """Share of the time that an OPU serves."""

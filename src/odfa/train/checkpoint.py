@@ -106,7 +106,11 @@ def restore(session: Session, path: Path) -> dict[str, int]:
             session.dfa.load_state_dict(state["dfa"])
         except OdfaError as error:
             raise CheckpointError(f"{path}: {error}") from error
-    session.step, session.seconds, session.projecting_s = state["step"], state["seconds"], state["projecting_s"]
+    session.step, session.seconds, session.projecting_s = (
+        state["step"],
+        state["seconds"],
+        state.get("projecting_s", 0.0),
+    )
     sizes: dict[str, int] = state["log_sizes"]
     return sizes
 
