@@ -54,9 +54,13 @@ def twin_s(processor: Processor, rows: float, inputs: float, outputs: float) -> 
 
     t = N (vector + D entry + D M product + pixels pixel),   pixels = 2 signs x 4 phases x M / 2 modes
     """
-    pixels = _PATTERNS * _PHASES * outputs / 2
-    each = processor.twin_vector_s + inputs * processor.twin_entry_s + inputs * outputs * processor.twin_product_s
-    return rows * (each + pixels * processor.twin_pixel_s)
+    constants = (processor.twin_vector_s, processor.twin_entry_s, processor.twin_product_s, processor.twin_pixel_s)
+    return sum(count * seconds for count, seconds in zip(_twin_counts(rows, inputs, outputs), constants, strict=True))
+
+
+def _twin_counts(rows: float, inputs: float, outputs: float) -> list[float]:
+    """Vectors, entries, products and pixels of a projection through the twin."""
+    return [rows, rows * inputs, rows * inputs * outputs, rows * _PATTERNS * _PHASES * outputs / 2]
 
 
 def peak(gpt: Gpt, method: str) -> float:
@@ -89,10 +93,7 @@ def fit(timings: Sequence[Timing], projections: Sequence[ProjectionTiming], star
         ]
 
     found = least_squares(residuals, [np.log(getattr(start, name)) for name in RATES])
-    rows = [
-        [p.rows, p.rows * p.inputs, p.rows * p.inputs * p.outputs, p.rows * _PATTERNS * _PHASES * p.outputs / 2]
-        for p in projections
-    ]
+    rows = [_twin_counts(p.rows, p.inputs, p.outputs) for p in projections]
     relative = np.array(rows) / np.array([[p.twin_s] for p in projections])
     vector_s, entry_s, product_s, pixel_s = nnls(relative, np.ones(len(projections)))[0].tolist()
     return replace(

@@ -133,9 +133,7 @@ def train_step(session: Session, batch: data.Split) -> dict[str, Any]:
     rate = learning_rate(config.optimizer, step, session.total_steps)
     for group in session.optimizer.param_groups:
         set_rate(group, rate * group["rate_share"])
-    if isinstance(
-        session.optimizer, torch.optim.Optimizer
-    ):  # before the forward pass: its peak is then without gradients
+    if isinstance(session.optimizer, torch.optim.Optimizer):  # now, so that the forward pass runs without them
         session.optimizer.zero_grad(set_to_none=True)
     batch = session.task.augment(batch, config.data, session.splits.shape)
     loss = session.task.loss(session.model, batch)
