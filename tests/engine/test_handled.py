@@ -256,7 +256,7 @@ def test_activation_checkpointing(name: str, reentrant: bool, rule: AbstractRule
     dfa = DFA(model, problem.blocks, rule=rule)
     model.activation_checkpointing_enable({"use_reentrant": reentrant})
     ours = gradients(model, problem.loss)
-    assert dfa._hooks.answering is None
+    assert dfa._hooks.answers.waiting is None
     for n in expected:
         if rule.name == "shallow" and reentrant and expected[n] is None:
             continue  # see test_shallow_under_reentrant_checkpointing
@@ -292,7 +292,7 @@ def test_checkpointing_inside_the_model(reentrant: bool, order: tuple[int, ...],
     expected = gradients(model, lambda m: F.cross_entropy(m(X), Y))
     model.reentrant = reentrant
     ours = gradients(model, lambda m: F.cross_entropy(m(X), Y))
-    assert dfa._hooks.answering is None
+    assert dfa._hooks.answers.waiting is None
     for n in expected:
         if expected[n] is not None:
             torch.testing.assert_close(ours[n], expected[n], rtol=1e-9, atol=1e-13)
@@ -312,7 +312,7 @@ def test_shallow_under_reentrant_checkpointing_leaves_blocks_alone() -> None:
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_checkpointing_the_whole_model(reentrant: bool) -> None:
     model, problem = make("mlp", torch.float64)
-    DFA(model, problem.blocks)
+    DFA(model, problem.blocks, input_gradient="local")
     expected = gradients(model, problem.loss)
     x = PIXELS.double().requires_grad_()
     ours = gradients(model, lambda m: F.cross_entropy(checkpoint(m, x, use_reentrant=reentrant), LABELS))

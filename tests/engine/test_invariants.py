@@ -148,7 +148,7 @@ def test_nothing_is_left_over_after_backward(name: str, rule: AbstractRule) -> N
     assert alive
     assert not [ref for ref in alive if ref() is not None]
     assert dfa._hooks.step is None
-    assert dfa._hooks.answering is None
+    assert dfa._hooks.answers.waiting is None
 
 
 def _leaves_of(output: object) -> list[Tensor]:

@@ -2,14 +2,12 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from odfa.engine.handle import Handle
-from odfa.engine.step import Cut, Step
-from odfa.error import error_rows
+from odfa.engine.step import Tie
 from odfa.errors import MatchError
 
 Gradients = dict[str, Tensor]
@@ -60,7 +58,11 @@ class Alignment(Mapping[str, float]):
 
 
 class Measurement:
-    """One measurement in progress: keeps the cut graph of one forward and differentiates it twice."""
+    """One measurement in progress: differentiates the graph of one forward with the signals, then with the truth.
+
+    While measuring, blocks stay connected. When backward comes to the tap, the local gradients are taken first; then
+    the same backward pass goes on as backpropagation.
+    """
 
     def __init__(self, handle: Handle) -> None:
         """Get ready.
@@ -74,11 +76,38 @@ class Measurement:
             raise MatchError("a fused optimiser would move the weights; call its remove() before measuring")
         self.handle = handle
         self.alignment = Alignment()
-        self._recorded: tuple[Step, Tensor] | None = None
+        self._roots: list[Tensor] = []
+        self._local: Gradients | None = None
 
-    def record(self, step: Step, grad_y: Tensor) -> None:
-        """Called from the gate's backward."""
-        self._recorded = (step, grad_y.detach())
+    def record(self, tie: Tie, end: Tensor, targets: Sequence[Tensor]) -> None:
+        """Called at a tap.
+
+        Raises:
+            MatchError: a block ran between two taps.
+        """
+        if not self._roots or tie.tap == 0:
+            self._roots = [end, *targets]
+        elif tie.calls:
+            raise MatchError("angles are measured where the error is read behind all blocks; choose error_at")
+
+    def take_local(self, grad_y: Tensor | None, signals: Sequence[Tensor]) -> None:
+        """Called from the gate's backward: what the rule gives, from the graph that backpropagation goes on through."""
+        roots, self._roots = self._roots, []
+        wanted = {name: p for name, p in self.handle.model.named_parameters() if p.requires_grad}
+        pairs = [
+            (root, grad.reshape(root.shape).to(root.dtype))
+            for root, grad in zip(roots, [grad_y, *signals], strict=True)
+            if grad is not None and root.requires_grad
+        ]
+        found = torch.autograd.grad(
+            [root for root, _ in pairs],
+            list(wanted.values()),
+            [grad for _, grad in pairs],
+            retain_graph=True,
+            allow_unused=True,
+        )
+        self._local = {name: grad for name, grad in zip(wanted, found, strict=True) if grad is not None}
+        self.handle.linears.exact = True
 
     @contextmanager
     def undisturbed(self) -> Iterator[None]:
@@ -92,6 +121,7 @@ class Measurement:
         finally:
             for p, grad in zip(parameters, kept, strict=True):
                 p.grad = grad
+            self.handle.linears.exact = False
             self.handle.restore(state)
 
     def finish(self) -> None:
@@ -100,66 +130,11 @@ class Measurement:
         Raises:
             MatchError: no backward pass reached the error.
         """
-        if self._recorded is None:
+        members = self.handle.members
+        if self._local is None or members is None:
             raise MatchError(
                 "measure_alignment() saw no backward pass; run model and loss.backward() inside the context"
             )
-        (step, grad_y), self._recorded = self._recorded, None
-        trained = {name: p for name, p in self.handle.model.named_parameters() if p.requires_grad}
-        with self.handle.linears.true_gradients():
-            true = _true(step.cuts, trained)
-        local = _local(self.handle, step, grad_y, trained)
-        members = self.handle.members
-        for block in dict.fromkeys(cut.block for cut in step.cuts if cut.block is not None):
-            self.alignment.add(block, local, true, members.blocks.get(block, set()) if members else set())
-        step.cuts.clear()
-
-
-def _true(cuts: list[Cut], trained: Mapping[str, Tensor]) -> Gradients:
-    """Chain rule across the cuts, newest first: what backpropagation would have given the blocks.
-
-    Every leaf was made after what its source depends on, so the order of making, reversed, is a valid order.
-    """
-    found: Gradients = {}
-    at_leaf = {id(cut.leaf): cut.leaf.grad for cut in cuts if cut.leaf.grad is not None}
-    for cut in reversed(cuts):
-        gradient = at_leaf.get(id(cut.leaf))
-        if gradient is not None and cut.source.requires_grad:
-            for leaf, result in zip(cuts, _differentiate(cut.source, gradient, trained, cuts, found), strict=True):
-                _add(at_leaf, id(leaf.leaf), result)
-    return found
-
-
-def _local(handle: Handle, step: Step, grad_y: Tensor, trained: Mapping[str, Tensor]) -> Gradients:
-    """What the rule gives the blocks, from the same graph."""
-    blocks = [cut for cut in step.cuts if cut.block is not None]
-    signals = handle.feedback.signals(error_rows(grad_y, str(handle.tap)), step.calls)
-    if handle.rule.wiring == "residual":
-        head, last = step.cuts[-1].source, blocks[-1].leaf
-        q = signals[0].reshape(head.shape).to(head.dtype)
-        signals = list(torch.autograd.grad(head, [last], q, retain_graph=True)) * len(blocks)
-    found: Gradients = {}
-    for cut, signal in zip(blocks, signals, strict=True):
-        if cut.source.requires_grad:
-            at_output = signal.reshape(cut.source.shape).to(cut.source.dtype)
-            _differentiate(cut.source, at_output, trained, step.cuts, found)
-    return found
-
-
-def _differentiate(
-    source: Tensor, gradient: Tensor, trained: Mapping[str, Tensor], cuts: list[Cut], found: Gradients
-) -> Sequence[Tensor | None]:
-    """Add the parameters' gradients to `found`; return those at the leaves.
-
-    The leaves are always asked for: GroupNorm's backward (torch 2.13, CPU) crashes on channels-last inputs otherwise.
-    """
-    inputs = [*trained.values(), *(cut.leaf for cut in cuts)]
-    results = torch.autograd.grad(source, inputs, gradient, retain_graph=True, allow_unused=True)
-    for name, result in zip(trained, results[: len(trained)], strict=True):
-        _add(found, name, result)
-    return results[len(trained) :]
-
-
-def _add(sums: dict[Any, Tensor], key: Any, value: Tensor | None) -> None:
-    if value is not None:
-        sums[key] = sums[key] + value if key in sums else value
+        true = {name: p.grad for name, p in self.handle.model.named_parameters() if p.grad is not None}
+        for block in self.handle.blocks:
+            self.alignment.add(block, self._local, true, members.blocks.get(block, set()))

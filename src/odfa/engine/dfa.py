@@ -14,13 +14,15 @@ from odfa.encode import AbstractEncoder
 from odfa.engine import membership
 from odfa.engine.alignment import Alignment, Measurement
 from odfa.engine.blocks import Blocks, match_blocks, match_inside
-from odfa.engine.handle import Mode, Recompute
+from odfa.engine.handle import InputGradient, Mode, Recompute, Unread
 from odfa.engine.hooks import Hooks
 from odfa.engine.linears import LinearFeedback
+from odfa.engine.paths import Cut
 from odfa.engine.rules import AbstractRule, RandomFeedback
 from odfa.engine.status import describe
-from odfa.engine.step import Step
-from odfa.error import error_rows, find_tap
+from odfa.engine.step import Step, Tie
+from odfa.engine.surroundings import refuse_second_handle
+from odfa.error import Errors, Tap, find_taps
 from odfa.errors import CheckpointError, ConfigError, MatchError, NonFinite
 from odfa.flow import Light, StepRecord
 from odfa.project import AbstractProjection, Encoded, Gaussian, Optical
@@ -40,7 +42,8 @@ class DFA:
         rule: `RandomFeedback()` by default, `AlignedReadout()`, or a control (`Shallow()`, `ElectronicOnly()`).
         encoder: ternarise the error before a digital projection (an optical one has its own encoder).
         error_at: where e is read: "logits" (the head's output), "head_input", "output" (what the model returns), a
-            module's name, or "name:input".
+            module's name, or "name:input". Several places, for several heads: their errors stand side by side in one
+            row (rules with direct wiring).
         recompute: True keeps each block's inputs only and runs it again in backward; "stream" keeps nothing: backward
             runs the model once more and each block learns as it passes, so that memory does not grow with depth (with
             `fuse_optimizer` no weight may then serve both a block and what lies behind the last one).
@@ -50,6 +53,11 @@ class DFA:
         linears: patterns of linear layers inside blocks whose input gets M^T delta instead of W^T delta, M the mean
             weight of all of them that have its shape; attaching sets these to the same start. With the layers that end
             the branches ("transformer.h.*.c_proj") and `branches`, no layer computes an input gradient of its own.
+
+        unread: what happens when a loss depends on the blocks past `error_at`, for instance through a second head:
+            "refuse" it, or "allow" it, so that it trains what lies behind the blocks and no block hears of it.
+        input_gradient: the gradient that the model's input receives is the first block's local one. "refuse" stops a
+            backward pass that asks for it, "none" gives none, "local" hands it on.
 
     Raises:
         MatchError: blocks, branches or tap do not match the model, which is left untouched.
@@ -71,32 +79,46 @@ class DFA:
         feedback: AbstractProjection | None = None,
         rule: AbstractRule | None = None,
         encoder: AbstractEncoder | None = None,
-        error_at: str = "logits",
+        error_at: str | Sequence[str] = "logits",
         recompute: Recompute = False,
         branches: str | Sequence[str] = (),
         linears: str | Sequence[str] = (),
+        unread: Unread = "refuse",
+        input_gradient: InputGradient = "refuse",
     ) -> None:
-        if DFA.of(model) is not None:
-            raise MatchError("DFA is already attached to this model; call DFA.of(model).remove() first")
+        refuse_second_handle(model)
         self.model = model
         self.rule = rule if rule is not None else RandomFeedback()
         self.blocks = match_blocks(model, blocks)
         self.last_block = list(self.blocks)[-1]
         self.branches = match_inside(model, branches, self.blocks)
         self.linears = LinearFeedback(match_inside(model, linears, self.blocks))
-        self.tap = find_tap(model, error_at, self.blocks.values())
-        self.recompute = recompute
+        self.taps = find_taps(model, error_at, self.blocks.values())
+        self.recompute, self.unread, self.input_gradient = recompute, unread, input_gradient
         self.mode: Mode = "learn"
         self.last: StepRecord | None = None
         self.members: membership.Membership | None = None
         if recompute not in (True, False, "stream"):
             raise ConfigError(f"recompute: expected True, False or 'stream', got {recompute!r}")
-        self._check_tap()
+        if unread not in ("refuse", "allow") or input_gradient not in ("refuse", "none", "local"):
+            raise ConfigError(
+                "expected unread='refuse' or 'allow' and input_gradient='refuse', 'none' or 'local', "
+                f"got {unread!r} and {input_gradient!r}"
+            )
+        for tap in self.taps:
+            self._check_tap(tap)
+        if self.rule.wiring == "residual" and (len(self.taps) > 1 or unread == "allow"):
+            raise MatchError(
+                f"rule {self.rule.name} sends one head's error along the stream, so it takes one place in error_at and "
+                "unread='refuse'; use RandomFeedback() for several heads"
+            )
         self._projection = _with_encoder(feedback if feedback is not None else Gaussian(seed=0), encoder)
         self.feedback = self.rule.start(self._projection, model, self.tap.module)
         self._measurement: Measurement | None = None
+        self._errors = Errors(self.taps)
         self._answered = 0
         self._traced: set[object] = set()
+        self._retrace, self._trained = False, -1
         self._hooks = Hooks(self)
         self._hooks.attach(recompute=recompute)
 
@@ -165,11 +187,13 @@ class DFA:
         finally:
             self.mode, self._measurement = before, None
 
-    def answer(self, step: Step, grad_y: Tensor) -> list[Tensor]:
-        """Signals for one output error: stages 1 to 5 of the flow."""
-        error = error_rows(grad_y, str(self.tap))
+    def answer(self, step: Step, tie: Tie) -> list[Tensor]:
+        """Signals for the calls that one tap answers for: stages 1 to 5 of the flow."""
+        read = {known.tap: (known.error, known.like, known.shape) for known in step.ties}
+        error = self._errors.row(read)
+        calls = [step.calls[number] for number in tie.calls]
         spent, start_s = self.spent, time.perf_counter()
-        signals = self.feedback.signals(error, step.calls)
+        signals = self.feedback.signals(error, calls)
         projecting_s = time.perf_counter() - start_s
         self._answered += 1
         norms = torch.stack([vector_norm(signal) for signal in signals]).tolist() if signals else []
@@ -177,7 +201,7 @@ class DFA:
             raise NonFinite(
                 f"the feedback of {self.projection.identity} contains NaN or infinity; the optimiser has not moved"
             )
-        names = [call.block for call in step.calls] if self.rule.wiring == "direct" else [str(self.tap)]
+        names = [call.block for call in calls] if self.rule.wiring == "direct" else [str(self.tap)]
         self.last = StepRecord(
             signal_norms=dict(zip(names, norms, strict=True)),
             diagnostics=dict(self.projection.diagnostics),
@@ -186,36 +210,61 @@ class DFA:
         )
         return signals
 
-    def measured(self, step: Step, grad_y: Tensor) -> None:
-        """Hand a finished forward and its output error to the measurement in progress."""
+    def record(self, tie: Tie, end: Tensor, targets: Sequence[Tensor]) -> None:
+        """Keep what the measurement in progress differentiates."""
         assert self._measurement is not None
-        self._measurement.record(step, grad_y)
-        self._answered += 1
+        self._measurement.record(tie, end, targets)
 
-    def note_membership(self, step: Step, y: Tensor) -> bool:
-        """Which parameters are fed by which block's signal, traced when blocks or trained parameters are new.
+    def measured(self, grad_y: Tensor | None, signals: Sequence[Tensor]) -> None:
+        """Take local gradients for the measurement in progress."""
+        assert self._measurement is not None
+        self._measurement.take_local(grad_y, signals)
 
-        Returns:
-            True if this forward pass was traced.
+    def wants_trace(self) -> bool:
+        """Whether the next pass has to be traced: the first, the first with other blocks or trained parameters, and
+        every one where the model has ways around its blocks."""
+        trained = sum(p.requires_grad for p in self.model.parameters())
+        if trained != self._trained:
+            self._trained, self._retrace = trained, True
+        return self._retrace or self.members is None or self.members.around
+
+    def note(self, step: Step, output: Any) -> list[Cut]:
+        """Which parameters are fed by which signal, and which edges of the graph of this traced pass must be cut.
 
         Raises:
             MatchError: see `membership.trace`.
         """
-        trained = sum(p.requires_grad for p in self.model.parameters())
-        key = (trained, frozenset((call.block, call.deferred) for call in step.calls))
-        if key in self._traced or (self.rule.wiring == "none" and self.members is not None):
-            return False
-        found = membership.trace(self.model, self.blocks, step, y, self.rule.wiring)
-        self._traced.add(key)
+        found, cuts = membership.trace(self.model, self.blocks, step, self.rule.wiring)
+        membership.note_output(found, self.model, output, step)
+        self._traced.add(_key(step))
+        self._retrace = False
         if self.members is None:
             self.members = found
         self.members.merge(found)
-        return True
+        return cuts
 
-    def note_ahead(self, output: Any, gate_node: object) -> None:
-        """Which parameters lie between the gate and what the model returned."""
-        if self.members is not None:
-            self.members.ahead |= membership.ahead_of(self.model, output, gate_node)
+    def note_calls(self, step: Step) -> None:
+        """A pass that was not traced: if other blocks ran than before, the next one will be."""
+        if self.rule.wiring != "none" and _key(step) not in self._traced:
+            self._retrace = True
+
+    def complain_unread(self, path: str) -> str:
+        """What to say when a gradient comes from a place that is not read."""
+        names = self.members.unread.get(path, set()) - self.members.behind if self.members is not None else set()
+        heads = {name.rpartition(".")[0] for name in names}
+        last = next((name for name, _ in reversed(list(self.model.named_modules())) if name in heads), None)
+        taps = [tap.name if tap.side == "output" else str(tap) for tap in self.taps]
+        read = f"read it too, error_at={[*taps, last]!r}" if last is not None else "read the error behind it (error_at)"
+        return (
+            f"the loss depends on {path} and not only on {' and '.join(map(str, self.taps))}, so no block would learn "
+            f"from that part of it; {read}, or attach with unread='allow' to train no more than what lies behind the "
+            "blocks with it"
+        )
+
+    @property
+    def tap(self) -> Tap:
+        """Where the error is read; the first of several places."""
+        return self.taps[0]
 
     @property
     def spent(self) -> Light:
@@ -272,16 +321,18 @@ class DFA:
     def __repr__(self) -> str:
         return describe(self)
 
-    def _check_tap(self) -> None:
+    def _check_tap(self, tap: Tap) -> None:
         for name, block in self.blocks.items():
-            inside = any(child is self.tap.module for child in block.modules() if child is not block)
-            if inside or (block is self.tap.module and self.tap.side == "input"):
-                raise MatchError(
-                    f"the error is read at {self.tap}, inside block {name}; choose error_at behind the blocks"
-                )
-        tap_is_head = self.tap.side == "output" and self.tap.module is not self.model
+            inside = any(child is tap.module for child in block.modules() if child is not block)
+            if inside or (block is tap.module and tap.side == "input"):
+                raise MatchError(f"the error is read at {tap}, inside block {name}; choose error_at behind the blocks")
+        tap_is_head = tap.side == "output" and tap.module is not self.model
         if self.rule.wiring == "residual" and not tap_is_head:
-            raise MatchError(f"rule {self.rule.name} reads the error at the head's output, got error_at={self.tap}")
+            raise MatchError(f"rule {self.rule.name} reads the error at the head's output, got error_at={tap}")
+
+
+def _key(step: Step) -> object:
+    return frozenset((call.block, call.deferred) for call in step.calls)
 
 
 def _with_encoder(projection: AbstractProjection, encoder: AbstractEncoder | None) -> AbstractProjection:

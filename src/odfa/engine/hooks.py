@@ -1,7 +1,6 @@
-"""The hooks of a DFA handle: they cut the graph at every block and tie it together again at the tap."""
+"""The hooks of a DFA handle: they cut the graph at every block and tie it together again at the taps."""
 
 import sys
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -9,14 +8,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from odfa.engine import lean
-from odfa.engine.gate import gate
+from odfa.engine import cuts, lean
+from odfa.engine.answers import Answers
+from odfa.engine.gate import chained_gate, gate, mark
 from odfa.engine.handle import Handle, Recompute
 from odfa.engine.norms import NormReaders
 from odfa.engine.rules import Call
-from odfa.engine.step import Cut, Step
+from odfa.engine.step import Step, Tie
 from odfa.engine.stream import Replay
-from odfa.engine.tensors import eager, first_tensor, in_backward, map_tensors
+from odfa.engine.surroundings import Surroundings
+from odfa.engine.tensors import eager, first_tensor, in_backward, map_tensors, named_tensors
+from odfa.engine.trace import Span, Trace
 from odfa.errors import MatchError
 
 
@@ -25,14 +27,15 @@ class Hooks:
 
     Forward: each block's output is replaced by a leaf without history. At the tap one gate node takes the outputs'
     histories as inputs, and its backward answers dL/dy with one signal per block. In residual wiring the gate feeds the
-    head's input instead, and a gate at the last block hands what arrives there to all blocks.
+    head's input instead, and a gate at the last block hands what arrives there to all blocks. In a traced pass a mark
+    stands in the leaf's place, so that the graph can be read and ways around the blocks be cut.
     """
 
     def __init__(self, handle: Handle) -> None:
         self.handle = handle
         self.steps: list[Step | None] = []
-        self.answering: Step | None = None
-        self.replay: Replay | None = None
+        self.answers = Answers(handle)
+        self._surroundings = Surroundings(handle)
         self._norms = NormReaders(handle.blocks.values(), without=set(handle.linears.layers.values()))
         self._removable: list[RemovableHandle] = []
 
@@ -45,22 +48,23 @@ class Hooks:
         """Register; the order matters where one module is block, tap and root at once."""
         handle, keep = self.handle, self._removable.append
         keep(handle.model.register_forward_pre_hook(self.before_model, with_kwargs=True))
+        taps = {tap.module for tap in handle.taps}
         for name, block in handle.blocks.items():
-            if block is handle.tap.module:
+            if block in taps:
                 continue
-            if recompute:  # before the user's hooks, which run again with the block
-                before = partial(self.before_block, name)
-                keep(block.register_forward_pre_hook(before, with_kwargs=True, prepend=True))
+            # before the user's hooks, which run again with a block that is recomputed
+            keep(block.register_forward_pre_hook(partial(self.before_block, name), with_kwargs=True, prepend=True))
             keep(block.register_forward_hook(partial(self.after_block, name), always_call=bool(recompute)))
         for module in handle.branches.values():
             keep(module.register_forward_pre_hook(self.before_branch, prepend=True))
         self._removable += self._norms.attach() + handle.linears.attach()
         if handle.rule.wiring == "residual":
             keep(handle.tap.module.register_forward_pre_hook(self.before_head))
-        if handle.tap.side == "input":
-            keep(handle.tap.module.register_forward_pre_hook(self.before_tap))
-        else:
-            keep(handle.tap.module.register_forward_hook(self.after_tap))
+        for number, tap in enumerate(handle.taps):
+            if tap.side == "input":
+                keep(tap.module.register_forward_pre_hook(partial(self.before_tap, number)))
+            else:
+                keep(tap.module.register_forward_hook(partial(self.after_tap, number)))
         keep(handle.model.register_forward_hook(self.after_model, always_call=True))
         if "torch._dynamo" in sys.modules:  # code compiled before would go on without the hooks
             torch.compiler.reset()
@@ -72,37 +76,52 @@ class Hooks:
         self._removable.clear()
 
     @eager
-    def before_model(self, _model: nn.Module, args: Any, kwargs: Any) -> None:
+    def before_model(self, _model: nn.Module, args: Any, kwargs: Any) -> Any:
         """Open a fresh record; what an interrupted forward (Ctrl-C) left behind is closed first."""
-        if self.replay is not None:
+        if self.answers.replay is not None:
             self.steps.append(None)
-            return
-        recording = torch.is_grad_enabled() and self.handle.mode != "through"
-        if recording:
-            self._norms.begin()
-            self.handle.linears.begin()
-            for left in reversed(self.steps):
-                if left is not None:
-                    left.close()
-            self.steps.clear()
-        step = Step(measuring=self.handle.mode == "measure") if recording else None
-        if step is not None and self.handle.recompute == "stream" and not step.measuring:
+            return None
+        if not torch.is_grad_enabled() or self.handle.mode == "through":
+            self.steps.append(None)
+            return None
+        self._surroundings.check()
+        self._norms.begin()
+        self.handle.linears.begin()
+        for left in reversed(self.steps):
+            if left is not None:
+                left.close()
+        self.steps.clear()
+        step = Step(measuring=self.handle.mode == "measure")
+        step.trace = Trace() if step.measuring or self.handle.wants_trace() else None
+        if self.handle.recompute == "stream" and not step.measuring:
             step.replay = Replay(args, kwargs)
         self.steps.append(step)
+        if self.handle.input_gradient == "local":
+            return None
+        guarded = partial(_guard_input, self.handle.input_gradient)
+        return map_tensors(args, guarded), map_tensors(kwargs, guarded)
 
     @eager
-    def after_model(self, _model: nn.Module, _args: Any, output: Any) -> None:
+    def after_model(self, _model: nn.Module, _args: Any, output: Any) -> Any:
         """Close the record, also when the forward failed; refuse a pass whose blocks would silently get nothing."""
         step = self.steps.pop() if self.steps else None
         if step is None:
-            return
-        if step.gate_node is not None:
-            self.handle.note_ahead(output, step.gate_node)
+            return None
         missed = bool(step.sources)
-        step.close()
-        if output is None or step.refused or self.handle.rule.wiring == "none":
-            return
-        if not step.gated:
+        try:
+            if output is not None and not step.refused:
+                if self.handle.rule.wiring != "none":
+                    self._check_read(step, missed)
+                if step.trace is not None and step.ties:
+                    self._read_trace(step, output)
+                elif step.ties:
+                    self.handle.note_calls(step)
+        finally:
+            step.close()
+        return self._guard_unread(output) if output is not None and not step.refused else None
+
+    def _check_read(self, step: Step, missed: bool) -> None:
+        if not step.ties:
             raise MatchError(
                 f"the error is read at {self.handle.tap}, which did not run in this forward; choose error_at"
             )
@@ -111,19 +130,48 @@ class Hooks:
                 f"a block ran after {self.handle.tap}, where the error is read; choose error_at behind all blocks"
             )
 
+    def _read_trace(self, step: Step, output: Any) -> None:
+        closed = self.handle.note(step, output)
+        step.keeps_signals = any(cut.call is not None for cut in closed)
+        cuts.install(closed, step, partial(self.answers.instead, step))
+
+    def _guard_unread(self, output: Any) -> Any:
+        """Outputs that depend on blocks but not on a tap: an error that comes from there would reach nobody."""
+        members = self.handle.members
+        if members is None or not members.unread or self.handle.unread == "allow":
+            return None
+        told = {id(t): path for path, t in named_tensors(output) if path in members.unread and t.requires_grad}
+        if not told:
+            return None
+        return map_tensors(output, lambda t: mark(t, partial(self._unread, told[id(t)])) if id(t) in told else t)
+
+    def _unread(self, path: str, grad: Tensor | None) -> list[Tensor | None]:
+        if grad is not None:
+            raise MatchError(self.handle.complain_unread(path))
+        return [None]
+
     @eager
-    def before_block(self, name: str, block: nn.Module, args: Any, kwargs: Any) -> None:
-        """With recompute: keep the block's inputs only, or nothing."""
-        if self.step is not None and torch.is_grad_enabled() and not self.step.measuring:
+    def before_block(self, name: str, block: nn.Module, args: Any, kwargs: Any) -> Any:
+        """Note where the block begins; with recompute: keep the block's inputs only, or nothing."""
+        step = self.step
+        if step is None:
+            return None
+        recording = torch.is_grad_enabled()
+        if step.trace is not None:
+            tensors = [tensor for _, tensor in named_tensors([args, kwargs])]
+            stripped = step.trace.begin(tensors, strip=recording and not step.measuring)
+            args, kwargs = (map_tensors(given, lambda t: stripped.get(id(t), t)) for given in (args, kwargs))
+        if recording and self.handle.recompute and not step.measuring:
             if kwargs.get("past_key_values") is not None:
                 raise MatchError(
                     f"block {name} writes to a key-value cache, which a second run would change; set use_cache=False"
                 )
-            if self.step.replay is not None:
-                self.step.dark = True
+            if step.replay is not None:
+                step.dark = True
                 torch.set_grad_enabled(False)
-                return
-            self.step.recomputations.append(lean.begin(block, args, kwargs))
+            else:
+                step.recomputations.append(lean.begin(block, args, kwargs))
+        return (args, kwargs) if step.trace is not None else None
 
     @eager
     def before_branch(self, module: nn.Module, args: tuple[Any, ...]) -> Any:
@@ -133,11 +181,7 @@ class Hooks:
         value = first_tensor(args)
         if value is None:
             raise MatchError(f"{type(module).__name__} was called without a positional tensor and cannot be a branch")
-        if self.step is not None and self.step.measuring:
-            self.step.cuts.append(Cut(value, value.detach().requires_grad_(), None))
-            leaf = _handed_out(self.step.cuts[-1].leaf)
-        else:
-            leaf = _leaf(value)
+        leaf = self._severed(self.step, value)
         return map_tensors(args, lambda t: leaf if t is value else t)
 
     @eager
@@ -146,53 +190,45 @@ class Hooks:
         step = self.step
         if step is not None and step.recomputations:
             lean.end(step.recomputations.pop())
-        if step is not None and step.dark:
+        dark = step is not None and step.dark
+        if step is not None and dark:
             step.dark = False
             torch.set_grad_enabled(True)
-            return None if output is None else self._first_run(step, name, output)
-        if self.replay is not None and output is not None and torch.is_grad_enabled():
-            return self.replay.learn(output)
+        span = step.trace.end() if step is not None and step.trace is not None and output is not None else None
+        if self.answers.replay is not None and output is not None and torch.is_grad_enabled():
+            return self.answers.replay.learn(output)
         if self.handle.mode == "through" or (output is None and self.handle.recompute):
             return None  # with recompute this hook also sees blocks that failed
         if step is None:
             return self._outside(name, output)
         main = self._main(name, output)
         step.ran += 1
+        if dark:
+            return self._first_run(step, span, name, main, output)
         if not torch.is_grad_enabled():
-            self._defer(step, name, main)
+            self._defer(step, span, name, main)
             return None
-        leaf = self._cut(step, name, main)
-        return map_tensors(output, lambda t: leaf if t is main else _cut_side(step, t))
+        leaf = self._cut(step, span, name, main)
+        return map_tensors(output, lambda t: leaf if t is main else self._cut_side(step, span, t))
 
-    def _first_run(self, step: Step, name: str, output: Any) -> Any:
+    def _first_run(self, step: Step, span: Span | None, name: str, main: Tensor, output: Any) -> Any:
         """A block that ran without a graph and will run again; behind the last one the graph begins."""
-        main = self._main(name, output)
-        step.ran += 1
-        step.calls.append(Call(name, tuple(main.shape), main.dtype, True))
-        if self.handle.rule.wiring != "residual" or name != self.handle.last_block:
+        self._count(step, span, name, main, deferred=True)
+        if self.handle.rule.wiring == "residual" and name == self.handle.last_block:
+            step.fans += 1
+            begin = gate(main.detach().requires_grad_(), [], partial(self.answers.second_run, step, step.fans))
+        elif span is not None:
+            begin = self._mark(step, name, main)
+        else:
             return None
-        step.fans += 1
-        begin = gate(main.detach().requires_grad_(), [], partial(self._second_run, step, step.fans))
+        if step.trace is not None and span is not None:
+            step.trace.mark(span, begin, main)
         return map_tensors(output, lambda t: begin if t is main else t)
-
-    def _second_run(self, step: Step, number: int, delta: Tensor) -> list[Tensor | None]:
-        """Residual wiring: the last block's output received `delta`, and every block learns from it."""
-        if number == step.fans:
-            self._learn(step, [delta] * len(step.calls))
-        return [None]
-
-    def _learn(self, step: Step, signals: Sequence[Tensor]) -> None:
-        assert step.replay is not None
-        self.replay = step.replay
-        try:
-            self.replay.run(self.handle.model, signals)
-        finally:
-            self.replay = None
 
     def _outside(self, name: str, output: Any) -> Any:
         """A block ran without its model: autograd recomputes it, or somebody called it directly."""
         if in_backward():
-            return self._recomputed(name, output)
+            return self.answers.again(name, output)
         if torch.is_grad_enabled():
             raise MatchError(
                 f"block {name} ran outside the model that DFA is attached to, so no error would reach it; "
@@ -207,9 +243,16 @@ class Hooks:
             raise MatchError(f"block {name} returned {type(output).__name__} without a floating-point tensor")
         return main
 
-    def _cut(self, step: Step, name: str, main: Tensor) -> Tensor:
+    @staticmethod
+    def _count(step: Step, span: Span | None, name: str, main: Tensor, *, deferred: bool) -> None:
+        step.calls.append(Call(name, tuple(main.shape), main.dtype, deferred))
+        if step.trace is not None and span is not None:
+            span.shape = tuple(main.shape)
+            step.trace.spans.append(span)
+
+    def _cut(self, step: Step, span: Span | None, name: str, main: Tensor) -> Tensor:
         wiring = self.handle.rule.wiring
-        if wiring == "none" and self.handle.members is not None:
+        if wiring == "none" and step.trace is None:
             return _leaf(main)
         if not (main.requires_grad or step.sources):
             return _leaf(main)
@@ -219,16 +262,52 @@ class Hooks:
                 f"rule {self.handle.rule.name} sends one signal along a residual stream, but block {name} returned "
                 f"{tuple(main.shape)} after {tuple(different)}; use RandomFeedback()"
             )
-        step.calls.append(Call(name, tuple(main.shape), main.dtype, False))
+        self._count(step, span, name, main, deferred=False)
         earlier = list(step.sources)
         step.sources.append(main)
-        if step.measuring:
-            step.cuts.append(Cut(main, main.detach().requires_grad_(), name))
-            return _handed_out(step.cuts[-1].leaf)
         if wiring == "residual" and name == self.handle.last_block:
             step.fans += 1
-            return gate(main, earlier, partial(_fan_out, step, step.fans, len(step.sources)))
-        return _leaf(main)
+            end = gate(main, earlier, partial(self.answers.fan_out, step, step.fans, len(step.sources)))
+        elif span is None:
+            return _leaf(main)
+        else:
+            end = self._mark(step, name, main)
+        if step.trace is not None and span is not None:
+            step.trace.sources.append(main)
+            step.trace.mark(span, end, main, asks=_asks(main))
+        return end
+
+    def _mark(self, step: Step, name: str, output: Tensor) -> Tensor:
+        """A mark in the place of a leaf; it is tied to what lies before it where the true gradient is to be measured."""
+        tied = output if step.measuring and output.requires_grad else output.detach().requires_grad_()
+        return mark(tied, partial(self._at_mark, step, name))
+
+    def _cut_side(self, step: Step, span: Span | None, tensor: Tensor) -> Tensor:
+        """Side outputs (skip connections, position biases) are cut too: no gradient crosses a block by another door.
+
+        They keep asking for a gradient, because torch picks attention kernels by it and values must not change.
+        """
+        if not tensor.requires_grad:
+            return tensor
+        if step.trace is None or span is None or not span.marks:
+            return _handed_out(tensor.detach().requires_grad_())
+        side = self._mark(step, step.calls[-1].block, tensor)
+        step.trace.mark(span, side, tensor, asks=True)
+        return side
+
+    def _at_mark(self, step: Step, name: str, grad: Tensor | None) -> list[Tensor | None]:
+        """All ways to a mark that the trace knows are closed, so that what arrives comes past the taps."""
+        if step.exact:
+            return [grad]
+        if grad is not None and self.handle.unread == "refuse" and self.handle.rule.wiring != "none":
+            raise MatchError(self.handle.complain_unread(f"the output of block {name}"))
+        return [None]
+
+    def _severed(self, step: Step | None, value: Tensor) -> Tensor:
+        """`value` without history; while measuring with a history that only the true gradient follows."""
+        if step is None or not step.measuring:
+            return _leaf(value)
+        return mark(value, lambda grad: [grad if step.exact else None]) if value.requires_grad else value
 
     @eager
     def before_head(self, _head: nn.Module, args: tuple[Any, ...]) -> Any:
@@ -240,47 +319,62 @@ class Hooks:
         if value is None:
             raise MatchError("the head was called without a positional tensor; use RandomFeedback() for this model")
         step.head_input, step.head_shape, step.head_dtype = value, value.shape, value.dtype
-        leaf = value.detach()
-        if step.measuring:
-            step.cuts.append(Cut(value, leaf.requires_grad_(), None))
+        leaf = self._severed(step, value) if step.measuring else value.detach()
         return map_tensors(args, lambda t: leaf if t is value else t)
 
     @eager
-    def before_tap(self, _module: nn.Module, args: tuple[Any, ...]) -> Any:
+    def before_tap(self, number: int, _module: nn.Module, args: tuple[Any, ...]) -> Any:
         """Read the error at a module's input."""
-        return self._tie(args)
+        return self._tie(number, args)
 
     @eager
-    def after_tap(self, _module: nn.Module, _args: Any, output: Any) -> Any:
+    def after_tap(self, number: int, _module: nn.Module, _args: Any, output: Any) -> Any:
         """Read the error at a module's output."""
-        return self._tie(output)
+        return self._tie(number, output)
 
-    def _tie(self, value: Any) -> Any:
+    def _tie(self, number: int, value: Any) -> Any:
         step, wiring = self.step, self.handle.rule.wiring
         if step is None or not torch.is_grad_enabled():
             return None
         step.refused = True  # until every check has passed
-        main = self._error_source(step, value)
-        targets = [] if step.measuring else step.sources
+        main = self._error_source(step, number, value)
+        targets = step.sources
         if wiring == "residual":
             self._check_stream(step)
-            targets = [] if step.measuring or step.head_input is None else [step.head_input]
-        noted = self.handle.note_membership(step, main)
-        step.sources, step.head_input, step.gated, step.refused = [], None, True, False
+            targets = [] if step.head_input is None else [step.head_input]
+        answered = step.ties[-1].calls.stop if step.ties else 0
+        tie = Tie(number, main.shape, range(answered, len(step.calls)), main.new_empty(0))
+        if step.ties and step.replay is not None and tie.calls:
+            raise MatchError("recompute='stream' reads the error behind all blocks; use recompute=True for this model")
+        step.ties.append(tie)
+        if step.trace is not None:
+            step.trace.ends.append(main)
+            step.trace.head_input = step.head_input
+        if step.measuring:
+            self.handle.record(tie, main, targets)
+        step.sources, step.head_input, step.refused = [], None, False
         if wiring == "none":
             return None
-        tied = gate(main, targets, partial(self._answer, step))
-        step.gate_node = tied.grad_fn if noted else None
+        tied = self._gate(step, tie, main, targets)
+        if step.trace is not None:
+            step.trace.gates.add(tied.grad_fn)
         return map_tensors(value, lambda t: tied if t is main else t)
 
-    def _error_source(self, step: Step, value: Any) -> Tensor:
-        tap = self.handle.tap
+    def _gate(self, step: Step, tie: Tie, main: Tensor, targets: list[Tensor]) -> Tensor:
+        answer = partial(self.answers.at_tap, step, tie)
+        if len(self.handle.taps) == 1:
+            return gate(main, targets, answer)
+        tied, step.link = chained_gate(main, step.link, targets, answer)
+        return tied
+
+    def _error_source(self, step: Step, number: int, value: Any) -> Tensor:
+        tap = self.handle.taps[number]
         main = first_tensor(value)
         if main is None:
             raise MatchError(f"the error cannot be read at {tap}: no floating-point tensor there; choose error_at")
         if main.ndim == 0:
             raise MatchError(f"{tap} is a single number, a loss and not an output; choose error_at in front of it")
-        if step.gated:
+        if any(tie.tap == number for tie in step.ties):
             raise MatchError(
                 f"{tap} ran twice in one forward, so there are two errors; read it elsewhere with error_at"
             )
@@ -296,100 +390,50 @@ class Hooks:
                 "signal on from the last block; list the blocks in running order, blocks=[first, …, last]"
             )
 
-    def _answer(self, step: Step, grad_y: Tensor) -> Sequence[Tensor | None]:
-        """The gate's backward: dL/dy in; dL/dy for what lies behind the tap, and one gradient per target, out."""
-        if torch.is_grad_enabled():
-            raise MatchError("feedback has no second derivative; leave create_graph=True out, or use passthrough()")
-        if step.measuring:
-            self.handle.measured(step, grad_y)
-            return [grad_y]
-        signals = self.handle.answer(step, grad_y)
-        if step.replay is not None and self.handle.rule.wiring == "direct":
-            self._learn(step, signals)
-            return [grad_y]
-        again = step.replay is None  # otherwise the blocks run again on our own call
-        step.waiting, step.broadcast = sum(call.deferred for call in step.calls) if again else 0, None
-        self.answering = step if step.waiting else None
-        if self.handle.rule.wiring == "residual":
-            return [grad_y, signals[0].reshape(step.head_shape).to(step.head_dtype)]
-        gradients: list[Tensor | None] = [grad_y]
-        for call, signal in zip(step.calls, signals, strict=True):
-            (step.deferred.setdefault(call.block, []) if call.deferred else gradients).append(signal.to(call.dtype))
-        return gradients
-
-    def _defer(self, step: Step, name: str, main: Tensor) -> None:
+    def _defer(self, step: Step, span: Span | None, name: str, main: Tensor) -> None:
         """No graph inside a training forward: reentrant checkpointing, which runs the block again in backward."""
         if step.measuring:
             raise MatchError(
                 f"block {name} runs without a graph; to measure, use use_reentrant=False in activation checkpointing"
             )
-        step.calls.append(Call(name, tuple(main.shape), main.dtype, True))
+        self._count(step, span, name, main, deferred=True)
 
-    def _recomputed(self, name: str, output: Any) -> Any:
-        step = self.answering
-        main = first_tensor(output)
-        if main is None or not torch.is_grad_enabled() or self.handle.mode == "through":
-            return None
-        if self.handle.rule.wiring == "none":  # inside reentrant checkpointing nothing has been cut yet
-            stopped = gate(main, [], partial(_replace, None))
-            return map_tensors(output, lambda t: stopped if t is main else t)
-        if step is None or not any(call.deferred and call.block == name for call in step.calls):
-            return None
-        step.waiting -= 1
-        if not step.waiting:
-            self.answering = None
-        if self.handle.rule.wiring == "residual":
-            fed = gate(main, [], partial(_broadcast, step))
-        else:
-            fed = gate(main, [], partial(_replace, step.deferred[name].pop()))
-        return map_tensors(output, lambda t: fed if t is main else t)
+
+def _asks(main: Tensor) -> bool:
+    """Whether a block's output has to ask for a gradient, although that costs the next block's input gradient.
+
+    Reentrant checkpointing builds a graph only for inputs that ask for one, and GroupNorm's backward (torch 2.13, CPU)
+    crashes on channels-last inputs that do not.
+    """
+    channels_last = main.ndim > 3 and not main.is_contiguous()
+    return channels_last or type(main.grad_fn).__name__ == "CheckpointFunctionBackward"
 
 
 def _leaf(main: Tensor) -> Tensor:
-    """`main` without history. It asks for no gradient, which saves the next block's input gradient, unless it has to.
-
-    Reentrant checkpointing builds a graph only for inputs that ask for a gradient, and GroupNorm's backward (torch
-    2.13, CPU) crashes on channels-last inputs that do not.
-    """
-    channels_last = main.ndim > 3 and not main.is_contiguous()
-    if channels_last or type(main.grad_fn).__name__ == "CheckpointFunctionBackward":
-        return _handed_out(main.detach().requires_grad_())
-    return main.detach()
-
-
-def _cut_side(step: Step, tensor: Tensor) -> Tensor:
-    """Side outputs (skip connections, position biases) are cut too: no gradient crosses a block by another door.
-
-    They keep asking for a gradient, because torch picks attention kernels by it and values must not change.
-    """
-    if not tensor.requires_grad:
-        return tensor
-    leaf = tensor.detach().requires_grad_()
-    if step.measuring:
-        step.cuts.append(Cut(tensor, leaf, None))
-    return _handed_out(leaf)
+    """`main` without history. It asks for no gradient unless it has to."""
+    return _handed_out(main.detach().requires_grad_()) if _asks(main) else main.detach()
 
 
 def _handed_out(leaf: Tensor) -> Tensor:
     """What the next module gets for a leaf that asks for a gradient: in-place operations are refused on leaves."""
-    return gate(leaf, [], _same)
+    return gate(leaf, [], lambda grad: [grad])
 
 
-def _same(grad: Tensor) -> list[Tensor]:
-    return [grad]
+def _guard_input(policy: str, tensor: Tensor) -> Tensor:
+    """The model's input, so that no gradient leaves it that is not the true one."""
+    if not tensor.requires_grad:
+        return tensor
+    if policy == "none":
+        return tensor.detach()
+    return mark(tensor, _refuse_input)
 
 
-def _fan_out(step: Step, number: int, num_targets: int, delta: Tensor) -> Sequence[Tensor | None]:
-    """The last block's output received `delta`; an earlier call of a shared last block passes nothing on."""
-    return [delta if number == step.fans else None] * num_targets
-
-
-def _broadcast(step: Step, delta: Tensor) -> list[Tensor]:
-    """The block that is recomputed first, the last one, received the signal for all."""
-    if step.broadcast is None:
-        step.broadcast = delta
-    return [step.broadcast]
-
-
-def _replace(signal: Tensor | None, _grad: Tensor) -> list[Tensor | None]:
-    return [signal]
+def _refuse_input(grad: Tensor | None) -> list[Tensor | None]:
+    if grad is not None:
+        raise MatchError(
+            "the gradient of the model's input would be what the first block hands back of its signal, not the true one; "
+            "for the true one run the model inside dfa.passthrough(), for none give it a detached input or attach with "
+            "input_gradient='none', and if what lies in front may learn from the first block's signal say "
+            "input_gradient='local'"
+        )
+    return [None]

@@ -1,13 +1,15 @@
-"""Which parameters learn from which signal, read off the autograd graph of a forward pass."""
+"""Which parameters learn from which signal, read off the autograd graph of a traced forward pass."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
 
+from odfa.engine.paths import Cut, Paths, is_leaf
 from odfa.engine.step import Step
-from odfa.engine.tensors import map_tensors
+from odfa.engine.tensors import named_tensors
+from odfa.engine.trace import Node
 from odfa.errors import MatchError
 
 
@@ -26,6 +28,17 @@ class Membership:
     """Block → shape of its output."""
     hidden: bool = False
     """Reentrant checkpointing hides a part of the graph; blocks are then taken from the module tree."""
+    unread: dict[str, set[str]] = field(default_factory=dict)
+    """Output of the model that depends on blocks but not on a tap → parameters on the way."""
+    residuals: int = 0
+    """Edges around blocks that get the signal of the block they lead around."""
+    severed: int = 0
+    """Edges around blocks that get nothing."""
+
+    @property
+    def around(self) -> bool:
+        """Whether the model has ways around its blocks: every pass is traced then, to cut them."""
+        return bool(self.residuals or self.severed)
 
     def merge(self, other: "Membership") -> None:
         """Add what another forward pass showed."""
@@ -35,69 +48,101 @@ class Membership:
         self.ahead |= other.ahead
         self.shapes.update(other.shapes)
         self.hidden |= other.hidden
+        self.unread.update(other.unread)
+        self.residuals, self.severed = max(self.residuals, other.residuals), max(self.severed, other.severed)
 
 
-def trace(model: nn.Module, blocks: dict[str, nn.Module], step: Step, y: Tensor, wiring: str) -> Membership:
-    """Walk the graph back from every cut; called while the sources still hold their history.
+def trace(model: nn.Module, blocks: dict[str, nn.Module], step: Step, wiring: str) -> tuple[Membership, list[Cut]]:
+    """Read a traced pass when the model has run.
+
+    Returns:
+        What learns from what, and the edges of the graph that must be cut.
 
     Raises:
-        MatchError: a block's output reaches the error by another way than being returned, or (residual wiring) the head
-            does not read what the last block returns.
+        MatchError: a block's output reaches the error by another way than being returned, (residual wiring) the head
+            does not read what the last block returns, or a way around the blocks cannot be cut.
     """
-    names = {id(p): name for name, p in model.named_parameters()}
-    found = Membership()
-    for call in step.calls:
-        found.shapes[call.block] = call.shape
-        if call.deferred:
-            found.hidden = True
-            found.blocks[call.block] = _inside(blocks[call.block], names)
-    seen_calls = [call for call in step.calls if not call.deferred]
-    for call, source in zip(seen_calls, step.sources, strict=True):
-        nodes = walk([source])
-        if any(type(node).__name__ == "CheckpointFunctionBackward" for node in nodes):
-            found.hidden = True
-            found.blocks.setdefault(call.block, set()).update(_inside(blocks[call.block], names))
-        found.blocks.setdefault(call.block, set()).update(_parameters(nodes, names))
-    to_error = walk([y])
-    leaks = [call.block for call, s in zip(seen_calls, step.sources, strict=True) if s.grad_fn in to_error]
-    if leaks:
+    made = step.trace
+    assert made is not None
+    roots = [*made.ends, *made.sources] + ([made.head_input] if made.head_input is not None else [])
+    paths = Paths(made, [root.grad_fn for root in roots])
+    _refuse_escapes(paths, step)
+    cuts = paths.cuts()
+    dark = any(call.deferred for call in step.calls)
+    if cuts and dark:
         raise MatchError(
-            f"the output of block {leaks[0]} reaches the error by another way than being returned by it, so its true "
-            "gradient would too; return it as a tensor, or in a tuple, list or mapping"
+            "the model adds a residual outside its blocks, and here blocks run without a graph, so the true gradient "
+            "around them cannot be cut; use recompute=True or use_reentrant=False, or make the residual a part of the "
+            "blocks"
         )
-    found.behind = _parameters(to_error, names)
-    if wiring == "residual" and step.head_input is not None:
-        to_head = walk([step.head_input], {source.grad_fn for source in step.sources})
-        gates = any(type(node).__name__ == "_GateBackward" for node in to_head)
-        if not (gates or step.measuring or found.hidden):
+    names = {id(p): name for name, p in model.named_parameters()}
+    found = Membership(hidden=dark, residuals=sum(cut.call is not None for cut in cuts))
+    found.severed = len(cuts) - found.residuals
+    closed, marks = {(cut.node, cut.index) for cut in cuts}, set(paths.call_of)
+
+    def reached(tensors: list[Tensor], fed: Iterable[Cut] = ()) -> set[Node]:
+        across = [cut.node.next_functions[cut.index][0] for cut in fed]
+        return walk([*across, *(tensor.grad_fn for tensor in tensors)], closed, marks)
+
+    with_graph = iter(made.sources)
+    for number, call in enumerate(step.calls):
+        nodes = reached([] if call.deferred else [next(with_graph)], (cut for cut in cuts if cut.call == number))
+        learned = _parameters(nodes, names)
+        if call.deferred or any(type(node).__name__ == "CheckpointFunctionBackward" for node in nodes):
+            found.hidden = True
+            learned |= _inside(blocks[call.block], names)
+        found.shapes[call.block] = call.shape
+        found.blocks.setdefault(call.block, set()).update(learned)
+    found.behind = _parameters(reached(made.ends), names)
+    kept: set[Node] = set()
+    if wiring == "residual" and made.head_input is not None:
+        to_head, kept = reached([made.head_input]), set(made.spans[-1].marks[:1] if made.spans else ())
+        if not (found.hidden or kept & to_head):
             raise MatchError("the head does not read what the last block returns; use RandomFeedback() for this model")
         found.behind |= _parameters(to_head, names)
-    return found
+    reentrant = dark and step.replay is None
+    return found, cuts + ([] if reentrant else paths.known(without=kept))
 
 
-def ahead_of(model: nn.Module, output: Any, gate_node: object) -> set[str]:
-    """Names of the parameters between a gate and the tensors in `output`."""
+def note_output(found: Membership, model: nn.Module, output: Any, step: Step) -> None:
+    """Add what lies between the gates and what the model returned, and outputs that reach blocks past the gates."""
+    assert step.trace is not None
     names = {id(p): name for name, p in model.named_parameters()}
-    tensors: list[Tensor] = []
-    map_tensors(output, lambda t: tensors.append(t) or t)  # type: ignore[func-returns-value]
-    return _parameters(walk(tensors, {gate_node}), names)
+    marks = {node for span in step.trace.spans for node in span.marks}
+    for path, tensor in named_tensors(output):
+        nodes = walk([tensor.grad_fn], (), step.trace.gates | marks)
+        if nodes & step.trace.gates:
+            found.ahead |= _parameters(nodes, names)
+        if nodes & marks and step.trace.gates:
+            found.unread[path] = _parameters(nodes, names)
 
 
-def walk(tensors: Iterable[Tensor], stop: set[Any] | None = None) -> set[Any]:
-    """All autograd nodes that a backward pass from `tensors` visits, without going past those in `stop`."""
-    stop = {None} | (stop or set())
-    seen: set[Any] = set()
-    todo: list[Any] = [tensor.grad_fn for tensor in tensors]
+def walk(roots: Iterable[Node], closed: Collection[tuple[Node, int]] = (), stop: Collection[Node] = ()) -> set[Node]:
+    """All autograd nodes that a backward pass from `roots` visits, not along closed edges, and not past `stop`."""
+    seen: set[Node] = set()
+    todo: list[Node] = [root for root in roots if root is not None]
     while todo:
         node = todo.pop()
-        if node not in seen and node not in stop:
-            seen.add(node)
-            todo.extend(next_node for next_node, _ in node.next_functions)
+        if node in seen:
+            continue
+        seen.add(node)
+        if node not in stop:
+            edges = enumerate(node.next_functions)
+            todo += [child for index, (child, _) in edges if child is not None and (node, index) not in closed]
     return seen
 
 
-def _parameters(nodes: set[Any], names: dict[int, str]) -> set[str]:
-    variables = (getattr(node, "variable", None) for node in nodes)
+def _refuse_escapes(paths: Paths, step: Step) -> None:
+    call = paths.escapes()
+    if call is not None:
+        raise MatchError(
+            f"the output of block {step.calls[call].block} reaches the error by another way than being returned by it, "
+            "so its true gradient would too; return it as a tensor, or in a tuple, list or mapping"
+        )
+
+
+def _parameters(nodes: Iterable[Node], names: dict[int, str]) -> set[str]:
+    variables = (node.variable for node in nodes if is_leaf(node))
     return {names[id(variable)] for variable in variables if id(variable) in names}
 
 

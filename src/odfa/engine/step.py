@@ -1,4 +1,4 @@
-"""What one forward pass records until its gate is made."""
+"""What one forward pass records until its last gate is made."""
 
 from dataclasses import dataclass, field
 
@@ -8,16 +8,19 @@ from torch import Tensor
 from odfa.engine.lean import Recomputation
 from odfa.engine.rules import Call
 from odfa.engine.stream import Replay
+from odfa.engine.trace import Trace
 
 
 @dataclass
-class Cut:
-    """Where the graph was cut: a source tensor with its graph, and the leaf that went on in its place."""
+class Tie:
+    """One tap of a forward pass: the error read there, once backward has been there, and the calls it answers for."""
 
-    source: Tensor
-    leaf: Tensor
-    block: str | None
-    """The block whose main output this is; None for side outputs and for the head's input."""
+    tap: int
+    shape: torch.Size
+    calls: range
+    like: Tensor
+    """No elements; of the output's dtype and device."""
+    error: Tensor | None = None
 
 
 @dataclass
@@ -25,27 +28,34 @@ class Step:
     """The record of one forward pass; what holds a graph is dropped as soon as it has been used."""
 
     measuring: bool = False
+    trace: Trace | None = None
+    """In a traced pass: where blocks begin and end in the graph."""
     calls: list[Call] = field(default_factory=list)
     sources: list[Tensor] = field(default_factory=list)
-    cuts: list[Cut] = field(default_factory=list)
     recomputations: list[Recomputation] = field(default_factory=list)
     head_input: Tensor | None = None
     head_shape: torch.Size = field(default_factory=torch.Size)
     head_dtype: torch.dtype = torch.float32
     ran: int = 0
-    gated: bool = False
+    ties: list[Tie] = field(default_factory=list)
+    link: Tensor | None = None
+    """Several taps: what ties the next gate to those before."""
     refused: bool = False
     """A check at the tap failed; its message is the one to be heard."""
-    gate_node: object = None
-    """The gate just made, where the walk from the model's output to the gate has to stop."""
+    exact: bool = False
+    """Measuring: the local gradients are done, what runs now is backpropagation."""
+    keeps_signals: bool = False
+    """Residual edges around blocks need the signals once more."""
+    signals: dict[int, Tensor] = field(default_factory=dict)
+    """By number of call, where they are kept."""
+    delta: Tensor | None = None
+    """Residual wiring: the signal at the last block's output, which all blocks receive."""
     fans: int = 0
     """Gates at the last block (residual wiring); the newest one is at its true last call."""
     deferred: dict[str, list[Tensor]] = field(default_factory=dict)
     """Signals of deferred calls by block, in order of calls; taken from the end, as recomputation runs backwards."""
     waiting: int = 0
     """Deferred calls that autograd has not run again yet."""
-    broadcast: Tensor | None = None
-    """Residual wiring with deferred calls: the signal at the last block's output, which all blocks receive."""
 
     replay: Replay | None = None
     """Streaming: how to run the model again."""
@@ -56,4 +66,4 @@ class Step:
         """Let go of graphs; close recomputations that an interrupted forward left open, newest first."""
         while self.recomputations:
             self.recomputations.pop().close()
-        self.sources, self.head_input, self.gate_node = [], None, None
+        self.sources, self.head_input, self.link, self.trace = [], None, None, None

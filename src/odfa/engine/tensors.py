@@ -18,6 +18,21 @@ def first_tensor(output: Any) -> Tensor | None:
     return next((found for item in items if (found := first_tensor(item)) is not None), None)
 
 
+def named_tensors(output: Any, path: str = "") -> list[tuple[str, Tensor]]:
+    """Every floating-point tensor of a module's output with the keys that lead to it, such as "hidden_states[0]"."""
+    if isinstance(output, Tensor):
+        return [(path or "output", output)] if output.is_floating_point() else []
+    if isinstance(output, Mapping):
+        items = [(f"{path}.{key}" if path else str(key), value) for key, value in output.items()]
+    else:
+        items = (
+            [(f"{path or 'output'}[{i}]", value) for i, value in enumerate(output)]
+            if isinstance(output, (tuple, list))
+            else []
+        )
+    return [found for name, value in items for found in named_tensors(value, name)]
+
+
 def map_tensors(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """Copy of nested tuples, lists, mappings (ModelOutput too) with `change` applied to every tensor.
 

@@ -1,9 +1,16 @@
 """The output error as rows: one per token where the output is a sequence, one per sample otherwise."""
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor
 
+from odfa.error.tap import Tap
+from odfa.errors import MatchError
 from odfa.flow import ErrorSignal
+
+Read = Mapping[int, tuple[Tensor | None, Tensor, torch.Size]]
+"""Number of a tap → dL/dy (None where the loss does not depend on it), an empty tensor of its kind, the shape of y."""
 
 
 def error_rows(grad_y: Tensor, tap: str) -> ErrorSignal:
@@ -18,3 +25,61 @@ def error_rows(grad_y: Tensor, tap: str) -> ErrorSignal:
         return ErrorSignal(e_ND=grad_y.flatten(0, 1), tap=tap, lead=tuple(grad_y.shape[:2]))
     rows = grad_y.shape[0] if grad_y.ndim else 1
     return ErrorSignal(e_ND=grad_y.reshape(rows, -1), tap=tap, lead=(rows,))
+
+
+class Errors:
+    """The errors of several taps side by side in one row, e_ND with D the sum of their widths.
+
+    A tap that the loss does not depend on has a zero error. Where one head speaks of samples and another one of tokens,
+    a sample's error is shared equally by its tokens: summed over them it is what it was.
+    """
+
+    def __init__(self, taps: Sequence[Tap]) -> None:
+        self.taps = taps
+        self._widths: dict[int, int] = {}
+
+    def row(self, read: Read) -> ErrorSignal:
+        """The row of one backward pass.
+
+        Raises:
+            MatchError: the heads' outputs hold different samples or tokens, or a head has not run yet.
+        """
+        found = {
+            tap: error_rows(like.new_zeros(shape) if grad is None else grad, str(self.taps[tap]))
+            for tap, (grad, like, shape) in read.items()
+        }
+        if len(self.taps) == 1:
+            return found[0]
+        self._widths |= {tap: error.e_ND.shape[1] for tap, error in found.items()}
+        lead = max((error.lead for error in found.values()), key=len)
+        device, dtype = next((error.e_ND.device, error.e_ND.dtype) for error in found.values())
+        parts = [
+            _per_token(found[tap], lead)
+            if tap in found
+            else torch.zeros(_rows(lead), self._width(tap), device=device, dtype=dtype)
+            for tap in range(len(self.taps))
+        ]
+        return ErrorSignal(e_ND=torch.cat(parts, dim=1), tap=" and ".join(map(str, self.taps)), lead=lead)
+
+    def _width(self, tap: int) -> int:
+        if tap not in self._widths:
+            raise MatchError(
+                f"{self.taps[tap]} did not run in this forward, nor before, so the width of its error is not known; "
+                "run every head of error_at in the first step"
+            )
+        return self._widths[tap]
+
+
+def _rows(lead: tuple[int, ...]) -> int:
+    return torch.Size(lead).numel()
+
+
+def _per_token(error: ErrorSignal, lead: tuple[int, ...]) -> Tensor:
+    if error.lead == lead:
+        return error.e_ND
+    if len(error.lead) == 1 and len(lead) == 2 and error.lead[0] == lead[0]:
+        return (error.e_ND / lead[1]).repeat_interleave(lead[1], dim=0)
+    raise MatchError(
+        f"the error at {error.tap} has leading shape {error.lead}, another head's has {lead}: heads that are read "
+        "together must speak of the same samples or tokens"
+    )

@@ -1,6 +1,6 @@
 """Finding the place where the output error is read."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal
@@ -20,6 +20,19 @@ class Tap:
 
     def __str__(self) -> str:
         return f"{self.name or 'model'}:{self.side}"
+
+
+def find_taps(model: nn.Module, error_at: str | Sequence[str], blocks: Collection[nn.Module]) -> tuple[Tap, ...]:
+    """Resolve one place, or several for several heads.
+
+    Raises:
+        MatchError: no such module, no head behind the blocks, no place at all, or one place twice.
+    """
+    places = [error_at] if isinstance(error_at, str) else list(error_at)
+    taps = tuple(find_tap(model, place, blocks) for place in places)
+    if not taps or len({(tap.module, tap.side) for tap in taps}) < len(taps):
+        raise MatchError(f"error_at={error_at!r}: expected one place or several different ones")
+    return taps
 
 
 def find_tap(model: nn.Module, error_at: str, blocks: Collection[nn.Module]) -> Tap:

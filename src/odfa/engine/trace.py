@@ -1,0 +1,89 @@
+"""What a traced forward pass records: where in the autograd graph each block begins and ends.
+
+In a traced pass a mark stands behind every output, so that the way of the data between blocks can be read off the graph.
+What a block receives is the same as in any other pass, and so are the gradients.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Node = Any
+"""A node of the autograd graph; torch gives it no public type."""
+
+
+@dataclass
+class Span:
+    """One call of a block. Nodes made inside it have sequence numbers from `start` up to `end`."""
+
+    start: int
+    end: int = -1
+    entries: list[Node] = field(default_factory=list)
+    """What the block's tensor arguments came from."""
+    stream: Node = None
+    """The same of its first tensor, None if that has no history."""
+    shape: tuple[int, ...] = ()
+    """Of the main output."""
+    marks: list[Node] = field(default_factory=list)
+    """Behind its outputs, the main one first; empty if it ran without a graph."""
+    made_of: dict[Node, list[Node]] = field(default_factory=dict)
+    """Mark → what the output comes from: a mark has no history of its own unless true gradients are measured."""
+
+
+class Trace:
+    """The spans of a forward pass, in order of running."""
+
+    def __init__(self) -> None:
+        self.spans: list[Span] = []
+        self.sources: list[Tensor] = []
+        """Outputs of the blocks that ran with a graph, with their histories."""
+        self.ends: list[Tensor] = []
+        """What the taps read, with its history."""
+        self.head_input: Tensor | None = None
+        self.gates: set[Node] = set()
+        """The gates at the taps, behind which the error is read."""
+        self._running: list[Span] = []
+        self._bare: dict[Node, bool] = {}
+
+    def begin(self, arguments: list[Tensor], *, strip: bool) -> dict[int, Tensor]:
+        """A block is called.
+
+        Returns:
+            By id, what to hand it in place of arguments that come from nothing but other blocks' outputs: these ask for
+            no gradient in other passes, and shall not in this one.
+        """
+        span = Span(torch.autograd._get_sequence_nr())  # type: ignore[attr-defined]
+        self._running.append(span)
+        span.entries = [t.grad_fn for t in arguments if t.grad_fn is not None]
+        span.stream = next((t.grad_fn for t in arguments if t.is_floating_point()), None)
+        bare = [t for t in arguments if strip and t.grad_fn is not None and self._is_bare(t.grad_fn)]
+        return {id(t): t.detach() for t in bare}
+
+    def end(self) -> Span:
+        """The newest block that was called returns."""
+        span = self._running.pop()
+        span.end = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]
+        return span
+
+    def mark(self, span: Span, handed: Tensor, output: Tensor, *, asks: bool = False) -> None:
+        """Note the mark behind an output; `asks`: this output asks for a gradient in other passes too."""
+        span.marks.append(handed.grad_fn)
+        span.made_of[handed.grad_fn] = [output.grad_fn, *span.entries]
+        self._bare[handed.grad_fn] = not asks
+
+    def _is_bare(self, node: Node) -> bool:
+        """Whether a node's history ends in marks only; answers are kept, so that a pass looks at a node once."""
+        todo = [node]
+        while todo:
+            current = todo[-1]
+            children = [child for child, _ in current.next_functions if child is not None]
+            unknown = [child for child in children if child not in self._bare]
+            if current not in self._bare and unknown:
+                todo += unknown
+                continue
+            todo.pop()
+            if current not in self._bare:  # a leaf has no children, and is not bare
+                self._bare[current] = bool(children) and all(self._bare[child] for child in children)
+        return self._bare[node]
