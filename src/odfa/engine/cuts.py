@@ -2,9 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from odfa.engine.paths import Cut
@@ -22,9 +20,6 @@ def install(cuts: Iterable[Cut], step: Step, instead: Instead) -> None:
     for cut in cuts:
         edges.setdefault(cut.node, {})[cut.index] = cut.call
     for node, calls in edges.items():
-        if any(call is not None for call in calls.values()):
-            meta = node._input_metadata[0]
-            node.register_prehook(partial(_defined, tuple(meta.shape), meta.dtype, meta.device))
         node.register_hook(partial(_replace, step, calls, instead))
 
 
@@ -38,9 +33,3 @@ def _replace(
         natural = replaced[index]
         replaced[index] = None if call is None or natural is None else instead(call, natural)
     return tuple(replaced)
-
-
-def _defined(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, at_outputs: Gradients) -> Gradients:
-    """A node at which nothing arrives still hands its signals on."""
-    zero: Any = partial(torch.zeros, shape, dtype=dtype, device=device)
-    return tuple(zero() if grad is None else grad for grad in at_outputs)

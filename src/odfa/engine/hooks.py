@@ -273,7 +273,7 @@ class Hooks:
         else:
             end = self._mark(step, name, main)
         if step.trace is not None and span is not None:
-            step.trace.sources.append(main)
+            step.trace.sources.append(main.grad_fn)
             step.trace.mark(span, end, main, asks=_asks(main))
         return end
 
@@ -348,8 +348,8 @@ class Hooks:
             raise MatchError("recompute='stream' reads the error behind all blocks; use recompute=True for this model")
         step.ties.append(tie)
         if step.trace is not None:
-            step.trace.ends.append(main)
-            step.trace.head_input = step.head_input
+            step.trace.ends.append(main.grad_fn)
+            step.trace.head_input = None if step.head_input is None else step.head_input.grad_fn
         if step.measuring:
             self.handle.record(tie, main, targets)
         step.sources, step.head_input, step.refused = [], None, False

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from odfa.engine.paths import Cut, Paths, is_leaf
 from odfa.engine.step import Step
@@ -64,8 +64,7 @@ def trace(model: nn.Module, blocks: dict[str, nn.Module], step: Step, wiring: st
     """
     made = step.trace
     assert made is not None
-    roots = [*made.ends, *made.sources] + ([made.head_input] if made.head_input is not None else [])
-    paths = Paths(made, [root.grad_fn for root in roots])
+    paths = Paths(made, [*made.ends, *made.sources, made.head_input])
     _refuse_escapes(paths, step)
     cuts = paths.cuts()
     dark = any(call.deferred for call in step.calls)
@@ -80,9 +79,9 @@ def trace(model: nn.Module, blocks: dict[str, nn.Module], step: Step, wiring: st
     found.severed = len(cuts) - found.residuals
     closed, marks = {(cut.node, cut.index) for cut in cuts}, set(paths.call_of)
 
-    def reached(tensors: list[Tensor], fed: Iterable[Cut] = ()) -> set[Node]:
+    def reached(roots: list[Node], fed: Iterable[Cut] = ()) -> set[Node]:
         across = [cut.node.next_functions[cut.index][0] for cut in fed]
-        return walk([*across, *(tensor.grad_fn for tensor in tensors)], closed, marks)
+        return walk([*across, *roots], closed, marks)
 
     with_graph = iter(made.sources)
     for number, call in enumerate(step.calls):

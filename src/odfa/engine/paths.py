@@ -1,14 +1,16 @@
 """Where gradients would pass a block: the autograd graph of a traced forward pass, and the edges of it that are cut.
 
 Between blocks no gradient flows. What a model computes outside its blocks can lead around them: a residual that is added
-behind a block, a long skip connection. Such an edge u → v is found by three sets, one bit per call of a block:
+behind a block, a long skip connection. Three sets, one bit per call of a block, tell where:
 
-    upstream(u)  calls that u's value depends on
-    feeds(v)     calls that depend on v's value
-    around(u, v) = upstream(u) minus upstream(v), of what v, or something that v is made of, feeds.
+    upstream(v)  calls that v's value depends on
+    feeds(v)     calls that depend on v's value, if v is a part of the stream
+    past(v)      calls that a gradient at v has come past: upstream(v), and what it brought along from behind
 
-An edge outside the blocks with around(u, v) not empty is cut, if something that learns lies behind it. Conditioning that
-does not come from blocks and is not the stream that enters the first one (time steps, encoded positions) is no way around.
+An edge u → v outside the blocks is cut where past(u) minus upstream(v) meets feeds(v): a gradient would come from behind a
+block to what the block is made of. Gates and short cuts beside a block thus learn from what arrives, and hand nothing on.
+Conditioning that neither comes from blocks nor is the stream that enters the first one (time steps, encoded positions) is
+no part of the stream. Where a residual is added to a block's output, the edge gets the block's signal in place of nothing.
 """
 
 from bisect import bisect_right
@@ -22,6 +24,10 @@ _ELEMENTWISE = {
     f"{name}Backward0" for name in ("Add", "Mul", "Div", "Neg", "NativeDropout", "ToCopy", "Clone", "Alias")
 }
 """What may stand between a block's output and the place where its residual is added."""
+_FORMS = {
+    f"{name}Backward0" for name in ("T", "Transpose", "Permute", "View", "Unsqueeze", "Expand", "ToCopy", "Alias")
+}
+"""Another form of the same tensor."""
 
 
 @dataclass(frozen=True)
@@ -46,15 +52,8 @@ class Paths:
         self._order = self._made_first([*roots, *(node for span in self.spans for node in span.marks)])
         self.upstream = self._upstream()
         self._learns = self._learning()
-        feeds = self._feeds()
-        streams = {n for n in self._order if self.upstream[n]} | set(self._first_streams())
-        self._reaches: dict[Node, int] = {}
-        for node in self._order:
-            reached = feeds[node] if node in streams else 0
-            if node not in self.call_of:
-                for child in self._made_of(node):
-                    reached |= self._reaches[child]
-            self._reaches[node] = reached
+        self._feeds = self._fed()
+        self._reaches = self._reached()
 
     def children(self, node: Node) -> Iterator[tuple[int, Node, int]]:
         """Edges of a node to others that are not leaves: their number, the node, which of its outputs."""
@@ -68,22 +67,23 @@ class Paths:
         place = bisect_right(self._starts, number) - 1
         return place >= 0 and number < self.spans[place].end
 
-    def around(self, node: Node, child: Node) -> int:
-        """The calls that an edge leads around; 0 inside blocks, or where nothing behind it learns."""
-        if node in self.call_of or child in self.call_of or not self._learns[child] or self.is_inside(node):
-            return 0
-        return self.upstream[node] & ~self.upstream[child] & self._reaches[child]
-
     def cuts(self) -> list[Cut]:
         """All edges that lead around a block, with the signal that a residual edge gets instead."""
         joined = {self._place_of_joining(call): call for call in range(len(self.spans))}
+        brought: dict[Node, int] = dict.fromkeys(self._order, 0)
         found = []
-        for node in self._order:
+        for node in reversed(self._order):
+            if node in self.call_of or self.is_inside(node):
+                continue
             for index, child, output in self.children(node):
-                if self.around(node, child):
-                    call = joined.get(node)
-                    fits = call is not None and _shape(child, output) == _shape(node, 0) == self.spans[call].shape
-                    found.append(Cut(node, index, call if fits else None))
+                past = (brought[node] | self.upstream[node]) & ~self.upstream[child]
+                call = joined.get(node)
+                if call is not None and self._fits(call, node, child, output) and self._around(node, child):
+                    found.append(Cut(node, index, call))
+                elif past & self._feeds[child] and self._learns[child]:
+                    found.append(Cut(node, index, None))
+                else:
+                    brought[child] |= past
         return found
 
     def known(self, *, without: set[Node]) -> list[Cut]:
@@ -118,8 +118,9 @@ class Paths:
 
     def _made_of(self, node: Node) -> list[Node]:
         """What a node is made of; for a mark its block's output and what the block received."""
-        own = [child for _, child, _ in self.children(node)]
-        return own + [made for made in self._made.get(node, ()) if made is not None and not is_leaf(made)]
+        if node in self._made:
+            return [made for made in self._made[node] if made is not None and not is_leaf(made)]
+        return [child for _, child, _ in self.children(node)]
 
     def _made_first(self, roots: list[Node]) -> list[Node]:
         order: dict[Node, None] = {}
@@ -150,13 +151,34 @@ class Paths:
             found[node] = node not in self.call_of and any(is_leaf(c) or found[c] for c in children)
         return found
 
-    def _feeds(self) -> dict[Node, int]:
+    def _fed(self) -> dict[Node, int]:
         found: dict[Node, int] = dict.fromkeys(self._order, 0)
         for node in reversed(self._order):
             calls = found[node] | (1 << self.call_of[node] if node in self.call_of else 0)
             for child in self._made_of(node):
                 found[child] |= calls
+        first = set(self._first_streams())
+        return {node: calls if self.upstream[node] or node in first else 0 for node, calls in found.items()}
+
+    def _reached(self) -> dict[Node, int]:
+        """Calls that a node, or something that it is made of since the last mark, feeds."""
+        found: dict[Node, int] = {}
+        for node in self._order:
+            calls = self._feeds[node]
+            if node not in self.call_of:
+                for child in self._made_of(node):
+                    calls |= found[child]
+            found[node] = calls
         return found
+
+    def _around(self, node: Node, child: Node) -> int:
+        """The calls that an edge leads around, sooner or later; 0 where nothing behind it learns."""
+        if child in self.call_of or not self._learns[child]:
+            return 0
+        return self.upstream[node] & ~self.upstream[child] & self._reaches[child]
+
+    def _fits(self, call: int, node: Node, child: Node, output: int) -> bool:
+        return bool(_shape(child, output) == _shape(node, 0) == self.spans[call].shape)
 
     def _first_streams(self) -> Iterator[Node]:
         """What enters a block that no other block feeds, back to the last place where several tensors met."""
@@ -164,8 +186,14 @@ class Paths:
             node = span.stream
             while node is not None and not self.upstream.get(node, 1):
                 yield node
-                children = [child for _, child, _ in self.children(node)]
+                children = [child for _, child, _ in self.children(node) if not self._is_parameter(child)]
                 node = children[0] if len(children) == 1 else None
+
+    def _is_parameter(self, node: Node) -> bool:
+        """Whether a node is a leaf in another form: transposed, cast, expanded."""
+        while node is not None and node.name() in _FORMS:
+            node = next(iter(child for child, _ in node.next_functions if child is not None), None)
+        return node is not None and is_leaf(node)
 
     def _place_of_joining(self, call: int) -> Node:
         """The addition that joins a block's output, or the output times a gate, and the residual around the block."""
@@ -177,7 +205,7 @@ class Paths:
             (node,) = users
             if self.is_inside(node) or node in self.call_of or node.name() not in _ELEMENTWISE:
                 return None
-            if any(self.around(node, child) >> call & 1 for _, child, _ in self.children(node)):
+            if any(self._around(node, child) >> call & 1 for _, child, _ in self.children(node)):
                 return node if node.name() == "AddBackward0" and node._saved_alpha == 1 else None
         return None
 

@@ -37,11 +37,11 @@ class Trace:
 
     def __init__(self) -> None:
         self.spans: list[Span] = []
-        self.sources: list[Tensor] = []
-        """Outputs of the blocks that ran with a graph, with their histories."""
-        self.ends: list[Tensor] = []
-        """What the taps read, with its history."""
-        self.head_input: Tensor | None = None
+        self.sources: list[Node] = []
+        """Where the outputs of the blocks that ran with a graph come from; asked at once, as in-place changes move it."""
+        self.ends: list[Node] = []
+        """Where what the taps read comes from."""
+        self.head_input: Node = None
         self.gates: set[Node] = set()
         """The gates at the taps, behind which the error is read."""
         self._running: list[Span] = []
