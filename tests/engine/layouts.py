@@ -24,7 +24,7 @@ class Layout:
     build: Callable[[], nn.Module]
     blocks: Any
     behind: tuple[str, ...] = ("head.",)
-    """Prefixes of parameters behind the last block, or reached without meeting one: these learn by the true gradient."""
+    """Prefixes of parameters behind the last block, or reached without meeting one: they learn by the true gradient."""
     outside: bool = False
     """Residuals, norms or gates stand outside the blocks."""
     exact: bool = True
@@ -469,7 +469,8 @@ LAYOUTS: dict[str, Layout] = {
     ),
     "pre-norm outside": Layout(lambda: PreNorm(blocks=branch, norms=_norm), "blocks.*", BEHIND, outside=True),
     "post-norm outside": Layout(
-        lambda: Around(lambda m, i, x, h: m.norms[i](x + h), norms=_norm), "blocks.*", (*BEHIND, "norms.2."), outside=True
+        lambda: Around(lambda m, i, x, h: m.norms[i](x + h), norms=_norm),
+        "blocks.*", (*BEHIND, "norms.2."), outside=True,
     ),
     "gate on the branch": Layout(
         lambda: Around(lambda m, i, x, h: x + m.gates[i](x).sigmoid() * h, gates=_scale),
@@ -534,7 +535,9 @@ LAYOUTS: dict[str, Layout] = {
     "in place": Layout(lambda: InPlace(blocks=_linear, mixes=_linear), "blocks.*", BEHIND, outside=True),
     "transformer of torch": Layout(
         lambda: nn.Sequential(
-            nn.TransformerEncoder(nn.TransformerEncoderLayer(W, 2, 8, 0.0, batch_first=True), 2, enable_nested_tensor=False),
+            nn.TransformerEncoder(
+                nn.TransformerEncoderLayer(W, 2, 8, 0.0, batch_first=True), 2, enable_nested_tensor=False
+            ),
             nn.Linear(W, 3),
         ),
         "0.layers.*", ("1.",),
@@ -550,7 +553,8 @@ LAYOUTS: dict[str, Layout] = {
              "cnn": ("head.",), "unet": ("conv_out.", "conv_norm_out."),
              "dit": ("proj_out_1.", "proj_out_2.", "transformer_blocks.0.norm1.emb."),
              "gpt2_tied": ("lm_head.", "transformer.ln_f.", "transformer.wte."),
-             "bert": ("cls.", "bert.embeddings.word_embeddings."), "t5": ("lm_head.", "shared.", "decoder.final_layer_norm.")}[name],
+             "bert": ("cls.", "bert.embeddings.word_embeddings."),
+             "t5": ("lm_head.", "shared.", "decoder.final_layer_norm.")}[name],
             exact=not problem.cuts_sides,
         )
         for name, problem in PROBLEMS.items()

@@ -154,6 +154,7 @@ def _dit() -> nn.Module:
     )  # fmt: skip
     for parameter in model.parameters():  # modulation layers start at zero, which would hide every wrong gradient
         nn.init.normal_(parameter, std=0.2)
+    nn.init.xavier_normal_(model.proj_out_2.weight)
     return model
 
 

@@ -66,7 +66,7 @@ def test_without_signals_nothing_in_front_of_the_last_block_learns(name: str) ->
 @pytest.mark.parametrize("rule", [AlignedReadout(rank=0), Shallow()], ids=lambda r: r.name)
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_the_same_for_a_residual_stream_and_without_feedback(name: str, rule: AbstractRule) -> None:
-    if rule.name == "aligned" and (name in PROBLEMS and not PROBLEMS[name].residual or name in _NO_STREAM):
+    if rule.name == "aligned" and ((name in PROBLEMS and not PROBLEMS[name].residual) or name in _NO_STREAM):
         pytest.skip("one residual stream that ends in a head is what this rule is for")
     model, loss, _ = make(name)
     _attach(name, model, feedback=Zeros(), rule=rule)

@@ -113,10 +113,9 @@ class Answers:
             step.waiting -= 1
             if not step.waiting:
                 self.waiting = None
-            residual = wiring == "residual"
-            fed = gate(
-                main, [], partial(_broadcast, step) if residual else partial(_replace, step.deferred[name].pop())
-            )
+            broadcast = wiring == "residual"
+            signal = partial(_broadcast, step) if broadcast else partial(_replace, step.deferred[name].pop())
+            fed = gate(main, [], signal)
         return map_tensors(output, lambda t: fed if t is main else t)
 
 

@@ -250,7 +250,8 @@ class DFA:
 
     def complain_unread(self, path: str) -> str:
         """What to say when a gradient comes from a place that is not read."""
-        names = self.members.unread.get(path, set()) - self.members.behind if self.members is not None else set()
+        assert self.members is not None
+        names = self.members.unread.get(path, set()).difference(self.members.behind, *self.members.blocks.values())
         heads = {name.rpartition(".")[0] for name in names}
         last = next((name for name, _ in reversed(list(self.model.named_modules())) if name in heads), None)
         taps = [tap.name if tap.side == "output" else str(tap) for tap in self.taps]

@@ -12,6 +12,7 @@ from odfa.engine import cuts, lean
 from odfa.engine.answers import Answers
 from odfa.engine.gate import chained_gate, gate, mark
 from odfa.engine.handle import Handle, Recompute
+from odfa.engine.leaves import asks, guard_input, handed_out, leaf_of
 from odfa.engine.norms import NormReaders
 from odfa.engine.rules import Call
 from odfa.engine.step import Step, Tie
@@ -98,7 +99,7 @@ class Hooks:
         self.steps.append(step)
         if self.handle.input_gradient == "local":
             return None
-        guarded = partial(_guard_input, self.handle.input_gradient)
+        guarded = partial(guard_input, self.handle.input_gradient)
         return map_tensors(args, guarded), map_tensors(kwargs, guarded)
 
     @eager
@@ -253,9 +254,9 @@ class Hooks:
     def _cut(self, step: Step, span: Span | None, name: str, main: Tensor) -> Tensor:
         wiring = self.handle.rule.wiring
         if wiring == "none" and step.trace is None:
-            return _leaf(main)
+            return leaf_of(main)
         if not (main.requires_grad or step.sources):
-            return _leaf(main)
+            return leaf_of(main)
         different = next((s.shape for s in step.sources if s.shape != main.shape), None)
         if wiring == "residual" and different is not None:
             raise MatchError(
@@ -269,16 +270,16 @@ class Hooks:
             step.fans += 1
             end = gate(main, earlier, partial(self.answers.fan_out, step, step.fans, len(step.sources)))
         elif span is None:
-            return _leaf(main)
+            return leaf_of(main)
         else:
             end = self._mark(step, name, main)
         if step.trace is not None and span is not None:
             step.trace.sources.append(main.grad_fn)
-            step.trace.mark(span, end, main, asks=_asks(main))
+            step.trace.mark(span, end, main, asks=asks(main))
         return end
 
     def _mark(self, step: Step, name: str, output: Tensor) -> Tensor:
-        """A mark in the place of a leaf; it is tied to what lies before it where the true gradient is to be measured."""
+        """A mark in the place of a leaf, tied to what lies before it where the true gradient is to be measured."""
         tied = output if step.measuring and output.requires_grad else output.detach().requires_grad_()
         return mark(tied, partial(self._at_mark, step, name))
 
@@ -290,7 +291,7 @@ class Hooks:
         if not tensor.requires_grad:
             return tensor
         if step.trace is None or span is None or not span.marks:
-            return _handed_out(tensor.detach().requires_grad_())
+            return handed_out(tensor.detach().requires_grad_())
         side = self._mark(step, step.calls[-1].block, tensor)
         step.trace.mark(span, side, tensor, asks=True)
         return side
@@ -306,7 +307,7 @@ class Hooks:
     def _severed(self, step: Step | None, value: Tensor) -> Tensor:
         """`value` without history; while measuring with a history that only the true gradient follows."""
         if step is None or not step.measuring:
-            return _leaf(value)
+            return leaf_of(value)
         return mark(value, lambda grad: [grad if step.exact else None]) if value.requires_grad else value
 
     @eager
@@ -397,43 +398,3 @@ class Hooks:
                 f"block {name} runs without a graph; to measure, use use_reentrant=False in activation checkpointing"
             )
         self._count(step, span, name, main, deferred=True)
-
-
-def _asks(main: Tensor) -> bool:
-    """Whether a block's output has to ask for a gradient, although that costs the next block's input gradient.
-
-    Reentrant checkpointing builds a graph only for inputs that ask for one, and GroupNorm's backward (torch 2.13, CPU)
-    crashes on channels-last inputs that do not.
-    """
-    channels_last = main.ndim > 3 and not main.is_contiguous()
-    return channels_last or type(main.grad_fn).__name__ == "CheckpointFunctionBackward"
-
-
-def _leaf(main: Tensor) -> Tensor:
-    """`main` without history. It asks for no gradient unless it has to."""
-    return _handed_out(main.detach().requires_grad_()) if _asks(main) else main.detach()
-
-
-def _handed_out(leaf: Tensor) -> Tensor:
-    """What the next module gets for a leaf that asks for a gradient: in-place operations are refused on leaves."""
-    return gate(leaf, [], lambda grad: [grad])
-
-
-def _guard_input(policy: str, tensor: Tensor) -> Tensor:
-    """The model's input, so that no gradient leaves it that is not the true one."""
-    if not tensor.requires_grad:
-        return tensor
-    if policy == "none":
-        return tensor.detach()
-    return mark(tensor, _refuse_input)
-
-
-def _refuse_input(grad: Tensor | None) -> list[Tensor | None]:
-    if grad is not None:
-        raise MatchError(
-            "the gradient of the model's input would be what the first block hands back of its signal, not the true one; "
-            "for the true one run the model inside dfa.passthrough(), for none give it a detached input or attach with "
-            "input_gradient='none', and if what lies in front may learn from the first block's signal say "
-            "input_gradient='local'"
-        )
-    return [None]

@@ -104,7 +104,10 @@ def trace(model: nn.Module, blocks: dict[str, nn.Module], step: Step, wiring: st
 
 
 def note_output(found: Membership, model: nn.Module, output: Any, step: Step) -> None:
-    """Add what lies between the gates and what the model returned, and outputs that reach blocks past the gates."""
+    """Add what lies between the gates and what the model returned, and outputs that reach blocks past the gates.
+
+    Those depend on what blocks returned, or on something inside of a block (what a router said, for instance).
+    """
     assert step.trace is not None
     names = {id(p): name for name, p in model.named_parameters()}
     marks = {node for span in step.trace.spans for node in span.marks}
@@ -112,7 +115,8 @@ def note_output(found: Membership, model: nn.Module, output: Any, step: Step) ->
         nodes = walk([tensor.grad_fn], (), step.trace.gates | marks)
         if nodes & step.trace.gates:
             found.ahead |= _parameters(nodes, names)
-        if nodes & marks and step.trace.gates:
+        past = nodes & marks or any(not is_leaf(n) and step.trace.inside(n) is not None for n in nodes)
+        if past and step.trace.gates:
             found.unread[path] = _parameters(nodes, names)
 
 

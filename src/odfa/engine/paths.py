@@ -1,19 +1,19 @@
-"""Where gradients would pass a block: the autograd graph of a traced forward pass, and the edges of it that are cut.
+"""Where gradients would pass a block: the autograd graph of a traced forward pass, and the edges that are cut.
 
-Between blocks no gradient flows. What a model computes outside its blocks can lead around them: a residual that is added
-behind a block, a long skip connection. Three sets, one bit per call of a block, tell where:
+Between blocks no gradient flows. What a model computes outside its blocks can lead around them: a residual that is
+added behind a block, a long skip connection. Three sets, one bit per call of a block, tell where:
 
     upstream(v)  calls that v's value depends on
     feeds(v)     calls that depend on v's value, if v is a part of the stream
     past(v)      calls that a gradient at v has come past: upstream(v), and what it brought along from behind
 
-An edge u → v outside the blocks is cut where past(u) minus upstream(v) meets feeds(v): a gradient would come from behind a
-block to what the block is made of. Gates and short cuts beside a block thus learn from what arrives, and hand nothing on.
-Conditioning that neither comes from blocks nor is the stream that enters the first one (time steps, encoded positions) is
-no part of the stream. Where a residual is added to a block's output, the edge gets the block's signal in place of nothing.
+An edge u → v outside the blocks is cut where past(u) minus upstream(v) meets feeds(v): a gradient would come from
+behind a block to what the block is made of. Gates and short cuts beside a block thus learn from what arrives, and hand
+nothing on. Conditioning that neither comes from blocks nor is the stream that enters the first one (time steps, encoded
+positions) is no part of the stream. Where a residual is added to a block's output, the edge gets the block's signal in
+place of nothing.
 """
 
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -43,11 +43,10 @@ class Paths:
     """The graph behind `roots`, nodes in an order in which what a node is made of comes first."""
 
     def __init__(self, trace: Trace, roots: Iterable[Node]) -> None:
-        self.spans = trace.spans
+        self.spans, self._inside = trace.spans, trace.inside
         self._made = {node: made for span in self.spans for node, made in span.made_of.items()}
         roots = list(roots)
         self._adopt_checkpoints(roots)
-        self._starts = [span.start for span in self.spans]
         self.call_of = {node: call for call, span in enumerate(self.spans) for node in span.marks}
         self._order = self._made_first([*roots, *(node for span in self.spans for node in span.marks)])
         self.upstream = self._upstream()
@@ -61,19 +60,13 @@ class Paths:
             if child is not None and not is_leaf(child):
                 yield index, child, output
 
-    def is_inside(self, node: Node) -> bool:
-        """Whether a node was made by a block."""
-        number = node._sequence_nr()
-        place = bisect_right(self._starts, number) - 1
-        return place >= 0 and number < self.spans[place].end
-
     def cuts(self) -> list[Cut]:
         """All edges that lead around a block, with the signal that a residual edge gets instead."""
         joined = {self._place_of_joining(call): call for call in range(len(self.spans))}
         brought: dict[Node, int] = dict.fromkeys(self._order, 0)
         found = []
         for node in reversed(self._order):
-            if node in self.call_of or self.is_inside(node):
+            if node in self.call_of or self._inside(node) is not None:
                 continue
             for index, child, output in self.children(node):
                 past = (brought[node] | self.upstream[node]) & ~self.upstream[child]
@@ -98,11 +91,12 @@ class Paths:
     def escapes(self) -> int | None:
         """A call whose inside is reached by another way than by what it returned, if there is one."""
         for node in self._order:
-            if node in self.call_of or self.is_inside(node):
+            if node in self.call_of or self._inside(node) is not None:
                 continue
             for _, child, _ in self.children(node):
-                if child not in self.call_of and self._learns[child] and self.is_inside(child):
-                    return bisect_right(self._starts, child._sequence_nr()) - 1
+                call = self._inside(child)
+                if child not in self.call_of and self._learns[child] and call is not None:
+                    return call
         return None
 
     def _adopt_checkpoints(self, roots: list[Node]) -> None:
@@ -203,7 +197,7 @@ class Paths:
             if len(users) != 1:
                 return None
             (node,) = users
-            if self.is_inside(node) or node in self.call_of or node.name() not in _ELEMENTWISE:
+            if self._inside(node) is not None or node in self.call_of or node.name() not in _ELEMENTWISE:
                 return None
             if any(self._around(node, child) >> call & 1 for _, child, _ in self.children(node)):
                 return node if node.name() == "AddBackward0" and node._saved_alpha == 1 else None

@@ -10,7 +10,7 @@ def describe(handle: Handle) -> str:
     width = max(map(len, handle.blocks))
     lines = [
         f"DFA on {type(handle.model).__name__}: {len(handle.blocks)} blocks, rule {handle.rule.name} "
-        f"({handle.rule.wiring} wiring), error read at {handle.tap}",
+        f"({handle.rule.wiring} wiring), error read at {' and '.join(map(str, handle.taps))}",
         f"feedback: {handle.feedback.description}",
         *([f"cut inside blocks before: {', '.join(handle.branches)}"] if handle.branches else []),
         *(
@@ -18,6 +18,7 @@ def describe(handle: Handle) -> str:
             if handle.linears.layers
             else []
         ),
+        *_around(handle),
         *([] if handle.mode == "learn" else [f"mode: {handle.mode}"]),
         f"{'block':<{width}}  {'output':<18} {'parameters':>12}  learns by",
     ]
@@ -25,6 +26,16 @@ def describe(handle: Handle) -> str:
         size = sum(named[name].numel() for name in fed.get(block, ()))
         lines.append(f"{block:<{width}}  {shapes.get(block, 'not run yet'):<18} {size:>12,}  {_how(handle, block)}")
     return "\n".join(lines + [_row(label, names) for label, names in _others(handle, fed).items() if names])
+
+
+def _around(handle: Handle) -> list[str]:
+    members = handle.members
+    if members is None or not members.around:
+        return []
+    return [
+        f"around the blocks: {members.residuals} residuals that get the signal of the block they lead around, "
+        f"{members.severed} other ways that are cut"
+    ]
 
 
 def _fed_by_blocks(handle: Handle) -> tuple[dict[str, set[str]], dict[str, str]]:

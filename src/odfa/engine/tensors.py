@@ -25,11 +25,8 @@ def named_tensors(output: Any, path: str = "") -> list[tuple[str, Tensor]]:
     if isinstance(output, Mapping):
         items = [(f"{path}.{key}" if path else str(key), value) for key, value in output.items()]
     else:
-        items = (
-            [(f"{path or 'output'}[{i}]", value) for i, value in enumerate(output)]
-            if isinstance(output, (tuple, list))
-            else []
-        )
+        values = output if isinstance(output, (tuple, list)) else ()
+        items = [(f"{path or 'output'}[{number}]", value) for number, value in enumerate(values)]
     return [found for name, value in items for found in named_tensors(value, name)]
 
 

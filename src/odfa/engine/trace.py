@@ -1,9 +1,10 @@
 """What a traced forward pass records: where in the autograd graph each block begins and ends.
 
-In a traced pass a mark stands behind every output, so that the way of the data between blocks can be read off the graph.
-What a block receives is the same as in any other pass, and so are the gradients.
+In a traced pass a mark stands behind every output, so that the way of the data between blocks can be read off the
+graph. What a block receives is the same as in any other pass, and so are the gradients.
 """
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,7 +39,7 @@ class Trace:
     def __init__(self) -> None:
         self.spans: list[Span] = []
         self.sources: list[Node] = []
-        """Where the outputs of the blocks that ran with a graph come from; asked at once, as in-place changes move it."""
+        """Where outputs of blocks that ran with a graph come from; asked at once, as in-place changes move it."""
         self.ends: list[Node] = []
         """Where what the taps read comes from."""
         self.head_input: Node = None
@@ -66,6 +67,12 @@ class Trace:
         span = self._running.pop()
         span.end = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]
         return span
+
+    def inside(self, node: Node) -> int | None:
+        """The number of the call that made a node; None if no block did."""
+        number = node._sequence_nr()
+        call = bisect_right(self.spans, number, key=lambda span: span.start) - 1
+        return call if call >= 0 and number < self.spans[call].end else None
 
     def mark(self, span: Span, handed: Tensor, output: Tensor, *, asks: bool = False) -> None:
         """Note the mark behind an output; `asks`: this output asks for a gradient in other passes too."""

@@ -1,6 +1,8 @@
 """The output error as rows: one per token where the output is a sequence, one per sample otherwise."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
+from math import prod
 
 import torch
 from torch import Tensor
@@ -53,11 +55,9 @@ class Errors:
         self._widths |= {tap: error.e_ND.shape[1] for tap, error in found.items()}
         lead = max((error.lead for error in found.values()), key=len)
         device, dtype = next((error.e_ND.device, error.e_ND.dtype) for error in found.values())
+        zeros = partial(torch.zeros, prod(lead), device=device, dtype=dtype)
         parts = [
-            _per_token(found[tap], lead)
-            if tap in found
-            else torch.zeros(_rows(lead), self._width(tap), device=device, dtype=dtype)
-            for tap in range(len(self.taps))
+            _per_token(found[tap], lead) if tap in found else zeros(self._width(tap)) for tap in range(len(self.taps))
         ]
         return ErrorSignal(e_ND=torch.cat(parts, dim=1), tap=" and ".join(map(str, self.taps)), lead=lead)
 
@@ -68,10 +68,6 @@ class Errors:
                 "run every head of error_at in the first step"
             )
         return self._widths[tap]
-
-
-def _rows(lead: tuple[int, ...]) -> int:
-    return torch.Size(lead).numel()
 
 
 def _per_token(error: ErrorSignal, lead: tuple[int, ...]) -> Tensor:

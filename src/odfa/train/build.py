@@ -342,6 +342,7 @@ def _rule(config: RunConfig, num_outputs: int) -> Any:
     if config.rule == "random":
         return RandomFeedback(shared=feedback.shared)
     if config.rule == "exact":
-        return ExactReadout(scale=feedback.scale)
+        return ExactReadout(scale=feedback.scale, overwrite=True)  # a run has just built its head
     chosen = AlignedReadout if config.rule == "aligned" else ElectronicOnly
-    return chosen(scale=feedback.scale, rank=correction_rank(config, num_outputs), every=feedback.every)
+    rank = correction_rank(config, num_outputs)
+    return chosen(scale=feedback.scale, rank=rank, every=feedback.every, overwrite=True)

@@ -1,7 +1,7 @@
 """The aligned read-out: the head starts as the feedback matrix, so that feedback is right from the first step."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -28,11 +28,13 @@ class AlignedReadout(AbstractRule):
         scale: a in units where normalised inputs give logits of standard deviation a.
         rank: rank of the electronic correction; keep it at or under an eighth of the width.
         every: backward passes between refits.
+        overwrite: set a head that looks trained to its start too; refused otherwise.
     """
 
     scale: float = 0.25
     rank: int = 16
     every: int = 20
+    overwrite: bool = field(default=False, repr=False)
 
     name = "aligned"
     wiring = "residual"
@@ -41,12 +43,12 @@ class AlignedReadout(AbstractRule):
         """Measure the matrix and set the head to it.
 
         Raises:
-            MatchError: the head has no weight matrix of its own.
+            MatchError: the head has no weight matrix of its own, or holds weights that look trained.
             ConfigError: scale, rank or every out of range for this head.
         """
         if self.every < 1:
             raise ConfigError(f"every must be at least 1 step, got {self.every}")
-        return _Aligned(Readout(projection, model, head, self.scale, self.rank), self)
+        return _Aligned(Readout(projection, model, head, self.scale, self.rank, overwrite=self.overwrite), self)
 
 
 class _Aligned(AbstractFeedback):

@@ -1,7 +1,7 @@
 """The control without light for the aligned read-out: the electronic low-rank part alone."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ class ElectronicOnly(AbstractRule):
     scale: float = 0.25
     rank: int = 16
     every: int = 20
+    overwrite: bool = field(default=False, repr=False)
 
     name = "electronic"
     wiring = "residual"
@@ -33,14 +34,14 @@ class ElectronicOnly(AbstractRule):
         """Set the head as `AlignedReadout` does.
 
         Raises:
-            MatchError: the head has no weight matrix of its own.
+            MatchError: the head has no weight matrix of its own, or holds weights that look trained.
             ConfigError: scale, rank or every out of range for this head (rank must be at least 1).
         """
         if self.every < 1 or self.rank < 1:
             raise ConfigError(
                 f"ElectronicOnly needs rank >= 1 and every >= 1, got rank={self.rank}, every={self.every}"
             )
-        return _Electronic(Readout(projection, model, head, self.scale, self.rank), self)
+        return _Electronic(Readout(projection, model, head, self.scale, self.rank, overwrite=self.overwrite), self)
 
 
 class _Electronic(AbstractFeedback):

@@ -1,7 +1,7 @@
 """The bound of the aligned read-out: the exact error of the head's input, sent to every block."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ class ExactReadout(AbstractRule):
     """
 
     scale: float = 0.25
+    overwrite: bool = field(default=False, repr=False)
 
     name = "exact"
     wiring = "residual"
@@ -28,10 +29,10 @@ class ExactReadout(AbstractRule):
         """Set the head as `AlignedReadout` does.
 
         Raises:
-            MatchError: the head has no weight matrix of its own.
+            MatchError: the head has no weight matrix of its own, or holds weights that look trained.
             ConfigError: scale is not positive.
         """
-        return _Exact(Readout(projection, model, head, self.scale, rank=0))
+        return _Exact(Readout(projection, model, head, self.scale, rank=0, overwrite=self.overwrite))
 
 
 class _Exact(AbstractFeedback):

@@ -17,9 +17,18 @@ class Readout:
     """
 
     def __init__(
-        self, projection: AbstractProjection, model: nn.Module, head: nn.Module, scale: float, rank: int
+        self,
+        projection: AbstractProjection,
+        model: nn.Module,
+        head: nn.Module,
+        scale: float,
+        rank: int,
+        *,
+        overwrite: bool = False,
     ) -> None:
         _check_head(model, head)
+        if not overwrite:
+            _refuse_trained(model, head)
         self.head, self.transposed = head, type(head).__name__ == "Conv1D"
         num_outputs, width = self.matrix_VK.shape
         if not scale > 0:
@@ -84,3 +93,36 @@ def _check_head(model: nn.Module, head: nn.Module) -> None:
             "the head shares its weight with another module (tied embeddings), which would be overwritten too; "
             "build the model untied (tie_word_embeddings=False) or use RandomFeedback()"
         )
+
+
+def _refuse_trained(model: nn.Module, head: nn.Module) -> None:
+    """Weights that no usual initialisation makes have been trained, and setting them to a start value loses that.
+
+    Fresh are constants, torch's uniform start |w| <= 1/sqrt(K), and independent entries of a usual standard deviation:
+    the largest singular value of those stays close to sigma (sqrt(V) + sqrt(K)) (Marchenko and Pastur).
+    """
+    weight: Tensor = head.weight.detach()  # type: ignore[operator]
+    if weight.is_meta or not weight.numel() or bool((weight == weight.flatten()[0]).all()):
+        return
+    weight_VK = (weight.T if type(head).__name__ == "Conv1D" else weight).float()
+    num_outputs, width = weight_VK.shape
+    if weight_VK.abs().max().item() <= width**-0.5 * (1 + 1e-3):
+        return
+    sigma = weight_VK.square().mean().sqrt().item()
+    declared = getattr(getattr(model, "config", None), "initializer_range", 0.02)
+    usual = (declared, 0.02, (2 / (num_outputs + width)) ** 0.5, (2 / width) ** 0.5, (1 / width) ** 0.5)
+    expected = any(abs(sigma / one - 1) < 0.15 for one in usual if isinstance(one, float))
+    if expected and _largest_singular(weight_VK) < sigma * (num_outputs**0.5 + width**0.5 + 1.5):
+        return
+    raise MatchError(
+        "the head holds weights that look trained, and this rule sets them to a start value when it is attached; say "
+        "overwrite=True in the rule to lose them, or use RandomFeedback(), which leaves the head as it is"
+    )
+
+
+def _largest_singular(matrix_VK: Tensor) -> float:
+    """By power iteration: never above the true one."""
+    v_K = torch.linspace(1, 2, matrix_VK.shape[1], device=matrix_VK.device).sin()
+    for _ in range(30):
+        v_K = torch.nn.functional.normalize(matrix_VK.T @ (matrix_VK @ v_K), dim=0)
+    return float(torch.linalg.vector_norm(matrix_VK @ v_K))

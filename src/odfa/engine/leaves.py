@@ -1,0 +1,45 @@
+"""What goes on in place of a block's output, and of the model's input."""
+
+from torch import Tensor
+
+from odfa.engine.gate import gate, mark
+from odfa.errors import MatchError
+
+
+def asks(main: Tensor) -> bool:
+    """Whether a block's output has to ask for a gradient, although that costs the next block's input gradient.
+
+    Reentrant checkpointing builds a graph only for inputs that ask for one, and GroupNorm's backward (torch 2.13, CPU)
+    crashes on channels-last inputs that do not.
+    """
+    channels_last = main.ndim > 3 and not main.is_contiguous()
+    return channels_last or type(main.grad_fn).__name__ == "CheckpointFunctionBackward"
+
+
+def leaf_of(main: Tensor) -> Tensor:
+    """`main` without history. It asks for no gradient unless it has to."""
+    return handed_out(main.detach().requires_grad_()) if asks(main) else main.detach()
+
+
+def handed_out(leaf: Tensor) -> Tensor:
+    """What the next module gets for a leaf that asks for a gradient: in-place operations are refused on leaves."""
+    return gate(leaf, [], lambda grad: [grad])
+
+
+def guard_input(policy: str, tensor: Tensor) -> Tensor:
+    """The model's input, so that no gradient leaves it that is not the true one."""
+    if not tensor.requires_grad:
+        return tensor
+    if policy == "none":
+        return tensor.detach()
+    return mark(tensor, _refuse_input)
+
+
+def _refuse_input(grad: Tensor | None) -> list[Tensor | None]:
+    if grad is not None:
+        raise MatchError(
+            "the gradient of the model's input would be what the first block hands back of its signal, not the true "
+            "one; for the true one run the model inside dfa.passthrough(), for none attach with input_gradient='none', "
+            "and if what lies in front may learn from the first block's signal, with input_gradient='local'"
+        )
+    return [None]
