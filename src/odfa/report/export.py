@@ -1,6 +1,6 @@
 """A trained language model as a folder that `transformers` loads."""
 
-import shutil
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ from odfa.data import needs, read_tokenizer
 from odfa.data.dialogue import SPEAKERS
 from odfa.data.tokens import END
 from odfa.errors import ConfigError, RunFolderError
+from odfa.files import new_folder
 from odfa.train import TextConfig, load_run
 from odfa.train.folder import folder_errors
 
@@ -22,7 +23,7 @@ def export(run_dir: Path | str, out_dir: Path | str, *, shard: str = "2GB") -> d
         ConfigError: not a language model.
     """
     out = Path(out_dir)
-    if out.exists():
+    if os.path.lexists(out):
         raise RunFolderError(f"{out} exists; name a folder that does not")
     run = load_run(run_dir)
     config = run.config.data
@@ -36,14 +37,8 @@ def export(run_dir: Path | str, out_dir: Path | str, *, shard: str = "2GB") -> d
         additional_special_tokens=list(SPEAKERS),
         model_max_length=config.context,
     )
-    partial = out.with_name(f".{out.name}.partial")
-    with folder_errors(out):
-        shutil.rmtree(partial, ignore_errors=True)
-        try:
-            run.model.save_pretrained(partial, max_shard_size=shard)  # type: ignore[operator]
-            words.save_pretrained(partial)
-            partial.rename(out)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+    with folder_errors(out), new_folder(out) as partial:
+        run.model.save_pretrained(partial, max_shard_size=shard)  # type: ignore[operator]
+        words.save_pretrained(partial)
     files = sorted(file.name for file in out.iterdir())
     return {"run": str(run_dir), "folder": str(out), "files": files}
