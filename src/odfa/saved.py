@@ -2,18 +2,25 @@
 
 import json
 import math
+import sys
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from odfa.errors import NonFinite
+from odfa.errors import CheckpointError, NonFinite
 
 Form = Any
 """What a saved value must look like: `int` (zero or more, 64 bits), `float` (finite; an int will do), `bool`, `str`,
-None, a tensor (its dtype and shape, finite values), a tuple of forms (one of them), a list of forms, `[form, ...]`
-(any number), a dict of forms by name, `{str: form}` (any names), `object` (anything)."""
-_WORDS = {int: "an integer of zero or more", float: "a finite number", bool: "true or false", str: "text"}
+None, `Tensor` (finite values), a tensor (its dtype and shape, too), a tuple of forms (one of them), a list of forms,
+`[form, ...]` (any number), a dict of forms by name, `{str: form}` (any names), `object` (anything)."""
+_WORDS = {
+    int: "an integer of zero or more",
+    float: "a finite number",
+    bool: "true or false",
+    str: "text",
+    Tensor: "a tensor",
+}
 _SHOWN = 60
 
 
@@ -60,6 +67,17 @@ def misfit(value: Any, form: Form, name: str) -> str | None:
     return None if _fits(value, form) else f"{name}: expected {_what(form)}, got {shown(value)}"
 
 
+def check_state(state: Any, form: Form, name: str) -> None:
+    """Refuse a saved state called `name` that does not have the form.
+
+    Raises:
+        CheckpointError: it does not.
+    """
+    wrong = misfit(state, form, name)
+    if wrong:
+        raise CheckpointError(f"the saved state does not fit: {wrong}")
+
+
 def shown(value: Any) -> str:
     """A value for a message: in one line and not long."""
     if isinstance(value, Tensor):
@@ -86,7 +104,9 @@ def _fits(value: Any, form: type) -> bool:
     if form is int:
         return type(value) is int and 0 <= value < 2**63
     if form is float:
-        return type(value) in (int, float) and -math.inf < value < math.inf
+        return type(value) in (int, float) and abs(value) <= sys.float_info.max
+    if form is Tensor:
+        return isinstance(value, Tensor) and finite(value)
     return type(value) is form
 
 

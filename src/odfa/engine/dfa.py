@@ -26,6 +26,7 @@ from odfa.error import Errors, Tap, find_taps
 from odfa.errors import CheckpointError, ConfigError, MatchError, NonFinite
 from odfa.flow import Light, StepRecord
 from odfa.project import AbstractProjection, Encoded, Gaussian, Optical
+from odfa.saved import check_state
 
 
 class DFA:
@@ -299,6 +300,8 @@ class DFA:
         missing = {"identity", "blocks", "feedback", "projection"} - state.keys()
         if missing:
             raise CheckpointError(f"this is not the state of a DFA handle: it lacks {', '.join(sorted(missing))}")
+        form = {"identity": str, "blocks": [str, ...], "feedback": {str: object}, "projection": {str: object}}
+        check_state(state, form, "dfa")
         ours, theirs = repr(self.rule), state["identity"].partition(" | ")[0]
         if ours != theirs:
             raise CheckpointError(f"the checkpoint was trained with {theirs}, this is {ours}")
@@ -311,7 +314,11 @@ class DFA:
             found = self.identity
             self.feedback.load_state_dict(before["feedback"])
             raise CheckpointError(f"the checkpoint was trained with {state['identity']}, this is {found}")
-        self.projection.load_state_dict(state["projection"])
+        try:
+            self.projection.load_state_dict(state["projection"])
+        except CheckpointError:
+            self.restore(before)
+            raise
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take over a state that is known to fit."""

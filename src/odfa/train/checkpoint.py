@@ -22,9 +22,10 @@ from torch import Tensor
 from odfa.errors import CheckpointError, OdfaError
 from odfa.files import PARTIAL, new_folder, own_folder, read_file, remove, write_new
 from odfa.saved import finite, from_json, misfit, shown, to_json, word
-from odfa.train.build import Session
+from odfa.train.build import Session, num_projected
 from odfa.train.folder import LOGS, folder_errors
 from odfa.train.moments import STEM, load_moments, moments, parameters_with
+from odfa.train.networks import network_of
 from odfa.train.overrides import digest
 from odfa.train.places import without_places
 from odfa.train.shards import damaged, read_forms, read_tensors, seal, verify, write_tensors
@@ -129,8 +130,7 @@ def restore(session: Session, path: Path) -> dict[str, int]:
             session.dfa.load_state_dict(feedback)
         except OdfaError as error:
             raise CheckpointError(f"{path}: {error}") from error
-        if state["projection"] != session.dfa.identity:
-            raise damaged(path / "state.json", f"state.json.projection: expected {session.dfa.identity}")
+        _check_projection(session, state["projection"], path / "state.json")
     session.step, session.seconds, session.projecting_s = state["step"], state["seconds"], state["projecting_s"]
     sizes: dict[str, int] = state["log_sizes"]
     return sizes
@@ -140,7 +140,7 @@ def _read_state(session: Session, path: Path) -> dict[str, Any]:
     """state.json, once its form and its numbers fit the session."""
     file = path / "state.json"
     try:
-        state = from_json(read_file(file))
+        state: dict[str, Any] = from_json(read_file(file))
     except FileNotFoundError as error:
         raise damaged(file, f"{file.name} is missing") from error
     except ValueError as error:
@@ -159,6 +159,21 @@ def _read_state(session: Session, path: Path) -> dict[str, Any]:
     if (state["dfa"] is None) != (session.dfa is None):
         raise damaged(file, f"{file.name}.dfa: expected {'none' if session.dfa is None else 'the state of a feedback'}")
     return state
+
+
+def _check_projection(session: Session, identity: str | None, file: Path) -> None:
+    """Refuse a projection of another name or shape than the run's."""
+    assert session.dfa is not None
+    config, shape, projection = session.config, session.splits.shape, session.dfa.projection
+    if identity != session.dfa.identity:
+        raise damaged(file, f"{file.name}.projection: expected {session.dfa.identity}, got {shown(identity)}")
+    if config.rule == "random" and config.method in ("dfa", "tdfa", "odfa"):
+        expected = (network_of(config.model, shape).num_outputs, num_projected(config, shape))
+        found = (projection.num_inputs, projection.num_outputs)
+        slices = session.dfa.state_dict()["feedback"]["slots"]
+        if found != expected or not slices:
+            got = found if slices else "no slices"
+            raise damaged(file, f"{file.name}.dfa: expected a projection of {expected}, got {got}")
 
 
 def load_model(model: torch.nn.Module, files: dict[str, Path], path: Path, stem: str = "model") -> None:
