@@ -4,13 +4,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-from odfa.data import needs, read_tokenizer
+from odfa.data import needs
 from odfa.data.dialogue import SPEAKERS
 from odfa.data.tokens import END
 from odfa.errors import ConfigError, RunFolderError
 from odfa.files import new_folder
 from odfa.train import TextConfig, load_run
 from odfa.train.folder import folder_errors
+from odfa.train.kept import kept_tokenizer
 
 
 def export(run_dir: Path | str, out_dir: Path | str, *, shard: str = "2GB") -> dict[str, Any]:
@@ -32,7 +33,7 @@ def export(run_dir: Path | str, out_dir: Path | str, *, shard: str = "2GB") -> d
     with needs("transformers", "exports"):
         from transformers import PreTrainedTokenizerFast
     words = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=read_tokenizer(config.path, vocabulary=config.vocabulary, holdout=config.holdout),
+        tokenizer_object=kept_tokenizer(run.path, run.kept),
         eos_token=END,
         additional_special_tokens=list(SPEAKERS),
         model_max_length=config.context,

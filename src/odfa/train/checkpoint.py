@@ -180,18 +180,29 @@ def load_model(model: torch.nn.Module, files: dict[str, Path], path: Path, stem:
     """Fill `model` with a checkpoint's weights, one after the other; `stem` is model or average.
 
     Raises:
-        CheckpointError: names or shapes are another model's; the model has not been touched.
+        CheckpointError: names, types or shapes are another model's, and the model has not been touched; or a weight is
+            not finite.
+    """
+    check_model(model, files, path, stem)
+    ours = model.state_dict()
+    with torch.no_grad():
+        for name, tensor in read_tensors(files, stem):
+            if not finite(tensor):
+                raise damaged(path / f"{stem}.safetensors", f"{stem}.safetensors: {name} holds NaN or infinity")
+            ours[name].copy_(tensor)
+
+
+def check_model(model: torch.nn.Module, files: dict[str, Path], path: Path, stem: str = "model") -> None:
+    """Compare names, types and shapes of a checkpoint's weights with those of `model`, which may be on the meta device.
+
+    Raises:
+        CheckpointError: they are another model's.
     """
     saved, ours = read_forms(files, stem), model.state_dict()
     for name in (*ours, *saved):
         there, here = (shown(of[name]) if name in of else "nothing" for of in (saved, ours))
         if there != here:
             raise CheckpointError(f"{path} is of another model: {word(name)} is {there} there and {here} here")
-    with torch.no_grad():
-        for name, tensor in read_tensors(files, stem):
-            if not finite(tensor):
-                raise damaged(path / f"{stem}.safetensors", f"{stem}.safetensors: {name} holds NaN or infinity")
-            ours[name].copy_(tensor)
 
 
 def _write(folder: Path, session: Session, log_sizes: dict[str, int]) -> None:

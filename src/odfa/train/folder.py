@@ -1,6 +1,7 @@
 """The run folder: a run that explains itself.
 
 config.json         the effective config
+data.json           fingerprint, source and sizes of the data; tokenizer.json beside it for language runs
 environment.json    versions, commit, machine; one entry per session
 metrics.jsonl       what the run computed; equal for equal runs, byte for byte
 timing.jsonl        what depends on the clock
@@ -23,6 +24,7 @@ from odfa.files import PARTIAL, open_to_append, own_folder, read_file, remove, w
 from odfa.saved import from_json, misfit, to_json
 from odfa.train.config import RunConfig
 from odfa.train.overrides import from_dict, to_dict
+from odfa.train.places import without_places
 
 LOGS = ("metrics", "timing")
 _STATUS = {"status": str, "step": int, "reason": (None, str)}
@@ -229,7 +231,7 @@ def check_owner(path: Path, config: RunConfig, *, resume: bool) -> None:
         if not resume:
             again = f"odfa train --resume {shlex.quote(str(path))}"
             raise RunFolderError(f"{path} already holds a run; go on with it ({again}) or choose another folder")
-        theirs, ours = to_dict(read_config(path)), to_dict(config)
+        theirs, ours = (to_dict(without_places(of)) for of in (read_config(path), config))
         if theirs != ours:
             what = _first_difference(theirs, ours)
             raise CheckpointError(f"{path} belongs to another config ({what}); choose another folder")
