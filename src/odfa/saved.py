@@ -21,7 +21,7 @@ _WORDS = {
     str: "text",
     Tensor: "a tensor",
 }
-_SHOWN = 60
+_SHOWN, _LONGEST = 60, 300
 
 
 def to_json(value: Any, *, indent: int | None = None, sort_keys: bool = True) -> bytes:
@@ -88,7 +88,7 @@ def shown(value: Any) -> str:
 
 def word(key: str) -> str:
     """A saved name for a message: in one line and not long."""
-    return key if key.isprintable() and len(key) <= _SHOWN else shown(key)
+    return key if key.isprintable() and len(key) <= _LONGEST else shown(key)
 
 
 def finite(tensor: Tensor) -> bool:

@@ -26,7 +26,7 @@ from odfa.error import Errors, Tap, find_taps
 from odfa.errors import CheckpointError, ConfigError, MatchError, NonFinite
 from odfa.flow import Light, StepRecord
 from odfa.project import AbstractProjection, Encoded, Gaussian, Optical
-from odfa.saved import check_state
+from odfa.saved import check_state, word
 
 
 class DFA:
@@ -304,16 +304,16 @@ class DFA:
         check_state(state, form, "dfa")
         ours, theirs = repr(self.rule), state["identity"].partition(" | ")[0]
         if ours != theirs:
-            raise CheckpointError(f"the checkpoint was trained with {theirs}, this is {ours}")
+            raise CheckpointError(f"the checkpoint was trained with {word(theirs)}, this is {ours}")
         if state["blocks"] != list(self.blocks):
             odd = sorted(set(state["blocks"]) ^ set(self.blocks)) or ["their order"]
-            raise CheckpointError(f"the checkpoint and this model differ in blocks: {', '.join(odd[:3])}")
+            raise CheckpointError(f"the checkpoint and this model differ in blocks: {', '.join(map(word, odd[:3]))}")
         before = self.state_dict()
         self.feedback.load_state_dict(state["feedback"])
         if state["identity"] != self.identity:
             found = self.identity
             self.feedback.load_state_dict(before["feedback"])
-            raise CheckpointError(f"the checkpoint was trained with {state['identity']}, this is {found}")
+            raise CheckpointError(f"the checkpoint was trained with {word(state['identity'])}, this is {found}")
         try:
             self.projection.load_state_dict(state["projection"])
         except CheckpointError:

@@ -95,6 +95,8 @@ def read_kept(run_dir: Path) -> KeptData:
         RunFolderError: nothing, or it is damaged.
     """
     file = run_dir / _FILE
+    if not os.path.lexists(file):
+        raise RunFolderError(f"{file} is missing: the run is of an earlier version or not whole; train it anew")
     with folder_errors(run_dir):
         values = read_json(file)
     wrong = misfit(values, _FORM, _FILE)

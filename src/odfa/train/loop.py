@@ -273,7 +273,10 @@ def _journal(session: Session, folder: RunFolder) -> Iterator[Any]:
         board = TensorBoard(folder.path / "tb", first_step=session.step) if session.config.tensorboard else None
 
     def log(row: dict[str, Any]) -> None:
-        folder.log("metrics", row)
+        try:
+            folder.log("metrics", row)
+        except NonFinite as error:
+            raise NonFinite(f"step {row['step']}: {error}; lower the learning rate") from error
         clock = {"seconds": session.seconds, "peak_memory_bytes": peak_memory_bytes()}
         folder.log("timing", {"step": row["step"], **clock})
         if board:

@@ -76,7 +76,10 @@ def read_forms(files: dict[str, Path], stem: str) -> dict[str, Tensor]:
                 if entry.get_dtype() not in _TYPES or name in found:
                     odd = f"{shown(name)} twice" if name in found else f"{shown(name)} of type {entry.get_dtype()}"
                     raise damaged(file, f"{file.name} holds {odd}")
-                found[name] = torch.empty(entry.get_shape(), dtype=_TYPES[entry.get_dtype()], device="meta")
+                try:
+                    found[name] = torch.empty(entry.get_shape(), dtype=_TYPES[entry.get_dtype()], device="meta")
+                except (RuntimeError, TypeError) as error:  # no values, and more axes or larger ones than torch has
+                    raise damaged(file, f"{file.name}: {shown(name)} has shape {shown(entry.get_shape())}") from error
     return found
 
 
