@@ -102,7 +102,9 @@ def read_kept(run_dir: Path) -> KeptData:
     wrong = misfit(values, _FORM, _FILE)
     if wrong:
         raise RunFolderError(f"{file} is damaged ({wrong}); restore it or start a new run")
-    sizes = {name: tuple(size) if isinstance(size, list) else size for name, size in values["shape"].items()}
+    sizes: dict[str, Any] = {
+        name: tuple(size) if isinstance(size, list) else size for name, size in values["shape"].items()
+    }
     return KeptData(**{**values, "shape": DataShape(**sizes)})
 
 
