@@ -19,6 +19,7 @@ from odfa.train.shards import seal
 
 Quick = Callable[..., RunConfig]
 Tensors = dict[str, Tensor]
+Refused = Callable[..., None]
 METHODS = [("bp", "random"), ("dfa", "random"), ("odfa", "aligned"), ("dfa", "electronic")]
 
 
@@ -33,10 +34,33 @@ def runs(tmp_path_factory: pytest.TempPathFactory, quick: Quick) -> dict[str, Pa
     return made
 
 
+@pytest.fixture(scope="module")
+def sessions(runs: dict[str, Path]) -> dict[str, train.Session]:
+    """What they are restored into, again and again: nothing of a refused checkpoint is left behind by the next."""
+    with torch.random.fork_rng(devices=[]):
+        return {name: train.build(train.folder.read_config(run_dir)) for name, run_dir in runs.items()}
+
+
 @pytest.fixture
 def run_of(runs: dict[str, Path], tmp_path: Path) -> Callable[[str], Path]:
     """A copy of one of them."""
     return lambda name: Path(shutil.copytree(runs[name], tmp_path / "run"))
+
+
+@pytest.fixture
+def refused(sessions: dict[str, train.Session]) -> Refused:
+    """`refused(run_dir, message)`: the newest checkpoint is, by `restore` and if asked for by `load_run`."""
+
+    def check(run_dir: Path, message: str, *, load: bool = False) -> None:
+        config = train.folder.read_config(run_dir)
+        session, newest = sessions[f"{config.method} {config.rule}"], checkpoint.find(run_dir / "checkpoints")[-1]
+        for act in (lambda: checkpoint.restore(session, newest), *([lambda: train.load_run(run_dir)] if load else [])):
+            with pytest.raises(CheckpointError, match=message) as caught:
+                act()
+            assert "\n" not in str(caught.value)
+            assert newest.name in str(caught.value)
+
+    return check
 
 
 def _change(run_dir: Path, name: str, change: Callable[[Any], Any]) -> None:
@@ -51,14 +75,6 @@ def _change(run_dir: Path, name: str, change: Callable[[Any], Any]) -> None:
         save_file(change(tensors) or tensors, file)
     (newest / "manifest.json").unlink()
     seal(newest)
-
-
-def _refused(run_dir: Path, message: str, *, load: bool = False) -> None:
-    for act in (lambda: train.resume(run_dir, progress=False), *([lambda: train.load_run(run_dir)] if load else [])):
-        with pytest.raises(CheckpointError, match=message) as caught:
-            act()
-        assert "\n" not in str(caught.value)
-        assert "step_0000012" in str(caught.value)
 
 
 def _put(name: str, value: Callable[[Tensor], Tensor]) -> Callable[[Tensors], None]:
@@ -98,10 +114,12 @@ WEIGHTS: dict[str, tuple[Callable[[Tensors], Any], str]] = {
 
 
 @pytest.mark.parametrize(("change", "message"), WEIGHTS.values(), ids=WEIGHTS)
-def test_weights(run_of: Callable[[str], Path], change: Callable[[Tensors], Any], message: str) -> None:
+def test_weights(
+    run_of: Callable[[str], Path], refused: Refused, change: Callable[[Tensors], Any], message: str
+) -> None:
     run_dir = run_of("bp random")
     _change(run_dir, "model.safetensors", change)
-    _refused(run_dir, message, load=True)
+    refused(run_dir, message, load=True)
 
 
 def _rename(old: str, new: str) -> Callable[[Tensors], Any]:
@@ -135,10 +153,12 @@ MOMENTS: dict[str, tuple[Callable[[Tensors], Any], str]] = {
 
 
 @pytest.mark.parametrize(("change", "message"), MOMENTS.values(), ids=MOMENTS)
-def test_moments(run_of: Callable[[str], Path], change: Callable[[Tensors], Any], message: str) -> None:
+def test_moments(
+    run_of: Callable[[str], Path], refused: Refused, change: Callable[[Tensors], Any], message: str
+) -> None:
     run_dir = run_of("bp random")
     _change(run_dir, "optimizer.safetensors", change)
-    _refused(run_dir, message)
+    refused(run_dir, message)
 
 
 def _set(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
@@ -172,10 +192,12 @@ STATES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
 
 
 @pytest.mark.parametrize(("change", "message"), STATES.values(), ids=STATES)
-def test_states(run_of: Callable[[str], Path], change: Callable[[dict[str, Any]], Any], message: str) -> None:
+def test_states(
+    run_of: Callable[[str], Path], refused: Refused, change: Callable[[dict[str, Any]], Any], message: str
+) -> None:
     run_dir = run_of("bp random")
     _change(run_dir, "state.json", change)
-    _refused(run_dir, message)
+    refused(run_dir, message)
 
 
 def test_a_size_in_the_middle_of_a_line(run_of: Callable[[str], Path]) -> None:
@@ -205,31 +227,31 @@ RAW = {
 
 
 @pytest.mark.parametrize(("name", "content"), [(name, content) for name in RAW for content in RAW[name]])
-def test_files_of_other_kinds(run_of: Callable[[str], Path], name: str, content: bytes) -> None:
+def test_files_of_other_kinds(run_of: Callable[[str], Path], refused: Refused, name: str, content: bytes) -> None:
     run_dir = run_of("dfa random")
     newest = checkpoint.find(run_dir / "checkpoints")[-1]
     (newest / name).write_bytes(content)
     (newest / "manifest.json").unlink()
     seal(newest)
-    _refused(run_dir, rf"{name}(: | is not JSON)", load=name.startswith("model"))
+    refused(run_dir, rf"{name}(: | is not JSON)", load=name.startswith("model"))
     (newest / name).unlink()
     (newest / "manifest.json").unlink()
     seal(newest)
     if name != "state.safetensors":  # which this method leaves empty
-        _refused(run_dir, "missing|nothing there", load=name.startswith("model"))
+        refused(run_dir, "missing|nothing there", load=name.startswith("model"))
 
 
 @pytest.mark.parametrize("content", [b"[]", b"{}", b"null", b'{"files":[],"format":2}', b"[" * 100_000, b"\xff"])
-def test_manifests_of_other_kinds(run_of: Callable[[str], Path], content: bytes) -> None:
+def test_manifests_of_other_kinds(run_of: Callable[[str], Path], refused: Refused, content: bytes) -> None:
     run_dir = run_of("bp random")
     (checkpoint.find(run_dir / "checkpoints")[-1] / "manifest.json").write_bytes(content)
-    _refused(run_dir, r"corrupt \(.*\); remove it to use the one before", load=True)
+    refused(run_dir, r"corrupt \(.*\); remove it to use the one before", load=True)
 
 
-def test_another_form_is_named(run_of: Callable[[str], Path]) -> None:
+def test_another_form_is_named(run_of: Callable[[str], Path], refused: Refused) -> None:
     run_dir = run_of("bp random")
     (checkpoint.find(run_dir / "checkpoints")[-1] / "manifest.json").write_bytes(b'{"files":{},"format":1}')
-    _refused(run_dir, r"was written by another version \(form 1, expected 2\); train anew", load=True)
+    refused(run_dir, r"was written by another version \(form 1, expected 2\); train anew", load=True)
 
 
 def _leaves(packed: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -243,13 +265,14 @@ def _leaves(packed: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("name", [" ".join(method) for method in METHODS[1:]])
-def test_every_entry_of_the_feedback_s_state(run_of: Callable[[str], Path], name: str) -> None:
+def test_every_entry_of_the_feedback_s_state(
+    run_of: Callable[[str], Path], sessions: dict[str, train.Session], name: str
+) -> None:
     """Each is replaced by each of these; what is not its own value is refused, and nothing crashes."""
     run_dir = run_of(name)
     newest = checkpoint.find(run_dir / "checkpoints")[-1]
     sound = json.loads((newest / "state.json").read_text())
-    with torch.random.fork_rng(devices=[]):
-        session = train.build(train.folder.read_config(run_dir))
+    session = sessions[name]
     assert checkpoint.restore(session, newest)
     strange = [None, -1, 10**30, 2.5, [0, 0, 0], {"items": [["\n", 1]]}, {"__tensor__": "9"}]
     for path in _leaves(sound["dfa"])[1:]:
@@ -273,15 +296,15 @@ TENSORS = {"a row": lambda t: t[:1], "an axis more": lambda t: t[None], "nan": _
 
 
 @pytest.mark.parametrize("name", ["odfa aligned", "dfa electronic"])
-def test_every_tensor_of_the_feedback_s_state(run_of: Callable[[str], Path], name: str) -> None:
+def test_every_tensor_of_the_feedback_s_state(run_of: Callable[[str], Path], refused: Refused, name: str) -> None:
     run_dir = run_of(name)
     sound = load_file(checkpoint.find(run_dir / "checkpoints")[-1] / "state.safetensors")
     for key, change in ((key, change) for key in sound for change in TENSORS.values()):
         damaged = {**sound, key: change(sound[key].clone()).contiguous()}
         _change(run_dir, "state.safetensors", lambda _, damaged=damaged: damaged)
-        _refused(run_dir, "does not fit|read-out is|holds NaN")
+        refused(run_dir, "does not fit|read-out is|holds NaN")
     _change(run_dir, "state.safetensors", lambda _: {**sound, "99": torch.ones(1)})
-    _refused(run_dir, "nothing names '99'")
+    refused(run_dir, "nothing names '99'")
 
 
 def test_names_that_are_no_checkpoints_are_left_alone(run_of: Callable[[str], Path]) -> None:
