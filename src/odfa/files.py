@@ -114,7 +114,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         yield partial
         partial.rename(path)
         sync_folder(path.parent)
-    except Exception:
+    except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
 

@@ -19,7 +19,7 @@ from odfa.saved import misfit
 from odfa.train.checkpoint import find
 from odfa.train.folder import folder_errors, read_json, write_json
 
-_FILE, _TOKENIZER = "data.json", "tokenizer.json"
+DATA_FILE, _TOKENIZER = "data.json", "tokenizer.json"
 _SIZE = (None, [int, int, int])
 _FORM = {
     "fingerprint": str,
@@ -69,7 +69,7 @@ def keep(run_dir: Path, splits: Splits) -> None:
             written.
     """
     with folder_errors(run_dir):
-        if os.path.lexists(run_dir / _FILE) or find(run_dir / "checkpoints"):
+        if os.path.lexists(run_dir / DATA_FILE) or find(run_dir / "checkpoints"):
             read_kept(run_dir).check(splits, run_dir)
             return
         has_turns, digest = False, None
@@ -85,7 +85,7 @@ def keep(run_dir: Path, splits: Splits) -> None:
             has_turns=has_turns,
             tokenizer=digest,
         )
-        write_json(run_dir / _FILE, dataclasses.asdict(kept))
+        write_json(run_dir / DATA_FILE, dataclasses.asdict(kept))
 
 
 def read_kept(run_dir: Path) -> KeptData:
@@ -94,12 +94,12 @@ def read_kept(run_dir: Path) -> KeptData:
     Raises:
         RunFolderError: nothing, or it is damaged.
     """
-    file = run_dir / _FILE
+    file = run_dir / DATA_FILE
     if not os.path.lexists(file):
         raise RunFolderError(f"{file} is missing: the run is of an earlier version or not whole; train it anew")
     with folder_errors(run_dir):
         values = read_json(file)
-    wrong = misfit(values, _FORM, _FILE)
+    wrong = misfit(values, _FORM, DATA_FILE)
     if wrong:
         raise RunFolderError(f"{file} is damaged ({wrong}); restore it or start a new run")
     sizes: dict[str, Any] = {

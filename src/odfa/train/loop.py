@@ -1,6 +1,7 @@
 """The run: data → model → loss → feedback → optimiser, with a memory. The one place where the parts of `train` meet."""
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -21,7 +22,7 @@ from odfa.train.config import RunConfig
 from odfa.train.environment import environment
 from odfa.train.folder import RunFolder, RunFolderLost, check_owner, folder_errors, read_config, read_result
 from odfa.train.interrupt import Interrupted, StopRequest
-from odfa.train.kept import keep
+from odfa.train.kept import DATA_FILE, keep
 from odfa.train.memory import set_rate
 from odfa.train.monitor import ProgressBar, TensorBoard
 from odfa.train.places import with_whole_paths
@@ -91,7 +92,7 @@ def _build(config: RunConfig, path: Path) -> Session:
     try:
         return build(config)
     except DataError as error:
-        if not (path / "data.json").exists():
+        if not os.path.lexists(path / DATA_FILE):
             raise
         raise DataError(
             f"{error}; {path} goes on with the data of its beginning only: put them back, or write where they are now "
