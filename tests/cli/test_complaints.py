@@ -195,7 +195,7 @@ def test_a_full_disk_in_the_middle_of_a_run(odfa, monkeypatch):
     def full(*_arguments):
         raise OSError(errno.ENOSPC, "No space left on device", "model.safetensors")
 
-    monkeypatch.setattr(shards, "write_durably", full)
+    monkeypatch.setattr(shards, "write_new", full)
     said = odfa("train", *TINY, "--json")
     assert (said.code, said.json["status"]) == (1, "failed")
     assert "No space left on device; free space" in said.complaint

@@ -13,7 +13,7 @@ from odfa import data, load_run, recipes, train
 from odfa.errors import ConfigError
 from odfa.report.align import align, draw_alignment
 from odfa.report.generate import class_numbers, draw_grid, generate
-from odfa.report.judge import _Classifier, _Judge, judge, load_shape, nearest
+from odfa.report.judge import _Classifier, _Judge, judge, nearest
 from odfa.report.maps import project
 from odfa.train.config import DitConfig
 from odfa.train.folder import read_lines
@@ -143,7 +143,7 @@ class _Oracle(Denoiser):
     """A denoiser that knows the image of each class: velocity of the noisy image towards it."""
 
     def __init__(self, run, known_CD: torch.Tensor) -> None:
-        super().__init__(torch.nn.Identity(), run.config.model, load_shape(run))
+        super().__init__(torch.nn.Identity(), run.config.model, run.kept.shape)
         self.known_CD = torch.cat([known_CD, torch.zeros(1, 784)])
 
     def forward(self, x_ND, t_N, c_N):

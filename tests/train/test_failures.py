@@ -181,7 +181,7 @@ def test_a_log_cut_short_is_noticed(tmp_path: Path, quick: Quick) -> None:
     train.run(quick("bp"), tmp_path / "run", progress=False)
     (tmp_path / "run/status.json").unlink()
     (tmp_path / "run/metrics.jsonl").write_text("")
-    with pytest.raises(CheckpointError, match=r"metrics\.jsonl .* is shorter"):
+    with pytest.raises(CheckpointError, match=r"metrics\.jsonl is shorter"):
         train.resume(tmp_path / "run", progress=False)
 
 

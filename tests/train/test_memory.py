@@ -119,7 +119,10 @@ def test_a_large_tensor_gets_a_file_of_its_own(tmp_path: Path, monkeypatch: pyte
     read = dict(shards.read_tensors(files, "model"))
     assert list(read) == list(tensors)
     assert all(torch.equal(read[name], tensors[name]) for name in tensors)
-    assert shards.read_shapes(files, "model") == {name: tuple(t.shape) for name, t in tensors.items()}
+    forms = shards.read_forms(files, "model")
+    assert {name: (t.dtype, t.shape) for name, t in forms.items()} == {
+        name: (t.dtype, t.shape) for name, t in tensors.items()
+    }
 
 
 def test_a_dry_run_counts_what_is_kept(small) -> None:

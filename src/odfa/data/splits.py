@@ -3,6 +3,7 @@
 Shape letters: `N` samples · `D` input features.
 """
 
+import hashlib
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -65,6 +66,8 @@ class Splits:
     """Label of what is not learned; None: everything is."""
     image: tuple[int, int, int] | None = None
     """Channels, height and width of an input; None: it is no image."""
+    fingerprint: str = ""
+    """SHA-256 of the parts at the time of `fingerprinted`; empty: they have none yet."""
 
     @property
     def shape(self) -> DataShape:
@@ -87,6 +90,21 @@ class Splits:
         for name, part in (("train", self.train), ("validation", self.validation), ("test", self.test)):
             _check_part(part, f"{self.source}, {name} part", self.num_classes, self.masked)
         return self
+
+    def fingerprinted(self) -> Self:
+        """With the fingerprint of what is in the parts now, unless there is one of what was in them before."""
+        if self.fingerprint:
+            return self
+        digest = hashlib.sha256(repr((self.num_classes, self.masked, self.image)).encode())
+        for part in (self.train, self.validation, self.test):
+            for name, value in vars(part).items():
+                if isinstance(value, Tensor):
+                    digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+                    digest.update(value.contiguous().numpy().data)
+                else:  # to nine digits: the last ones depend on the processor
+                    text = f"{name} {value:.9g}" if isinstance(value, float) else f"{name} {value}"
+                    digest.update(text.encode())
+        return replace(self, fingerprint=digest.hexdigest())
 
     def limited(self, limit: int | None) -> Self:
         """At most `limit` samples of each part."""

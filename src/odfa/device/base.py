@@ -8,9 +8,11 @@ from torch import Tensor
 
 from odfa.errors import Dark, FrameMismatch, Incompatible, Saturated
 from odfa.flow import Acquisition, Arm, Capture, Frames, Light, View
+from odfa.saved import check_state
 
 _DARK_COUNTS = 2
 """A capture whose brightest pixel is at or under this is dark: nothing but the rounding of noise."""
+_SPENT = {"frames": int, "seconds": float, "joules": float, "ops_peak": float, "ops_useful": float}
 
 
 class AbstractDevice(ABC):
@@ -194,7 +196,12 @@ class AbstractDevice(ABC):
         return {"spent": vars(self._spent)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
+        """Restore what `state_dict` returned.
+
+        Raises:
+            CheckpointError: there is no account of light in it.
+        """
+        check_state(state.get("spent"), _SPENT, "device.spent")
         self._spent = Light(**state["spent"])
 
     def counts_per_intensity(self, num_inputs: int, arm: Arm) -> float:

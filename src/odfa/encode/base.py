@@ -7,6 +7,7 @@ from torch import Tensor
 
 from odfa.errors import ConfigError
 from odfa.flow import Frames
+from odfa.saved import check_state
 
 
 class AbstractEncoder(ABC):
@@ -31,8 +32,13 @@ class AbstractEncoder(ABC):
         """Random state as plain integers (empty for deterministic encoders)."""
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027 - nothing to restore by default
-        """Restore what `state_dict` returned."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned.
+
+        Raises:
+            CheckpointError: this is not the state of such a encoder.
+        """
+        check_state(state, {}, "encoder")
 
 
 def check_rows(e_ND: Tensor) -> Tensor:

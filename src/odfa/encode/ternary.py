@@ -9,6 +9,7 @@ from odfa.encode.base import AbstractEncoder, check_rows
 from odfa.errors import ConfigError
 from odfa.flow import Frames
 from odfa.keys import torch_generator
+from odfa.saved import check_state
 
 Quantiser = Literal["stochastic", "best_cosine", "relative_max", "sampled"]
 _RANDOM: tuple[Quantiser, ...] = ("stochastic", "sampled")
@@ -96,5 +97,10 @@ class Ternary(AbstractEncoder):
         return {"calls": self._calls}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue after `state["calls"]` random encodings."""
-        self._calls = int(state["calls"])
+        """Continue after `state["calls"]` random encodings.
+
+        Raises:
+            CheckpointError: there is no such number.
+        """
+        check_state(state, {"calls": int}, "encoder")
+        self._calls = state["calls"]

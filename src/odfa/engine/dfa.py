@@ -26,6 +26,7 @@ from odfa.error import Errors, Tap, find_taps
 from odfa.errors import CheckpointError, ConfigError, MatchError, NonFinite
 from odfa.flow import Light, StepRecord
 from odfa.project import AbstractProjection, Encoded, Gaussian, Optical
+from odfa.saved import check_state, word
 
 
 class DFA:
@@ -300,19 +301,25 @@ class DFA:
         missing = {"identity", "blocks", "feedback", "projection"} - state.keys()
         if missing:
             raise CheckpointError(f"this is not the state of a DFA handle: it lacks {', '.join(sorted(missing))}")
+        form = {"identity": str, "blocks": [str, ...], "feedback": {str: object}, "projection": {str: object}}
+        check_state(state, form, "dfa")
         ours, theirs = repr(self.rule), state["identity"].partition(" | ")[0]
         if ours != theirs:
-            raise CheckpointError(f"the checkpoint was trained with {theirs}, this is {ours}")
+            raise CheckpointError(f"the checkpoint was trained with {word(theirs)}, this is {ours}")
         if state["blocks"] != list(self.blocks):
             odd = sorted(set(state["blocks"]) ^ set(self.blocks)) or ["their order"]
-            raise CheckpointError(f"the checkpoint and this model differ in blocks: {', '.join(odd[:3])}")
+            raise CheckpointError(f"the checkpoint and this model differ in blocks: {', '.join(map(word, odd[:3]))}")
         before = self.state_dict()
         self.feedback.load_state_dict(state["feedback"])
         if state["identity"] != self.identity:
             found = self.identity
             self.feedback.load_state_dict(before["feedback"])
-            raise CheckpointError(f"the checkpoint was trained with {state['identity']}, this is {found}")
-        self.projection.load_state_dict(state["projection"])
+            raise CheckpointError(f"the checkpoint was trained with {word(state['identity'])}, this is {found}")
+        try:
+            self.projection.load_state_dict(state["projection"])
+        except CheckpointError:
+            self.restore(before)
+            raise
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take over a state that is known to fit."""

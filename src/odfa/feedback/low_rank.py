@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from odfa.keys import torch_generator
+from odfa.saved import check_state
 
 _STREAM = int.from_bytes(b"lowrank")
 _OVERSAMPLING, _POWER_ITERATIONS = 8, 2
@@ -46,6 +47,14 @@ class LowRank:
         """The two factors (absent before the first fit)."""
         return {} if self.u_Dr is None else {"u_Dr": self.u_Dr, "v_rK": self.v_rK}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
+    def load_state_dict(self, state: dict[str, Any], like_DK: Tensor) -> None:
+        """Restore what `state_dict` returned for a matrix of this shape and type.
+
+        Raises:
+            CheckpointError: the factors are those of another matrix or rank.
+        """
+        num_rows, num_columns = like_DK.shape
+        rank, meta_DK = min(self.rank, num_rows, num_columns), like_DK.to("meta")
+        form = {"u_Dr": meta_DK.new_empty(num_rows, rank), "v_rK": meta_DK.new_empty(rank, num_columns)}
+        check_state(state, form if state and rank else {}, "low_rank")
         self.u_Dr, self.v_rK = state.get("u_Dr"), state.get("v_rK")

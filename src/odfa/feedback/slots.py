@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
-from odfa.errors import MatchError
+from odfa.errors import CheckpointError, MatchError
 from odfa.feedback.patterns import matches
 from odfa.feedback.placement import Placement, place
+from odfa.saved import check_state, word
 
 
 class Slots:
@@ -54,5 +55,17 @@ class Slots:
         return {name: [start, width, int(summed)] for name, (start, width, summed) in self.slices.items()}
 
     def load_state_dict(self, state: dict[str, list[int]]) -> None:
-        """Take over the slices of `state`."""
+        """Take over the slices of `state`.
+
+        Raises:
+            CheckpointError: these are no slices, or they do not follow one another.
+        """
+        check_state(state, {str: [int, int, int]}, "slots")
+        end = 0
+        for name, (start, width, summed) in sorted(state.items(), key=lambda item: item[1]):
+            if start != end or not width or summed > 1:
+                raise CheckpointError(
+                    f"the saved state does not fit: slots.{word(name)}: expected a slice from {end} on"
+                )
+            end = 0 if self.shared else start + width
         self.slices = {name: (start, width, bool(summed)) for name, (start, width, summed) in state.items()}

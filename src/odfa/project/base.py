@@ -8,6 +8,7 @@ from torch import Tensor
 
 from odfa.errors import ConfigError, NonFinite
 from odfa.flow import Light
+from odfa.saved import check_state
 
 
 class AbstractProjection(ABC):
@@ -93,5 +94,10 @@ class AbstractProjection(ABC):
         """Random state and counters as plain numbers."""
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027 - nothing to restore by default
-        """Restore what `state_dict` returned."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned.
+
+        Raises:
+            CheckpointError: this is not the state of such a projection.
+        """
+        check_state(state, {}, "projection")

@@ -9,6 +9,7 @@ from odfa.encode.base import AbstractEncoder
 from odfa.flow import Light
 from odfa.project.base import AbstractProjection
 from odfa.project.rows import project_lit
+from odfa.saved import check_state
 
 
 class Encoded(AbstractProjection):
@@ -81,6 +82,11 @@ class Encoded(AbstractProjection):
         return {"encoder": self._encoder.state_dict(), "projection": self._projection.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
+        """Restore what `state_dict` returned.
+
+        Raises:
+            CheckpointError: this is not the state of an encoder and a projection.
+        """
+        check_state(state, {"encoder": {str: object}, "projection": {str: object}}, "projection")
         self._encoder.load_state_dict(state["encoder"])
         self._projection.load_state_dict(state["projection"])

@@ -12,23 +12,25 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from odfa.errors import ConfigError, Drifted
+from odfa.errors import CheckpointError, ConfigError, Drifted
 from odfa.flow import Frames
 from odfa.keys import torch_generator
+from odfa.saved import check_state, shown
 
 _STREAM = int.from_bytes(b"witness")
 _LEAST_GAIN, _MOST_GAIN = 0.2, 5.0
 """Outside, it is not the laser that breathes."""
-_REMEMBERED = (
-    "_then_WM",
-    "_repeatability",
-    "_since",
-    "_recalibrations",
-    "_warned",
-    "_correlation",
-    "_phase_rad",
-    "_gain",
-)
+_REMEMBERED = {
+    "_then_WM": (None, Tensor),
+    "_repeatability": float,
+    "_since": int,
+    "_recalibrations": int,
+    "_warned": bool,
+    "_correlation": float,
+    "_phase_rad": float,
+    "_gain": float,
+}
+"""What a watch saves, and in what form."""
 
 Show = Callable[[Frames], Tensor]
 """Shows patterns on the device and returns their field (W, M)."""
@@ -202,6 +204,17 @@ class Watch:
         return {name: getattr(self, name) for name in _REMEMBERED}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
+        """Restore what `state_dict` returned.
+
+        Raises:
+            CheckpointError: this is not the state of a watch over so many witnesses.
+        """
+        check_state(state, _REMEMBERED, "guard")
+        then_WM = state["_then_WM"]
+        if then_WM is not None and (then_WM.ndim != 2 or len(then_WM) != self._guard.num_witnesses):
+            raise CheckpointError(
+                f"the saved state does not fit: guard._then_WM: expected {self._guard.num_witnesses} witnesses, got "
+                f"{shown(then_WM)}"
+            )
         for name in _REMEMBERED:
             setattr(self, name, state[name])

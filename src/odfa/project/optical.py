@@ -12,11 +12,12 @@ from torch import Tensor
 from odfa.demodulate import AbstractDemodulator, PhaseSteps
 from odfa.device import AbstractDevice, Calibration
 from odfa.encode import AbstractEncoder, Ternary
-from odfa.errors import Incompatible
+from odfa.errors import CheckpointError, Incompatible
 from odfa.flow import Frames, Light
 from odfa.project.base import AbstractProjection
 from odfa.project.guard import Guard, Watch
 from odfa.project.rows import check_shape, project_lit
+from odfa.saved import check_state, word
 
 _PIXELS_AT_A_TIME = 2**24
 """Camera pixels held at once: 64 MB as float32."""
@@ -206,13 +207,26 @@ class Optical(AbstractProjection):
         """Close the device; the next projection opens it again."""
         self._device.close()
 
+    def _can_be_wide(self, width: str) -> bool:
+        return (
+            width.isascii() and width.isdigit() and 0 < len(width) < 12 and 0 < int(width) <= self._device.num_mirrors
+        )
+
     def state_dict(self) -> dict[str, Any]:
         """Random state and counters of encoder and device; what the guard remembers."""
         watched = {str(width): watch.state_dict() for width, watch in self._watches.items()}
         return {"encoder": self._encoder.state_dict(), "device": self._device.state_dict(), "guard": watched}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
+        """Restore what `state_dict` returned.
+
+        Raises:
+            CheckpointError: this is not the state of such an encoder, device and guard.
+        """
+        check_state(state, {"encoder": {str: object}, "device": {str: object}, "guard": {str: object}}, "projection")
+        wide = next((width for width in state["guard"] if not self._can_be_wide(width)), None)
+        if wide is not None:
+            raise CheckpointError(f"the saved state does not fit: projection.guard: no projection is {word(wide)} wide")
         self._encoder.load_state_dict(state["encoder"])
         self._device.load_state_dict(state["device"])
         self._watches.clear()

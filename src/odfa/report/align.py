@@ -7,11 +7,13 @@ from typing import Any
 import torch
 
 from odfa.data import needs
-from odfa.errors import CheckpointError, ConfigError
+from odfa.errors import ConfigError
 from odfa.report.methods import rule_of
-from odfa.train import build, checkpoint
+from odfa.train import build
 from odfa.train.alignment import alignment_batch, check_measurable, measure_alignment
+from odfa.train.checkpoint import newest, restore
 from odfa.train.folder import folder_errors, read_config, read_lines
+from odfa.train.kept import read_kept
 
 
 def align(run_dir: Path | str) -> dict[str, Any]:
@@ -21,17 +23,17 @@ def align(run_dir: Path | str) -> dict[str, Any]:
 
     Raises:
         RunFolderError: not a run folder. CheckpointError: no checkpoint yet, or a corrupt or foreign one.
+        DataError: the run's data are missing or have changed.
         ConfigError: the run has no feedback to measure.
     """
     path = Path(run_dir)
     config = read_config(path)
     check_measurable(config, f"{path}: ")
-    found = checkpoint.find(path / "checkpoints")
-    if not found:
-        raise CheckpointError(f"{path} holds no checkpoint yet; go on with the run first (odfa train --resume {path})")
+    kept = read_kept(path)
     with torch.random.fork_rng(devices=[]):
         session = build(config)
-    checkpoint.restore(session, found[-1])
+    kept.check(session.splits, path)
+    newest(path, lambda checkpoint: restore(session, checkpoint))
     angles = measure_alignment(session)
     return {
         "run": str(path),

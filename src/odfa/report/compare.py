@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from odfa import train
+from odfa.data import Splits
 from odfa.errors import ConfigError, NonFinite
 from odfa.report.beside import run_beside
 from odfa.report.comparison import Comparison, Trial, Try
@@ -13,6 +15,7 @@ from odfa.report.methods import arms, rate_centre
 from odfa.report.table import write_markdown
 from odfa.train import RunConfig
 from odfa.train.folder import read_result
+from odfa.train.kept import read_kept
 
 Note = Callable[[str], None]
 _FACTOR = 3.0
@@ -46,15 +49,15 @@ def compare(
         note: told, in one line each, what is going on.
 
     Raises:
-        ConfigError: unknown methods, or counts below 1. NonFinite: every try of a method diverged.
-        And what `train.run` raises.
+        ConfigError: unknown methods, or counts below 1. DataError: runs in `out_dir` were trained on other data.
+        NonFinite: every try of a method diverged. And what `train.run` raises.
     """
     configs = arms(config, methods)
     if min(seeds, tries, jobs) < 1:
         raise ConfigError(f"seeds, tries and jobs: expected 1 or more, got {seeds}, {tries} and {jobs}")
     task = train.get_task(config.task)
     metric = task.metric
-    runs = _Runs(Path(out_dir), note, jobs)
+    runs = _Runs(Path(out_dir), note, jobs, cache(lambda: task.load(config.data)))
     grids = {word: grid((centres or {}).get(word, rate_centre(ours)), tries) for word, ours in configs.items()}
     tried = runs.tune(configs, grids, try_steps)
     rates = {
@@ -99,9 +102,10 @@ def _variant(config: RunConfig, rate: float, seed: int) -> RunConfig:
 class _Runs:
     """The runs of a comparison in one folder; `reused` are those that were finished before."""
 
-    def __init__(self, out_dir: Path, note: Note, jobs: int) -> None:
+    def __init__(self, out_dir: Path, note: Note, jobs: int, data: Callable[[], Splits]) -> None:
         self.reused: set[Path] = set()
         self._out_dir, self._note, self._jobs, self._done = out_dir, note, jobs, set[Path]()
+        self._data = data
 
     def tune(
         self, configs: Mapping[str, RunConfig], grids: Mapping[str, list[float]], try_steps: int | None
@@ -141,6 +145,7 @@ class _Runs:
         """The run, trained unless it is finished."""
         run_dir = run_dir_of(method, config, self._out_dir)
         if run_dir not in self._done and read_result(run_dir) is not None:
+            read_kept(run_dir).check(self._data(), run_dir)
             self.reused.add(run_dir)
         self._done.add(run_dir)
         result = train.run(

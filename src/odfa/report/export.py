@@ -1,15 +1,17 @@
 """A trained language model as a folder that `transformers` loads."""
 
-import shutil
+import os
 from pathlib import Path
 from typing import Any
 
-from odfa.data import needs, read_tokenizer
+from odfa.data import needs
 from odfa.data.dialogue import SPEAKERS
 from odfa.data.tokens import END
 from odfa.errors import ConfigError, RunFolderError
+from odfa.files import new_folder
 from odfa.train import TextConfig, load_run
 from odfa.train.folder import folder_errors
+from odfa.train.kept import kept_tokenizer
 
 
 def export(run_dir: Path | str, out_dir: Path | str, *, shard: str = "2GB") -> dict[str, Any]:
@@ -22,7 +24,7 @@ def export(run_dir: Path | str, out_dir: Path | str, *, shard: str = "2GB") -> d
         ConfigError: not a language model.
     """
     out = Path(out_dir)
-    if out.exists():
+    if os.path.lexists(out):
         raise RunFolderError(f"{out} exists; name a folder that does not")
     run = load_run(run_dir)
     config = run.config.data
@@ -31,19 +33,13 @@ def export(run_dir: Path | str, out_dir: Path | str, *, shard: str = "2GB") -> d
     with needs("transformers", "exports"):
         from transformers import PreTrainedTokenizerFast
     words = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=read_tokenizer(config.path, vocabulary=config.vocabulary, holdout=config.holdout),
+        tokenizer_object=kept_tokenizer(run.path, run.kept),
         eos_token=END,
         additional_special_tokens=list(SPEAKERS),
         model_max_length=config.context,
     )
-    partial = out.with_name(f".{out.name}.partial")
-    with folder_errors(out):
-        shutil.rmtree(partial, ignore_errors=True)
-        try:
-            run.model.save_pretrained(partial, max_shard_size=shard)  # type: ignore[operator]
-            words.save_pretrained(partial)
-            partial.rename(out)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+    with folder_errors(out), new_folder(out) as partial:
+        run.model.save_pretrained(partial, max_shard_size=shard)  # type: ignore[operator]
+        words.save_pretrained(partial)
     files = sorted(file.name for file in out.iterdir())
     return {"run": str(run_dir), "folder": str(out), "files": files}

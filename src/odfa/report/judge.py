@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from odfa.data import DataShape, Split, load_fashion, needs, quietly
+from odfa.data import Split, load_fashion, needs, quietly
 from odfa.errors import ConfigError
 from odfa.report.generate import Sampler, generate
 from odfa.report.methods import rule_of
-from odfa.train import DataConfig, LoadedRun, get_task, load_run
+from odfa.train import DataConfig, LoadedRun, load_run
 
 _BATCH = 500
 _LEAST = 100
@@ -41,6 +41,7 @@ def judge(
 
     Raises:
         RunFolderError: not a run folder. CheckpointError: no checkpoint, or one of another architecture.
+        DataError: the judge's data are missing or have changed.
         ConfigError: a run that draws no images, a judge that is no classifier of these images, too few images.
     """
     if count < _LEAST:
@@ -48,7 +49,9 @@ def judge(
     classifier = _Classifier(load_run(classifier_dir))
     config = classifier.run.config.data
     assert isinstance(config, DataConfig)
-    splits = load_fashion(config.path, validation=config.validation).limited(config.limit).centred()
+    raw = load_fashion(config.path, validation=config.validation).limited(config.limit)
+    classifier.run.kept.check(raw, classifier.run.path)
+    splits = raw.centred()
     train, test = splits.train, splits.test
     classifier.scale_like(splits.train.x_ND)
     class_N = torch.arange(count) % splits.num_classes
@@ -72,11 +75,6 @@ def judge(
     }
 
 
-def load_shape(run: LoadedRun) -> DataShape:
-    """Sizes of the data that a run was trained on."""
-    return get_task(run.config.task).peek(run.config.data)
-
-
 class _Classifier(nn.Module):
     """Features in front of the head, and logits, of images in [-1, 1]."""
 
@@ -91,7 +89,7 @@ class _Classifier(nn.Module):
 
     def check_size(self, run: LoadedRun) -> None:
         """Refuse images of another size than the classifier's."""
-        theirs, ours = (load_shape(of).image for of in (run, self.run))
+        theirs, ours = (of.kept.shape.image for of in (run, self.run))
         if theirs != ours:
             raise ConfigError(f"{run.path} draws images of {theirs}, its judge {self.run.path} knows {ours}")
 

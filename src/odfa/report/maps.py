@@ -14,6 +14,7 @@ from odfa.errors import ConfigError
 from odfa.report.methods import rule_of
 from odfa.train import LoadedRun, get_task, load_run
 from odfa.train.folder import folder_errors
+from odfa.train.places import without_places
 from odfa.train.tasks.climate import AbstractFields
 
 
@@ -25,17 +26,20 @@ def project(run_dirs: Sequence[Path | str], path: Path, *, sample: int | None = 
 
     Raises:
         RunFolderError: not a run folder. CheckpointError: no checkpoint, or one of another architecture.
+        DataError: the runs' data are missing or have changed.
         ConfigError: not climate runs of one split, or no such sample.
     """
     runs = [load_run(run_dir) for run_dir in run_dirs]
     for run in runs:
         if not isinstance(get_task(run.config.task), AbstractFields):
             raise ConfigError(f"{run.path} is a run of {run.config.recipe}, which projects no maps; name climate runs")
-        if run.config.data != runs[0].config.data:
+        if without_places(run.config).data != without_places(runs[0].config).data:
             raise ConfigError(f"{run.path}: expected the data of {runs[0].path}, got other settings; draw them apart")
     task = get_task(runs[0].config.task)
     splits = task.load(runs[0].config.data)
     assert isinstance(splits, FieldSplits)
+    for run in runs:
+        run.kept.check(splits, run.path)
     place = len(splits.test) // 2 if sample is None else sample
     if not 0 <= place < len(splits.test):
         raise ConfigError(f"sample: expected 0 to {len(splits.test) - 1}, got {place}")

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from odfa.data import TextSplits
 from odfa.data.dialogue import SPEAKERS
 from odfa.data.tokens import END
 from odfa.errors import ConfigError
 from odfa.keys import mix
-from odfa.train import LoadedRun, TextConfig, get_task, load_run
+from odfa.train import LoadedRun, TextConfig, load_run
+from odfa.train.kept import kept_tokenizer
 
 _SAMPLE_KEY = 0x5A3F_0001
 
@@ -29,7 +29,7 @@ def sample(
     """Texts that the run's model continues `prompt` with, up to the end of a conversation or of its context.
 
     In a corpus of dialogues a prompt without speaker tokens is taken for the first speaker's turn, and the model
-    answers as the second. Equal seeds give equal texts.
+    answers as the second. Equal seeds give equal texts. The corpus itself is not needed.
 
     Args:
         count: number of texts.
@@ -45,9 +45,8 @@ def sample(
         raise ConfigError(f"{run_dir} is a run of {run.config.recipe}, which does not write; sample a dialogue run")
     if count < 1 or temperature < 0:
         raise ConfigError(f"count and temperature: expected 1 or more, and 0 or more; got {count} and {temperature:g}")
-    splits = get_task(run.config.task).load(run.config.data)
-    assert isinstance(splits, TextSplits)
-    ids_T = torch.tensor(splits.tokenizer.encode(_opened(prompt, splits)).ids)
+    tokenizer = kept_tokenizer(run.path, run.kept)
+    ids_T = torch.tensor(tokenizer.encode(_opened(prompt, has_turns=run.kept.has_turns)).ids)
     room = run.config.data.context - len(ids_T)
     if room < 1 or (tokens is not None and not 0 < tokens <= room):
         raise ConfigError(
@@ -55,7 +54,7 @@ def sample(
             f"tokens={tokens or 'all that fit'}; expected 1 to {max(room, 0)}"
         )
     written_CT = _generate(run, ids_T.expand(count, -1), tokens or room, temperature, seed)
-    texts = [splits.tokenizer.decode(written_T.tolist(), skip_special_tokens=False) for written_T in written_CT]
+    texts = [tokenizer.decode(written_T.tolist(), skip_special_tokens=False) for written_T in written_CT]
     return {
         "run": str(run_dir),
         "recipe": run.config.recipe,
@@ -65,10 +64,9 @@ def sample(
     }
 
 
-def _opened(prompt: str, splits: TextSplits) -> str:
+def _opened(prompt: str, *, has_turns: bool) -> str:
     """The prompt as the corpus would write it."""
     first, second = SPEAKERS
-    has_turns = bool((splits.validation.x_ND == splits.tokenizer.token_to_id(first)).any())
     if not has_turns or any(token in prompt for token in SPEAKERS):
         return prompt or END
     return f"{first}{prompt}{second}" if prompt else first

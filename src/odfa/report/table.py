@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from odfa.data import needs
+from odfa.files import write_file
 from odfa.report.comparison import Comparison
 from odfa.report.methods import electronic_part
 from odfa.train.folder import folder_errors
@@ -85,7 +86,7 @@ def write_markdown(comparison: Comparison, path: Path) -> None:
     lines = [f"# {title_of(comparison)}", "", _line(columns), _line(["---"] * len(columns)), *map(_line, rows), ""]
     lines += ["\n".join(footnotes(comparison)), ""]
     with folder_errors(path):
-        path.write_text("\n".join(lines), encoding="utf-8")
+        write_file(path, "\n".join(lines).encode())
 
 
 def _line(cells: Sequence[str]) -> str:

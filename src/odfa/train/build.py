@@ -77,7 +77,7 @@ def build(config: RunConfig) -> Session:
     """
     give_back_freed(config.memory)
     task = get_task(config.task)
-    splits = task.load(config.data).check()
+    splits = task.load(config.data).check().fingerprinted()
     check_fit(config, splits.shape)
     model = build_model(config, splits.shape)
     average = None if config.optimizer.average is None else averaged(model, config.optimizer.average)

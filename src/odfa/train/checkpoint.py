@@ -11,34 +11,40 @@ checkpoints/step_0000100/
 Large models have numbered shards, model-00001.safetensors and so on.
 """
 
-import json
-import shutil
-from collections import Counter, defaultdict
-from collections.abc import Iterator
+import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from odfa.engine import FusedOptimizer
 from odfa.errors import CheckpointError, OdfaError
-from odfa.train.build import Session
-from odfa.train.folder import folder_errors
+from odfa.files import PARTIAL, new_folder, own_folder, read_file, remove, write_new
+from odfa.saved import finite, from_json, misfit, shown, to_json, word
+from odfa.train.build import Session, num_projected
+from odfa.train.folder import LOGS, folder_errors
+from odfa.train.moments import STEM, load_moments, moments, parameters_with
+from odfa.train.networks import network_of
 from odfa.train.overrides import digest
-from odfa.train.shards import (
-    canonical,
-    read_shapes,
-    read_tensors,
-    seal,
-    sync_folder,
-    verify,
-    write_durably,
-    write_tensors,
-)
+from odfa.train.places import without_places
+from odfa.train.shards import damaged, read_forms, read_tensors, seal, verify, write_tensors
 
 KEEP = 2
-_TENSOR = "__tensor__"
+_TENSOR, _REMOVED = "__tensor__", ".removed"
+_NAME = re.compile(r"step_(\d{7,18})")
+_STATE = {
+    "step": int,
+    "seconds": float,
+    "projecting_s": float,
+    "config": str,
+    "projection": (None, str),
+    "dfa": object,
+    "learned": [str, ...],
+    "log_sizes": dict.fromkeys(LOGS, int),
+}
+_TRIES = 10
+T = TypeVar("T")
 
 
 def save(session: Session, checkpoints: Path, log_sizes: dict[str, int]) -> Path:
@@ -48,29 +54,27 @@ def save(session: Session, checkpoints: Path, log_sizes: dict[str, int]) -> Path
         RunFolderError: the folder cannot be written; nothing half-written stays.
     """
     final = checkpoints / f"step_{session.step:07d}"
-    partial = checkpoints / f".{final.name}.partial"
     with folder_errors(checkpoints):
-        if final.exists():
+        if final in find(checkpoints):
             return final
-        try:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir()
+        with new_folder(final) as partial:
             _write(partial, session, log_sizes)
-            partial.rename(final)
-            sync_folder(checkpoints)
-        except OSError:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
         for old in find(checkpoints)[:-KEEP]:
             # renamed first: a checkpoint half removed must not look like one
-            doomed = old.rename(old.with_name(f".{old.name}.removed"))
-            shutil.rmtree(doomed)
+            remove(old.rename(old.with_name(f".{old.name}{_REMOVED}")))
     return final
 
 
 def find(checkpoints: Path) -> list[Path]:
-    """Finished checkpoints, oldest first."""
-    return sorted(checkpoints.glob("step_*")) if checkpoints.is_dir() else []
+    """Finished checkpoints, oldest first.
+
+    Raises:
+        RunFolderError: the folder or one of them is a link.
+    """
+    if not own_folder(checkpoints):
+        return []
+    found = [path for path in checkpoints.iterdir() if _NAME.fullmatch(path.name) and own_folder(path)]
+    return sorted(found, key=step_of)
 
 
 def step_of(path: Path) -> int:
@@ -78,12 +82,33 @@ def step_of(path: Path) -> int:
     return int(path.name.removeprefix("step_"))
 
 
+def newest(run_dir: Path, use: Callable[[Path], T]) -> T:
+    """`use` of a run's newest checkpoint; if a run that goes on removes it meanwhile, of the next one.
+
+    Raises:
+        CheckpointError: there is none yet; and what `use` raises.
+    """
+    for tries_left in reversed(range(_TRIES)):
+        with folder_errors(run_dir):
+            found = find(run_dir / "checkpoints")
+        if not found:
+            raise CheckpointError(
+                f"{run_dir} holds no checkpoint yet; go on with the run first (odfa train --resume {run_dir})"
+            )
+        try:
+            return use(found[-1])
+        except (OdfaError, OSError):
+            if found[-1].exists() or not tries_left:
+                raise
+    raise AssertionError("the last try returns or raises")
+
+
 def clean(checkpoints: Path) -> None:
     """Remove what a killed process left half-written or half-removed."""
     with folder_errors(checkpoints):
-        for pattern in (".step_*.partial", ".step_*.removed"):
-            for leftover in checkpoints.glob(pattern):
-                shutil.rmtree(leftover)
+        for ending in (PARTIAL, _REMOVED):
+            for leftover in checkpoints.glob(f".step_*{ending}"):
+                remove(leftover)
 
 
 def restore(session: Session, path: Path) -> dict[str, int]:
@@ -93,99 +118,113 @@ def restore(session: Session, path: Path) -> dict[str, int]:
         CheckpointError: corrupt, or of another config, model or projection. The session is then of no use.
     """
     files = verify(path)
-    state = _unpack(json.loads(files["state.json"].read_bytes()), dict(read_tensors(files, "state")))
-    if state["config"] != digest(session.config):
-        raise CheckpointError(f"{path} belongs to another config; resume it with the config it was made with")
+    state = _read_state(session, path)
     load_model(session.model, files, path, "model")
     if session.average is not None:
         load_model(session.average.module, files, path, "average")
         session.average.n_averaged.fill_(state["step"])
-    _load_optimizer(session.optimizer, files, path)
+    load_moments(session.optimizer, files, state["learned"], state["step"])
+    feedback = _feedback(state["dfa"], files)
     if session.dfa:
         try:
-            session.dfa.load_state_dict(state["dfa"])
+            session.dfa.load_state_dict(feedback)
         except OdfaError as error:
             raise CheckpointError(f"{path}: {error}") from error
-    session.step, session.seconds, session.projecting_s = (
-        state["step"],
-        state["seconds"],
-        state.get("projecting_s", 0.0),
-    )
+        _check_projection(session, state["projection"], path / "state.json")
+    session.step, session.seconds, session.projecting_s = state["step"], state["seconds"], state["projecting_s"]
     sizes: dict[str, int] = state["log_sizes"]
     return sizes
+
+
+def _read_state(session: Session, path: Path) -> dict[str, Any]:
+    """state.json, once its form and its numbers fit the session."""
+    file = path / "state.json"
+    try:
+        state: dict[str, Any] = from_json(read_file(file))
+    except FileNotFoundError as error:
+        raise damaged(file, f"{file.name} is missing") from error
+    except ValueError as error:
+        raise damaged(file, f"{file.name} is not JSON: {error}") from error
+    wrong = misfit(state, _STATE, file.name)
+    if wrong:
+        raise damaged(file, wrong)
+    if state["step"] != step_of(path) or state["step"] > session.total_steps:
+        most = min(step_of(path), session.total_steps)
+        raise damaged(file, f"{file.name}.step: expected {step_of(path)} of at most {most}, got {state['step']}")
+    for name in ("seconds", "projecting_s"):
+        if state[name] < 0:
+            raise damaged(file, f"{file.name}.{name}: expected zero or more, got {state[name]}")
+    if state["config"] != digest(without_places(session.config)):
+        raise CheckpointError(f"{path} belongs to another config; resume it with the config it was made with")
+    if (state["dfa"] is None) != (session.dfa is None):
+        raise damaged(file, f"{file.name}.dfa: expected {'none' if session.dfa is None else 'the state of a feedback'}")
+    return state
+
+
+def _check_projection(session: Session, identity: str | None, file: Path) -> None:
+    """Refuse a projection of another name or shape than the run's."""
+    assert session.dfa is not None
+    config, shape, projection = session.config, session.splits.shape, session.dfa.projection
+    if identity != session.dfa.identity:
+        raise damaged(file, f"{file.name}.projection: expected {session.dfa.identity}, got {shown(identity)}")
+    if config.rule == "random" and config.method in ("dfa", "tdfa", "odfa"):
+        expected = (network_of(config.model, shape).num_outputs, num_projected(config, shape))
+        found = (projection.num_inputs, projection.num_outputs)
+        slices = session.dfa.state_dict()["feedback"]["slots"]
+        if found != expected or not slices:
+            got = found if slices else "no slices"
+            raise damaged(file, f"{file.name}.dfa: expected a projection of {expected}, got {got}")
 
 
 def load_model(model: torch.nn.Module, files: dict[str, Path], path: Path, stem: str = "model") -> None:
     """Fill `model` with a checkpoint's weights, one after the other; `stem` is model or average.
 
     Raises:
-        CheckpointError: names or shapes are another model's; the model has not been touched.
+        CheckpointError: names, types or shapes are another model's, and the model has not been touched; or a weight is
+            not finite.
     """
-    saved, ours = read_shapes(files, stem), model.state_dict()
-    for name in (*ours, *saved):
-        there = f"{saved[name]}" if name in saved else "nothing"
-        here = f"{tuple(ours[name].shape)}" if name in ours else "nothing"
-        if there != here:
-            raise CheckpointError(f"{path} is of another model: {name} is {there} there and {here} here")
+    check_model(model, files, path, stem)
+    ours = model.state_dict()
     with torch.no_grad():
         for name, tensor in read_tensors(files, stem):
+            if not finite(tensor):
+                raise damaged(path / f"{stem}.safetensors", f"{stem}.safetensors: {name} holds NaN or infinity")
             ours[name].copy_(tensor)
+
+
+def check_model(model: torch.nn.Module, files: dict[str, Path], path: Path, stem: str = "model") -> None:
+    """Compare names, types and shapes of a checkpoint's weights with those of `model`, which may be on the meta device.
+
+    Raises:
+        CheckpointError: they are another model's.
+    """
+    saved, ours = read_forms(files, stem), model.state_dict()
+    for name in (*ours, *saved):
+        there, here = (shown(of[name]) if name in of else "nothing" for of in (saved, ours))
+        if there != here:
+            raise CheckpointError(f"{path} is of another model: {word(name)} is {there} there and {here} here")
 
 
 def _write(folder: Path, session: Session, log_sizes: dict[str, int]) -> None:
     write_tensors(folder, "model", session.model.state_dict())
     if session.average is not None:
         write_tensors(folder, "average", session.average.module.state_dict())
-    write_tensors(folder, "optimizer", _moments(session.optimizer))
+    remembered = moments(session.optimizer)
+    write_tensors(folder, STEM, remembered)
     tensors: dict[str, Tensor] = {}
     state = {
         "step": session.step,
         "seconds": session.seconds,
         "projecting_s": session.projecting_s,
-        "config": digest(session.config),
+        "config": digest(without_places(session.config)),
         "projection": session.dfa.identity if session.dfa else None,
         "dfa": _pack(session.dfa.state_dict(), tensors) if session.dfa else None,
+        "learned": parameters_with(remembered),
         "log_sizes": log_sizes,
     }
     write_tensors(folder, "state", tensors)
-    write_durably(folder / "state.json", canonical(state))
+    write_new(folder / "state.json", to_json(state))
     seal(folder)
-
-
-def _moments(optimizer: torch.optim.Optimizer | FusedOptimizer) -> dict[str, Tensor]:
-    """State tensors by `<parameter index>.<name>`, with updates fused into backward by `<parameter name>.<name>`."""
-    if isinstance(optimizer, FusedOptimizer):
-        states = {name: one["state"].get(0, {}) for name, one in optimizer.state_dict().items()}
-    else:
-        states = optimizer.state_dict()["state"]
-    return {f"{of}.{name}": value for of, entry in states.items() for name, value in entry.items() if value is not None}
-
-
-def _load_optimizer(optimizer: torch.optim.Optimizer | FusedOptimizer, files: dict[str, Path], path: Path) -> None:
-    """Fill `optimizer`; one that is fused parameter by parameter, so that its state is never all here twice."""
-    try:
-        if isinstance(optimizer, FusedOptimizer):
-            for of, entry in _entries(files):
-                _fill(optimizer.optimizers[of], {0: entry})
-        else:
-            _fill(optimizer, {int(of): entry for of, entry in _entries(files)})
-    except (ValueError, KeyError) as error:
-        raise CheckpointError(f"{path} is of another optimiser: {error}") from error
-
-
-def _entries(files: dict[str, Path]) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Each parameter's state once the last of it is read: files sort by type first, and shards cut anywhere."""
-    complete = Counter(key.rpartition(".")[0] for key in read_shapes(files, "optimizer"))
-    begun = defaultdict[str, dict[str, Tensor]](dict)
-    for key, tensor in read_tensors(files, "optimizer"):
-        of, _, name = key.rpartition(".")
-        begun[of][name] = tensor
-        if len(begun[of]) == complete[of]:
-            yield of, begun.pop(of)
-
-
-def _fill(optimizer: torch.optim.Optimizer, state: dict[int, dict[str, Tensor]]) -> None:
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:
@@ -200,12 +239,32 @@ def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:
     return value
 
 
+def _feedback(packed: Any, files: dict[str, Path]) -> Any:
+    """What `_pack` was given; each of the tensors is named once."""
+    file, forms = files["state.json"], read_forms(files, "state")
+    tensors = dict(read_tensors(files, "state"))
+    odd = next((name for name in forms if not finite(tensors[name])), None)
+    if odd is not None:
+        raise damaged(file, f"state.safetensors: {shown(odd)} holds NaN or infinity")
+    try:
+        value = _unpack(packed, tensors)
+    except (ValueError, RecursionError) as error:
+        raise damaged(file, f"{file.name}.dfa: {error}") from error
+    if tensors:
+        raise damaged(file, f"state.safetensors: nothing names {shown(next(iter(tensors)))}")
+    return value
+
+
 def _unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
-    if isinstance(value, dict) and _TENSOR in value:
-        return tensors[value[_TENSOR]]
-    if isinstance(value, dict):
-        pairs = value["items"] if set(value) == {"items"} else value.items()
-        return {key: _unpack(item, tensors) for key, item in pairs}
     if isinstance(value, list):
         return [_unpack(item, tensors) for item in value]
-    return value
+    if not isinstance(value, dict):
+        return value
+    wrong = misfit(value, {_TENSOR: str} if _TENSOR in value else {"items": [[str, object], ...]}, "an entry")
+    if wrong:
+        raise ValueError(wrong)
+    if _TENSOR not in value:
+        return {key: _unpack(item, tensors) for key, item in value["items"]}
+    if value[_TENSOR] not in tensors:
+        raise ValueError(f"there is no tensor {shown(value[_TENSOR])}")
+    return tensors.pop(value[_TENSOR])

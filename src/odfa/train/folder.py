@@ -1,6 +1,7 @@
 """The run folder: a run that explains itself.
 
 config.json         the effective config
+data.json           fingerprint, source and sizes of the data; tokenizer.json beside it for language runs
 environment.json    versions, commit, machine; one entry per session
 metrics.jsonl       what the run computed; equal for equal runs, byte for byte
 timing.jsonl        what depends on the clock
@@ -12,7 +13,6 @@ tb/                 TensorBoard events
 
 import contextlib
 import errno
-import json
 import os
 import shlex
 from collections.abc import Iterator
@@ -20,10 +20,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from odfa.errors import CheckpointError, RunFolderError
+from odfa.files import PARTIAL, open_to_append, own_folder, read_file, remove, write_file
+from odfa.saved import from_json, misfit, to_json
 from odfa.train.config import RunConfig
 from odfa.train.overrides import from_dict, to_dict
+from odfa.train.places import without_places
 
 LOGS = ("metrics", "timing")
+_STATUS = {"status": str, "step": int, "reason": (None, str)}
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -49,19 +53,12 @@ def folder_errors(path: Path) -> Iterator[None]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file whole or not at all: into a sibling, synced, then renamed."""
-    sibling = path.with_name(f".{path.name}.partial")
-    try:
-        with sibling.open("w") as stream:
-            json.dump(value, stream, indent=2, sort_keys=True)
-            stream.write("\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        sibling.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):  # the first error is the one to report
-            sibling.unlink(missing_ok=True)
-        raise
+    """Write a JSON file for people to read, whole or not at all.
+
+    Raises:
+        NonFinite: a number is not finite. OSError: it cannot be written.
+    """
+    write_file(path, to_json(value, indent=2) + b"\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -71,17 +68,15 @@ def read_json(path: Path) -> dict[str, Any]:
         RunFolderError: it is missing, or it is not a JSON object.
     """
     try:
-        return _object(path.read_text(), str(path))
+        return _object(read_file(path), str(path))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise RunFolderError(f"{path} is missing; is {path.parent} a run folder?") from error
-    except UnicodeDecodeError as error:
-        raise RunFolderError(f"{path} is not JSON ({error}); restore it or start a new run") from error
 
 
-def _object(text: str, where: str) -> dict[str, Any]:
+def _object(text: bytes, where: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        value = from_json(text)
+    except ValueError as error:
         raise RunFolderError(f"{where} is not JSON ({error}); restore it or start a new run") from error
     if not isinstance(value, dict):
         raise RunFolderError(f"{where}: expected a JSON object, got {text[:20]!r}; restore it or start a new run")
@@ -105,7 +100,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         RunFolderError: the file cannot be read, or a line is damaged.
     """
     with folder_errors(path):
-        lines = path.read_bytes().decode(errors="replace").splitlines()
+        lines = read_file(path).splitlines()
     rows = [_object(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
     for number, row in enumerate(rows, 1):
         if type(row.get("step")) is not int:
@@ -126,12 +121,13 @@ class RunFolder:
 
     def __enter__(self) -> "RunFolder":
         with folder_errors(self.path):
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True)
+            own_folder(self.checkpoints, make=True)
             self._take_lock()
             try:
                 self._claim()
                 for name in LOGS:
-                    self._logs[name] = (self.path / f"{name}.jsonl").open("ab", buffering=0)
+                    self._logs[name] = open_to_append(self.path / f"{name}.jsonl")
             except BaseException:
                 self.__exit__()
                 raise
@@ -146,7 +142,7 @@ class RunFolder:
     def _take_lock(self) -> None:
         import fcntl
 
-        self._lock = (self.path / ".lock").open("wb")
+        self._lock = open_to_append(self.path / ".lock")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -155,12 +151,18 @@ class RunFolder:
 
     def _claim(self) -> None:
         check_owner(self.path, self._config, resume=self._resume)
-        if not (self.path / "config.json").exists():
+        for leftover in self.path.glob(f".*{PARTIAL}"):  # of a process that was killed
+            remove(leftover)
+        if not os.path.lexists(self.path / "config.json"):
             write_json(self.path / "config.json", to_dict(self._config))
 
     def log(self, name: str, row: dict[str, Any]) -> None:
-        """Append one row; a row that does not fit on the disk leaves no trace."""
-        stream, line = self._logs[name], (json.dumps(row) + "\n").encode()
+        """Append one row; a row that does not fit on the disk leaves no trace.
+
+        Raises:
+            NonFinite: a number is not finite. RunFolderError: it cannot be written.
+        """
+        stream, line = self._logs[name], to_json(row, sort_keys=False) + b"\n"
         with folder_errors(self.path):
             start = os.fstat(stream.fileno()).st_size
             try:
@@ -183,14 +185,16 @@ class RunFolder:
         """Forget the rows after a checkpoint, so that resuming writes them anew.
 
         Raises:
-            CheckpointError: a log is shorter than the checkpoint says.
+            CheckpointError: a log is shorter than the checkpoint says, or has no line that ends there.
         """
         with folder_errors(self.path):
             for name, stream in self._logs.items():
-                if os.fstat(stream.fileno()).st_size < sizes[name]:
-                    raise CheckpointError(
-                        f"{name}.jsonl in {self.path} is shorter than its checkpoint says; start anew"
-                    )
+                file, size = self.path / f"{name}.jsonl", sizes[name]
+                if os.fstat(stream.fileno()).st_size < size:
+                    raise CheckpointError(f"{file} is shorter than its checkpoint says; start anew")
+                if size and read_file(file)[size - 1 : size] != b"\n":
+                    raise CheckpointError(f"{file} has no line that ends where its checkpoint says; start anew")
+            for name, stream in self._logs.items():
                 stream.truncate(sizes[name])
 
     def set_status(self, status: str, *, step: int, reason: str | None = None) -> None:
@@ -202,7 +206,7 @@ class RunFolder:
         """Record versions and machine of one more session."""
         with folder_errors(self.path):
             file = self.path / "environment.json"
-            sessions = read_json(file).get("sessions") if file.exists() else []
+            sessions = read_json(file).get("sessions") if os.path.lexists(file) else []
             if not isinstance(sessions, list):
                 raise RunFolderError(f"{file}: expected a list of sessions; remove the file, or restore it")
             write_json(file, {"sessions": [*sessions, environment]})
@@ -222,12 +226,12 @@ def check_owner(path: Path, config: RunConfig, *, resume: bool) -> None:
     """
     config_file = path / "config.json"
     with folder_errors(path):
-        if not config_file.exists():
+        if not os.path.lexists(config_file):
             return
         if not resume:
             again = f"odfa train --resume {shlex.quote(str(path))}"
             raise RunFolderError(f"{path} already holds a run; go on with it ({again}) or choose another folder")
-        theirs, ours = to_dict(read_config(path)), to_dict(config)
+        theirs, ours = (to_dict(without_places(of)) for of in (read_config(path), config))
         if theirs != ours:
             what = _first_difference(theirs, ours)
             raise CheckpointError(f"{path} belongs to another config ({what}); choose another folder")
@@ -237,8 +241,13 @@ def read_result(path: Path) -> dict[str, Any] | None:
     """The final figures of a complete run, else None."""
     status = path / "status.json"
     with folder_errors(path):
-        complete = status.exists() and read_json(status).get("status") == "complete"
-        return read_json(path / "result.json") if complete else None
+        if not os.path.lexists(status):
+            return None
+        found = read_json(status)
+        wrong = misfit(found, _STATUS, "status.json")
+        if wrong:
+            raise RunFolderError(f"{status} is damaged ({wrong}); remove it to go on from the newest checkpoint")
+        return read_json(path / "result.json") if found["status"] == "complete" else None
 
 
 def _first_difference(theirs: Any, ours: Any, key: str = "config") -> str:

@@ -7,14 +7,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from odfa.errors import CheckpointError
-from odfa.train import checkpoint
 from odfa.train.build import build_model
+from odfa.train.checkpoint import check_model, load_model, newest
 from odfa.train.config import RunConfig
-from odfa.train.folder import folder_errors, read_config, read_lines, read_result
+from odfa.train.folder import read_config, read_lines, read_result
+from odfa.train.kept import KeptData, read_kept
+from odfa.train.memory import new_weights
+from odfa.train.networks import network_of
 from odfa.train.result import RunResult
 from odfa.train.shards import verify
-from odfa.train.tasks import get_task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,8 @@ class LoadedRun:
 
     path: Path
     config: RunConfig
+    kept: KeptData
+    """What the folder says of the run's data, which are not looked at."""
     metrics: list[dict[str, Any]]
     model: nn.Module
     result: RunResult | None
@@ -31,26 +34,31 @@ class LoadedRun:
 
 
 def load_run(run_dir: Path | str) -> LoadedRun:
-    """Config, metrics, model and result of a run; the folder is not changed.
+    """Config, metrics, model and result of a run; the folder is not changed, the data need not be there.
 
     Raises:
         RunFolderError: not a run folder. CheckpointError: no checkpoint yet, or a corrupt one.
     """
     path = Path(run_dir)
     config = read_config(path)
-    with folder_errors(path):
-        finished = checkpoint.find(path / "checkpoints")
-        metrics, result = read_lines(path / "metrics.jsonl"), read_result(path)
-    if not finished:
-        raise CheckpointError(f"{path} holds no checkpoint yet; resume the run first (--resume {path})")
-    with torch.random.fork_rng(devices=[]):
-        model = build_model(config, get_task(config.task).peek(config.data))
-    stem = "model" if config.optimizer.average is None else "average"
-    checkpoint.load_model(model, verify(finished[-1]), finished[-1], stem)
+    kept = read_kept(path)
+    metrics, result = read_lines(path / "metrics.jsonl"), read_result(path)
     return LoadedRun(
         path=path,
         config=config,
+        kept=kept,
         metrics=metrics,
-        model=model.eval(),
+        model=newest(path, lambda checkpoint: _model(config, kept, checkpoint)).eval(),
         result=RunResult.from_json(result) if result else None,
     )
+
+
+def _model(config: RunConfig, kept: KeptData, path: Path) -> nn.Module:
+    """The model of a checkpoint; its size is known to be that of the weights before there is room for it."""
+    files, stem = verify(path), "model" if config.optimizer.average is None else "average"
+    with torch.random.fork_rng(devices=[]):
+        with torch.device("meta"), new_weights(config.memory):
+            check_model(network_of(config.model, kept.shape).build(), files, path, stem)
+        model = build_model(config, kept.shape)
+    load_model(model, files, path, stem)
+    return model

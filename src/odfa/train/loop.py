@@ -1,6 +1,7 @@
 """The run: data → model → loss → feedback → optimiser, with a memory. The one place where the parts of `train` meet."""
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from odfa import data
 from odfa.engine import FusedOptimizer
-from odfa.errors import NonFinite, OdfaError, RunFolderError
+from odfa.errors import DataError, NonFinite, OdfaError, RunFolderError
 from odfa.flow import Light
 from odfa.train import checkpoint
 from odfa.train.alignment import check_measurable, measure_alignment
@@ -21,8 +22,10 @@ from odfa.train.config import RunConfig
 from odfa.train.environment import environment
 from odfa.train.folder import RunFolder, RunFolderLost, check_owner, folder_errors, read_config, read_result
 from odfa.train.interrupt import Interrupted, StopRequest
+from odfa.train.kept import DATA_FILE, keep
 from odfa.train.memory import set_rate
 from odfa.train.monitor import ProgressBar, TensorBoard
+from odfa.train.places import with_whole_paths
 from odfa.train.result import RunResult, light_figures, peak_memory_bytes
 
 Note = Callable[[str], None]
@@ -56,7 +59,7 @@ def run(
         Interrupted: Ctrl-C or SIGTERM; a checkpoint was written. A second Ctrl-C stops at once: what the newest
             checkpoint holds is kept.
     """
-    path = Path(run_dir)
+    path, config = Path(run_dir), with_whole_paths(config)
     check_owner(path, config, resume=resume)
     finished = read_result(path)
     if finished is not None:
@@ -65,8 +68,9 @@ def run(
     if config.align_every is not None:
         check_measurable(config, "align_every: ")
     with torch.random.fork_rng(devices=[]), _threads(config.threads), _told_what_is_kept(path):
-        session = build(config)  # before the folder is made: a config that cannot run leaves nothing behind
+        session = _build(config, path)  # before the folder is made: a config that cannot run leaves nothing behind
         with StopRequest() as stop, RunFolder(path, config, resume=resume) as folder:
+            keep(path, session.splits)
             _restore(session, folder)  # a refusal up to here leaves the folder's status as it was
             note(f"resuming {path} after step {session.step}" if session.step else f"run folder: {path}")
             with _recorded_failure(folder), _device_closed(session):
@@ -82,6 +86,18 @@ def resume(run_dir: Path | str, *, progress: bool = True, note: Note = lambda _m
         RunFolderError: there is no run in the folder; and what `run` raises.
     """
     return run(read_config(run_dir), run_dir, resume=True, progress=progress, note=note)
+
+
+def _build(config: RunConfig, path: Path) -> Session:
+    try:
+        return build(config)
+    except DataError as error:
+        if not os.path.lexists(path / DATA_FILE):
+            raise
+        raise DataError(
+            f"{error}; {path} goes on with the data of its beginning only: put them back, or write where they are now "
+            f"into {path / 'config.json'} (data.path)"
+        ) from error
 
 
 def _restore(session: Session, folder: RunFolder) -> None:
@@ -258,7 +274,10 @@ def _journal(session: Session, folder: RunFolder) -> Iterator[Any]:
         board = TensorBoard(folder.path / "tb", first_step=session.step) if session.config.tensorboard else None
 
     def log(row: dict[str, Any]) -> None:
-        folder.log("metrics", row)
+        try:
+            folder.log("metrics", row)
+        except NonFinite as error:
+            raise NonFinite(f"step {row['step']}: {error}; lower the learning rate") from error
         clock = {"seconds": session.seconds, "peak_memory_bytes": peak_memory_bytes()}
         folder.log("timing", {"step": row["step"], **clock})
         if board:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from odfa.data import needs
+from odfa.files import own_folder
 
 
 class ProgressBar:
@@ -59,9 +60,9 @@ class TensorBoard:
             from tensorboard.compat.proto.summary_pb2 import Summary
             from tensorboard.summary.writer.record_writer import RecordWriter
         self._Event, self._Summary = Event, Summary
-        folder.mkdir(exist_ok=True)
+        own_folder(folder, make=True)
         # the name begins with the time so that TensorBoard reads resumed runs in order
-        self._stream = (folder / f"events.out.tfevents.{time.time_ns():020d}.odfa").open("wb")
+        self._stream = (folder / f"events.out.tfevents.{time.time_ns():020d}.odfa").open("xb")
         self._writer = RecordWriter(self._stream)
         self._put(Event(wall_time=time.time(), file_version="brain.Event:2", step=first_step))
 

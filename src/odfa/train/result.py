@@ -5,6 +5,18 @@ from typing import Any
 
 from odfa.errors import RunFolderError
 from odfa.flow import Light
+from odfa.saved import misfit
+
+_FORM = {
+    "status": str,
+    "steps": int,
+    "metric": {"name": str, "better": str, "value": float},
+    "parameters": int,
+    "seconds": float,
+    "compute_s": float,
+    "peak_memory_bytes": int,
+    "light": {**dict.fromkeys(("seconds", "joules", "ops_peak", "ops_useful", "utilisation"), float), "frames": int},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,21 +54,9 @@ class RunResult:
         Raises:
             RunFolderError: figures are missing, unknown or of the wrong type.
         """
-        metric = {"name": "", "better": "", "value": 0.0}
-        form = cls(
-            status="",
-            steps=0,
-            metric=metric,
-            validation={"loss": 0.0, _name_of(values): 0.0},
-            parameters=0,
-            seconds=0.0,
-            compute_s=0.0,
-            peak_memory_bytes=0,
-            light=light_figures(Light()),
-        ).to_json()
-        wrong = sorted(key for key in {*form, *values} if not _fits(values.get(key), form.get(key)))
+        wrong = misfit(values, _FORM | {"validation": _figures(values)}, "result.json")
         if wrong:
-            raise RunFolderError(f"result.json is damaged ({', '.join(wrong)}); restore it or start a new run")
+            raise RunFolderError(f"result.json is damaged ({wrong}); restore it or start a new run")
         return cls(**values)
 
 
@@ -66,18 +66,11 @@ def light_figures(light: Light) -> dict[str, float]:
     return {**vars(light), **rounded, "utilisation": light.utilisation}
 
 
-def _name_of(values: dict[str, Any]) -> str:
-    metric = values.get("metric")
-    return str(metric.get("name")) if isinstance(metric, dict) else ""
-
-
-def _fits(value: Any, form: Any) -> bool:
-    """True if `value` has the keys and types of `form`; an integer fits a float."""
-    if isinstance(form, dict):
-        return isinstance(value, dict) and all(_fits(value.get(key), inner) for key, inner in form.items())
-    if isinstance(form, float):
-        return isinstance(value, int | float)
-    return value is not None and type(value) is type(form)
+def _figures(values: dict[str, Any]) -> dict[str, type]:
+    """The figures that a validation must have at least, those it has besides, and their form."""
+    metric, given = values.get("metric"), values.get("validation")
+    name = metric.get("name") if isinstance(metric, dict) else None
+    return dict.fromkeys(["loss", str(name), *(given if isinstance(given, dict) else ())], float)
 
 
 def peak_memory_bytes() -> int:

@@ -16,6 +16,7 @@ from odfa.device.layout import Layout
 from odfa.errors import ConfigError, Dark, DeviceError, Disconnected, FrameMismatch, Saturated
 from odfa.flow import Arm
 from odfa.keys import torch_generator
+from odfa.saved import check_state
 
 _MOST_LAG = 3
 _SELF_TEST = [*sync.HEAD, *([0, 0, 1, 1] * 50)]
@@ -245,6 +246,11 @@ class Bench(AbstractDevice):
         return {**super().state_dict(), "health": dict(self.health)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
+        """Restore what `state_dict` returned.
+
+        Raises:
+            CheckpointError: this is not the state of a bench.
+        """
+        check_state(state, {"spent": object, "health": dict.fromkeys(self.health, int)}, "device")
         super().load_state_dict(state)
         self.health = dict(state["health"])

@@ -15,6 +15,7 @@ from odfa.device.twin.sensor import Sensor, detect
 from odfa.errors import ConfigError, Incompatible
 from odfa.flow import Arm, View
 from odfa.keys import fingerprint, torch_generator
+from odfa.saved import check_state
 from odfa.sparse import Few, few_lit
 from odfa.units import check
 
@@ -187,9 +188,14 @@ class Twin(AbstractDevice):
         return {**super().state_dict(), "captures": self._captures}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
+        """Restore what `state_dict` returned.
+
+        Raises:
+            CheckpointError: this is not the state of a twin.
+        """
+        check_state(state, {"spent": object, "captures": int}, "device")
         super().load_state_dict(state)
-        self._captures = int(state["captures"])
+        self._captures = state["captures"]
 
     def _e_per_intensity(self, num_inputs: int, arm: Arm) -> float:
         if arm == "blocked":

@@ -13,6 +13,7 @@ from odfa.errors import CheckpointError, ConfigError
 from odfa.feedback import LowRank
 from odfa.flow import ErrorSignal
 from odfa.project import AbstractProjection
+from odfa.saved import check_state, misfit, shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,11 +104,12 @@ class _Aligned(AbstractFeedback):
         """Restore; the read-out's weights come with the model's own state.
 
         Raises:
-            CheckpointError: the state belongs to a read-out of another shape.
+            CheckpointError: the state belongs to another rule, or to a read-out of another shape.
         """
-        if state["start_VK"].shape != self.readout.start_VK.shape:
-            theirs, ours = tuple(state["start_VK"].shape), tuple(self.readout.start_VK.shape)
+        check_state(state, {"steps": int, "moved": bool, "start_VK": object, "correction": {str: object}}, "feedback")
+        if misfit(state["start_VK"], self.readout.start_VK.to("meta"), "start_VK"):
+            theirs, ours = shown(state["start_VK"]), shown(self.readout.start_VK)
             raise CheckpointError(f"the checkpoint's read-out is {theirs}, this model's is {ours}")
+        self.correction.load_state_dict(state["correction"], self.readout.start_VK)
         self.steps, self.moved = state["steps"], state["moved"]
         self.readout.start_VK = state["start_VK"]
-        self.correction.load_state_dict(state["correction"])

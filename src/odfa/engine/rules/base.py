@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from odfa.flow import ErrorSignal
 from odfa.project import AbstractProjection
+from odfa.saved import check_state
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,13 @@ class AbstractFeedback(ABC):
         """State that a resumed run needs."""
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027 - rules without state restore nothing
-        """Restore what `state_dict` returned."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned.
+
+        Raises:
+            CheckpointError: this is not the state of such a feedback.
+        """
+        check_state(state, {}, "feedback")
 
 
 class AbstractRule(ABC):

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from odfa.engine.rules.base import AbstractFeedback, AbstractRule, Call
 from odfa.engine.rules.readout import Readout
-from odfa.errors import ConfigError
+from odfa.errors import CheckpointError, ConfigError
 from odfa.feedback import LowRank
 from odfa.flow import ErrorSignal
 from odfa.project import AbstractProjection
+from odfa.saved import check_state
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +69,13 @@ class _Electronic(AbstractFeedback):
         return {"steps": self.steps, "low_rank": self.low_rank.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
+        """Restore what `state_dict` returned.
+
+        Raises:
+            CheckpointError: this is not the state of such a rule and read-out.
+        """
+        check_state(state, {"steps": int, "low_rank": {str: object}}, "feedback")
+        if state["steps"] and not state["low_rank"]:
+            raise CheckpointError(f"the saved state does not fit: no factors after {state['steps']} steps")
+        self.low_rank.load_state_dict(state["low_rank"], self.readout.start_VK)
         self.steps = state["steps"]
-        self.low_rank.load_state_dict(state["low_rank"])

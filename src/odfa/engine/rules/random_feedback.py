@@ -11,6 +11,7 @@ from odfa.errors import ConfigError, MatchError
 from odfa.feedback import Slots
 from odfa.flow import ErrorSignal
 from odfa.project import AbstractProjection
+from odfa.saved import check_state
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +83,13 @@ class _Slices(AbstractFeedback):
         return {"slots": self.slots.state_dict(), "num_inputs": self.projection.num_inputs}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the slices and shape the projection to them."""
+        """Restore the slices and shape the projection to them.
+
+        Raises:
+            CheckpointError: this is not the state of such a rule.
+        """
+        width = int if state.get("slots") else (None, int)
+        check_state(state, {"slots": {str: object}, "num_inputs": width}, "feedback")
         self.slots.load_state_dict(state["slots"])
         if state["num_inputs"] is not None and self.slots.total:
             self._fit(state["num_inputs"])

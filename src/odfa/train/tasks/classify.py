@@ -26,7 +26,7 @@ class Classify(AbstractTask):
     def load(self, config: AnyData) -> data.Splits:
         """The three parts, standardised."""
         assert isinstance(config, DataConfig)
-        return self.read(config).limited(config.limit).standardised()
+        return self.read(config).limited(config.limit).fingerprinted().standardised()
 
     def peek(self, config: AnyData) -> data.DataShape:
         """Sizes, without loading."""

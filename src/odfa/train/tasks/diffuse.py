@@ -29,7 +29,8 @@ class Diffuse(AbstractTask):
     def load(self, config: AnyData) -> data.Splits:
         """The three parts, pixels in [-1, 1]."""
         assert isinstance(config, DataConfig)
-        return data.load_fashion(config.path, validation=config.validation).limited(config.limit).centred()
+        raw = data.load_fashion(config.path, validation=config.validation).limited(config.limit)
+        return raw.fingerprinted().centred()
 
     def peek(self, config: AnyData) -> data.DataShape:
         """Sizes, without loading."""
