@@ -33,7 +33,7 @@ def test_keeps_the_contract_of_estimators(estimator):
 @pytest.mark.parametrize("estimator", EVERY[:3], ids=str)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_sparse_equals_dense_and_dtypes_stay(estimator, dtype):
-    X = scipy.sparse.random(2100, 50, 0.1, random_state=0, dtype=dtype, format="csr")
+    X = scipy.sparse.random(1100, 50, 0.1, random_state=0, dtype=dtype, format="csr")
     fitted = clone(estimator).fit(X)
     Y = fitted.transform(X)
     assert Y.dtype == dtype

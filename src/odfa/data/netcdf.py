@@ -5,6 +5,7 @@ Shape letters: `T` values on the time axis · `M` members of an ensemble · `Y` 
 
 import importlib
 import unicodedata
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -18,6 +19,8 @@ from odfa.errors import DataError
 _AXES = (("time", "year"), ("latitude", "lat"), ("longitude", "lon"))
 _KELVIN, _CELSIUS = {"k", "kelvin", "kelvins"}, {"c", "celsius", "centigrade"}
 _ZERO_CELSIUS = 273.15
+_UNREADABLE = (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError, OverflowError)
+"""What xarray and its readers raise at files of any content."""
 _MOST_VALUES = 2**28
 """Every value takes 8 bytes several times over; a file of a few kilobytes may declare any number of them."""
 _SAME_PLACE = 1e-3
@@ -42,7 +45,7 @@ class YearlyField:
             DataError: the two are not the same places; `said` names both files, this field's first.
         """
         row_H = _places(self.latitude_H, other.latitude_H)
-        column_W = _places(self.longitude_W, other.longitude_W, turn=360.0)
+        column_W = _places(self.longitude_W, other.longitude_W)
         if row_H is None or column_W is None:
             grids = (f"{_extent(f.latitude_H)} N, {_extent(f.longitude_W)} E" for f in (self, other))
             raise DataError(f"{said}: expected the same places, got {' and '.join(grids)}")
@@ -86,11 +89,13 @@ def read_yearly(
         raise DataError(f"{path} is missing; expected a NetCDF file with {variable}")
     where = str(path)
     try:
-        with xarray.open_dataset(path, engine="netcdf4", decode_cf=False) as whole:
+        with xarray.open_dataset(path, engine="netcdf4", decode_cf=False) as whole, warnings.catch_warnings():
+            # of two fill values both are missing values, and those are refused here
+            warnings.simplefilter("ignore", xarray.SerializationWarning)
             return _read(whole, variable, where, between=between, kelvin=kelvin, gaps=gaps)
     except DataError:
         raise
-    except (OSError, ValueError, RuntimeError, AttributeError, OverflowError) as error:
+    except _UNREADABLE as error:
         reason = str(error).partition("\n")[0]
         raise DataError(f"cannot read {path}: {reason}; expected a NetCDF file that follows CF") from error
 
@@ -227,15 +232,15 @@ def _degrees(axis: Any, where: str) -> np.ndarray:
     return values
 
 
-def _places(mine_P: np.ndarray, theirs_P: np.ndarray, turn: float = np.inf) -> np.ndarray | None:
+def _places(mine_P: np.ndarray, theirs_P: np.ndarray) -> np.ndarray | None:
     """For each of their coordinates the place of the same one of mine; None if they are not the same coordinates."""
     if len(mine_P) != len(theirs_P) or not len(mine_P):
         return None
-    away_PP = np.abs(theirs_P[:, None] - mine_P)
-    away_PP = np.minimum(away_PP % turn, turn - away_PP % turn) if np.isfinite(turn) else away_PP
-    place_P = away_PP.argmin(axis=1)
-    same = (away_PP.min(axis=1) < _SAME_PLACE).all() and len(set(place_P.tolist())) == len(place_P)
-    return place_P if same else None
+    # counted from one of theirs, all are in one turn, and none lies at its seam
+    mine_P, theirs_P = ((axis_P - theirs_P[0] + _SAME_PLACE) % 360 for axis_P in (mine_P, theirs_P))
+    order_P, place_P = np.argsort(mine_P), np.empty(len(mine_P), int)
+    place_P[np.argsort(theirs_P)] = order_P
+    return place_P if np.abs(mine_P[place_P] - theirs_P).max() < _SAME_PLACE else None
 
 
 def _extent(values: np.ndarray) -> str:
