@@ -7,12 +7,13 @@ import pytest
 import scipy.sparse
 from sklearn.base import clone
 from sklearn.datasets import load_digits
+from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.linear_model import RidgeClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import check_estimator
 
 import odfa
-from odfa.errors import ConfigError, Incompatible
+from odfa.errors import ConfigError, Incompatible, NonFinite
 from odfa.features import OpticalFeatures, RandomProjection
 
 EVERY = [
@@ -32,13 +33,61 @@ def test_keeps_the_contract_of_estimators(estimator):
 @pytest.mark.parametrize("estimator", EVERY[:3], ids=str)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_sparse_equals_dense_and_dtypes_stay(estimator, dtype):
-    X = scipy.sparse.random(2100, 50, 0.1, random_state=0, dtype=dtype, format="csr")
+    X = scipy.sparse.random(1100, 50, 0.1, random_state=0, dtype=dtype, format="csr")
     fitted = clone(estimator).fit(X)
     Y = fitted.transform(X)
     assert Y.dtype == dtype
     np.testing.assert_allclose(Y, fitted.transform(X.toarray()), rtol=1e-5, atol=1e-6)
     expected = X.toarray() @ fitted.projection_.matrix().numpy() / 20**0.5
     np.testing.assert_allclose(Y, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["hashed", "explicit zeros", "twice", "none", "all one"])
+def test_levels_are_those_of_all_values_however_they_are_held(form):
+    """Zeros that a sparse matrix does not hold are values like others where some are negative."""
+    X = HashingVectorizer(n_features=64).fit_transform(["the cat sat", "dogs run"] * 9)
+    if form == "explicit zeros":
+        X.data[::2] = 0
+    if form == "twice":  # entries of one place, not yet added up
+        X = scipy.sparse.csr_matrix((np.r_[X.data, X.data], np.r_[X.indices, X.indices], [0, *[X.nnz] * 17, 2 * X.nnz]))
+    if form in ("none", "all one"):
+        X = scipy.sparse.csr_matrix(np.full((4, 8), float(form == "all one")))
+    for levels in (1, 4, 7):
+        optical = OpticalFeatures(9, device="ideal", levels=levels, random_state=0)
+        sparse, dense = clone(optical).fit(X), clone(optical).fit(X.toarray())
+        values = X.toarray().reshape(-1)
+        lit = values[values > values.min()]
+        wanted = np.quantile(lit, (np.arange(levels) + 0.5) / levels) if len(lit) else np.full(levels, values.min())
+        for fitted in (sparse, dense):
+            np.testing.assert_array_equal(fitted.levels_LD_[:, 0], np.nextafter(wanted, -np.inf))
+        np.testing.assert_array_equal(sparse.transform(X), dense.transform(X.toarray()))
+
+
+def test_levels_between_the_largest_values_of_both_signs():
+    X = np.array([[-1.7e308, 1.7e308]])
+    levels = OpticalFeatures(3, levels=2, random_state=0).fit(np.vstack([X, X, X[:, ::-1]])).levels_LD_
+    assert np.isfinite(levels).all()
+
+
+@pytest.mark.parametrize("kind", ["hadamard", "gaussian", "rademacher"])
+@pytest.mark.parametrize(("dtype", "huge"), [(np.float32, 9.96921e36), (np.float64, 1e300)])
+@pytest.mark.parametrize("features", [20, 300])
+def test_one_huge_value_leaves_numbers(kind, dtype, huge, features):
+    Z = np.ones((3, features), dtype)
+    Z[0, 7], Z[1, 7] = huge, 2.0
+    fitted = RandomProjection(6, kind=kind, random_state=0).fit(Z)
+    Y = fitted.transform(Z)
+    expected = Z.astype(np.longdouble) @ fitted.projection_.matrix().numpy().astype(np.longdouble) / 6**0.5
+    np.testing.assert_allclose(Y[0], expected[0].astype(np.float64), rtol=1e-5)
+    np.testing.assert_allclose(Y[1:], fitted.transform(Z[1:]), rtol=1e-6, atol=1e-6)  # the others are as without it
+
+
+def test_features_that_are_no_numbers_are_not_returned():
+    Z = np.full((2, 300), np.finfo(np.float32).max, np.float32)
+    fitted = RandomProjection(6, random_state=0).fit(Z)
+    with pytest.raises(NonFinite, match=r"features exceed float32: X reaches 3.40282e\+38; scale it first"):
+        fitted.transform(Z)
+    assert np.isfinite(fitted.transform(Z / 1e10)).all()
 
 
 def test_pickles_and_names():

@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from odfa.demodulate import Intensity
 from odfa.device import AbstractDevice, open_device
 from odfa.encode import Threshold
-from odfa.errors import ConfigError
+from odfa.errors import ConfigError, NonFinite
 from odfa.project import AbstractProjection, Gaussian, Hadamard, Optical, Rademacher
 
 _ROWS_AT_A_TIME = 1024
@@ -41,6 +41,7 @@ class _Features(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 
         Raises:
             ValueError: X has another number of features, or NaN or infinite values.
+            NonFinite: values so large that their projection is no number of X's precision.
         """
         check_is_fitted(self, "seed_")
         X = validate_data(self, X, accept_sparse="csr", dtype=[np.float64, np.float32], reset=False)
@@ -55,6 +56,9 @@ class _Features(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         if self.n_components < 1:
             raise ConfigError(f"n_components must be a positive integer, got {self.n_components}")
         X = validate_data(self, X, accept_sparse="csr", dtype=[np.float64, np.float32])
+        if scipy.sparse.issparse(X) and not X.has_canonical_format:
+            X = X.copy()
+            X.sum_duplicates()
         fixed = isinstance(self.random_state, int | np.integer) and not isinstance(self.random_state, bool)
         self.seed_ = int(self.random_state) if fixed else int(check_random_state(self.random_state).randint(2**31 - 1))
         return X
@@ -122,6 +126,8 @@ class RandomProjection(_Features):
 
     def _features(self, part: np.ndarray) -> np.ndarray:
         projected = self.projection_.project(torch.from_numpy(part)).numpy()
+        if not np.isfinite(projected).all():
+            raise NonFinite(f"features exceed {projected.dtype}: X reaches {np.abs(part).max():g}; scale it first")
         return np.asarray(projected * projected.dtype.type(1 / self.n_components**0.5))
 
 
@@ -214,12 +220,31 @@ def _parts(X: Any) -> Iterator[tuple[slice, np.ndarray]]:
 
 
 def _levels(X: Any, levels: int) -> np.ndarray:
-    """Levels of each feature, (L, D): quantiles of all values that differ from the smallest one."""
-    values = X.data if scipy.sparse.issparse(X) else X.reshape(-1)
-    low = min(0.0, float(values.min(initial=0.0))) if scipy.sparse.issparse(X) else float(values.min())
-    lit = values[values > low]
-    shares = (np.arange(levels) + 0.5) / levels
-    chosen_L = np.quantile(lit, shares) if len(lit) else np.full(levels, low)
+    """Levels of each feature, (L, D): quantiles of all values that differ from the smallest, zeros of a sparse X too.
+
+    Interpolated between neighbours as `np.quantile` does.
+    """
+    held = X.data if scipy.sparse.issparse(X) else X.reshape(-1)
+    num_zeros = X.shape[0] * X.shape[1] - len(held)
+    low = float(min(held.min(), 0) if num_zeros and len(held) else held.min() if len(held) else 0)
+    num_zeros = num_zeros if low < 0 else 0
+    lit = np.sort(held[held > low])
+    zeros = int(np.searchsorted(lit, 0))
+
+    def value(rank: int) -> float:
+        """Of all lit values in order, the implicit zeros among them."""
+        if zeros <= rank < zeros + num_zeros:
+            return 0.0
+        return float(lit[rank if rank < zeros else rank - num_zeros])
+
+    count = len(lit) + num_zeros
+    chosen_L = np.full(levels, low)
+    for level in range(levels if count else 0):
+        rank, part = divmod((count - 1) * ((level + 0.5) / levels), 1)
+        # halves: the difference of two large values of different signs is no number
+        below, above = value(int(rank)) / 2, value(min(int(rank) + 1, count - 1)) / 2
+        step = above - below
+        chosen_L[level] = 2 * (below + step * part if part < 0.5 else above - step * (1 - part))
     # a single level of constant data would leave everything dark: the smallest value stays below
     below_L = np.nextafter(chosen_L, -np.inf)
     return np.ascontiguousarray(np.broadcast_to(below_L[:, None], (levels, X.shape[1])))

@@ -44,8 +44,8 @@ def write_climatebench(folder: Path, names: tuple[str, ...] = ("historical", "ss
         inputs = {
             "CO2": ("time", 1000 * carbon),
             "CH4": ("time", 0.3 + 0.01 * carbon),
-            "SO2": (("time", "latitude", "longitude"), np.broadcast_to(np.sin(years / 30)[:, None, None], shape)),
-            "BC": (("time", "latitude", "longitude"), np.broadcast_to(np.cos(grid["lat"])[:, None], shape)),
+            "SO2": (("time", "latitude", "longitude"), np.broadcast_to(1 + np.sin(years / 30)[:, None, None], shape)),
+            "BC": (("time", "latitude", "longitude"), np.broadcast_to(2 + np.cos(grid["lat"])[:, None], shape)),
         }
         places = {"latitude": grid["lat"], "longitude": grid["lon"]}
         xarray.Dataset(inputs, {"time": years, **places}).to_netcdf(folder / f"inputs_{name}.nc", engine="netcdf4")

@@ -152,6 +152,25 @@ def test_a_folder_of_ones_own_is_read(tmp_path: Path) -> None:
     assert small.references["pattern scaling"] < small.references["persistence"]
 
 
+def _celsius(whole):
+    return whole.assign(air_temperature=(whole.air_temperature - 273.15).assign_attrs(units="deg C"))
+
+
+def _unlike(file):
+    return file.isel(latitude=slice(None, None, -1)).assign_coords(longitude=file.longitude - 360)
+
+
+@pytest.mark.parametrize("change", [_celsius, _unlike], ids=["celsius", "turned"])
+def test_one_file_in_another_unit_or_order_changes_nothing(tmp_path: Path, change) -> None:
+    for name in ("as", "changed"):
+        (tmp_path / name).mkdir()
+    straight = load_climate(str(write_climate(tmp_path / "as")))
+    found = load_climate(str(write_climate(tmp_path / "changed", change)))
+    atol = 1e-4 if change is _celsius else 0.0
+    order = np.arange(144).reshape(12, 12)[:: -1 if change is _unlike else 1].reshape(-1)  # A1B is the first file
+    assert torch.allclose(found.train.y_N, straight.train.y_N[:, order], atol=atol)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -159,10 +178,17 @@ def test_a_folder_of_ones_own_is_read(tmp_path: Path) -> None:
         (lambda w: w.assign(air_temperature=w.air_temperature.assign_attrs(units="degF")), "in K or degC.*, got degF"),
         (lambda w: w.isel(time=[*range(50), *range(51, 240)]), "1910 is missing"),
         (lambda w: w.isel(latitude=slice(0, 5)), "expected a grid of 12 x 12 at least, got 5 x 12"),
-        (lambda w: w.isel(time=slice(0, 25)), "A1B and E1 alike, got 25 years from 1860 on .* and 240 years"),
+        (lambda w: w.isel(time=slice(0, 25)), "A1B and E1 alike, got 25 years from 1860 on and 240 years"),
         (lambda w: w.isel(longitude=0, drop=True), "expected air_temperature over time, latitude and longitude"),
         (lambda w: w.mean("longitude", keep_attrs=True), "expected air_temperature over time, latitude and longitude"),
-        (lambda w: w.where(w.time != w.time[7]), "holds NaN or infinity in 1867"),
+        (
+            lambda w: w.assign_coords(latitude=w.latitude + 1),
+            "expected the same places, got 12 from 15 .* and 12 from 16",
+        ),
+        (lambda w: w.assign_coords(latitude=w.latitude * 10), "expected latitude from -90 to 90 degrees"),
+        (lambda w: w - 273.15, r"air_temperature is .* K in 1860; expected 150 to 350"),
+        (lambda w: w.drop_vars("longitude"), "the axis longitude of air_temperature has no values"),
+        (lambda w: w.where(w.time != w.time[7]), "holds missing values, NaN or infinity in 1867"),
     ],
 )
 def test_files_that_hold_something_else_are_refused(tmp_path: Path, change, message: str) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import math
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,23 @@ def test_wrong_bytes_are_refused(tmp_path: Path, content: bytes, message: str) -
     with pytest.raises(DataError, match=message) as caught:
         data.read_idx(file, axes=1)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_no_room_is_made_for_what_a_header_only_claims(tmp_path: Path, zipped: bool) -> None:
+    write_images(tmp_path, side=4, train=30, test=12)
+    for name in ("train", "t10k"):
+        file = tmp_path / f"{name}-images-idx3-ubyte"
+        content = idx((30 if name == "train" else 12, 20_000, 20_000), bytes(480))
+        file.unlink()
+        file = file.with_name(f"{file.name}.gz") if zipped else file
+        file.write_bytes(gzip.compress(content) if zipped else content)
+    tracemalloc.start()
+    for action in (data.peek_fashion, data.load_fashion):
+        with pytest.raises(DataError, match=r"train-images-.* the header declares 12000000000 values, "):
+            action(str(tmp_path), validation=10)
+    assert tracemalloc.get_traced_memory()[1] < 2**21
+    tracemalloc.stop()
 
 
 def test_every_truncation_of_a_gzip_is_refused(tmp_path: Path) -> None:

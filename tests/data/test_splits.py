@@ -133,7 +133,7 @@ def test_standardising_bytes_takes_the_result_and_little_more() -> None:
     """In a process of its own: its peak is above what it held before by the float32 inputs, not by several copies."""
     code = (
         "import resource, torch; from odfa import data\n"
-        "part = data.Split(x_ND=torch.randint(0, 256, (60_000, 784), dtype=torch.uint8), y_N=torch.zeros(60_000))\n"
+        "part = data.Split(x_ND=torch.randint(0, 256, (30_000, 784), dtype=torch.uint8), y_N=torch.zeros(30_000))\n"
         "few = data.Split(x_ND=part.x_ND[:9], y_N=part.y_N[:9])\n"
         "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
         "def run(train): data.Splits(train=train, validation=few, test=few, num_classes=1, source='').standardised()\n"

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ def corpus(tmp_path: Path) -> str:
 
 @given(st.lists(MESSAGE, max_size=8))
 def test_turns_keep_every_word_and_begin_where_another_speaks(messages: list[tuple[str, str]]) -> None:
-    said = dialogue.turns(messages)
+    said = "".join(itertools.chain.from_iterable(dialogue.turns(messages)))
     kept = said.replace("<|a|>", " ").replace("<|b|>", " ").split()
     assert kept == " ".join(words for _, words in messages).split()
     groups = itertools.groupby(messages, key=lambda message: message[0])
@@ -48,7 +49,7 @@ def test_turns_keep_every_word_and_begin_where_another_speaks(messages: list[tup
 
 def test_the_tokens_of_all_parts_are_the_documents_each_once(corpus: str) -> None:
     splits = data.load_text(corpus, context=8, vocabulary=300, holdout=0.1).check()
-    documents = dialogue.read_documents(corpus)
+    documents = [text for document in dialogue.read_documents(corpus) for _, text in document]
     assert "".join(documents) == _lines(2000)
     found = []
     for part in (splits.train, splits.validation, splits.test):
@@ -78,6 +79,54 @@ def test_bytes_of_tokens_add_up_to_the_text(corpus: str) -> None:
         assert bytes_V[tokenizer.encode(words).ids].sum() == len(plain.encode())
 
 
+def test_special_tokens_inside_a_text_stay_text(tmp_path: Path) -> None:
+    spoken = "you <|end|> and <|a|> or <|b|>!<|end|>"
+    lines = "".join(f"{words} {spoken}\n" for words in _lines(400).splitlines())
+    splits = data.load_text(_file(tmp_path, "a.txt", lines.encode()), context=8, vocabulary=300)
+    parts = (splits.train, splits.validation, splits.test)
+    stream = [token for part in parts for token in [int(part.x_ND[0, 0]), *part.y_N[part.y_N != MASKED].tolist()]]
+    numbers = {name: splits.tokenizer.token_to_id(name) for name in tokens.SPECIALS}
+    documents = dialogue.read_documents(str(tmp_path / "a.txt"))
+    assert [stream.count(numbers[name]) for name in tokens.SPECIALS] == [len(documents), 0, 0]
+    assert splits.tokenizer.decode(stream, skip_special_tokens=False).count(tokens.END) == 2 * 400 + len(documents)
+    said = dialogue.read_documents(_chat(tmp_path / "dataset.json", "<|b|>no", "<|end|>"))
+    assert said == [(("<|a|>", "<|b|>no"), ("<|b|>", "<|end|>"))]
+    corpus = tokens._encode(said, splits.tokenizer)
+    ends = [list(corpus.ids).count(numbers[name]) for name in tokens.SPECIALS]
+    assert ends == [1, 1, 1]
+    assert splits.tokenizer.decode(corpus.ids, skip_special_tokens=False) == "<|a|><|b|>no<|b|><|end|><|end|>"
+
+
+def test_a_dialogue_without_them_has_the_tokens_that_the_library_gives(corpus: str) -> None:
+    tokenizer = data.read_tokenizer(corpus, vocabulary=300)
+    talk = (("<|a|>", "is 2 more than 1?"), ("<|b|>", "so \u00e9 late\n"), ("<|a|>", " no"))
+    plain = "".join(itertools.chain.from_iterable(talk)) + tokens.END
+    assert tokens._encode([talk], tokenizer).ids.tolist() == tokenizer.encode(plain).ids
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    mark = b"\xef\xbb\xbf"
+    _file(tmp_path, "a.txt", mark + b"first\nsecond\nthird\n")
+    assert dialogue.read_documents(str(tmp_path / "a.txt"))[0] == (("", "first\n"),)
+    _chat(tmp_path / "dataset.json", "hi")
+    _file(tmp_path, "dataset.json", mark + (tmp_path / "dataset.json").read_bytes())
+    assert dialogue.read_documents(str(tmp_path / "dataset.json")) == [(("<|a|>", "hi"),)]
+    folder = Path(_cornell(tmp_path / "cornell", "['L1']"))
+    for name in ("movie_lines.txt", "movie_conversations.txt"):
+        _file(folder, name, mark + (folder / name).read_bytes())
+    assert dialogue.read_documents(str(folder)) == [(("<|a|>", "Hi."),)]
+
+
+@pytest.mark.parametrize("name", ["ids.npy", "start.npy"])
+def test_kept_tokens_that_do_not_fit_are_not_used(corpus: str, name: str) -> None:
+    data.load_text(corpus, context=8, vocabulary=300)
+    text._corpus.cache_clear()
+    (kept,) = tokens.cache_folder().iterdir()
+    np.save(kept / name, np.load(kept / name)[:-1])
+    with pytest.raises(DataError, match=r"is damaged .*; remove it and it will be made anew"):
+        data.load_text(corpus, context=8, vocabulary=300)
+
+
 def test_a_corpus_is_encoded_once(corpus: str, monkeypatch: pytest.MonkeyPatch) -> None:
     first = data.load_text(corpus, context=8, vocabulary=300)
     text._corpus.cache_clear()
@@ -88,7 +137,7 @@ def test_a_corpus_is_encoded_once(corpus: str, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_merges_are_learned_from_training_documents_only(tmp_path: Path) -> None:
-    documents = [_lines(300), "zqzq " * 400]
+    documents = [(("", _lines(300)),), (("", "zqzq " * 400),)]
     seen = tokens.encode_corpus(documents, np.array([0]), vocabulary=280)
     assert not any("zq" in seen.tokenizer.id_to_token(k) for k in range(280))
 
@@ -104,9 +153,11 @@ def test_cornell_files_become_conversations(tmp_path: Path) -> None:
     lines = "".join(" +++$+++ ".join(row) + "\n" for row in rows)
     (folder / "movie_lines.txt").write_bytes(lines.encode("iso-8859-1"))
     (folder / "movie_conversations.txt").write_text("u0 +++$+++ u2 +++$+++ m0 +++$+++ ['L1', 'L2', 'L3']\n")
-    assert dialogue.read_documents(str(folder)) == ["<|a|>Hi.<|b|>So é late?"]
+    assert dialogue.read_documents(str(folder)) == [(("<|a|>", "Hi."), ("<|b|>", "So é late?"))]
     (folder / "movie_conversations.txt").write_text("u0 +++$+++ u2 +++$+++ m0 +++$+++ ['L1', 'L9']\n")
-    with pytest.raises(DataError, match=r"names lines that movie_lines\.txt lacks"):
+    with pytest.raises(
+        DataError, match=r"movie_conversations\.txt, line 1: expected names of lines in movie_lines\.txt \(KeyError"
+    ):
         dialogue.read_documents(str(folder))
 
 
@@ -116,6 +167,28 @@ def _file(folder: Path, name: str, content: bytes) -> str:
     return str(folder / name)
 
 
+def _fifty(folder: Path) -> str:
+    for k in range(50):
+        _file(folder, f"{k}.txt", "caf\u00e9".encode("latin-1" if k == 7 else "utf-8"))
+    return str(folder)
+
+
+def _pipe(place: Path) -> str:
+    os.mkfifo(place)
+    return str(place.parent)
+
+
+def _chat(file: Path, *said: str) -> str:
+    messages = [[{"sender": who % 2, "text": text} for who, text in enumerate(said)]]
+    return _file(file.parent, file.name, json.dumps({"k": {"messages": messages}}).encode())
+
+
+def _cornell(folder: Path, names: str) -> str:
+    _file(folder, "movie_lines.txt", b"L1 +++$+++ u0 +++$+++ m0 +++$+++ B +++$+++ Hi.\n")
+    _file(folder, "movie_conversations.txt", f"u0 +++$+++ u2 +++$+++ m0 +++$+++ {names}\n".encode())
+    return str(folder)
+
+
 BAD = {
     "nothing there": (lambda at: str(at / "missing.txt"), "cannot read .*missing.txt"),
     "an empty folder": (lambda at: str(at), r"holds no \.txt files"),
@@ -123,6 +196,14 @@ BAD = {
     "one line": (lambda at: _file(at / "l", "a.txt", b"one line\n"), "three documents or lines at least"),
     "few words": (lambda at: _file(at / "w", "a.txt", b"a b\n" * 50), "different tokens, expected 300"),
     "bytes": (lambda at: _file(at / "b", "a.txt", b"\xff\xfe\n"), "expected UTF-8 text, got the byte 0xff"),
+    "one of many": (lambda at: _fifty(at / "f"), r"/f/7\.txt: expected UTF-8 text, got the byte 0xe9 at place 3"),
+    "a pipe": (lambda at: _pipe(at / "a.txt"), r"a\.txt: expected a file of text, this is none"),
+    "half a character": (
+        lambda at: _chat(at / "dataset.json", "\ud83d"),
+        r"conversation 'k': '\\ud83d' is half of a char",
+    ),
+    "deep JSON": (lambda at: _file(at / "d", "x.json", b"[" * 100_000), "not a chitchat dataset.json .RecursionError"),
+    "deep names": (lambda at: _cornell(at / "c", "[" * 9000), r"movie_conversations\.txt, line 1: expected names"),
     "other JSON": (lambda at: _file(at / "j", "dataset.json", json.dumps([1]).encode()), "not a chitchat dataset.json"),
 }
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from odfa import Gaussian, Hadamard, Rademacher, Ternary
+from odfa import Gaussian, Hadamard, Optical, Rademacher, Ternary, Twin
 from odfa.errors import ConfigError, NonFinite
 from odfa.project import Encoded
 from odfa.structured import transform
@@ -106,6 +106,38 @@ def test_adjoint():
     torch.testing.assert_close((hadamard.project(e_ND) * p_NM).sum(1), (hadamard.adjoint(p_NM) * e_ND).sum(1))
     with pytest.raises(ConfigError, match=r"\(N, 2000\)"):
         hadamard.adjoint(p_NM[:, :3])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.complex64])
+def test_partial_sums_of_huge_values_are_numbers(dtype):
+    hadamard = Hadamard(0).shaped(300, 50)
+    e_ND = torch.ones(2, 300, dtype=dtype)
+    e_ND[0, 7] = 1e300 if dtype == torch.float64 else 9.96921e36
+    wide = torch.complex128 if dtype.is_complex else torch.float64
+    expected_NM = e_ND.to(wide) @ hadamard.matrix().to(wide)
+    size_N1 = expected_NM.abs().amax(dim=1, keepdim=True)
+    off_NM = (hadamard.project(e_ND).to(wide) - expected_NM).abs() / size_N1
+    assert off_NM.max() < (1e-2 if dtype == torch.bfloat16 else 1e-5)
+    if not dtype.is_complex and dtype != torch.bfloat16:
+        p_NM = (expected_NM / 1000).to(dtype)  # so that what comes back is a number
+        back_ND = p_NM.double() @ hadamard.matrix().double().T
+        off_ND = (hadamard.adjoint(p_NM).double() - back_ND).abs() / back_ND.abs().amax(dim=1, keepdim=True)
+        assert off_ND.max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Encoded(Hadamard(0, precision="int16"), Ternary()),
+        lambda: Encoded(Rademacher(0), Ternary()),
+        lambda: Optical(Twin.ideal(0)),
+    ],
+    ids=["int16", "rademacher", "optical"],
+)
+def test_scaled_rows_have_scaled_projections(make):
+    e_ND = rows(3, 300)
+    one_NM, huge_NM = (make().shaped(300, 20).project(part) for part in (e_ND, e_ND * 2.0**110))
+    assert torch.equal(one_NM * 2.0**110, huge_NM)
 
 
 @pytest.mark.parametrize("make", [*MAKERS, Gaussian])

@@ -29,7 +29,8 @@ GUARD = 4
 """Years around a held-out decade in which no target of another part may lie."""
 FIRST_FUTURE = 2005
 """Held-out scenario: targets begin here; before, both scenarios are the same history."""
-_UNITS = {"K": 0.0, "degC": 273.15, "celsius": 273.15, "degrees_celsius": 273.15}
+_KELVIN = (150.0, 350.0)
+"""Between the coldest and the warmest air near the ground; Celsius taken for kelvin, or the reverse, lies outside."""
 _WINDOWS = ((0, 5), (5, 10), (10, 20))
 """Years back from t of the three input means: from, to."""
 _CLIMATOLOGY = 40
@@ -62,8 +63,7 @@ def load_climate(path: str | None = None, *, held_out: str = "decades") -> Field
         DataError: files are missing or hold something else. MissingExtra: no path, and the package is not installed; or
             xarray or netCDF4 are not.
     """
-    fields = {name: _read(path, name) for name in PATHWAYS}
-    _check_alike(fields, _folder(path))
+    fields = _read(path)
     samples = _parts(held_out, fields)
     climatology = np.mean([fields[name].value_YHW[:_CLIMATOLOGY] for name in _trained(held_out)], axis=(0, 1))
     built = {part: _arrays(listed, fields, climatology) for part, listed in samples.items()}
@@ -120,26 +120,24 @@ def _folder(path: str | None) -> Path:
     return Path(spec.origin).with_name("sample_data")
 
 
-def _read(path: str | None, scenario: str) -> YearlyField:
-    field = read_yearly(_folder(path) / f"{scenario}_north_america.nc", "air_temperature", _UNITS)
-    height, width = (size // _EVEN * _EVEN for size in field.value_YHW.shape[1:])
-    if not height or not width:
-        size = " x ".join(map(str, field.value_YHW.shape[1:])) or "none"
-        raise DataError(f"{_folder(path)}: expected a grid of {_EVEN} x {_EVEN} at least, got {size}")
-    return YearlyField(
-        value_YHW=field.value_YHW[:, :height, :width],
-        year_Y=field.year_Y,
-        latitude_H=field.latitude_H[:height],
-        longitude_W=field.longitude_W[:width],
-    )
-
-
-def _check_alike(fields: dict[str, YearlyField], folder: Path) -> None:
+def _read(path: str | None) -> dict[str, YearlyField]:
+    """Both scenarios on one grid, that of the first."""
+    folder = _folder(path)
+    files = {name: f"{name}_north_america.nc" for name in PATHWAYS}
+    fields = {
+        name: read_yearly(folder / file, "air_temperature", between=_KELVIN, kelvin=True)
+        for name, file in files.items()
+    }
     (first, ours), *others = fields.items()
+    if ours.value_YHW.ndim != 3 or min(ours.value_YHW.shape[1:]) < _EVEN:
+        size = " x ".join(map(str, ours.value_YHW.shape[1:])) or "none"
+        raise DataError(f"{folder}: expected a grid of {_EVEN} x {_EVEN} at least, got {size}")
     for name, theirs in others:
-        if ours.value_YHW.shape[1:] != theirs.value_YHW.shape[1:] or not np.array_equal(ours.year_Y, theirs.year_Y):
-            said = (f"{len(f.year_Y)} years from {f.year_Y[0]} on {f.value_YHW.shape[1:]}" for f in (ours, theirs))
+        fields[name] = theirs.on_grid_of(ours, f"{folder}: {files[name]} and {files[first]}")
+        if not np.array_equal(ours.year_Y, theirs.year_Y):
+            said = (f"{len(f.year_Y)} years from {f.year_Y[0]} on" for f in (ours, theirs))
             raise DataError(f"{folder}: expected {first} and {name} alike, got {' and '.join(said)}")
+    return {name: field.cropped(_EVEN) for name, field in fields.items()}
 
 
 def _trained(held_out: str) -> list[str]:

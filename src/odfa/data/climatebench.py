@@ -1,11 +1,12 @@
 """ClimateBench files at a path: emissions of a year to that year's climate (Watson-Parris et al., JAMES 14, 2022).
 
 `inputs_NAME.nc` hold CO2 and CH4 of the whole globe and SO2 and BC by place, `outputs_NAME.nc` tas, pr and others by
-year and place, members averaged. Scenarios other than the test one are for training; of these, some decades are for
-validation. Shape letters as in `fields.py`.
+year and place, members averaged. Files are joined from runs of different length, whose other years are all missing; a
+forcing that a scenario does not have is a series of zeros without places. Scenarios other than the test one are for
+training; of these, some decades are for validation. Shape letters as in `fields.py`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,11 +14,27 @@ import numpy as np
 import torch
 
 from odfa.data.fields import FieldSplit, FieldSplits, area_weights
-from odfa.data.netcdf import read_yearly
+from odfa.data.netcdf import YearlyField, read_yearly, same_unit
 from odfa.data.splits import DataShape
 from odfa.errors import DataError
 
 GASES, AEROSOLS = ("CO2", "CH4"), ("SO2", "BC")
+RANGES = {
+    "CO2": (-100.0, 1e5),
+    "CH4": (-1.0, 1e4),
+    "SO2": (-1e-3, 1e3),
+    "BC": (-1e-3, 1e3),
+    "tas": (-100.0, 350.0),
+    "diurnal_temperature_range": (-100.0, 100.0),
+    "pr": (-200.0, 200.0),
+    "pr90": (-500.0, 500.0),
+}
+"""Values that make sense in the units that the files are seen in: gigatonnes or megatonnes, kg a second and m² or
+millimetres a day, kelvin, each as it is or as a change. A fill value does not."""
+_ANYTHING = (-1e15, 1e15)
+"""Of other variables only fill values are known to be wrong."""
+_ABSOLUTE_K = 100.0
+"""Temperatures above this are no changes."""
 GUARD = 4
 """Years beside a validation decade that are in no part."""
 _TENS, _HELD = 5, 2
@@ -40,13 +57,10 @@ def load_climatebench(path: str | None, *, variable: str = "tas", test: str = "s
         MissingExtra: xarray or netCDF4 is not installed.
     """
     folder, names = _find(path, test)
-    scenarios = {name: _read(folder, name, variable) for name in names}
-    grid = read_yearly(folder / f"outputs_{test}.nc", variable)
-    latitude_H, longitude_W = (axis[: len(axis) // _EVEN * _EVEN] for axis in (grid.latitude_H, grid.longitude_W))
-    size = (len(latitude_H), len(longitude_W))
-    for name, scenario in scenarios.items():
-        if scenario.y_YG.shape[1] != size[0] * size[1]:
-            raise DataError(f"{folder}: {name} has another grid than {test}; expected one grid for all files")
+    outputs = _outputs(folder, names, variable, test)
+    scenarios = _scenarios(folder, outputs, outputs[test])
+    grid = outputs[test].cropped(_EVEN)
+    size = grid.value_YHW.shape[1:]
     held = {name: _held(scenario.year_Y) for name, scenario in scenarios.items()}
     chosen = {
         "train": {name: held[name] == 0 for name in names if name != test},
@@ -59,7 +73,7 @@ def load_climatebench(path: str | None, *, variable: str = "tas", test: str = "s
     x_NCG, y_NG, _ = raw["train"]
     mean_C, std_C = x_NCG.mean(axis=(0, 2)), x_NCG.std(axis=(0, 2))
     std_C[std_C == 0] = 1.0
-    unit, weight_G = float(y_NG.std()) or 1.0, area_weights(latitude_H, size[1])
+    unit, weight_G = float(y_NG.std()) or 1.0, area_weights(grid.latitude_H, size[1])
     parts = {
         part: FieldSplit(
             x_ND=torch.tensor(((x - mean_C[:, None]) / std_C[:, None]).reshape(len(x), -1), dtype=torch.float32),
@@ -77,8 +91,8 @@ def load_climatebench(path: str | None, *, variable: str = "tas", test: str = "s
         num_classes=0,
         image=(x_NCG.shape[1], *size),
         field=(1, *size),
-        latitude_H=latitude_H,
-        longitude_W=longitude_W,
+        latitude_H=grid.latitude_H,
+        longitude_W=grid.longitude_W,
         references=_references(raw["train"], raw["test"][0], parts["test"]),
         source=str(folder),
     ).check()
@@ -108,28 +122,69 @@ def _find(path: str | None, test: str) -> tuple[Path, list[str]]:
     return folder, names
 
 
-def _read(folder: Path, name: str, variable: str) -> _Scenario:
-    out = read_yearly(folder / f"outputs_{name}.nc", variable)
-    if out.value_YHW.ndim != 3 or min(out.value_YHW.shape[1:]) < _EVEN:
-        raise DataError(f"{folder}: expected {variable} on a grid of {_EVEN} x {_EVEN} at least in outputs_{name}.nc")
-    height, width = (size // _EVEN * _EVEN for size in out.value_YHW.shape[1:])
-    channels = []
-    for gas in (*GASES, *AEROSOLS):
-        given = read_yearly(folder / f"inputs_{name}.nc", gas)
-        place = np.searchsorted(given.year_Y, out.year_Y)
-        if (place >= len(given.year_Y)).any() or not np.array_equal(given.year_Y[place], out.year_Y):
+def _outputs(folder: Path, names: list[str], variable: str, test: str) -> dict[str, YearlyField]:
+    """The variable of every scenario, on the test scenario's grid."""
+    fields = {}
+    between = RANGES.get(variable, _ANYTHING)
+    for name in names:
+        fields[name] = read_yearly(folder / f"outputs_{name}.nc", variable, between=between, gaps=True)
+        if fields[name].value_YHW.ndim != 3 or min(fields[name].value_YHW.shape[1:]) < _EVEN:
             raise DataError(
-                f"{folder}: inputs_{name}.nc has {gas} from {given.year_Y[0]} to {given.year_Y[-1]}, expected all of "
-                f"{out.year_Y[0]} to {out.year_Y[-1]}"
+                f"{folder}: expected {variable} on a grid of {_EVEN} x {_EVEN} at least in outputs_{name}.nc"
             )
-        value = given.value_YHW[place]
-        if gas in GASES:
-            value = np.broadcast_to(value.reshape(len(place), -1).mean(axis=1)[:, None, None], out.value_YHW.shape)
-        elif value.shape != out.value_YHW.shape:
-            raise DataError(f"{folder}: {gas} of inputs_{name}.nc has another grid than outputs_{name}.nc")
-        channels.append(value[:, :height, :width].reshape(len(place), -1))
-    y_YG = out.value_YHW[:, :height, :width].reshape(len(out.year_Y), -1)
-    return _Scenario(x_YCG=np.stack(channels, axis=1), y_YG=y_YG, year_Y=out.year_Y)
+    same_unit({f"outputs_{name}.nc": field for name, field in fields.items()}, f"{folder}: {variable}")
+    absolute = [name for name in names if variable == "tas" and fields[name].value_YHW.mean() > _ABSOLUTE_K]
+    if absolute and len(absolute) < len(names):
+        change = next(name for name in names if name not in absolute)
+        raise DataError(
+            f"{folder}: {variable} of {absolute[0]} is a temperature, that of {change} a change; convert one"
+        )
+    return {
+        name: field.on_grid_of(fields[test], f"{folder}: outputs_{name}.nc and outputs_{test}.nc")
+        for name, field in fields.items()
+    }
+
+
+def _scenarios(folder: Path, outputs: dict[str, YearlyField], grid: YearlyField) -> dict[str, _Scenario]:
+    """Inputs and outputs of the years that the outputs have."""
+    channels: dict[str, list[np.ndarray]] = {name: [] for name in outputs}
+    for gas in (*GASES, *AEROSOLS):
+        given = {
+            f"inputs_{name}.nc": read_yearly(folder / f"inputs_{name}.nc", gas, between=RANGES[gas], gaps=True)
+            for name in outputs
+        }
+        same_unit({file: field for file, field in given.items() if field.value_YHW.any()}, f"{folder}: {gas}")
+        for (name, out), (file, field) in zip(outputs.items(), given.items(), strict=True):
+            channels[name].append(_channel(gas, field, out, grid, f"{folder}: {gas} of {file}"))
+    return {
+        name: _Scenario(
+            x_YCG=np.stack(channels[name], axis=1),
+            y_YG=out.cropped(_EVEN).value_YHW.reshape(len(out.year_Y), -1),
+            year_Y=out.year_Y,
+        )
+        for name, out in outputs.items()
+    }
+
+
+def _channel(gas: str, given: YearlyField, out: YearlyField, grid: YearlyField, said: str) -> np.ndarray:
+    """One forcing (Y, G) in the years of the outputs: a gas is the same everywhere, an aerosol is where it is."""
+    places = grid.cropped(_EVEN).value_YHW[0].size
+    if given.value_YHW.ndim == 1 and not given.value_YHW.any():
+        return np.zeros((len(out.year_Y), places))  # none of it, in whatever years the zeros stand
+    missing = sorted(set(out.year_Y.tolist()) - set(given.year_Y.tolist()))
+    if missing:
+        years = f"{given.year_Y[0]} to {given.year_Y[-1]}"
+        raise DataError(f"{said} goes from {years}, expected all years of the outputs, {missing[0]} is missing")
+    given = replace(given, value_YHW=given.value_YHW[np.searchsorted(given.year_Y, out.year_Y)])
+    if gas in GASES:
+        value_Y = given.value_YHW
+        if value_Y.ndim == 3:
+            value_Y = np.average(value_Y.mean(axis=2), axis=1, weights=np.cos(np.deg2rad(given.latitude_H)))
+        return np.repeat(value_Y[:, None], places, axis=1)
+    if given.value_YHW.ndim != 3:
+        raise DataError(f"{said} is one value a year and not zero; expected a map of it")
+    on_grid = given.on_grid_of(grid, f"{said} has another grid than the outputs")
+    return on_grid.cropped(_EVEN).value_YHW.reshape(len(out.year_Y), -1)
 
 
 def _held(year_Y: np.ndarray) -> np.ndarray:

@@ -19,6 +19,8 @@ from odfa.errors import DataError
 _UNSIGNED_BYTE = 0x08
 _MAX_VALUES = 2**34
 _CHUNK = 2**20
+_MOST_PACKED = 1032
+"""Bytes that one byte of a deflated stream stands for at most."""
 
 
 def read_idx(path: Path, *, axes: int) -> Tensor:
@@ -40,16 +42,24 @@ def read_idx(path: Path, *, axes: int) -> Tensor:
 
 
 def read_idx_shape(path: Path, *, axes: int) -> tuple[int, ...]:
-    """The shape in the header, without reading the values.
+    """The shape in the header, without the values; models are made for it, and so the file must be long enough.
 
     Raises:
-        DataError: as `read_idx`.
+        DataError: as `read_idx`; a gzipped file is only held to what a file of its length can hold.
     """
     try:
         with _open(path) as stream:
-            return _read_header(stream, path, axes)
+            shape = _read_header(stream, path, axes)
+        held = path.stat().st_size - 4 - 4 * axes
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"cannot read {path}: {error}; is it complete?") from error
+    declared = math.prod(shape)
+    if path.suffix == ".gz":
+        if declared > _MOST_PACKED * path.stat().st_size:
+            raise DataError(f"{path}: the header declares {declared} values, more than so short a file can hold")
+    elif held != declared:
+        raise DataError(f"{path}: the header declares {declared} values, the file holds {held}; fetch it again")
+    return shape
 
 
 def _open(path: Path) -> BinaryIO:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from odfa.data.dialogue import SPEAKERS
+from odfa.data.dialogue import SPEAKERS, Document
 from odfa.data.extras import needs
 from odfa.errors import DataError
 
@@ -19,7 +19,7 @@ END = "<|end|>"
 """Special token behind every document."""
 SPECIALS = (END, *SPEAKERS)
 LEAST_VOCABULARY = 256 + len(SPECIALS)
-_FORM = "1"
+_FORM = "2"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "odfa"
 
 
-def encode_corpus(documents: list[str], learn_from: np.ndarray, *, vocabulary: int) -> Corpus:
+def encode_corpus(documents: list[Document], learn_from: np.ndarray, *, vocabulary: int) -> Corpus:
     """Train a byte-level BPE of `vocabulary` entries on the documents `learn_from`, and encode all of them.
 
     The result is kept in `cache_folder()` under the SHA-256 of the texts, the size and the library's version.
@@ -60,12 +60,14 @@ def encode_corpus(documents: list[str], learn_from: np.ndarray, *, vocabulary: i
         version = importlib.metadata.version("tokenizers")
     texts = hashlib.sha256()
     for document in documents:
-        texts.update(document.encode() + b"\0")
+        texts.update(repr(document).encode())
     key = f"{_FORM} {version} {vocabulary} {texts.hexdigest()} {hashlib.sha256(learn_from.tobytes()).hexdigest()}"
     kept = cache_folder() / f"bpe-{hashlib.sha256(key.encode()).hexdigest()[:24]}"
     if (kept / "tokenizer.json").is_file():
-        return _load(kept, tokenizers)
-    corpus = _encode(documents, train_bpe([documents[i] for i in learn_from], vocabulary=vocabulary))
+        return _load(kept, tokenizers, len(documents))
+    corpus = _encode(
+        documents, train_bpe([text for i in learn_from for _, text in documents[i]], vocabulary=vocabulary)
+    )
     _keep(corpus, kept)
     return corpus
 
@@ -87,9 +89,7 @@ def train_bpe(texts: list[str], *, vocabulary: int) -> Any:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    # special tokens are markup here, not text to learn merges from
-    plain = [piece for text in texts for piece in _without_speakers(text)]
-    tokenizer.train_from_iterator(plain, trainer)
+    tokenizer.train_from_iterator(texts, trainer)
     found = tokenizer.get_vocab_size()
     if found != vocabulary:
         raise DataError(
@@ -111,16 +111,18 @@ def _size(tokenizer: Any) -> int:
     return size
 
 
-def _without_speakers(text: str) -> list[str]:
-    for token in SPEAKERS:
-        text = text.replace(token, "\0")
-    return [piece for piece in text.split("\0") if piece]
-
-
-def _encode(documents: list[str], tokenizer: Any) -> Corpus:
-    encoded = [encoding.ids for encoding in tokenizer.encode_batch([document + END for document in documents])]
-    start = np.concatenate([[0], np.cumsum([len(ids) for ids in encoded])]).astype(np.int64)
-    return Corpus(tokenizer=tokenizer, ids=np.concatenate([np.array(ids, np.int32) for ids in encoded]), start=start)
+def _encode(documents: list[Document], tokenizer: Any) -> Corpus:
+    tokenizer.encode_special_tokens = True  # what spells a special token in a text is text
+    encodings = tokenizer.encode_batch([text for document in documents for _, text in document])
+    tokenizer.encode_special_tokens = False
+    encoded = (np.array(encoding.ids, np.int32) for encoding in encodings)
+    alone = {token: np.array([tokenizer.token_to_id(token)], np.int32) for token in SPECIALS}
+    parts, start = list[np.ndarray](), [0]
+    for document in documents:
+        stream = [part for token, _ in document for part in (alone.get(token, alone[END][:0]), next(encoded))]
+        parts += [*stream, alone[END]]
+        start.append(start[-1] + sum(map(len, stream)) + 1)
+    return Corpus(tokenizer=tokenizer, ids=np.concatenate(parts), start=np.array(start, np.int64))
 
 
 def _keep(corpus: Corpus, kept: Path) -> None:
@@ -142,9 +144,14 @@ def _keep(corpus: Corpus, kept: Path) -> None:
             ) from error
 
 
-def _load(kept: Path, tokenizers: Any) -> Corpus:
+def _load(kept: Path, tokenizers: Any, num_documents: int) -> Corpus:
     try:
         tokenizer = tokenizers.Tokenizer.from_file(str(kept / "tokenizer.json"))
-        return Corpus(tokenizer=tokenizer, ids=np.load(kept / "ids.npy"), start=np.load(kept / "start.npy"))
+        ids, start = np.load(kept / "ids.npy"), np.load(kept / "start.npy")
+        if ids.dtype != np.int32 or len(start) != num_documents + 1 or start[0] != 0 or start[-1] != len(ids):
+            raise ValueError(f"{len(ids)} tokens and {len(start)} places do not make {num_documents} documents")
+        if (np.diff(start) < 1).any() or ids.min() < 0 or ids.max() >= _size(tokenizer):
+            raise ValueError("a token or a place is out of range")
     except Exception as error:  # tokenizers raises plain Exception
         raise DataError(f"{kept} is damaged ({error}); remove it and it will be made anew") from error
+    return Corpus(tokenizer=tokenizer, ids=ids, start=start)

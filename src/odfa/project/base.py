@@ -1,5 +1,6 @@
 """Stages 2–4 behind one face: a fixed linear map p_NM = e_ND B_DM, named by an identity."""
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any, Self
 
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from odfa.errors import ConfigError, NonFinite
 from odfa.flow import Light
+from odfa.project.rows import project_scaled
 from odfa.saved import check_state
 
 
@@ -56,11 +58,12 @@ class AbstractProjection(ABC):
         if not self._takes(e_ND.dtype):
             raise ConfigError(f"{self.identity} does not take {e_ND.dtype}, expected floating-point rows")
         real = torch.view_as_real(e_ND) if e_ND.is_complex() else e_ND
-        if e_ND.numel() and not torch.isfinite(torch.stack(real.aminmax())).all():
+        largest = torch.stack(real.aminmax()).abs().max().item() if e_ND.numel() else 0
+        if not math.isfinite(largest):
             raise NonFinite("the output error contains NaN or infinity; lower the learning rate or look at the batch")
         if e_ND.dtype in (torch.float16, torch.bfloat16):
-            return self._project(e_ND.float()).to(e_ND.dtype)
-        return self._project(e_ND)
+            return project_scaled(e_ND.float(), largest, self._project).to(e_ND.dtype)
+        return project_scaled(e_ND, largest, self._project)
 
     def _takes(self, dtype: torch.dtype) -> bool:
         return dtype.is_floating_point

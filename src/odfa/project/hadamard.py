@@ -8,7 +8,7 @@ from torch import Tensor
 
 from odfa.errors import ConfigError
 from odfa.project.base import AbstractProjection
-from odfa.project.rows import check_seed, check_shape
+from odfa.project.rows import check_seed, check_shape, project_scaled
 from odfa.project.ternary_rows import require_ternary
 from odfa.structured import Structured
 
@@ -107,7 +107,8 @@ class Hadamard(AbstractProjection):
         structure, num_outputs = self._shape()
         if p_NM.ndim != 2 or p_NM.shape[1] != num_outputs or p_NM.dtype not in (torch.float32, torch.float64):
             raise ConfigError(f"expected float rows of shape (N, {num_outputs}), got {p_NM.dtype} {tuple(p_NM.shape)}")
-        return structure.adjoint(p_NM)
+        largest = p_NM.abs().max().item() if p_NM.numel() else 0
+        return project_scaled(p_NM, largest, structure.adjoint)
 
     def project_complex(self, e_ND: Tensor) -> Tensor:
         """Complex modes A e, A_dm = (B_d,2m + i B_d,2m+1) / sqrt(2) ~ CN(0, 1), for real or complex rows: (N, M / 2).

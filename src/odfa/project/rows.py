@@ -1,10 +1,14 @@
-"""Rows of zeros (padding, masked tokens) take no light and no work; shapes and keys that make sense."""
+"""Rows of zeros take no light and no work, rows of huge values stay numbers; shapes and keys that make sense."""
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from odfa.errors import ConfigError
+
+_SAFE_LOG = 63
+"""log2 of what entries may be: three transforms of 2^24 points and an encoder's squares stay below float32's 2^128."""
 
 
 def project_lit(e_ND: Tensor, num_outputs: int, project: Callable[[Tensor], Tensor]) -> Tensor:
@@ -16,6 +20,19 @@ def project_lit(e_ND: Tensor, num_outputs: int, project: Callable[[Tensor], Tens
     if lit_N.any():
         p_NM[lit_N] = project(e_ND[lit_N])
     return p_NM
+
+
+def project_scaled(e_ND: Tensor, largest: float, project: Callable[[Tensor], Tensor]) -> Tensor:
+    """Apply `project`, a linear map; rows of huge values as smaller ones, for partial sums exceed what comes out.
+
+    `largest` is the size of the largest entry. The scale is a power of two of each row: exact, and 1 for other rows.
+    """
+    if not largest > 2.0**_SAFE_LOG:
+        return project(e_ND)
+    size_N1 = (torch.view_as_real(e_ND).flatten(1) if e_ND.is_complex() else e_ND).abs().amax(dim=1, keepdim=True)
+    over_N1 = (torch.frexp(size_N1).exponent - _SAFE_LOG).clamp(min=0)
+    one_N1 = torch.ones_like(size_N1)
+    return project(e_ND * torch.ldexp(one_N1, -over_N1)) * torch.ldexp(one_N1, over_N1)
 
 
 def check_shape(num_inputs: int, num_outputs: int) -> None:
