@@ -50,8 +50,7 @@ def _check(name: str, settings: list[str]) -> Outcome:
 
     (readout, inputs, modes), rest = _common(settings)
     _refuse(rest)
-    with open_device(name) as device:
-        report = check(device, demodulator=readout, num_inputs=inputs, num_modes=modes)
+    report = check(open_device(name), demodulator=readout, num_inputs=inputs, num_modes=modes)
 
     def show() -> None:
         rows = [(c.name, "pass" if c.passed else "FAIL", c.value, c.expected) for c in report.checks]

@@ -90,6 +90,11 @@ class AbstractDevice(ABC):
         self.close()
 
     @property
+    def is_open(self) -> bool:
+        """True from the first `open` until `close`."""
+        return self._opened
+
+    @property
     def _name(self) -> str:
         """What errors call the device, whatever it states."""
         return str(getattr(self, "device_id", None) or type(self).__name__)
@@ -193,7 +198,7 @@ class AbstractDevice(ABC):
         }
         for name, value in stated.items():
             shut = arm == "blocked" and name == "reference_amplitude"
-            if not shut and not (isinstance(value, Real) and 0 < value < math.inf):
+            if not shut and not (isinstance(value, Real) and 0 < float(value) < math.inf):
                 raise DeviceError(f"{self._name}: {name} returned {value!r}, expected a positive number")
         return stated["counts_per_intensity"], stated["reference_amplitude"], stated["frame_s"]
 

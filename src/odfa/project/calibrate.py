@@ -57,12 +57,13 @@ class Probe:
         capture = self.device.run(expanded, roi=self.roi)
         return self.readout.demodulate(capture, expanded).field_NM[:, : self.num_modes]
 
-    def counts(self, bits_ND: Tensor) -> Tensor:
-        """Raw counts (N, P, Q) of single patterns, the arm as the read-out wants it, no phase steps."""
+    def counts(self, bits_ND: Tensor, roi: tuple[int, int] | None = None) -> Tensor:
+        """Raw counts (N, P, Q) of single patterns, the arm as the read-out wants it, no phase steps; `roi` = (rows,
+        columns) other than the read-out's."""
         frames = Frames(
             bits_NFD=bits_ND[:, None], gain_NF=torch.ones(len(bits_ND), 1), encoder="raw", arm=self.readout.arm
         )
-        return self.device.run(frames, roi=self.roi).counts_NFPQ[:, 0]
+        return self.device.run(frames, roi=roi or self.roi).counts_NFPQ[:, 0]
 
 
 def calibrate(
