@@ -7,6 +7,7 @@ import pytest
 import torch
 from tests.device.rig import rig
 
+from odfa.demodulate import Anchor
 from odfa.device import AbstractDevice, Bench, Drift, Layout, Medium, Mirrors, Reference, Sensor, Twin
 from odfa.errors import ConfigError, DeviceError, Disconnected, FrameMismatch, OdfaError
 from odfa.flow import Frames
@@ -122,17 +123,17 @@ def test_odd_answers_are_named_in_one_line(answer, error, words):
         ({"exposure_s": "1 ms"}, "exposure_s must be a number"),
         ({"full_scale": 4095.0}, "full_scale must be an integer"),
         ({"arms": "blocked"}, "arms must be a set"),
-        ({"arms": frozenset({"tilted"})}, "a tilted arm needs carrier_cpp and pupil_cpp"),
+        ({"arms": frozenset({"tilted", "blocked"})}, "carrier_cpp and pupil_cpp"),
         ({"device_id": ""}, "Own states .* device_id must be a text"),
     ],
 )
 def test_what_a_device_states_is_checked_before_the_first_frame(stated, words):
     device = Own(COUNTS_FPQ, **stated)
-    for use in (
-        lambda: device.run(FRAMES, roi=(4, 5)),
-        lambda: Optical(device),
-        lambda: calibrate(device, num_inputs=3, num_modes=2),
-    ):
+    uses = [lambda: device.run(FRAMES, roi=(4, 5)), lambda: calibrate(device, num_inputs=3, num_modes=2)]
+    if stated.keys() <= {"device_id", "shape_dmd", "shape_cam"}:
+        uses.append(lambda: Optical(device))  # what planning needs is asked for before the device is opened
+    for use in uses:
+        device.close()
         with pytest.raises(DeviceError, match=words):
             use()
 
@@ -144,7 +145,7 @@ def test_an_ability_that_is_missing_or_asks_broken_hardware_is_named():
             raise OSError("unplugged")
 
     with pytest.raises(DeviceError, match="exposure_s: OSError: unplugged"):
-        Silent().check_stated()
+        Silent(COUNTS_FPQ).run(FRAMES, roi=(4, 5))
 
     class Bare(AbstractDevice):
         def _run_hw(self, bits_FD, *, phase_S, arm, roi):
@@ -152,6 +153,18 @@ def test_an_ability_that_is_missing_or_asks_broken_hardware_is_named():
 
     with pytest.raises(DeviceError, match=r"Bare states .*device_id is not stated; shape_dmd is not stated"):
         Bare().run(FRAMES, roi=(4, 5))
+
+
+def test_a_driver_may_learn_its_abilities_when_it_opens():
+    class Learns(Own):
+        rate_hz = None
+
+        def _open_hw(self):
+            self.rate_hz, self.exposure_s = 500.0, 1e-3
+
+    device = Learns(COUNTS_FPQ, exposure_s=None)
+    Optical(device, demodulator=Anchor()).shaped(3, 4)
+    assert device.run(FRAMES, roi=(4, 5)).acquisition.exposure_s == 1e-3
 
 
 @pytest.mark.parametrize("name", ["counts_per_intensity", "reference_amplitude", "frame_s"])

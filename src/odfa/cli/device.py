@@ -101,6 +101,7 @@ def _show(name: str, settings: list[str]) -> Outcome:
     _refuse(rest)
     folder = Path(out or f"pictures/{name}")
     with open_device(name) as device:
+        device.check_stated()
         figures = draw_all(device, folder)
     return Outcome(json={"figures": [str(path) for path in figures]}, show=lambda: print(*figures, sep="\n"))
 

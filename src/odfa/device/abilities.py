@@ -21,10 +21,16 @@ _CHECKS: dict[str, Callable[[str, Any], object]] = {
 }
 
 
+_BEFORE_OPENING = ("device_id", "shape_dmd", "shape_cam", "arms")
+"""What planning needs; drivers may learn the rest from the hardware when they open it."""
+
+
 def flaws(device: Any) -> list[str]:
-    """One line for each ability that `device` does not state, or not sensibly."""
+    """One line for each ability that `device` does not state, or not sensibly; of one not open, what must be known."""
     found = []
     for name, check in _CHECKS.items():
+        if not device.is_open and name not in _BEFORE_OPENING:
+            continue
         try:
             value = getattr(device, name)
         except AttributeError:
@@ -37,7 +43,7 @@ def flaws(device: Any) -> list[str]:
             check(name, value)
         except ConfigError as error:
             found.append(str(error))
-    if not found and "tilted" in device.arms:
+    if device.is_open and not found and "tilted" in device.arms:
         try:
             arguments.all_in("carrier_cpp", device.carrier_cpp, 2, -0.5, 0.5)
             arguments.real("pupil_cpp", device.pupil_cpp, 0.0, 0.5, open_low=True, open_high=True)

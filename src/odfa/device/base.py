@@ -100,7 +100,7 @@ class AbstractDevice(ABC):
         return str(getattr(self, "device_id", None) or type(self).__name__)
 
     def check_stated(self) -> None:
-        """Refuse a device that does not state its abilities, or not sensibly.
+        """Refuse a device that does not state its abilities, or not sensibly; all of them once it is open.
 
         Raises:
             DeviceError: an ability is missing or makes no sense.
@@ -158,7 +158,7 @@ class AbstractDevice(ABC):
         """
         bits_FD = frames.patterns_FD
         self.require(num_inputs=bits_FD.shape[1], roi=roi, arm=frames.arm)
-        self.open()
+        self.open().check_stated()
         start_s = time.perf_counter()
         reply = ask(self._name, self._run_hw, bits_FD, phase_S=frames.phase_S, arm=frames.arm, roi=roi)
         time_s = time.perf_counter() - start_s

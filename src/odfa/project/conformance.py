@@ -99,34 +99,42 @@ def check(
             arguments.whole(name, count, 1)
     if demodulator is not None:
         arguments.kind("demodulator", demodulator, AbstractDemodulator)
-    checks = [_abilities(device)]
-    if not checks[0].passed:
-        return Report(device_id=str(getattr(device, "device_id", device)), readout="none", checks=checks)
+    was_open, opening = device.is_open, _acting("opening", device.open)
+    name = str(getattr(device, "device_id", None) or type(device).__name__)
+    if opening:
+        return Report(device_id=name, readout="none", checks=opening)
+    readout, checks = _in_use(device, demodulator, num_inputs, num_modes)
+    if not was_open:
+        checks += _acting("closing", device.close)
+    return Report(device_id=name, readout=readout, checks=checks)
+
+
+def _acting(name: str, act: Callable[[], object]) -> list[Check]:
+    """A failed check where opening or closing fails."""
+    try:
+        act()
+    except DeviceError as error:
+        return [_failed(name, one_line(error), "no error")]
+    return []
+
+
+def _in_use(
+    device: AbstractDevice, demodulator: AbstractDemodulator | None, num_inputs: int | None, num_modes: int | None
+) -> tuple[str, list[Check]]:
+    """The read-out's name, and what an open device shows of itself; only its claims where these make no sense."""
+    tests: list[Callable[[Probe], Check | list[Check]]] = [
+        _shapes, _repeatability, _linearity, _additivity, _noise, _saturation, _pairing, _timing, _camera,
+    ]  # fmt: skip
+    abilities = _abilities(device)
+    if not abilities.passed:
+        return "none", [abilities]
     readout = demodulator or readout_for(device)
     try:
         inputs = num_inputs or max(1, min(64, int(device.num_mirrors / 1.5)))
         probe = Probe(device, readout, inputs, num_modes or _modes(device, readout))
     except OdfaError as error:
-        checks.append(_failed("read-out", one_line(error), "one that fits"))
-        return Report(device_id=device.device_id, readout=readout.name, checks=checks)
-    return Report(device_id=device.device_id, readout=readout.name, checks=checks + _in_use(probe))
-
-
-def _in_use(probe: Probe) -> list[Check]:
-    """What can only be told with the hardware open."""
-    tests = [_shapes, _repeatability, _linearity, _additivity, _noise, _saturation, _pairing, _timing]
-    was_open = probe.device.is_open
-    try:
-        probe.device.open()
-    except DeviceError as error:
-        return [_failed("opening", one_line(error), "hardware that opens")]
-    checks = [found for test in [*tests, _camera] for found in _guarded(test, probe)]
-    try:
-        if not was_open:
-            probe.device.close()
-    except DeviceError as error:
-        checks.append(_failed("closing", one_line(error), "hardware that closes"))
-    return checks
+        return readout.name, [abilities, _failed("read-out", one_line(error), "one that fits")]
+    return readout.name, [abilities, *(found for test in tests for found in _guarded(test, probe))]
 
 
 def _modes(device: AbstractDevice, readout: AbstractDemodulator) -> int:
