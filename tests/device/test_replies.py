@@ -8,7 +8,7 @@ import torch
 from tests.device.rig import rig
 
 from odfa.demodulate import Anchor
-from odfa.device import AbstractDevice, Bench, Drift, Layout, Medium, Mirrors, Reference, Sensor, Twin
+from odfa.device import AbstractDevice, Bench, Drift, Layout, Medium, Mirrors, Reference, Sensor, Twin, open_device
 from odfa.errors import ConfigError, DeviceError, Disconnected, FrameMismatch, OdfaError
 from odfa.flow import Frames
 from odfa.keys import numpy_generator
@@ -84,7 +84,10 @@ def test_counts_are_copied_out_of_the_vendors_buffer():
         (torch.full((6, 4, 5), math.nan), DeviceError, r"torch.float32 of shape .*, NaN or infinite in places"),
         (torch.ones(6, 4, 5, dtype=torch.bool), DeviceError, "torch.bool of shape"),
         (np.ma.masked_equal(COUNTS_FPQ, 0), DeviceError, "a masked array"),
-        ([[1, 2], [3]], DeviceError, "a list of unequal rows"),
+        ([[1, 2], [3]], DeviceError, r"list \[\[1, 2\], \[3\]\] came back"),
+        (torch.ones(6, 4, 5, dtype=torch.int32, device="meta"), DeviceError, "torch.int32 of shape"),
+        (torch.ones(6, 4, 5, dtype=torch.int32).to_sparse(), DeviceError, "torch.int32 of shape"),
+        (torch.ones(6, 4, 5, dtype=torch.bfloat16), DeviceError, "torch.bfloat16 of shape"),
         ([[["1"]]], DeviceError, "<U1 of shape"),
         (COUNTS_FPQ[0], FrameMismatch, r"shape \(4, 5\) came back, expected frames of 4 x 5 pixels, three axes"),
         (COUNTS_FPQ[None], FrameMismatch, r"shape \(1, 6, 4, 5\)"),
@@ -222,6 +225,8 @@ def ones(num_frames: int, *, kind=np.uint16, shape=(8, 8)) -> np.ndarray:
         (lambda n: (ones(n), [math.nan] * n), DeviceError, "one integer a frame"),
         (lambda n: (ones(n), list(range(n - 1))), DeviceError, "one integer a frame"),
         (lambda n: (ones(n), 3), DeviceError, "one integer a frame"),
+        (lambda n: (ones(n), np.array(3)), DeviceError, "one integer a frame"),
+        (lambda n: (ones(n), torch.ones(n, 2)), DeviceError, "one integer a frame"),
         (lambda n: (ones(n), np.arange(n) * 2), FrameMismatch, "gaps or repeats: 0 then 2"),
     ],
 )
@@ -314,6 +319,8 @@ def test_a_bench_refuses_parts_and_arguments_by_name(settings, words):
         (lambda: Mirrors(leak="dark"), "leak must be a number"),
         (lambda: Mirrors(seed=0.5), "seed must be an integer"),
         (lambda: Drift(gain_jitter=math.nan), "gain_jitter must be between"),
+        (lambda: open_device(""), "device must be a text"),
+        (lambda: open_device(None), "device must be a text"),
         (lambda: Layout(shape_dmd=(3,), num_inputs=1), "shape_dmd must be"),
         (lambda: Layout(shape_dmd=(3, 3), num_inputs=2.0), "num_inputs must be an integer"),
         (lambda: Guard(warn_below="high"), "warn_below must be a number"),
@@ -330,3 +337,12 @@ def test_arguments_are_refused_by_name(make, words):
         make()
     assert isinstance(caught.value, OdfaError)
     assert "\n" not in str(caught.value)
+
+
+def test_numpys_integers_are_keys_and_sizes():
+    twin = Twin(np.int64(3), shape_cam=(np.int32(40), 64), mirrors=Mirrors(seed=np.int64(1)))
+    assert twin.device_id == Twin(3, mirrors=Mirrors(seed=1)).device_id
+    optical = Optical(twin).shaped(5, 4).project(torch.eye(5))
+    assert torch.equal(
+        optical, Optical(Twin(3, shape_cam=(40, 64), mirrors=Mirrors(seed=1))).shaped(5, 4).project(torch.eye(5))
+    )

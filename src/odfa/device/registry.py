@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from odfa.device import arguments
 from odfa.device.base import AbstractDevice
 from odfa.device.replies import one_line
 from odfa.device.twin import Twin
@@ -46,6 +47,7 @@ def open_device(name: str, **settings: Any) -> AbstractDevice:
         ConfigError: no device of this name, its settings are off, or what is registered is not a device.
         DeviceError: the device cannot be made; Disconnected where its driver fails without saying more.
     """
+    arguments.named("device", name)
     if name in _BUILT_IN:
         make: Callable[..., Any] = _BUILT_IN[name][0]
     else:

@@ -14,6 +14,8 @@ from torch import Tensor
 from odfa.errors import DeviceError, Disconnected, FrameMismatch, OdfaError
 
 _LONGEST = 300
+_SIGNED = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+_WIDER = {"u2": np.int32, "u4": np.int64, "u8": np.int64}
 _WANTED = "expected integers (frames, rows, columns) as a tensor, a NumPy array or nested lists"
 
 
@@ -71,10 +73,11 @@ def numbers_of(who: str, reply: Any, num_frames: int) -> list[int] | None:
     if reply is None:
         return None
     try:
-        numbers = [int(number) for number in reply if int(number) == number]
-    except (TypeError, ValueError, OverflowError):
-        numbers = []
-    if not isinstance(reply, list | tuple | np.ndarray | Tensor) or not len(numbers) == len(reply) == num_frames:
+        given = list(reply)
+        numbers = [int(number) for number in given if int(number) == number]
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # the last by tensors of several numbers
+        given, numbers = [], []
+    if not isinstance(reply, list | tuple | np.ndarray | Tensor) or not len(numbers) == len(given) == num_frames:
         raise DeviceError(
             f"{who}: frame numbers {_brief(reply)} came back with {num_frames} frames, expected one integer a frame, "
             "or None from a camera that does not count"
@@ -83,33 +86,22 @@ def numbers_of(who: str, reply: Any, num_frames: int) -> list[int] | None:
 
 
 def _tensor(who: str, reply: Any) -> Tensor:
-    if isinstance(reply, list | tuple):
-        reply = _rectangle(who, reply)
-    if isinstance(reply, np.ndarray) and not isinstance(reply, np.ma.MaskedArray) and reply.dtype.kind in "ui":
-        # torch calculates with no unsigned type but uint8
-        wide = {2: np.int32, 4: np.int64, 8: np.int64}.get(reply.dtype.itemsize) if reply.dtype.kind == "u" else None
-        _check_range(who, reply.dtype == np.uint64 and reply.size and int(reply.max()) > np.iinfo(np.int64).max)
-        native = reply.astype(wide or reply.dtype.newbyteorder("="))  # a copy: the vendor's buffer is filled again
-        return torch.from_numpy(np.atleast_1d(np.ascontiguousarray(native)))
-    if isinstance(reply, Tensor) and not (reply.is_floating_point() or reply.is_complex() or reply.dtype == torch.bool):
-        if reply.dtype in (torch.uint16, torch.uint32, torch.uint64):
-            return _tensor(who, reply.cpu().numpy())
-        return (reply.cpu() if reply.ndim else reply.cpu()[None]).contiguous()
-    raise DeviceError(f"{who}: {_brief(reply)} came back, {_WANTED}")
-
-
-def _rectangle(who: str, reply: list[Any] | tuple[Any, ...]) -> np.ndarray:
-    """Nested lists as an array; images in a list are arrays themselves."""
+    if isinstance(reply, Tensor) and reply.dtype in _SIGNED and reply.layout == torch.strided and reply.is_cpu:
+        return torch.atleast_1d(reply).contiguous()  # type: ignore[no-untyped-call, no-any-return]
     try:
-        array = np.asarray([row.numpy() if isinstance(row, Tensor) else row for row in reply])
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise DeviceError(f"{who}: a {type(reply).__name__} of unequal rows came back, {_WANTED}") from error
-    return array.astype(np.uint8) if not array.size and not len(array) else array
-
-
-def _check_range(who: str, beyond: object) -> None:
-    if beyond:
+        array = reply.cpu().numpy() if isinstance(reply, Tensor) else reply
+        if isinstance(reply, list | tuple):
+            array = np.asarray([row.cpu().numpy() if isinstance(row, Tensor) else row for row in reply])
+            array = array if array.size else array.astype(np.uint8)  # an empty list has no type of its own
+    except (ValueError, TypeError, RuntimeError) as error:  # unequal rows, or tensors that hold no numbers here
+        raise DeviceError(f"{who}: {_brief(reply)} came back, {_WANTED}") from error
+    if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray) or array.dtype.kind not in "ui":
+        raise DeviceError(f"{who}: {_brief(reply if isinstance(reply, Tensor) else array)} came back, {_WANTED}")
+    if array.dtype.kind == "u" and array.dtype.itemsize == 8 and array.size and int(array.max()) >= 2**63:
         raise DeviceError(f"{who}: counts beyond 2^63 came back, {_WANTED}")
+    # a copy, because the vendor's buffer is filled again; torch calculates with no unsigned type but uint8
+    kind = _WIDER.get(array.dtype.str[1:], array.dtype.newbyteorder("="))
+    return torch.from_numpy(np.atleast_1d(np.array(array, dtype=kind, order="C")))
 
 
 def _brief(reply: Any) -> str:
@@ -119,6 +111,8 @@ def _brief(reply: Any) -> str:
     if not isinstance(reply, np.ndarray | Tensor):
         return textwrap.shorten(f"{type(reply).__name__} {reply!r}", 80, placeholder=" …")
     kind = "a masked array" if isinstance(reply, np.ma.MaskedArray) else f"{reply.dtype} of shape {tuple(reply.shape)}"
-    values = reply.detach().cpu().numpy() if isinstance(reply, Tensor) and reply.dtype != torch.bfloat16 else reply
-    odd = isinstance(values, np.ndarray) and values.dtype.kind in "fc" and not np.isfinite(values).all()
+    if isinstance(reply, Tensor):
+        odd = reply.is_floating_point() and not reply.is_meta and not bool(torch.isfinite(reply).all())
+    else:
+        odd = reply.dtype.kind in "fc" and not np.isfinite(reply).all()
     return f"{kind}, NaN or infinite in places," if odd else kind

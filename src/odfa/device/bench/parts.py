@@ -19,8 +19,8 @@ from odfa.errors import ConfigError, DeviceError, FrameMismatch
 from odfa.units import check
 
 _MOST_BITS = 30
-_EXPOSURE_STEP = 0.01
-"""Exposures come in steps of rows or clock cycles; a larger deviation is another setting."""
+_EXPOSURE_STEP = 2.0
+"""Exposures come in steps of rows or clock cycles; further off than this factor it is another setting."""
 
 
 class _Part:
@@ -139,7 +139,7 @@ class AbstractCamera(_Part, ABC):
 
         Raises:
             ConfigError: outside the camera's range.
-            DeviceError: the camera takes another exposure than it was asked for, by more than 1 %.
+            DeviceError: the camera takes an exposure that is off by more than a factor of two.
         """
         check("exposure_s", exposure_s)
         low, high = self.exposure_range_s
@@ -148,7 +148,8 @@ class AbstractCamera(_Part, ABC):
         taken_s = self._ask(self._set_exposure_hw, exposure_s)
         if taken_s is None:
             taken_s = exposure_s
-        if not isinstance(taken_s, Real) or not abs(float(taken_s) / exposure_s - 1) <= _EXPOSURE_STEP:
+        step = _EXPOSURE_STEP
+        if not isinstance(taken_s, Real) or not exposure_s / step <= float(taken_s) <= exposure_s * step:
             raise DeviceError(
                 f"{type(self).__name__}: the camera took an exposure of {taken_s!r} s, {exposure_s:g} s were asked "
                 "for; switch off what sets it besides (automatic exposure, a frame rate), or ask for one that it has"

@@ -45,6 +45,7 @@ class GenICamCamera(AbstractCamera):
         left_justified: bool = False,
         serial: str | None = None,
         trigger_source: str = "Line0",
+        exposure_s: float = 400e-6,
         exposure_range_s: tuple[float, float] = (1e-5, 1.0),
         row_s: float = 0.0,
     ) -> None:
@@ -57,6 +58,7 @@ class GenICamCamera(AbstractCamera):
             left_justified: True if the producer delivers the bits in the high end of 16.
             serial: serial number; None: the first camera found.
             trigger_source: line that the mirror array's synch output is wired to.
+            exposure_s: exposure that the camera is opened with.
             exposure_range_s: shortest and longest exposure.
             row_s: time to read a row.
 
@@ -68,7 +70,7 @@ class GenICamCamera(AbstractCamera):
         if serial is not None:
             arguments.named("serial", serial)
         self.shape_cam, self.bits, self.left_justified = shape_cam, bits, left_justified
-        self.exposure_range_s, self.row_s = exposure_range_s, row_s
+        self.exposure_s, self.exposure_range_s, self.row_s = exposure_s, exposure_range_s, row_s
         self._producer, self._serial, self._trigger = producer, serial, trigger_source
         self._harvester: Any = None
         self._acquirer: Any = None
