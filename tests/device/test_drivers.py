@@ -252,7 +252,7 @@ def test_genicam_widens_the_region_and_crops_the_frames(genicam, roi, padding, s
     [
         ({}, (41, 64), r"has 40 x 64 pixels, shape_cam says \(41, 64\)"),
         ({"ExposureTime": Node(5e4, 1e3, 1e5)}, (40, 64), "between 0.001 and 0.1 s, got 0.0004"),
-        ({"ExposureTime": Node(5e4, 20.0, 1e5, kept=5e4)}, (40, 64), r"took an exposure of 0.0[45]9* s, 0.0004 s"),
+        ({"ExposureTime": Node(5e4, 20.0, 1e5, kept=5e4)}, (40, 64), r"took an exposure of 0.0[45]9*6? s, 0.0004 s"),
         ({"ExposureAuto": Node("Continuous", mode=3)}, (40, 64), "AccessException"),
         ({"TriggerMode": Node("Off", mode=1)}, (40, 64), "no feature TriggerMode"),
     ],

@@ -185,7 +185,9 @@ class Twin(AbstractDevice):
         """The matrix as patterns see it at the beginning, complex128 (D, M): for tests and small sizes."""
         weight_D, _ = self._mirrors.response(num_inputs, self.num_mirrors)
         scatterer = Scatterer(self._seed, num_inputs, self._medium, torch.float64, self._matrix_DM)
-        real_DM, imag_DM = scatterer.propagate(torch.diag(weight_D), num_modes)
+        place_D = torch.arange(num_inputs)
+        one_each = Few(place_D, weight_D, place_D)
+        real_DM, imag_DM = scatterer.propagate(torch.diag(weight_D), num_modes, few=one_each)
         return torch.complex(real_DM, imag_DM)
 
     def state_dict(self) -> dict[str, Any]:
