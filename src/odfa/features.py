@@ -17,7 +17,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from odfa.demodulate import Intensity
-from odfa.device import AbstractDevice, open_device
+from odfa.device import TWINS, AbstractDevice, arguments, open_device
 from odfa.encode import Threshold
 from odfa.errors import ConfigError, NonFinite
 from odfa.project import AbstractProjection, Gaussian, Hadamard, Optical, Rademacher
@@ -252,10 +252,6 @@ def _levels(X: Any, levels: int) -> np.ndarray:
 
 def _device(device: str | AbstractDevice, seed: int) -> AbstractDevice:
     if not isinstance(device, str):
+        arguments.kind("device", device, AbstractDevice)
         return device
-    twins = {"twin": "opu-2021", "opu-2021": "opu-2021", "ideal": "ideal"}
-    if device not in twins:
-        return open_device(device)
-    from odfa.device import Twin
-
-    return Twin.ideal(seed) if twins[device] == "ideal" else Twin.preset(twins[device], seed=seed)
+    return open_device(device, seed=seed) if device in TWINS else open_device(device)

@@ -12,7 +12,7 @@ def mix(*parts: int) -> int:
     """Hash integers into one 63-bit seed by chained splitmix64 (Steele, Lea & Flood, OOPSLA 2014)."""
     state = 0
     for part in parts:
-        state = (state ^ (part & _MASK_64)) + 0x9E3779B97F4A7C15 & _MASK_64
+        state = (state ^ (int(part) & _MASK_64)) + 0x9E3779B97F4A7C15 & _MASK_64
         state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 & _MASK_64
         state = (state ^ state >> 27) * 0x94D049BB133111EB & _MASK_64
         state ^= state >> 31

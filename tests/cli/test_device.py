@@ -3,6 +3,7 @@
 import pytest
 
 from odfa.device import Calibration, Drift, Twin, registry
+from odfa.device.template import MyOPU
 
 
 def test_list_names_the_twins(odfa):
@@ -33,6 +34,39 @@ def test_check_ends_with_pass_or_with_reasons(odfa, monkeypatch):
     assert said.out.rstrip().endswith("fail")
     assert "repeatability: the same patterns give other fields" in said.out
     assert odfa("device", "check", "shaky", "--json").json["passed"] is False
+
+
+class Faulty(MyOPU):
+    """The template with other claims; without any it does not open."""
+
+    def __init__(self, **stated):
+        self.stated = stated
+        for name, value in stated.items():
+            setattr(self, name, value)
+
+    def _open_hw(self):
+        if not self.stated:
+            raise OSError("no such device: /dev/video0")
+        super()._open_hw()
+
+
+@pytest.mark.parametrize(
+    ("stated", "words"),
+    [
+        ({}, "opening: Disconnected: my-opu: OSError: no such device: /dev/video0"),
+        ({"shape_dmd": (100,)}, "abilities: not stated, or not sensible: shape_dmd must be (rows, columns)"),
+        ({"device_id": None}, "abilities: not stated, or not sensible: device_id must be a text"),
+    ],
+)
+def test_check_finds_hardware_that_does_not_open_and_nonsense(odfa, monkeypatch, stated, words):
+    monkeypatch.setitem(registry._BUILT_IN, "faulty", (lambda: Faulty(**stated), "faulty"))
+    said = odfa("device", "check", "faulty")
+    assert (said.code, said.err) == (1, "")
+    assert words in said.out
+    for action in ("calibrate", "show"):
+        said = odfa("device", action, "faulty")
+        assert said.code == 1
+        assert words.split(": ", 2)[-1].removeprefix("abilities: ") in said.complaint
 
 
 def test_calibrate_writes_a_record_that_loads(odfa, tmp_path):

@@ -1,6 +1,7 @@
 """The conformance suite: sound devices pass, and each broken one fails for its own reason."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -11,18 +12,20 @@ import odfa.device.template
 from odfa.demodulate import Anchor, OffAxis, PhaseSteps
 from odfa.device import AbstractDevice, Drift, Sensor, Twin
 from odfa.device.template import MyOPU
-from odfa.errors import Disconnected
+from odfa.errors import ConfigError, Disconnected
 from odfa.project.conformance import check
 
 
 class Broken(AbstractDevice):
     """A twin behind a fault."""
 
-    def __init__(self, twin: Twin, fault) -> None:
+    def __init__(self, twin: Twin, fault, arm: str = "stepped") -> None:
         self._twin, self._fault = twin, fault
         self.device_id, self.shape_dmd, self.shape_cam = "broken", twin.shape_dmd, twin.shape_cam
         self.rate_hz, self.power_w, self.exposure_s = twin.rate_hz, twin.power_w, twin.exposure_s
-        self.full_scale, self.arms = twin.full_scale, frozenset({"stepped"})
+        self.full_scale, self.arms = twin.full_scale, frozenset({arm})
+        if arm == "tilted":
+            self.carrier_cpp, self.pupil_cpp = twin.carrier_cpp, twin.pupil_cpp
 
     def counts_per_intensity(self, num_inputs, arm):
         return self._twin.counts_per_intensity(num_inputs, arm)
@@ -95,6 +98,105 @@ def refusing(counts, twin):
 )
 def test_a_broken_device_fails_where_it_is_broken(fault, names):
     assert names <= failed(Broken(Twin(), fault)).keys()
+
+
+def of_gamma(gamma: float):
+    return lambda counts, twin: (255 * (counts.double() / 255).pow(gamma)).round().to(torch.uint8)
+
+
+def automatic_gain(counts, twin):
+    mean_F11 = counts.double().mean((1, 2), keepdim=True)
+    return (counts.double() * (70 / mean_F11.clamp_min(0.01))).round().clamp_max(255).to(torch.uint8)
+
+
+def with_pixels_at(value: int, share: float):
+    def fault(counts, twin):
+        mask_PQ = torch.rand(counts.shape[1:], generator=torch.Generator().manual_seed(5)) < share
+        return counts.masked_fill(mask_PQ, value)
+
+    return fault
+
+
+ARMS = ["stepped", "tilted", "blocked"]
+
+
+@pytest.mark.parametrize("arm", ARMS)
+@pytest.mark.parametrize(
+    ("fault", "name", "words"),
+    [
+        (of_gamma(0.45), "response", r"light to the power 0\.4[4-8]: switch the camera's gamma"),
+        (of_gamma(2.2), "response", "switch the camera's gamma"),
+        (automatic_gain, "gain", "switch the camera's automatic gain and automatic exposure off"),
+        (with_pixels_at(255, 0.02), "pixels", r"2\.2% of the pixels do not follow the light.*hot or dead pixels"),
+        (with_pixels_at(0, 0.02), "pixels", r"2\.2% of the pixels do not follow the light.*hot or dead pixels"),
+    ],
+)
+def test_a_camera_that_alters_its_counts_is_told_by_name(fault, name, words, arm):
+    found = failed(Broken(Twin(), fault, arm))
+    assert {"gain", "response", "pixels"} & found.keys() == {name}
+    assert re.search(words, found[name])
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_noise_jitter_and_a_black_level_do_not_spoil_a_sound_camera(arm):
+    """Four times the noise of a machine-vision camera, a laser that flickers, 0.05 rad of vibration, black at 12."""
+    twin = Twin(sensor=Sensor(read_noise_e=100.0), drift=Drift(gain_jitter=0.01, phase_jitter_rad=0.05))
+    brighter = lambda counts, twin: (counts.int() * 0.9 + 12).round().clamp_max(255).to(torch.uint8)  # noqa: E731
+    assert {"gain", "response", "pixels"}.isdisjoint(failed(Broken(twin, brighter, arm)))
+
+
+@pytest.mark.parametrize("inputs", [1, 2, 3, 10])
+def test_few_inputs_are_no_fault(inputs):
+    assert {"gain", "response", "pixels"}.isdisjoint(failed(Twin(), num_inputs=inputs))
+
+
+class Unplugged(Broken):
+    def _open_hw(self):
+        raise OSError("no such device")
+
+
+class Stuck(Broken):
+    def _close_hw(self):
+        raise OSError("busy")
+
+
+def test_hardware_that_does_not_open_or_close_is_a_finding():
+    assert failed(Unplugged(Twin(), swapped)) == {"opening": "Disconnected: broken: OSError: no such device"}
+    assert failed(Stuck(Twin(), lambda counts, twin: counts)) == {"closing": "Disconnected: broken: OSError: busy"}
+
+
+def test_a_device_is_left_as_it_was_found():
+    device = MyOPU()
+    assert check(device).passed
+    assert not device.is_open
+    with device:
+        check(device)
+        assert device.is_open
+
+
+@pytest.mark.parametrize(
+    ("stated", "words"),
+    [
+        ({"shape_dmd": (100,)}, r"shape_dmd must be \(rows, columns\)"),
+        ({"power_w": float("nan")}, "power_w must be a number"),
+    ],
+)
+def test_what_a_device_states_wrongly_is_all_that_is_reported(stated, words):
+    device = MyOPU()
+    for name, value in stated.items():
+        setattr(device, name, value)
+    found = failed(device)
+    assert found.keys() == {"abilities"}
+    assert re.search(words, found["abilities"])
+
+
+def test_what_cannot_be_checked_is_refused():
+    with pytest.raises(ConfigError, match="device must be of type AbstractDevice, got str 'twin'"):
+        check("twin")
+    with pytest.raises(ConfigError, match="num_inputs must be an integer"):
+        check(Twin(), num_inputs=0)
+    with pytest.raises(ConfigError, match="demodulator must be of type AbstractDemodulator"):
+        check(Twin(), demodulator="anchor")
 
 
 def test_errors_become_reasons():

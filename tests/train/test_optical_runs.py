@@ -6,13 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from tests.device.rig import rig
 
 from odfa import train
-from odfa.device import Twin, registry
+from odfa.device import Drift, Twin, open_device, registry
 from odfa.errors import CalibrationError, ConfigError, Drifted
 from odfa.project.calibrate import calibrate
+from odfa.project.guard import overlap
 from odfa.train import RunConfig
+from odfa.train.build import build_optical
 
 Quick = Callable[..., RunConfig]
 
@@ -30,8 +33,31 @@ def test_an_instrument_is_found_by_name_driven_and_let_go(tmp_path: Path, quick:
     assert bench._camera._opened is False
     drift = replace(config.feedback.drift, gain_jitter=0.1)
     shaky = replace(config, feedback=replace(config.feedback, device="table-3", drift=drift))
-    with pytest.raises(ConfigError, match="drifts by itself"):
-        train.run(shaky, tmp_path / "no", progress=False)
+    seeded = replace(config, feedback=replace(config.feedback, device="table-3", seed=1))
+    for wrong, words in (
+        (shaky, r"feedback.drift: .*only the twins"),
+        (seeded, r"feedback.seed: .* matrix is its glass"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            train.run(wrong, tmp_path / "no", progress=False)
+
+
+@pytest.mark.parametrize("device", ["twin", "opu-2021", "ideal"])
+def test_the_seed_of_the_feedback_is_the_key_of_a_twins_medium(quick: Quick, device: str) -> None:
+    config = quick("odfa")
+
+    def projected(seed: int, noise_seed: int = 0) -> torch.Tensor:
+        feedback = replace(config.feedback, device=device, seed=seed, drift=Drift(gain_jitter=1e-3), witness_every=None)
+        optical = build_optical(replace(config, seed=noise_seed, feedback=feedback)).shaped(10, 64)
+        return optical.project(torch.eye(10))
+
+    same = projected(3)
+    assert torch.equal(projected(3), same)
+    assert overlap(same, projected(3, noise_seed=1)).real > 0.9  # the run's seed is the noise's
+    assert not torch.equal(projected(3, noise_seed=1), same)
+    assert abs(overlap(same, projected(4)).real) < 0.2
+    named = open_device(device, seed=3).transmission(10, 32)
+    assert overlap(torch.view_as_real(named).flatten(1), same).real > 0.9
 
 
 def test_recalibration_is_refused_where_the_rule_cannot_follow(tmp_path: Path, quick: Quick) -> None:

@@ -50,8 +50,7 @@ def _check(name: str, settings: list[str]) -> Outcome:
 
     (readout, inputs, modes), rest = _common(settings)
     _refuse(rest)
-    with open_device(name) as device:
-        report = check(device, demodulator=readout, num_inputs=inputs, num_modes=modes)
+    report = check(open_device(name), demodulator=readout, num_inputs=inputs, num_modes=modes)
 
     def show() -> None:
         rows = [(c.name, "pass" if c.passed else "FAIL", c.value, c.expected) for c in report.checks]
@@ -102,6 +101,7 @@ def _show(name: str, settings: list[str]) -> Outcome:
     _refuse(rest)
     folder = Path(out or f"pictures/{name}")
     with open_device(name) as device:
+        device.check_stated()
         figures = draw_all(device, folder)
     return Outcome(json={"figures": [str(path) for path in figures]}, show=lambda: print(*figures, sep="\n"))
 

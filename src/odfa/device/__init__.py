@@ -7,6 +7,7 @@ from odfa.device.bench import AbstractShifter as AbstractShifter
 from odfa.device.bench import Bench as Bench
 from odfa.device.calibration import Calibration as Calibration
 from odfa.device.layout import Layout as Layout
+from odfa.device.registry import TWINS as TWINS
 from odfa.device.registry import list_devices as list_devices
 from odfa.device.registry import open_device as open_device
 from odfa.device.twin import Drift as Drift

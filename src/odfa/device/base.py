@@ -1,12 +1,17 @@
 """Stage 3, the contract: the public method thinks, the `_hw` methods only act."""
 
+import contextlib
+import math
 import time
 from abc import ABC, abstractmethod
+from numbers import Real
 from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
-from odfa.errors import Dark, FrameMismatch, Incompatible, Saturated
+from odfa.device.abilities import flaws
+from odfa.device.replies import ask, counts_of
+from odfa.errors import Dark, DeviceError, FrameMismatch, Incompatible, Saturated
 from odfa.flow import Acquisition, Arm, Capture, Frames, Light, View
 from odfa.saved import check_state
 
@@ -55,23 +60,56 @@ class AbstractDevice(ABC):
     }
 
     def open(self) -> Self:
-        """Open the hardware; called once by whoever runs it first. Devices are also context managers."""
+        """Open the hardware; called once by whoever runs it first. Devices are also context managers.
+
+        Raises:
+            DeviceError: what the driver raises; Disconnected where that is no error of odfa.
+        """
         if not self._opened:
-            self._open_hw()
+            try:
+                ask(self._name, self._open_hw)
+            except DeviceError:
+                with contextlib.suppress(Exception):  # let go of what was claimed; the first error is the one to tell
+                    self._close_hw()
+                raise
             self._opened = True
         return self
 
     def close(self) -> None:
-        """Release the hardware."""
+        """Release the hardware.
+
+        Raises:
+            DeviceError: what the driver raises; Disconnected where that is no error of odfa.
+        """
         if self._opened:
             self._opened = False
-            self._close_hw()
+            ask(self._name, self._close_hw)
 
     def __enter__(self) -> Self:
         return self.open()
 
     def __exit__(self, *_exc: object) -> None:
         self.close()
+
+    @property
+    def is_open(self) -> bool:
+        """True from the first `open` until `close`."""
+        return self._opened
+
+    @property
+    def _name(self) -> str:
+        """What errors call the device, whatever it states."""
+        return str(getattr(self, "device_id", None) or type(self).__name__)
+
+    def check_stated(self) -> None:
+        """Refuse a device that does not state its abilities, or not sensibly; all of them once it is open.
+
+        Raises:
+            DeviceError: an ability is missing or makes no sense.
+        """
+        found = flaws(self)
+        if found:
+            raise DeviceError(f"{self._name} states what makes no sense: {'; '.join(found)}")
 
     @property
     def num_mirrors(self) -> int:
@@ -88,7 +126,9 @@ class AbstractDevice(ABC):
 
         Raises:
             Incompatible: more inputs than mirrors, more pixels than the camera has, or an arm that it has not.
+            DeviceError: the device does not state its abilities sensibly.
         """
+        self.check_stated()
         if num_inputs > self.num_mirrors:
             raise Incompatible(
                 f"{self.device_id} has {self.num_mirrors} mirrors, the patterns have {num_inputs} entries; "
@@ -112,18 +152,21 @@ class AbstractDevice(ABC):
 
         Raises:
             Incompatible: the frames ask for abilities that the device lacks.
-            FrameMismatch: the hardware returned another number or shape of frames than were shown.
+            FrameMismatch: the hardware returned another number or shape of frames than were shown, or counts beyond
+                full scale.
+            DeviceError: the hardware returned no integers; Disconnected where its driver fails.
             Saturated: more pixels than `saturated_limit` are at full scale.
             Dark: mirrors are lit and no pixel rises above the rounding of noise.
         """
         bits_FD = frames.patterns_FD
         self.require(num_inputs=bits_FD.shape[1], roi=roi, arm=frames.arm)
-        self.open()
+        self.open().check_stated()
         start_s = time.perf_counter()
-        counts_FPQ = self._run_hw(bits_FD, phase_S=frames.phase_S, arm=frames.arm, roi=roi)
+        reply = ask(self._name, self._run_hw, bits_FD, phase_S=frames.phase_S, arm=frames.arm, roi=roi)
         time_s = time.perf_counter() - start_s
+        counts_FPQ = counts_of(self._name, reply, roi)
         shown = len(bits_FD) * max(1, len(frames.phase_S))
-        if counts_FPQ.shape != (shown, *roi):
+        if len(counts_FPQ) != shown:
             raise FrameMismatch(
                 f"{self.device_id}: {shown} frames of {roi[0]} x {roi[1]} pixels asked for, counts of shape "
                 f"{tuple(counts_FPQ.shape)} returned"
@@ -131,7 +174,7 @@ class AbstractDevice(ABC):
         self._spent += self.cost(shown, roi=roi) + Light(ops_useful=ops_useful)
         saturated = self._check_light(counts_FPQ, bits_FD)
         shared = frames.shared_frames
-        per_intensity = self.counts_per_intensity(bits_FD.shape[1], frames.arm)
+        per_intensity, amplitude, frame_s = self._scales(bits_FD.shape[1], frames.arm, roi)
         return Capture(
             counts_NFPQ=counts_FPQ[shared:].reshape(len(frames.bits_NFD), frames.frames_per_sample, *roi),
             shared_APQ=counts_FPQ[:shared] if shared else None,
@@ -139,19 +182,37 @@ class AbstractDevice(ABC):
                 device_id=self.device_id,
                 view=View(shape=roi, carrier_cpp=self.carrier_cpp, pupil_cpp=self.pupil_cpp),
                 exposure_s=self.exposure_s,
-                rate_hz=1.0 / self.frame_s(roi),
+                rate_hz=1.0 / frame_s,
                 saturated_fraction=saturated,
                 time_s=time_s,
                 counts_per_intensity=per_intensity,
-                counts_per_field=per_intensity * self.reference_amplitude(bits_FD.shape[1]),
+                counts_per_field=per_intensity * amplitude,
                 calibration_id=self.calibration_id,
             ),
         )
+
+    def _scales(self, num_inputs: int, arm: Arm, roi: tuple[int, int]) -> tuple[float, float, float]:
+        """Counts per intensity, amplitude of the reference and seconds a frame, as the driver states them."""
+        stated: dict[str, Any] = {
+            "counts_per_intensity": self.counts_per_intensity(num_inputs, arm),
+            "reference_amplitude": self.reference_amplitude(num_inputs),
+            "frame_s": self.frame_s(roi),
+        }
+        for name, value in stated.items():
+            shut = arm == "blocked" and name == "reference_amplitude"
+            if not shut and not (isinstance(value, Real) and 0 < float(value) < math.inf):
+                raise DeviceError(f"{self._name}: {name} returned {value!r}, expected a positive number")
+        return stated["counts_per_intensity"], stated["reference_amplitude"], stated["frame_s"]
 
     def _check_light(self, counts_FPQ: Tensor, bits_FD: Tensor) -> float:
         if not counts_FPQ.numel():
             return 0.0
         brightest = int(counts_FPQ.max())
+        if brightest > self.full_scale:
+            raise FrameMismatch(
+                f"{self._name}: counts up to {brightest} came back from a device whose full_scale is "
+                f"{self.full_scale}; state the camera's largest count, or shift words that are left-justified"
+            )
         at_scale = int((counts_FPQ >= self.full_scale).sum()) if brightest >= self.full_scale else 0
         saturated = at_scale / counts_FPQ.numel()
         if saturated > self.saturated_limit:
@@ -213,11 +274,14 @@ class AbstractDevice(ABC):
         return 1.0
 
     @abstractmethod
-    def _run_hw(self, bits_FD: Tensor, *, phase_S: tuple[float, ...], arm: Arm, roi: tuple[int, int]) -> Tensor:
-        """Show F patterns, each at every phase in turn; return integer counts of shape (F * max(1, S), *roi)."""
+    def _run_hw(self, bits_FD: Tensor, *, phase_S: tuple[float, ...], arm: Arm, roi: tuple[int, int]) -> Any:
+        """Show F patterns, each at every phase in turn; return integer counts of shape (F * max(1, S), *roi).
+
+        A tensor, a NumPy array of any integer type or nested lists; whatever it raises becomes a `Disconnected`.
+        """
 
     def _open_hw(self) -> None:  # noqa: B027 - optional for devices that hold nothing
         """Claim the hardware."""
 
     def _close_hw(self) -> None:  # noqa: B027 - optional for devices that hold nothing
-        """Release the hardware."""
+        """Release the hardware; also called after an `_open_hw` that failed half-way."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from odfa.device import arguments
 from odfa.errors import ConfigError, Incompatible
 
 
@@ -24,13 +25,16 @@ class Layout:
     """First row, first column, rows, columns of the region used; None: all. Mirrors outside stay dark."""
 
     def __post_init__(self) -> None:
-        top, left, rows, cols = self.region
-        fits = min(top, left) >= 0 and min(rows, cols) >= 1
-        if not fits or top + rows > self.shape_dmd[0] or left + cols > self.shape_dmd[1]:
+        shape_dmd = arguments.pair("shape_dmd", self.shape_dmd)
+        try:
+            top, left, rows, cols = (arguments.whole("roi_dmd", value, 0) for value in self.region)
+        except (TypeError, ValueError) as error:  # ConfigError is a ValueError
             raise ConfigError(
-                f"roi_dmd {self.roi_dmd} does not lie within {self.shape_dmd[0]} x {self.shape_dmd[1]} mirrors"
-            )
-        if not 1 <= self.num_inputs <= rows * cols:
+                f"roi_dmd must be (first row, first column, rows, columns), got {self.roi_dmd!r}"
+            ) from error
+        if min(rows, cols) < 1 or top + rows > shape_dmd[0] or left + cols > shape_dmd[1]:
+            raise ConfigError(f"roi_dmd {self.roi_dmd} does not lie within {shape_dmd[0]} x {shape_dmd[1]} mirrors")
+        if not 1 <= arguments.whole("num_inputs", self.num_inputs, 0) <= rows * cols:
             raise Incompatible(
                 f"{rows * cols} mirrors cannot show {self.num_inputs} inputs; use fewer inputs or more mirrors"
             )

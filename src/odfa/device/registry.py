@@ -12,16 +12,20 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from odfa.device import arguments
 from odfa.device.base import AbstractDevice
+from odfa.device.replies import one_line
 from odfa.device.twin import Twin
 from odfa.errors import ConfigError, Disconnected, OdfaError
 
 GROUP = "odfa.devices"
 _BUILT_IN: dict[str, tuple[Callable[..., AbstractDevice], str]] = {
-    "twin": (Twin, "digital twin, settings of one's own"),
+    "twin": (Twin, "digital twin; in Python with settings of one's own"),
     "opu-2021": (lambda **settings: Twin.preset("opu-2021", **settings), "digital twin of the 2021 instrument"),
     "ideal": (Twin.ideal, "digital twin without noise"),
 }
+TWINS = frozenset(_BUILT_IN)
+"""Names of the twins of this package: each takes `seed`, the key of its medium, `noise_seed` and `drift`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +47,7 @@ def open_device(name: str, **settings: Any) -> AbstractDevice:
         ConfigError: no device of this name, its settings are off, or what is registered is not a device.
         DeviceError: the device cannot be made; Disconnected where its driver fails without saying more.
     """
+    arguments.named("device", name)
     if name in _BUILT_IN:
         make: Callable[..., Any] = _BUILT_IN[name][0]
     else:
@@ -52,11 +57,14 @@ def open_device(name: str, **settings: Any) -> AbstractDevice:
     except OdfaError:
         raise
     except TypeError as error:
-        raise ConfigError(f"device {name} does not take these settings: {error}") from error
+        raise ConfigError(f"device {name} does not take these settings: {one_line(error)}") from error
     except Exception as error:  # a driver may raise anything
-        raise Disconnected(f"device {name} could not be made: {type(error).__name__}: {error}") from error
+        raise Disconnected(f"device {name} could not be made: {one_line(error)}") from error
     if not isinstance(device, AbstractDevice):
-        raise ConfigError(f"device {name}: expected an odfa.AbstractDevice, got {type(device).__name__}")
+        raise ConfigError(
+            f"device {name}: expected an odfa.AbstractDevice, got {type(device).__name__}; let the entry point name a "
+            "class or a function that returns one"
+        )
     return device
 
 
@@ -88,5 +96,5 @@ def _load(point: EntryPoint) -> Callable[..., Any]:
     try:
         made: Callable[..., Any] = point.load()
     except Exception as error:  # a plug-in may fail in any way when it is imported
-        raise ConfigError(f"device {point.name} does not load: {type(error).__name__}: {error}") from error
+        raise ConfigError(f"device {point.name} does not load: {one_line(error)}") from error
     return made

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from odfa import fourier
 from odfa.demodulate import AbstractDemodulator, Anchor, OffAxis, PhaseSteps
-from odfa.device import AbstractDevice, Drift, Reference, Sensor, Twin
+from odfa.device import AbstractDevice, Drift, Reference, Sensor, Twin, arguments
 from odfa.device.calibration import Calibration
 from odfa.errors import ConfigError, DeviceError
 from odfa.flow import Frames
@@ -23,7 +23,13 @@ _CODES_AT_A_TIME = 256
 
 
 def readout_for(device: AbstractDevice) -> AbstractDemodulator:
-    """The read-out that a device's arms allow: phase steps, else off-axis, else an anchor."""
+    """The read-out that a device's arms allow: phase steps, else off-axis, else an anchor.
+
+    Raises:
+        ConfigError: no device. DeviceError: it does not state its abilities sensibly.
+    """
+    arguments.kind("device", device, AbstractDevice)
+    device.check_stated()
     return PhaseSteps() if "stepped" in device.arms else OffAxis() if "tilted" in device.arms else Anchor()
 
 
@@ -37,8 +43,11 @@ class Probe:
     """A device, a read-out and a region, and the few things that one asks of them."""
 
     def __init__(self, device: AbstractDevice, readout: AbstractDemodulator, num_inputs: int, num_modes: int) -> None:
+        arguments.kind("device", device, AbstractDevice)
+        arguments.kind("demodulator", readout, AbstractDemodulator)
         self.device, self.readout = device, readout
-        self.num_inputs, self.num_modes = num_inputs, num_modes
+        self.num_inputs = arguments.whole("num_inputs", num_inputs, 1)
+        self.num_modes = arguments.whole("num_modes", num_modes, 1)
         self.roi = readout.roi(num_modes, device.view)
         device.require(num_inputs=readout.inputs(num_inputs), roi=self.roi, arm=readout.arm)
 
@@ -48,12 +57,13 @@ class Probe:
         capture = self.device.run(expanded, roi=self.roi)
         return self.readout.demodulate(capture, expanded).field_NM[:, : self.num_modes]
 
-    def counts(self, bits_ND: Tensor) -> Tensor:
-        """Raw counts (N, P, Q) of single patterns, the arm as the read-out wants it, no phase steps."""
+    def counts(self, bits_ND: Tensor, roi: tuple[int, int] | None = None) -> Tensor:
+        """Raw counts (N, P, Q) of single patterns, the arm as the read-out wants it, no phase steps; `roi` = (rows,
+        columns) other than the read-out's."""
         frames = Frames(
             bits_NFD=bits_ND[:, None], gain_NF=torch.ones(len(bits_ND), 1), encoder="raw", arm=self.readout.arm
         )
-        return self.device.run(frames, roi=self.roi).counts_NFPQ[:, 0]
+        return self.device.run(frames, roi=roi or self.roi).counts_NFPQ[:, 0]
 
 
 def calibrate(
@@ -72,7 +82,7 @@ def calibrate(
             averages the noise over all of them, "one_hot" one input at a time; None: not at all.
 
     Raises:
-        ConfigError: an unknown way to measure the matrix.
+        ConfigError: an unknown way to measure the matrix, no device, or no positive numbers.
         DeviceError: what the device raises; Incompatible before the first frame.
     """
     if matrix not in ("hadamard", "one_hot", None):

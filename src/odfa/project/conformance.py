@@ -13,12 +13,15 @@ from typing import Any
 import torch
 
 from odfa.demodulate import AbstractDemodulator
-from odfa.device import AbstractDevice
-from odfa.errors import OdfaError, Saturated
+from odfa.device import AbstractDevice, arguments
+from odfa.device.abilities import flaws
+from odfa.device.replies import one_line
+from odfa.errors import DeviceError, OdfaError, Saturated
 from odfa.flow import Frames
 from odfa.keys import torch_generator
 from odfa.project.calibrate import Probe, linearity_error, noise_floor, paired, readout_for, ternary
 from odfa.project.guard import overlap
+from odfa.project.photometry import photometry
 
 _LINEAR = 0.2
 """Relative error of superposition allowed: training tolerates 5 % well, and three noisy fields enter each figure."""
@@ -28,6 +31,16 @@ _NOISE = 0.05
 """Noise of one pixel over full scale."""
 _SATURATED = 0.05
 """Share of clipped pixels at an ordinary density; intensity speckle clips 1 % at a good exposure."""
+
+
+_GAMMA = (0.65, 1.5)
+"""Exponent of counts over light: sound twins measure 0.75 to 1.2, a camera's gamma is 0.45 or 2.2."""
+_FOLLOWING = 0.4
+"""Rise of a frame's mean over what its speckle foretells: about 1 for a camera left alone, 0 with automatic gain."""
+_UNSTEADY = 0.1
+"""Third over first differences without a reference: 0.9 with automatic gain, 0 where a modulator moves light about."""
+_DEAF = 0.01
+"""Share of pixels that do not follow the light; sound sensors have a hundred times fewer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,25 +81,60 @@ def check(
     num_modes: int | None = None,
     demodulator: AbstractDemodulator | None = None,
 ) -> Report:
-    """Try a device on small patterns; takes about 300 camera frames. Never raises for what the device does wrong.
+    """Try a device on small patterns; takes about 600 camera frames. Never raises for what the device does wrong.
+
+    A device that was not open is closed again.
 
     Args:
         num_inputs: width of the patterns; 64 or what the mirrors allow.
         num_modes: modes to read; 64 or what the camera allows.
         demodulator: the read-out; by default the first of phase steps, off-axis and anchor that the device can do.
+
+    Raises:
+        ConfigError: no device, no demodulator, or no positive numbers.
     """
-    readout = demodulator or _or_none(lambda: readout_for(device))
-    tests = [_shapes, _repeatability, _linearity, _additivity, _noise, _saturation, _pairing, _timing]
-    checks = [_abilities(device)]
+    arguments.kind("device", device, AbstractDevice)
+    for name, count in (("num_inputs", num_inputs), ("num_modes", num_modes)):
+        if count is not None:
+            arguments.whole(name, count, 1)
+    if demodulator is not None:
+        arguments.kind("demodulator", demodulator, AbstractDemodulator)
+    was_open, opening = device.is_open, _acting("opening", device.open)
+    name = str(getattr(device, "device_id", None) or type(device).__name__)
+    if opening:
+        return Report(device_id=name, readout="none", checks=opening)
+    readout, checks = _in_use(device, demodulator, num_inputs, num_modes)
+    if not was_open:
+        checks += _acting("closing", device.close)
+    return Report(device_id=name, readout=readout, checks=checks)
+
+
+def _acting(name: str, act: Callable[[], object]) -> list[Check]:
+    """A failed check where opening or closing fails."""
     try:
-        assert readout is not None, "no read-out fits the reference arm"
+        act()
+    except DeviceError as error:
+        return [_failed(name, one_line(error), "no error")]
+    return []
+
+
+def _in_use(
+    device: AbstractDevice, demodulator: AbstractDemodulator | None, num_inputs: int | None, num_modes: int | None
+) -> tuple[str, list[Check]]:
+    """The read-out's name, and what an open device shows of itself; only its claims where these make no sense."""
+    tests: list[Callable[[Probe], Check | list[Check]]] = [
+        _shapes, _repeatability, _linearity, _additivity, _noise, _saturation, _pairing, _timing, _camera,
+    ]  # fmt: skip
+    abilities = _abilities(device)
+    if not abilities.passed:
+        return "none", [abilities]
+    readout = demodulator or readout_for(device)
+    try:
         inputs = num_inputs or max(1, min(64, int(device.num_mirrors / 1.5)))
         probe = Probe(device, readout, inputs, num_modes or _modes(device, readout))
-    except (OdfaError, AssertionError, TypeError, AttributeError) as error:
-        checks.append(Check(name="read-out", passed=False, value="none", expected="one that fits", reason=_line(error)))
-        return Report(device_id=str(getattr(device, "device_id", device)), readout=str(readout), checks=checks)
-    checks += [_guarded(test, probe) for test in tests]
-    return Report(device_id=device.device_id, readout=readout.name, checks=checks)
+    except OdfaError as error:
+        return readout.name, [abilities, _failed("read-out", one_line(error), "one that fits")]
+    return readout.name, [abilities, *(found for test in tests for found in _guarded(test, probe))]
 
 
 def _modes(device: AbstractDevice, readout: AbstractDemodulator) -> int:
@@ -105,16 +153,16 @@ def _or_none(make: Callable[[], Any]) -> Any:
         return None
 
 
-def _guarded(test: Callable[[Probe], Check], probe: Probe) -> Check:
-    name = test.__name__.strip("_")
+def _guarded(test: Callable[[Probe], Check | list[Check]], probe: Probe) -> list[Check]:
     try:
-        return test(probe)
+        found = test(probe)
     except Exception as error:  # a driver may raise anything: that is a finding, not an accident
-        return Check(name=name, passed=False, value="error", expected="an answer", reason=_line(error))
+        return [_failed(test.__name__.strip("_"), one_line(error), "an answer")]
+    return found if isinstance(found, list) else [found]
 
 
-def _line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+def _failed(name: str, reason: str, expected: str) -> Check:
+    return Check(name=name, passed=False, value="error", expected=expected, reason=reason)
 
 
 def _verdict(name: str, passed: bool, value: str, expected: str, reason: str) -> Check:
@@ -122,23 +170,8 @@ def _verdict(name: str, passed: bool, value: str, expected: str, reason: str) ->
 
 
 def _abilities(device: AbstractDevice) -> Check:
-    wrong = []
-    for name, fits in {
-        "device_id": lambda value: isinstance(value, str) and value,
-        "shape_dmd": lambda value: len(value) == 2 and min(value) >= 1,
-        "shape_cam": lambda value: len(value) == 2 and min(value) >= 1,
-        "rate_hz": lambda value: 0 < value < math.inf,
-        "power_w": lambda value: 0 < value < math.inf,
-        "exposure_s": lambda value: 0 < value < math.inf,
-        "full_scale": lambda value: value >= 1,
-        "arms": lambda value: len(value) > 0 and set(value) <= {"blocked", "stepped", "tilted"},
-    }.items():
-        value = getattr(device, name, None)
-        if value is None or not _or_none(lambda fits=fits, value=value: fits(value)):  # type: ignore[misc]
-            wrong.append(f"{name}={value!r}")
-    if "tilted" in (getattr(device, "arms", None) or ()) and (device.carrier_cpp is None or device.pupil_cpp is None):
-        wrong.append("a tilted arm without carrier_cpp and pupil_cpp")
-    reason = f"not stated, or not sensible: {', '.join(wrong)}"
+    wrong = flaws(device)
+    reason = f"not stated, or not sensible: {'; '.join(wrong)}"
     return _verdict("abilities", not wrong, "stated" if not wrong else "wrong", "all stated", reason)
 
 
@@ -197,7 +230,9 @@ def _saturation(probe: Probe) -> Check:
     try:
         found = probe.device.run(frames, roi=probe.roi).acquisition.saturated_fraction
     except Saturated as error:
-        return Check(name="saturation", passed=False, value="refused", expected=f"<= {_SATURATED}", reason=_line(error))
+        return Check(
+            name="saturation", passed=False, value="refused", expected=f"<= {_SATURATED}", reason=one_line(error)
+        )
     return _verdict("saturation", found <= _SATURATED, f"{found:.4f}", f"<= {_SATURATED}", "shorten the exposure")
 
 
@@ -205,6 +240,32 @@ def _pairing(probe: Probe) -> Check:
     fits = paired(probe)
     reason = "frames do not come back in the order shown: check the trigger, or let Bench measure the lag"
     return _verdict("pairing", fits, "in step" if fits else "out of step", "in step", reason)
+
+
+def _camera(probe: Probe) -> list[Check]:
+    """Counts in proportion to the light, in every frame and at every pixel."""
+    found, (low, high) = photometry(probe), _GAMMA
+    scaled = found.following < _FOLLOWING and (probe.readout.arm != "blocked" or found.unsteady > _UNSTEADY)
+    told = found.following >= _FOLLOWING and not math.isnan(found.gamma)
+    power = f"light to the power {found.gamma:.2f}"
+    share, places = f"{found.deaf:.1%} of the pixels", ", ".join(f"({row}, {col})" for row, col in found.where)
+    gain = "a frame's mean does not follow the light: switch the camera's automatic gain and automatic exposure off"
+    gamma = f"counts go like {power}: switch the camera's gamma or look-up table off, and see that nothing saturates"
+    deaf = (
+        f"{share} do not follow the light, the first at row and column {places}: hot or dead pixels, or a part of the "
+        "camera that no light reaches; correct the pixels in the camera or let it read where they are fewer"
+    )
+    return [
+        _verdict("gain", not scaled, f"mean follows light {found.following:.2f}", f">= {_FOLLOWING}", gain),
+        _verdict(
+            "response",
+            not told or low <= found.gamma <= high,
+            power if told else "not measured",
+            f"power {low} to {high}",
+            gamma,
+        ),
+        _verdict("pixels", found.deaf <= _DEAF, f"{share} deaf to light", f"<= {_DEAF:.0%}", deaf),
+    ]
 
 
 def _timing(probe: Probe) -> Check:

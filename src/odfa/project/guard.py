@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from odfa.device import arguments
 from odfa.errors import CheckpointError, ConfigError, Drifted
 from odfa.flow import Frames
 from odfa.keys import torch_generator
@@ -61,14 +62,12 @@ class Guard:
     """Recalibrations after which a run stops nevertheless."""
 
     def __post_init__(self) -> None:
-        for name in ("every", "num_witnesses"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"{name} must be a positive integer, got {value!r}")
-        if not 0 <= self.stop_below <= self.warn_below <= 1:
-            raise ConfigError(
-                f"expected 0 <= stop_below <= warn_below <= 1, got {self.stop_below!r} and {self.warn_below!r}"
-            )
+        arguments.whole("every", self.every, 1)
+        arguments.whole("num_witnesses", self.num_witnesses, 1)
+        arguments.whole("max_recalibrations", self.max_recalibrations, 0)
+        arguments.kind("correct", self.correct, bool)
+        arguments.real("warn_below", self.warn_below, 0.0, 1.0)
+        arguments.real("stop_below", self.stop_below, 0.0, self.warn_below)
         if self.when_lost not in ("stop", "recalibrate"):
             raise ConfigError(f"when_lost must be stop or recalibrate, got {self.when_lost!r}")
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from odfa.demodulate import AbstractDemodulator, PhaseSteps
-from odfa.device import AbstractDevice, Calibration
+from odfa.device import AbstractDevice, Calibration, arguments
 from odfa.encode import AbstractEncoder, Ternary
 from odfa.errors import CheckpointError, Incompatible
 from odfa.flow import Frames, Light
@@ -57,7 +57,20 @@ class Optical(AbstractProjection):
 
         Raises:
             Incompatible: the read-out is not linear, or the encoder has no minus patterns.
+            ConfigError: a stage is of the wrong kind.
+            DeviceError: the device does not state its abilities sensibly.
         """
+        arguments.kind("device", device, AbstractDevice)
+        stages = (
+            ("encoder", encoder, AbstractEncoder),
+            ("demodulator", demodulator, AbstractDemodulator),
+            ("guard", guard, Guard),
+            ("calibration", calibration, Calibration),
+        )
+        for name, given, wanted in stages:
+            if given is not None:
+                arguments.kind(name, given, wanted)
+        device.check_stated()
         self._device, self._encoder, self._demodulator = device, encoder or Ternary(), demodulator or PhaseSteps(4)
         if not self._demodulator.linear:
             raise Incompatible(

@@ -285,7 +285,7 @@ def build_optical(config: RunConfig) -> "AbstractProjection":
     """The optical projection of method odfa: ternary frames, a device, a read-out, a guard against drift.
 
     Raises:
-        ConfigError: no device of this name, or drift of the twin asked of another device.
+        ConfigError: no device of this name, or seed or drift of a twin asked of another device.
         CalibrationError: the calibration is missing, corrupt or changed.
     """
     from odfa.device import Calibration
@@ -306,17 +306,19 @@ def build_optical(config: RunConfig) -> "AbstractProjection":
 
 
 def _device(config: RunConfig) -> "AbstractDevice":
-    from odfa.device import Drift, Twin, open_device
+    from odfa.device import TWINS, Drift, open_device
 
-    feedback, noise_seed = config.feedback, mix(_NOISE_KEY, config.seed)
-    if feedback.device == "ideal":
-        return Twin.ideal(feedback.seed, noise_seed=noise_seed, drift=feedback.drift)
-    if feedback.device == "opu-2021":
-        return Twin.preset(feedback.device, seed=feedback.seed, noise_seed=noise_seed, drift=feedback.drift)
+    feedback = config.feedback
+    if feedback.device in TWINS:
+        noise_seed = mix(_NOISE_KEY, config.seed)
+        return open_device(feedback.device, seed=feedback.seed, noise_seed=noise_seed, drift=feedback.drift)
+    twins = f"only the twins ({', '.join(sorted(TWINS))}) take it"
     if feedback.drift != Drift():
+        raise ConfigError(f"feedback.drift: expected nothing set with device={feedback.device}; {twins}")
+    if feedback.seed:
         raise ConfigError(
-            f"feedback.drift: expected nothing set with device={feedback.device}, which drifts by itself; "
-            "device=opu-2021 and device=ideal are twins"
+            f"feedback.seed: expected 0 with device={feedback.device}, whose matrix is its glass, got {feedback.seed}; "
+            f"{twins}"
         )
     return open_device(feedback.device)
 

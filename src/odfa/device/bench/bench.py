@@ -4,11 +4,13 @@ Shape letters: `F` frames · `D` inputs · `P Q` camera rows, columns · `S` ref
 """
 
 import contextlib
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from odfa.device import arguments
 from odfa.device.base import AbstractDevice
 from odfa.device.bench import sync
 from odfa.device.bench.parts import AbstractCamera, AbstractModulator, AbstractShifter
@@ -17,6 +19,7 @@ from odfa.errors import ConfigError, Dark, DeviceError, Disconnected, FrameMisma
 from odfa.flow import Arm
 from odfa.keys import torch_generator
 from odfa.saved import check_state
+from odfa.units import check
 
 _MOST_LAG = 3
 _SELF_TEST = [*sync.HEAD, *([0, 0, 1, 1] * 50)]
@@ -70,15 +73,25 @@ class Bench(AbstractDevice):
             timeout_s: longest wait for a chunk beyond its own duration.
 
         Raises:
-            ConfigError: counts below 1, or a carrier without pupil.
+            ConfigError: parts of the wrong kind or that state nonsense, an empty id, counts or watts out of range, or a
+                carrier without pupil.
         """
-        for name, value in (("chunk_frames", chunk_frames), ("sync_every", sync_every)):
-            if value < 1:
-                raise ConfigError(f"{name} must be at least 1, got {value!r}")
-        if retries < 0 or not timeout_s > 0:
-            raise ConfigError(f"expected retries >= 0 and timeout_s > 0, got {retries!r} and {timeout_s!r}")
+        _check_parts(dmd, camera, shifter)
+        arguments.named("device_id", device_id)
+        check("power_w", power_w)
+        for name, value, least in (
+            ("chunk_frames", chunk_frames, 1),
+            ("sync_every", sync_every, 1),
+            ("retries", retries, 0),
+        ):
+            arguments.whole(name, value, least)
+        arguments.real("timeout_s", timeout_s, 0.0, math.inf, open_low=True, open_high=True)
         if (carrier_cpp is None) != (pupil_cpp is None):
             raise ConfigError("carrier_cpp and pupil_cpp belong together, both in cycles per camera pixel")
+        if carrier_cpp is not None:
+            arguments.all_in("carrier_cpp", carrier_cpp, 2, -0.5, 0.5)
+            arguments.real("pupil_cpp", pupil_cpp, 0.0, 0.5, open_low=True, open_high=True)
+        Layout(shape_dmd=dmd.shape_dmd, num_inputs=1, roi_dmd=roi_dmd)
         self._dmd, self._camera, self._shifter, self._roi_dmd = dmd, camera, shifter, roi_dmd
         self._chunk, self._every, self._retries, self._timeout_s = chunk_frames, sync_every, retries, timeout_s
         self.device_id, self.power_w = device_id, power_w
@@ -112,8 +125,9 @@ class Bench(AbstractDevice):
                 self.health["retries"] += 1
 
     def _close_hw(self) -> None:
-        for part in self._parts():
-            part.close()
+        with contextlib.ExitStack() as stack:  # one part that does not close well keeps no other open
+            for part in self._parts():
+                stack.callback(part.close)
 
     def _parts(self) -> list[AbstractModulator | AbstractCamera | AbstractShifter]:
         return [self._dmd, self._camera, *([self._shifter] if self._shifter else [])]
@@ -147,8 +161,7 @@ class Bench(AbstractDevice):
             Dark: even the longest exposure is too dark. Saturated: even the shortest is too bright.
             ConfigError: a target outside (0, 1).
         """
-        if not 0 < target < 1:
-            raise ConfigError(f"target must be in (0, 1), a share of full scale; got {target!r}")
+        arguments.real("target", target, 0.0, 1.0, open_low=True, open_high=True)
         self.open()
         low, high = self._camera.exposure_range_s
         bits_FD = torch.rand((8, num_inputs), generator=torch_generator(num_inputs)) < 0.5
@@ -254,3 +267,12 @@ class Bench(AbstractDevice):
         check_state(state, {"spent": object, "health": dict.fromkeys(self.health, int)}, "device")
         super().load_state_dict(state)
         self.health = dict(state["health"])
+
+
+def _check_parts(dmd: Any, camera: Any, shifter: Any) -> None:
+    arguments.kind("dmd", dmd, AbstractModulator)
+    arguments.kind("camera", camera, AbstractCamera)
+    if shifter is not None:
+        arguments.kind("shifter", shifter, AbstractShifter)
+    for part in (dmd, camera):
+        part.check_stated()

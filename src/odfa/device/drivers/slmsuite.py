@@ -1,15 +1,18 @@
 """A phase modulator and a camera of `slmsuite` as one device, frame by frame without a trigger."""
 
+import math
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from odfa.device import arguments
 from odfa.device.base import AbstractDevice
 from odfa.device.layout import Layout
-from odfa.errors import ConfigError, Disconnected, OdfaError
+from odfa.device.replies import ask
+from odfa.errors import ConfigError
 from odfa.flow import Arm
+from odfa.units import check
 
 
 class SlmsuiteDevice(AbstractDevice):
@@ -38,8 +41,8 @@ class SlmsuiteDevice(AbstractDevice):
         """Wrap two slmsuite objects, simulated or real.
 
         Args:
-            slm: has `shape` and `set_phase(phase)`.
-            camera: has `shape`, `bitdepth`, `get_image()` and `get_exposure()`.
+            slm: has `shape`, `settle_time_s` and `set_phase(phase)`.
+            camera: has `shape`, `bitdepth`, `flush()`, `get_image()` and `get_exposure()`.
             device_id: names the optics; change it whenever they are touched.
             grid: rows and columns of macro-pixels; the modulator's shape must be a multiple of twice it.
             base_phase_rad: phase under all patterns (a wavefront correction, a diffuser); None: flat.
@@ -48,17 +51,25 @@ class SlmsuiteDevice(AbstractDevice):
             timeout_s: longest wait for an image.
 
         Raises:
-            ConfigError: the grid does not fit the modulator.
+            ConfigError: the grid does not fit the modulator, or an argument is out of range or of the wrong kind.
+            Disconnected: the objects lack what is listed above.
         """
-        shape = tuple(int(size) for size in slm.shape)
+        arguments.named("device_id", device_id)
+        grid = arguments.pair("grid", grid)
+        for name, value in (("rate_hz", rate_hz), ("power_w", power_w)):
+            check(name, value)
+        arguments.real("timeout_s", timeout_s, 0.0, math.inf, open_low=True, open_high=True)
+        shape, shape_cam, bits = ask(
+            device_id, lambda: (tuple(map(int, slm.shape)), tuple(map(int, camera.shape)), int(camera.bitdepth))
+        )
         if any(size % (2 * cells) for size, cells in zip(shape, grid, strict=True)):
             raise ConfigError(
                 f"grid {grid} does not divide the modulator's {shape} pixels into blocks of 2 x 2 and more"
             )
         self._slm, self._camera, self._timeout_s = slm, camera, timeout_s
         self.device_id, self.shape_dmd = device_id, grid
-        self.shape_cam = (int(camera.shape[0]), int(camera.shape[1]))
-        self.rate_hz, self.power_w, self.full_scale = rate_hz, power_w, (1 << int(camera.bitdepth)) - 1
+        self.shape_cam = arguments.pair("the camera's shape", shape_cam)
+        self.rate_hz, self.power_w, self.full_scale = rate_hz, power_w, (1 << bits) - 1
         self._base_YX = np.zeros(shape) if base_phase_rad is None else np.asarray(base_phase_rad, dtype=float)
         if self._base_YX.shape != shape or not np.isfinite(self._base_YX).all():
             raise ConfigError(f"base_phase_rad must be finite and of shape {shape}, got {self._base_YX.shape}")
@@ -68,25 +79,21 @@ class SlmsuiteDevice(AbstractDevice):
     @property
     def exposure_s(self) -> float:  # type: ignore[override]
         """Exposure that the camera is set to."""
-        return float(self._camera.get_exposure())
+        return float(ask(self.device_id, self._camera.get_exposure))
 
     def frame_s(self, roi: tuple[int, int]) -> float:
-        """The longer of the stated period and the exposure."""
-        return max(1.0 / self.rate_hz, self.exposure_s)
+        """The longer of the stated period, and settling and exposure."""
+        settle_s = float(ask(self.device_id, getattr, self._slm, "settle_time_s"))
+        return max(1.0 / self.rate_hz, settle_s + self.exposure_s)
 
-    def _run_hw(self, bits_FD: Tensor, *, phase_S: tuple[float, ...], arm: Arm, roi: tuple[int, int]) -> Tensor:
+    def _run_hw(self, bits_FD: Tensor, *, phase_S: tuple[float, ...], arm: Arm, roi: tuple[int, int]) -> Any:
         layout = Layout(shape_dmd=self.shape_dmd, num_inputs=bits_FD.shape[1])
-        frames = [self._image(lit_YX, roi) for lit_YX in layout.draw(bits_FD).numpy()]
-        kind = np.uint8 if self.full_scale < 256 else np.int32
-        return torch.from_numpy(np.stack(frames).astype(kind))
+        return [self._image(lit_YX, roi) for lit_YX in layout.draw(bits_FD).numpy()]
 
     def _image(self, lit_YX: np.ndarray, roi: tuple[int, int]) -> np.ndarray:
         lit_YX = np.kron(lit_YX, np.ones(self._block, dtype=bool))
-        try:
-            self._slm.set_phase(np.where(lit_YX, self._base_YX, self._base_YX + self._checks_YX))
-            image_PQ: np.ndarray = np.asarray(self._camera.get_image(timeout_s=self._timeout_s))
-        except OdfaError:
-            raise
-        except Exception as error:  # vendor libraries behind slmsuite raise anything
-            raise Disconnected(f"{self.device_id}: {type(error).__name__}: {error}") from error
-        return image_PQ[: roi[0], : roi[1]]
+        # neither a pattern still turning, nor a frame from before it, nor one that is averaged or put together
+        self._slm.set_phase(np.where(lit_YX, self._base_YX, self._base_YX + self._checks_YX), settle=True)
+        self._camera.flush()
+        image_PQ = self._camera.get_image(timeout_s=self._timeout_s, averaging=False, hdr=False)
+        return np.array(image_PQ)[: roi[0], : roi[1]]

@@ -5,9 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from odfa.device import arguments
 from odfa.device.bench.parts import AbstractModulator
 from odfa.device.drivers.library import load
-from odfa.errors import MissingExtra
+from odfa.errors import ConfigError, MissingExtra
 
 
 class VialuxDmd(AbstractModulator):
@@ -28,8 +29,13 @@ class VialuxDmd(AbstractModulator):
             version: of the ALP library.
             library_dir: folder with the vendor's library; None: where its installer puts it.
             max_rate_hz: fastest binary frame rate of the array.
+
+        Raises:
+            ConfigError: an argument is out of range or of the wrong kind.
         """
         self.shape_dmd, self.max_rate_hz = shape_dmd, max_rate_hz
+        self.check_stated()
+        arguments.named("version", version)
         self._version, self._library_dir = version, library_dir
         self._alp: Any = None
         self._loaded = False
@@ -46,13 +52,13 @@ class VialuxDmd(AbstractModulator):
         self._alp.Initialize()
         found = (self._alp.nSizeY, self._alp.nSizeX)
         if found != self.shape_dmd:
-            self._close_hw()
-            raise ValueError(f"the array has {found[0]} x {found[1]} mirrors, expected {self.shape_dmd}")
+            raise ConfigError(f"the array has {found[0]} x {found[1]} mirrors, shape_dmd says {self.shape_dmd}")
 
     def _play_hw(self, mirrors_FYX: Tensor, rate_hz: float) -> None:
         if self._loaded:
             self._alp.Halt()
             self._alp.FreeSeq()
+            self._loaded = False
         self._alp.SeqAlloc(nbImg=len(mirrors_FYX), bitDepth=1)
         self._loaded = True
         # ALP takes one byte a mirror, frame after frame, row by row, and looks at the highest bit
@@ -62,9 +68,11 @@ class VialuxDmd(AbstractModulator):
 
     def _close_hw(self) -> None:
         alp, self._alp = self._alp, None
+        loaded, self._loaded = self._loaded, False
         if alp is not None:
-            alp.Halt()
-            if self._loaded:
-                alp.FreeSeq()
-            self._loaded = False
-            alp.Free()
+            try:
+                alp.Halt()
+                if loaded:
+                    alp.FreeSeq()
+            finally:
+                alp.Free()

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from odfa.device import arguments
 from odfa.errors import ConfigError
 from odfa.keys import mix, numpy_generator
 from odfa.sparse import Few
@@ -38,12 +39,10 @@ class Medium:
     whose pupil sets the grain. Gaussian, standard deviation."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.dense_entries, bool) or not isinstance(self.dense_entries, int) or self.dense_entries < 0:
-            raise ConfigError(f"dense_entries must be a number of matrix entries, 0 or more; got {self.dense_entries}")
+        arguments.whole("dense_entries", self.dense_entries, 0)
         for name in ("memory_inputs", "grain_px"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value <= 1000:
-                raise ConfigError(f"{name} must be in (0, 1000], or None for no correlation; got {value!r}")
+            if getattr(self, name) is not None:  # None: no correlation
+                arguments.real(name, getattr(self, name), 0.0, 1000.0, open_low=True)
 
 
 def transmission_chunk(seed: int, num_inputs: int, chunk: int) -> tuple[Tensor, Tensor]:

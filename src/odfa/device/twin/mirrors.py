@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from odfa.device import arguments
 from odfa.errors import ConfigError
 from odfa.keys import numpy_generator
 
@@ -29,9 +30,9 @@ class Mirrors:
 
     def __post_init__(self) -> None:
         for name in ("leak", "stuck_off", "stuck_on"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < 1:
-                raise ConfigError(f"{name} must be in [0, 1), or None for off; got {value!r}")
+            if getattr(self, name) is not None:  # None: off
+                arguments.real(name, getattr(self, name), 0.0, 1.0, open_high=True)
+        arguments.whole("seed", self.seed, 0)
         if (self.stuck_off or 0) + (self.stuck_on or 0) >= 1:
             raise ConfigError("stuck_off and stuck_on together leave no mirror that moves")
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from odfa import fourier
+from odfa.device import arguments
 from odfa.errors import ConfigError
 from odfa.flow import View
 
@@ -32,20 +33,15 @@ class Reference:
     """Tilted arm: radius of the signal's spectrum, cycles per pixel; 0.141 gives 16 camera pixels per mode."""
 
     def __post_init__(self) -> None:
-        if not 0.01 <= self.ratio <= 10_000:
-            raise ConfigError(f"the reference ratio must be between 0.01 and 10000, got {self.ratio!r}")
-        if not 0.0 < self.nominal_density <= 1.0:
-            raise ConfigError(
-                f"nominal_density must be in (0, 1], a share of the mirrors; got {self.nominal_density!r}"
-            )
-        if self.ripple is not None and not 0.0 <= self.ripple < 1.0:
-            raise ConfigError(f"ripple must be in [0, 1), relative to the reference, or None; got {self.ripple!r}")
-        if not self.ripple_px >= 2.0:
-            raise ConfigError(f"ripple_px must be at least 2 pixels, got {self.ripple_px!r}")
-        if not all(0 < abs(nu) < 0.5 for nu in self.carrier_cpp) or not 0 < self.pupil_cpp < 0.5:
-            raise ConfigError(
-                f"carrier and pupil must be in (0, 0.5) cycles per pixel, got {self.carrier_cpp} and {self.pupil_cpp}"
-            )
+        arguments.real("the reference ratio", self.ratio, 0.01, 10_000.0)
+        arguments.real("nominal_density", self.nominal_density, 0.0, 1.0, open_low=True)  # a share of the mirrors
+        if self.ripple is not None:  # relative to the reference; None: a clean beam
+            arguments.real("ripple", self.ripple, 0.0, 1.0, open_high=True)
+        arguments.real("ripple_px", self.ripple_px, 2.0, math.inf, open_high=True)
+        arguments.all_in("carrier_cpp", self.carrier_cpp, 2, -0.5, 0.5)
+        arguments.real("pupil_cpp", self.pupil_cpp, 0.0, 0.5, open_low=True, open_high=True)
+        if not all(self.carrier_cpp):
+            raise ConfigError(f"carrier_cpp must not be zero along an axis, got {self.carrier_cpp}")
 
     def amplitude(self, num_inputs: int) -> float:
         """r, in units where one lit input gives a field of mean square 1: r^2 = ratio * nominal_density * D."""

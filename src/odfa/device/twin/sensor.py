@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from odfa.errors import ConfigError
+from odfa.device import arguments
 from odfa.units import check_fields
 
 _GAUSSIAN_ABOVE_E = 100.0
@@ -43,11 +43,11 @@ class Sensor:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.bits is not None and not 1 <= self.bits <= 16:
-            raise ConfigError(f"bits must be between 1 and 16, or None for no quantisation; got {self.bits!r}")
-        for name in ("exposure_fill", "speckle_fill"):
-            if not 0.0 < getattr(self, name) <= 1.0:
-                raise ConfigError(f"{name} must be in (0, 1], a share of the full well; got {getattr(self, name)!r}")
+        if self.bits is not None:  # None: no quantisation
+            arguments.whole("bits", self.bits, 1, 16)
+        arguments.kind("shot_noise", self.shot_noise, bool)
+        for name in ("exposure_fill", "speckle_fill"):  # shares of the full well
+            arguments.real(name, getattr(self, name), 0.0, 1.0, open_low=True)
 
     @property
     def full_scale(self) -> int:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from odfa import fourier
+from odfa.device import arguments
 from odfa.device.base import AbstractDevice
 from odfa.device.twin.drift import Drift
 from odfa.device.twin.medium import Medium, Scatterer, later_seed, transmission_chunk
@@ -24,6 +25,7 @@ _BLOCK = 2**15
 """Camera pixels handled at a time: temporaries stay in cache, and torch does not wake its threads for so few."""
 _TILTED_BLOCK = 2**16
 """The same for a tilted arm, whose transforms are faster in larger batches."""
+_LARGEST_KEY = 2**63 - 1
 _SPECKLE_DENSITY = 0.5
 """Share of lit mirrors that the exposure is set for when there is no reference."""
 
@@ -77,20 +79,24 @@ class Twin(AbstractDevice):
             name: part of the device id.
 
         Raises:
-            ConfigError: a value is outside the sensible range of its unit.
+            ConfigError: a value is outside the sensible range of its unit, or of the wrong kind.
         """
         for quantity, value in (("rate_hz", rate_hz), ("power_w", power_w)):
             check(quantity, value)
-        if isinstance(seed, bool) or not isinstance(seed, int) or not isinstance(noise_seed, int):
-            raise ConfigError(f"seed and noise_seed must be integers, got {seed!r} and {noise_seed!r}")
-        if min(*shape_dmd, *shape_cam) < 1:
-            raise ConfigError(f"a device needs at least one mirror and one pixel, got {shape_dmd} and {shape_cam}")
-        if matrix is not None and (matrix.ndim != 2 or not matrix.is_complex()):
-            raise ConfigError(f"matrix must be a complex (D, M) tensor, got {matrix.dtype} {tuple(matrix.shape)}")
+        for key, number in (("seed", seed), ("noise_seed", noise_seed)):
+            arguments.whole(key, number, 0, _LARGEST_KEY)
+        parts = {"sensor": Sensor, "reference": Reference, "mirrors": Mirrors, "medium": Medium, "drift": Drift}
+        for part, given in zip(parts, (sensor, reference, mirrors, medium, drift), strict=True):
+            if given is not None:
+                arguments.kind(part, given, parts[part])
+        arguments.named("name", name)
+        _check_matrix(matrix)
         self._seed, self._noise_seed, self._matrix_DM = seed, noise_seed, matrix
         self._sensor, self._reference = sensor or Sensor(), reference or Reference()
         self._mirrors, self._medium, self._drift = mirrors or Mirrors(), medium or Medium(), drift or Drift()
-        self.shape_dmd, self.shape_cam = shape_dmd, shape_cam
+        self.shape_dmd, self.shape_cam = (
+            arguments.pair("shape_dmd", shape_dmd), arguments.pair("shape_cam", shape_cam),
+        )  # fmt: skip
         self.rate_hz, self.power_w = rate_hz, power_w
         self.carrier_cpp, self.pupil_cpp = self._reference.carrier_cpp, self._reference.pupil_cpp
         self.exposure_s, self.full_scale = self._sensor.exposure_s, self._sensor.full_scale
@@ -180,7 +186,9 @@ class Twin(AbstractDevice):
         """The matrix as patterns see it at the beginning, complex128 (D, M): for tests and small sizes."""
         weight_D, _ = self._mirrors.response(num_inputs, self.num_mirrors)
         scatterer = Scatterer(self._seed, num_inputs, self._medium, torch.float64, self._matrix_DM)
-        real_DM, imag_DM = scatterer.propagate(torch.diag(weight_D), num_modes)
+        place_D = torch.arange(num_inputs)
+        one_each = Few(place_D, weight_D, place_D)
+        real_DM, imag_DM = scatterer.propagate(torch.diag(weight_D), num_modes, few=one_each)
         return torch.complex(real_DM, imag_DM)
 
     def state_dict(self) -> dict[str, Any]:
@@ -288,3 +296,13 @@ class Twin(AbstractDevice):
                 f"{self.device_id} was given a matrix of {len(self._matrix_DM)} inputs, got {num_inputs}"
             )
         return self._matrix_DM
+
+
+def _check_matrix(matrix: Any) -> None:
+    if matrix is None:
+        return
+    if not isinstance(matrix, Tensor) or matrix.ndim != 2 or not matrix.is_complex() or not matrix.numel():
+        got = f"{matrix.dtype} {tuple(matrix.shape)}" if isinstance(matrix, Tensor) else type(matrix).__name__
+        raise ConfigError(f"matrix must be a complex (D, M) tensor, got {got}")
+    if not bool(torch.isfinite(torch.view_as_real(matrix.resolve_conj())).all()):
+        raise ConfigError("matrix must be finite, got NaN or infinite entries")

@@ -80,7 +80,7 @@ class FeedbackConfig:
     """How the error travels to the blocks; settings that the chosen method or rule does not use have no effect."""
 
     seed: int = 0
-    """Key of the fixed random matrix, or of the twin's medium."""
+    """Key of the fixed random matrix, or of a twin's medium; an instrument's glass has none, and takes 0 only."""
     projection: Literal["gaussian", "hadamard", "rademacher"] = "gaussian"
     """Random matrix of the digital methods: a Gaussian one drawn from its key; a structured one with the same
     statistics and no stored entries; independent signs."""
@@ -100,8 +100,8 @@ class FeedbackConfig:
     bits: int | None = None
     """Methods tdfa and odfa: send real values in that many bit planes, two patterns each, instead of a ternary code."""
     device: str = "opu-2021"
-    """Optical device of method odfa: opu-2021, a digital twin of the 2021 instrument; ideal, one without noise; or any
-    name that `odfa device list` shows."""
+    """Optical device of method odfa: opu-2021 or twin, a digital twin of the 2021 instrument; ideal, one without noise;
+    or any name that `odfa device list` shows."""
     readout: Literal["phase", "phase3", "offaxis", "anchor"] = "phase"
     """How counts become a field: four or three reference phases, a tilted reference, or an anchor pattern instead of a
     reference."""
@@ -115,7 +115,7 @@ class FeedbackConfig:
     witness_lost: Literal["stop", "recalibrate"] = "stop"
     """When the matrix is no longer the calibrated one: end the run, or calibrate anew and go on."""
     drift: Drift = field(default_factory=Drift)
-    """What moves in the twin between frames."""
+    """What moves in a twin between frames."""
     scale: float = 0.25
     """Aligned and electronic rules: a in the read-out's initial weights W = a Bᵀ."""
     rank: int | None = None
