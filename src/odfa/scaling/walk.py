@@ -56,6 +56,8 @@ class Walk:
     """Bytes alive after each kernel of the forward pass, beyond weights and inputs."""
     backward_bytes: np.ndarray
     """Bytes alive after each kernel behind it, gradients included."""
+    estimated: frozenset[str] = frozenset()
+    """Operators without a formula: counted as 2 operations for each number in and out, which is the least."""
 
     @property
     def peak_forward(self) -> float:
@@ -82,8 +84,10 @@ class Walk:
 
 def weighted(*pairs: tuple[float, Walk]) -> Walk:
     """Sum of weight x walk, quantity by quantity and kernel by kernel."""
-    sums = {}
+    sums: dict[str, Any] = {"estimated": frozenset().union(*(walk.estimated for _, walk in pairs))}
     for entry in fields(Walk):
+        if entry.name in sums:
+            continue
         first, *others = (weight * getattr(walk, entry.name) for weight, walk in pairs)
         sums[entry.name] = sum(others, start=first)
     return Walk(**sums)
@@ -240,6 +244,7 @@ def _walk(
         backward=backward,
         forward_bytes=forward_bytes,
         backward_bytes=backward_bytes,
+        estimated=frozenset(counting.estimated),
     )
     for parameter in trained:
         parameter.grad = None
@@ -267,7 +272,8 @@ def _field_loss(model: nn.Module, inputs: Sequence[Tensor]) -> Tensor:
 
 def _output(model: nn.Module, inputs: Sequence[Tensor]) -> Tensor:
     keywords = {"use_cache": False} if hasattr(getattr(model, "config", None), "use_cache") else {}
-    output = first_tensor(model(*inputs, **keywords))
+    answer = model(*inputs, **keywords)
+    output = first_tensor(getattr(answer, "logits", answer))  # a router's loss may stand before them
     if output is None:
         raise MatchError(f"{type(model).__name__} returns no floating-point tensor to compute a loss from")
     return output
