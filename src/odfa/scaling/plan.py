@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from odfa.data import quietly
 from odfa.errors import ConfigError, Incompatible, MatchError
 from odfa.scaling.cost import Cost, Key, Model, cost
 from odfa.scaling.family import Gpt
@@ -94,8 +95,10 @@ def subject(name: str, config: PlanConfig, recipes: dict[str, Callable[[], RunCo
         walks = walks_of_module(module, inputs)
         rows = walks["feedback", "keep"].rows
         return Subject(name=name, walks=walks, sequences=min(rows, len(inputs[0]) if inputs[0].ndim else 1))
-    if (Path(name) / "config.json").is_file():
+    if name and (Path(name) / "config.json").is_file():
         return _of_folder(Path(name), config)
+    if name and Path(name).is_dir():
+        raise ConfigError(f"model: expected a config.json in the folder {name}")
     near = difflib.get_close_matches(name, [*recipes, *SIZES], n=3, cutoff=0.5) or [*recipes][:3] + [*SIZES][:3]
     raise ConfigError(
         f"unknown model {name!r}; did you mean {' or '.join(near)}? Or gpt:DEPTHxWIDTH, a folder with config.json, "
@@ -161,7 +164,8 @@ def _of_folder(folder: Path, config: PlanConfig) -> Subject:
     if tokens % context:
         raise ConfigError(f"tokens: expected whole sequences of {context} tokens, got {tokens}")
     ids_NT = torch.zeros(tokens // context, context, dtype=torch.long, device="meta")
-    walks = walks_of_module(found.model, (ids_NT,))
+    with quietly():  # libraries advise on running models with weights
+        walks = walks_of_module(found.model, (ids_NT,))
     return Subject(name=folder.name, walks=walks, sequences=tokens / context, left_out=found.left_out)
 
 
@@ -171,11 +175,14 @@ def _factory(name: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
         make = getattr(importlib.import_module(path), function)
         with torch.device("meta"):
             made: Any = make() if callable(make) and not inspect.signature(make).parameters else None
-    except Exception as error:  # whatever the user's module raises
-        why = " ".join(str(error).split())
+    except (Exception, SystemExit) as error:  # whatever the user's module raises
+        why = " ".join(str(error).split())[:200]
         raise ConfigError(f"model: {name!r} cannot be imported: {why}; expected package.module:function") from error
     if not (_is_pair(made) and isinstance(made[0], nn.Module) and isinstance(made[1], tuple | list) and made[1]):
         raise ConfigError(f"model: {name} must be a function without arguments that returns (module, (inputs, …))")
+    strange = [entry for entry in made[1] if not isinstance(entry, Tensor)]
+    if strange:
+        raise ConfigError(f"model: {name} returns inputs, expected tensors, got {type(strange[0]).__name__}")
     return made[0], tuple(made[1])
 
 

@@ -192,7 +192,7 @@ def _walkable(name: str) -> Iterator[None]:
         yield
     except OdfaError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         why = " ".join(str(error).split())[:200]
         raise MatchError(
             f"{name} cannot be walked on the meta device, where tensors have sizes and no values: "
