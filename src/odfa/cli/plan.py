@@ -1,6 +1,9 @@
 """`odfa plan`: what training a model would cost, by which method, with and without light."""
 
+import contextlib
+import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
 from typing import Any
 
 from odfa.cli.command import Command, Outcome, print_table, take
@@ -35,13 +38,17 @@ def _execute(arguments: Namespace) -> Outcome:
         processor=get_processor("a100" if processor is None else processor),
         opu=get_opu("opu-2021" if opu is None else opu),
     )
-    page = plan(arguments.model, apply(config, settings), {name: recipe.make for name, recipe in RECIPES.items()})
+    makers = {name: recipe.make for name, recipe in RECIPES.items()}
+    with contextlib.redirect_stdout(sys.stderr):  # what a model's own code prints is not the result
+        page = plan(arguments.model, apply(config, settings), makers)
     return Outcome(json=page, show=lambda: _show(page))
 
 
 def _show(page: dict[str, Any]) -> None:
     inputs, outputs = page["projection"]["inputs"], page["projection"]["outputs"]
     print(f"{page['model']}: {page['parameters']:,} parameters, {page['blocks']} blocks")
+    for said in _reservations(page):
+        print(said)
     print(f"a step of {page['rows_per_step']:,} error rows of {inputs:,} entries, projected to {outputs:,}")
     print(f"{page['devices']} x {page['processor']['name']}: {page['processor']['source']}")
     print(f"{page['opu']['name']}: {page['opu']['source']}")
@@ -56,6 +63,19 @@ def _show(page: dict[str, Any]) -> None:
         print("What would bring odfa most:")
     for row in page["change_first"][:4]:
         print(f"  {row['times_as_fast']:.2f} x as fast: {row['change']}")
+
+
+def _reservations(page: dict[str, Any]) -> Iterator[str]:
+    """What the figures leave out or do not know for certain."""
+    if page["left_out"]:
+        yield f"the part for text alone, without {', '.join(page['left_out'])}"
+    if page["without_gradient"]:
+        yield f"{page['without_gradient']:,} parameters do nothing in this step; they count as weights only"
+    if page["estimated"]:
+        yield (
+            f"no formula for {', '.join(page['estimated'])}: counted as 2 operations for each number in and out, which "
+            "is the least; torch.utils.flop_counter.register_flop_formula gives one"
+        )
 
 
 def _any_fits(page: dict[str, Any]) -> bool:

@@ -1,5 +1,6 @@
 """From a recipe, a module or a GPT's sizes to a model that costs can be asked of: walked in every way, then timed."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -61,16 +62,19 @@ def _variant(config: RunConfig, key: Key, precision: str) -> RunConfig:
 
 
 def walks_of_module(module: nn.Module, inputs: Sequence[Tensor], blocks: Any = None) -> dict[Key, Walk]:
-    """Every walk of any module: backpropagation and feedback with everything kept, feedback with blocks run again.
+    """Every walk of any module: backpropagation and feedback with everything kept, and feedback with blocks run again
+    where its blocks allow that.
 
     Raises:
         MatchError: it cannot run on sizes alone, or has no blocks.
     """
-    return {
+    walks: dict[Key, Walk] = {
         ("bp", "keep"): walk_module(module, inputs, "bp", blocks=blocks),
         ("feedback", "keep"): walk_module(module, inputs, "feedback", blocks=blocks),
-        ("feedback", "stream"): walk_module(module, inputs, "feedback", blocks=blocks, recompute="stream"),
     }
+    with contextlib.suppress(MatchError):
+        walks["feedback", "stream"] = walk_module(module, inputs, "feedback", blocks=blocks, recompute="stream")
+    return walks
 
 
 @cache

@@ -11,30 +11,34 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from odfa.data import needs, quietly
+from odfa.data import quietly
 from odfa.errors import ConfigError, Incompatible, MatchError
 from odfa.scaling.cost import Cost, Key, Model, cost
 from odfa.scaling.family import Gpt
 from odfa.scaling.method import METHODS, Layout, Method
 from odfa.scaling.model import model_of, walks_of_gpt, walks_of_module, walks_of_run
 from odfa.scaling.opu import Opu, get_opu
+from odfa.scaling.pretrained import from_folder
 from odfa.scaling.processor import Processor, get_processor
 from odfa.scaling.walk import Walk
 from odfa.train import RunConfig, get_task, network_of
 
-SIZES: dict[str, tuple[int, int, int]] = {
-    "gpt2": (12, 768, 50304),
-    "gpt2-medium": (24, 1024, 50304),
-    "gpt2-large": (36, 1280, 50304),
-    "gpt2-xl": (48, 1600, 50304),
-    "gpt3-2.7b": (32, 2560, 50304),
-    "gpt3-6.7b": (32, 4096, 50304),
-    "gpt3-13b": (40, 5120, 50304),
-    "gpt3-175b": (96, 12288, 50304),
-    "gpt-1t": (128, 25600, 50304),
+SIZES: dict[str, tuple[int, int, int, int]] = {
+    "gpt2": (12, 768, 50304, 1024),
+    "gpt2-medium": (24, 1024, 50304, 1024),
+    "gpt2-large": (36, 1280, 50304, 1024),
+    "gpt2-xl": (48, 1600, 50304, 1024),
+    "gpt3-2.7b": (32, 2560, 50304, 2048),
+    "gpt3-6.7b": (32, 4096, 50304, 2048),
+    "gpt3-13b": (40, 5120, 50304, 2048),
+    "gpt3-175b": (96, 12288, 50304, 2048),
+    "gpt-1t": (128, 25600, 50304, 2048),
 }
-"""Depth, width and vocabulary: GPT-2 (Radford et al. 2019) and GPT-3 (arXiv 2005.14165, table 2.1), vocabulary padded
-to a multiple of 128, read-out untied, heads of 64; gpt-1t as in arXiv 2104.04473."""
+"""Depth, width, vocabulary and positions: GPT-2 (Radford et al. 2019) and GPT-3 (arXiv 2005.14165, table 2.1),
+vocabulary padded to a multiple of 128, read-out untied, heads of 64; gpt-1t as in arXiv 2104.04473. A walk gives them
+as many positions as a sequence has tokens."""
+_MOST = 10**9
+"""Tokens, and blocks and width of a GPT, beyond which a plan is a slip of the pen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +63,8 @@ class PlanConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name}: expected a positive number, got {value}")
+            if value is not None and value > _MOST:
+                raise ConfigError(f"{name}: expected at most {_MOST:,}, got {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +74,8 @@ class Subject:
     name: str
     walks: dict[Key, Walk]
     sequences: float
+    left_out: tuple[str, ...] = ()
+    """Parts of the model that are not planned for."""
 
 
 def subject(name: str, config: PlanConfig, recipes: dict[str, Callable[[], RunConfig]]) -> Subject:
@@ -87,8 +95,10 @@ def subject(name: str, config: PlanConfig, recipes: dict[str, Callable[[], RunCo
         walks = walks_of_module(module, inputs)
         rows = walks["feedback", "keep"].rows
         return Subject(name=name, walks=walks, sequences=min(rows, len(inputs[0]) if inputs[0].ndim else 1))
-    if (Path(name) / "config.json").is_file():
+    if name and (Path(name) / "config.json").is_file():
         return _of_folder(Path(name), config)
+    if name and Path(name).is_dir():
+        raise ConfigError(f"model: expected a config.json in the folder {name}")
     near = difflib.get_close_matches(name, [*recipes, *SIZES], n=3, cutoff=0.5) or [*recipes][:3] + [*SIZES][:3]
     raise ConfigError(
         f"unknown model {name!r}; did you mean {' or '.join(near)}? Or gpt:DEPTHxWIDTH, a folder with config.json, "
@@ -118,37 +128,45 @@ def _fine(run: RunConfig, config: PlanConfig) -> RunConfig:
 
 def _of_gpt(name: str, config: PlanConfig) -> Subject:
     if name in SIZES:
-        depth, width, vocabulary = SIZES[name]
+        depth, width, vocabulary, positions = SIZES[name]
     else:
         sizes = name.removeprefix("gpt:").split("x")
         if len(sizes) != 2 or not all(size.isascii() and size.isdigit() and int(size) for size in sizes):
             raise ConfigError(f"model: expected gpt:DEPTHxWIDTH, for instance gpt:24x1024, got {name!r}")
-        depth, width, vocabulary = int(sizes[0]), int(sizes[1]), 50304
+        depth, width, vocabulary, positions = int(sizes[0]), int(sizes[1]), 50304, None
+        if max(depth, width) > _MOST:
+            raise ConfigError(f"model: expected at most {_MOST:,} blocks and as much width, got {name!r}")
     tokens = 8 * config.context if config.tokens is None else config.tokens
-    context = min(config.context, tokens)
+    context = _context(name, positions, config)
     gpt = Gpt(depth=depth, width=width, tokens=tokens, context=context, vocabulary=vocabulary)
     walks = walks_of_gpt(gpt, config.layout.precision, config.granularity)
     return Subject(name=name, walks=walks, sequences=tokens / context)
 
 
+def _context(name: str, positions: int | None, config: PlanConfig) -> int:
+    """Tokens of a sequence, of a step if that has fewer.
+
+    Raises:
+        ConfigError: more than the model has positions for.
+    """
+    context = config.context if config.tokens is None else min(config.context, config.tokens)
+    if positions is not None and context > positions:
+        raise ConfigError(
+            f"context: expected at most the {positions} positions of {name}, got {context}; context={positions} fits"
+        )
+    return context
+
+
 def _of_folder(folder: Path, config: PlanConfig) -> Subject:
-    with needs("transformers", "models by folder"), quietly():
-        from transformers import AutoConfig, AutoModelForCausalLM
     tokens = 8 * config.context if config.tokens is None else config.tokens
-    context = min(config.context, tokens)
+    found = from_folder(folder, torch.float32 if config.layout.precision == "float32" else torch.bfloat16)
+    context = _context(folder.name, found.positions, config)
     if tokens % context:
         raise ConfigError(f"tokens: expected whole sequences of {context} tokens, got {tokens}")
-    dtype = torch.float32 if config.layout.precision == "float32" else torch.bfloat16
-    try:
-        with torch.device("meta"):
-            config_there = AutoConfig.from_pretrained(folder)
-            model = AutoModelForCausalLM.from_config(config_there, dtype=dtype)  # type: ignore[no-untyped-call]
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(
-            f"{folder}: no causal language model of transformers: {' '.join(str(error).split())}"
-        ) from error
     ids_NT = torch.zeros(tokens // context, context, dtype=torch.long, device="meta")
-    return Subject(name=folder.name, walks=walks_of_module(model, (ids_NT,)), sequences=tokens / context)
+    with quietly():  # libraries advise on running models with weights
+        walks = walks_of_module(found.model, (ids_NT,))
+    return Subject(name=folder.name, walks=walks, sequences=tokens / context, left_out=found.left_out)
 
 
 def _factory(name: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
@@ -157,11 +175,14 @@ def _factory(name: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
         make = getattr(importlib.import_module(path), function)
         with torch.device("meta"):
             made: Any = make() if callable(make) and not inspect.signature(make).parameters else None
-    except Exception as error:  # whatever the user's module raises
-        why = " ".join(str(error).split())
+    except (Exception, SystemExit) as error:  # whatever the user's module raises
+        why = " ".join(str(error).split())[:200]
         raise ConfigError(f"model: {name!r} cannot be imported: {why}; expected package.module:function") from error
     if not (_is_pair(made) and isinstance(made[0], nn.Module) and isinstance(made[1], tuple | list) and made[1]):
         raise ConfigError(f"model: {name} must be a function without arguments that returns (module, (inputs, …))")
+    strange = [entry for entry in made[1] if not isinstance(entry, Tensor)]
+    if strange:
+        raise ConfigError(f"model: {name} returns inputs, expected tensors, got {type(strange[0]).__name__}")
     return made[0], tuple(made[1])
 
 
@@ -190,11 +211,15 @@ def plan(model_name: str, config: PlanConfig, recipes: dict[str, Callable[[], Ru
         raise ConfigError(
             f"devices: {chosen.name} has {walk.depth:.0f} blocks to share, got {config.layout.devices} devices"
         )
+    trained = chosen.walks["bp", "keep"]
     fastest = min(rows, key=lambda row: (not row.fits, row.step_s))
     return {
         "model": chosen.name,
         "parameters": round(model.parameters),
         "blocks": round(walk.depth),
+        "left_out": list(chosen.left_out),
+        "without_gradient": round(trained.parameters - trained.updated),
+        "estimated": sorted(frozenset().union(*(walk.estimated for walk in chosen.walks.values()))),
         "rows_per_step": round(model.tokens),
         "projection": {"inputs": round(walk.row_width), "outputs": round(walk.signal_width)},
         "processor": {"name": config.processor.name, "source": config.processor.source},

@@ -3,7 +3,8 @@ meta device, where tensors have sizes and no values."""
 
 import contextlib
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +14,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 from odfa.errors import MatchError
+from odfa.scaling.operators import name_of, operations
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ class Counting(TorchDispatchMode):
         self.alive = 0
         self.history: list[int] = []
         """Bytes alive at each kernel's fullest moment."""
+        self.estimated: Counter[str] = Counter()
+        """Calls of operators without a formula, by name: `operators.operations` estimates them."""
         self._known: set[int] = set()
 
     def taken(self) -> tuple[Tally, np.ndarray]:
@@ -94,14 +97,27 @@ class Counting(TorchDispatchMode):
         if output is None:
             output = func(*args, **kwargs)
         outputs = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_meta]
+        if not outputs and not any(tensor.is_meta for tensor in inputs):
+            return output  # small tables with values, which models work out beside their tensors
         given = {tensor.untyped_storage()._cdata for tensor in inputs}
         fresh = [tensor for tensor in outputs if tensor.untyped_storage()._cdata not in given]
-        if fresh or func._schema.is_mutable:
-            self.tally += _kernel(func, args, output, inputs, outputs)
+        written = func._schema.is_mutable and torch.Tag.inplace_view not in func.tags
+        if fresh or written:
+            self.tally += self._kernel(func, args, kwargs, output, inputs, outputs)
         for tensor in fresh:
             self._watch(tensor)
         self.history.append(self.alive)
         return output
+
+    def _kernel(
+        self, func: Any, args: Any, kwargs: dict[str, Any], output: Any, inputs: list[Tensor], outputs: list[Tensor]
+    ) -> Tally:
+        name = name_of(func)
+        kind, count = operations(func, args, kwargs, output, sum(tensor.numel() for tensor in (*inputs, *outputs)))
+        if kind == "estimated":
+            self.estimated[name] += 1
+        flops = {"attention_flops" if kind == "attention" else "matmul_flops": count}
+        return Tally(**flops, num_bytes=_touched(name, inputs, outputs), calls=1.0)
 
     def _watch(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
@@ -159,17 +175,36 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
+    aten = torch.ops.aten
     if enable_gqa and key.shape[-3] != query.shape[-3]:
         repeats = query.shape[-3] // key.shape[-3]
         key, value = key.repeat_interleave(repeats, -3), value.repeat_interleave(repeats, -3)
-    fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    attended: Tensor = fused(query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale)[0]
-    return attended
+    batch = torch.broadcast_shapes(query.shape[:-2], key.shape[:-2], value.shape[:-2])
+    query, key, value = (_four_axes(tensor, batch) for tensor in (query, key, value))
+    if attn_mask is not None and attn_mask.ndim > 2:
+        attn_mask = _four_axes(attn_mask, batch)
+    if query.shape[-1] == value.shape[-1] and not (attn_mask is not None and attn_mask.requires_grad):
+        fused = aten._scaled_dot_product_flash_attention_for_cpu
+        attended: Tensor = fused(query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale)[0]
+    else:  # the kernel that knows values of another width, and gradients of masks that are learned
+        if attn_mask is not None:
+            attn_mask = attn_mask.expand(*query.shape[:3], key.shape[2])
+        fused = aten._scaled_dot_product_efficient_attention
+        attended = fused(query, key, value, attn_mask, query.requires_grad, dropout_p, is_causal, scale=scale)[0]
+    return attended.reshape(*batch, *attended.shape[-2:])
+
+
+def _four_axes(tensor: Tensor, batch: torch.Size) -> Tensor:
+    """(N, H, T, D) of any number of leading axes."""
+    whole = tensor.expand(*batch, *tensor.shape[-2:])
+    return whole if len(batch) == 2 else whole.reshape(-1, batch[-1] if batch else 1, *tensor.shape[-2:])
 
 
 def _answer(func: Any, inputs: list[Tensor], kwargs: dict[str, Any]) -> Any:
     """The answer to a question about values, None if this is not one."""
     aten = torch.ops.aten
+    if not any(tensor.is_meta for tensor in inputs):
+        return None  # values that are there
     if func is aten._local_scalar_dense.default:
         if inputs[0].dtype == torch.bool:
             return True
@@ -181,27 +216,19 @@ def _answer(func: Any, inputs: list[Tensor], kwargs: dict[str, Any]) -> Any:
     return None
 
 
-def _kernel(func: Any, args: tuple[Any, ...], output: Any, inputs: list[Tensor], outputs: list[Tensor]) -> Tally:
-    packet = func._overloadpacket
-    touched = {id(tensor): _bytes(tensor) for tensor in (*inputs, *outputs)}
-    num_bytes = float(sum(touched.values()))
-    if packet in _GATHERS:  # reads rows of a table, not the table
-        num_bytes = 2.0 * sum(map(_bytes, outputs))
-    if packet in _ATTENTION:
-        shapes = [tensor.shape for tensor in inputs[:4]]
-        return Tally(attention_flops=float(_ATTENTION[packet](*shapes)), num_bytes=num_bytes, calls=1.0)
-    if packet in flop_registry:
-        operations = float(flop_registry[packet](*args, out_val=output))
-        return Tally(matmul_flops=operations, num_bytes=num_bytes, calls=1.0)
-    return Tally(num_bytes=num_bytes, calls=1.0)
-
-
 def _bytes(tensor: Tensor) -> int:
     return min(tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes())
 
 
-_GATHERS = {torch.ops.aten.embedding, torch.ops.aten.index_select, torch.ops.aten.gather}
-_ATTENTION: dict[Any, Callable[..., Any]] = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_: sdpa_flop_count(q, k, v),
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: sdpa_backward_flop_count,  # gradient first
-}
+_GATHERS = frozenset(f"aten.{name}" for name in ("embedding", "index", "index_select", "gather", "take"))
+_BAGS = frozenset(("aten._embedding_bag", "aten._embedding_bag_forward_only"))
+
+
+def _touched(name: str, inputs: list[Tensor], outputs: list[Tensor]) -> float:
+    """Bytes that a kernel reads and writes; of a table those rows that are asked for."""
+    if name in _GATHERS:
+        return 2.0 * sum(map(_bytes, outputs))
+    if name in _BAGS:
+        table, places = inputs[:2]
+        return places.numel() * table.shape[-1] * table.element_size() + float(sum(map(_bytes, outputs)))
+    return float(sum({id(tensor): _bytes(tensor) for tensor in (*inputs, *outputs)}.values()))
