@@ -114,11 +114,14 @@ def in_children(name: str, *, count: int, key: int) -> Tally:
             now = Path(root) / "now"
             words = [sys.executable, "-m", "tests.fuzz.campaign", name, str(count - tally.tried), str(key), root]
             code = _watched(words, now)
-            done = [json.loads(line) for line in (Path(root) / "done").read_text().splitlines()]
+            written = Path(root) / "done"
+            done = [json.loads(line) for line in (written.read_text() if written.exists() else "").splitlines()]
             tally.tried += len(done)
             tally.faults += [Fault(**fault) for entry in done for fault in entry["faults"]]
             tally.endings.update(entry["ending"] for entry in done)
             tally.seconds += sum(entry["seconds"] for entry in done)
+            if code is not None and code > 0:
+                raise RuntimeError(f"the fuzzer itself failed with exit code {code} at {now.read_text() if now.exists() else 'its start'}")
             if code != 0:
                 kind = "hang" if code is None else "crash"
                 tally.faults.append(Fault(name, kind, f"the process ended with {code}", now.read_text()))

@@ -132,7 +132,7 @@ def edited_json(value: Any, edits: Any) -> Any:
                 holder[what] = holder.pop(last)
             else:
                 holder[what] = holder[last]
-        except (KeyError, IndexError, TypeError):
+        except (KeyError, IndexError, TypeError, AttributeError):
             continue
     return changed
 
