@@ -65,7 +65,7 @@ def judge(target: Target, value: Any, room: Room) -> tuple[str, list[Fault]]:
 def _ending(came: Any) -> str:
     if isinstance(came, Said):
         return "done" if came.code == 0 else "failed" if came.code == 1 else "refused"
-    return "refused" if isinstance(came, OdfaError) else "done"
+    return "refused" if isinstance(came, OdfaError) else "failed" if isinstance(came, BaseException) else "done"
 
 
 def _tried(target: Target, value: Any, room: Room) -> tuple[Any, list[tuple[str, str, str]]]:
@@ -76,10 +76,17 @@ def _tried(target: Target, value: Any, room: Room) -> tuple[Any, list[tuple[str,
         return None, [("hang", _place(hang), "")]
     except OdfaError as error:
         return error, [] if str(error).strip() else [("unsaid", f"{type(error).__name__} without words", "")]
+    except RuntimeError as error:
+        if "can't allocate memory" in str(error):  # torch refuses at once what a config rightly asks for
+            return error, []
+        return None, [("traceback", f"{type(error).__name__} at {_place(error)}", _text(error))]
     except BaseException as error:  # a panic of a library written in Rust is no Exception
-        text = "".join(traceback.format_exception(error))
-        return None, [("traceback", f"{type(error).__name__} at {_place(error)}", text[-1500:])]
+        return None, [("traceback", f"{type(error).__name__} at {_place(error)}", _text(error))]
     return came, _unsaid(came) if isinstance(came, Said) else []
+
+
+def _text(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))[-1500:]
 
 
 def _place(error: BaseException) -> str:

@@ -35,7 +35,7 @@ _SOUND = (_GPT2, _LLAMA, _MIXTRAL, _OWN, _NESTED, _T5)
 class Plans(Target):
     """{"model": number, "edits" or "whole", "settings"}."""
 
-    name, share = "plans", 5
+    name, share = "plans", 2
 
     def draw(self, draw: Draw) -> Any:
         number = draw(st.integers(0, len(_SOUND) - 1))

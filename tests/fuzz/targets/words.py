@@ -29,7 +29,7 @@ _LINES = tuple(
         "device check ideal inputs=4 modes=2 readout=phase --json",
         "device calibrate ideal inputs=4 modes=2 readout=phase3 matrix=hadamard out={given}/c --json",
         "project bench !sizes=7x7 repeats=1 threads=1 --json",
-        "plan gpt:2x64 tokens=64 context=32 processor=a100 opu=opu-2021 vectors=token devices=1 --json",
+        "plan digits tokens=64 context=32 processor=a100 opu=opu-2021 vectors=token devices=1 --json",
         "plan digits_tiny tokens=64 microbatches=2 opus=1",
         "study measure !--dry-run repeats=1 memory=false threads=1",
         "study scaling !--dry-run families=gpt processors=a100 tokens=8192 --json",
