@@ -121,9 +121,7 @@ def in_children(name: str, *, count: int, key: int) -> Tally:
             tally.endings.update(entry["ending"] for entry in done)
             tally.seconds += sum(entry["seconds"] for entry in done)
             if code is not None and code > 0:
-                raise RuntimeError(
-                    f"the fuzzer itself failed with exit code {code} at {now.read_text() if now.exists() else 'its start'}"
-                )
+                raise RuntimeError(f"the fuzzer itself failed ({code}), see above; the inputs done: {len(done)}")
             if code != 0:
                 kind = "hang" if code is None else "crash"
                 tally.faults.append(Fault(name, kind, f"the process ended with {code}", now.read_text()))

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from odfa.cli.entry import COMMANDS
 from tests.fuzz.base import Draw, Room, Target
-from tests.fuzz.odd import FEW, ODD_WORDS
+from tests.fuzz.odd import FEW, ODD_NUMBERS, ODD_WORDS
 from tests.fuzz.stock import SMALL
 
 # "!" pins a word: without it the command would rightly take long
@@ -34,6 +34,8 @@ _LINES = tuple(
         "study measure !--dry-run repeats=1 memory=false threads=1",
         "study scaling !--dry-run families=gpt processors=a100 tokens=8192 --json",
         "study share !--dry-run workers=1,2 steps=10 compute_s=1 light_s=0.5 straggle=0.1 synchronous=true",
+        "study share workers=1,2 steps=10 out={given}/share --json",
+        "sample {text} --count 1 --tokens 2 --temperature 0.8 --json",
         "compare digits_tiny !--run-dir {given}/c !methods=bp !seeds=1 !tries=1 !steps=1 jobs=1 limit=20 --json",
     )
 )
@@ -51,8 +53,12 @@ class Words(Target):
     def draw(self, draw: Draw) -> Any:
         change = st.tuples(
             st.integers(0, 14),
-            st.sampled_from(("value", "value", "value", "word", "drop", "double", "insert")),
-            ODD_WORDS | st.sampled_from(_OPTIONS) | st.sampled_from([command.name for command in COMMANDS]),
+            st.sampled_from((*("value",) * 6, "word", "drop", "double", "insert")),
+            ODD_WORDS
+            | ODD_WORDS
+            | ODD_NUMBERS.map(str)
+            | st.sampled_from(_OPTIONS)
+            | st.sampled_from([command.name for command in COMMANDS]),
         )
         return {"line": draw(st.integers(0, len(_LINES) - 1)), "changes": [draw(change) for _ in range(draw(FEW))]}
 
@@ -72,17 +78,26 @@ class Words(Target):
 def _changed(words: list[str], changes: Any) -> list[str]:
     for place, action, word in changes:
         word = word.replace("{", "(").replace("}", ")")
-        at = 1 + place % max(1, len(words) - 1)
-        if action == "insert":
-            words.insert(at if not words[at - 1].startswith("!--") else len(words), word)
-        elif at >= len(words) or words[at].startswith("!") or words[at - 1].startswith("!--"):
+        places = _values(words) if action == "value" else [at for at in range(len(words)) if not _pinned(words, at)]
+        if not places:
             continue
-        elif action == "drop":
+        at = places[place % len(places)]
+        if action == "drop":
             del words[at]
-        elif action == "double":
-            words.insert(at, words[at])
+        elif action in ("double", "insert"):
+            words.insert(at, words[at] if action == "double" else word)
         elif action == "value" and "=" in words[at]:
-            words[at] = words[at].partition("=")[0] + "=" + word
+            words[at] = f"{words[at].partition('=')[0]}={word}"
         else:
             words[at] = word
     return words
+
+
+def _pinned(words: list[str], at: int) -> bool:
+    return words[at].startswith("!") or words[max(0, at - 1)].startswith("!--")
+
+
+def _values(words: list[str]) -> list[int]:
+    """Places of what is given to settings and options."""
+    given = [at for at in range(1, len(words)) if "=" in words[at] or words[at - 1].startswith("--")]
+    return [at for at in given if not _pinned(words, at)]
