@@ -1,0 +1,90 @@
+"""config.json of a run folder: edited, or no JSON object at all."""
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+from hypothesis import strategies as st
+
+from odfa import recipes
+from odfa.errors import OdfaError
+from odfa.train import load_run
+from odfa.train.overrides import digest, from_dict, keys, to_dict
+from odfa.train.shards import seal
+from tests.fuzz.base import Draw, Room, Target
+from tests.fuzz.odd import FEW, SPOILED_JSON, dumped, edited_json, fitting, json_edits, spoiled_json
+
+_COMMANDS = ("resume", "resume", "align", "load")
+_KINDS = st.sampled_from(("bp", "dfa", "odfa", "aligned", "text"))
+
+
+def commands(run: str, among: tuple[str, ...] = _COMMANDS) -> st.SearchStrategy[str]:
+    """What can be done with a run: texts can also be sampled and exported."""
+    return st.sampled_from((*among, *(("sample", "export") if run == "text" else ())))
+
+
+def use(command: str, run: str, room: Room) -> Any:
+    """Do one thing with a run folder."""
+    if command == "load":
+        return load_run(run).metrics
+    words = {
+        "resume": ("train", "--resume", run),
+        "align": ("align", run),
+        "sample": ("sample", run, "--count", "1", "--tokens", "2"),
+        "image": ("align", run, "--image", str(room.given / "angles.png")),
+        "export": ("export", run, str(room.given / "exported")),
+        "again": ("train", "digits_tiny", "--run-dir", run),
+    }
+    return room.odfa(*words[command], "--json")
+
+
+class Configs(Target):
+    """{"run", "command", "complete"} and one of {"edits"}, {"settings", "owned"}, {"whole"}.
+
+    Owned: the checkpoint is made to say that it belongs to the changed config, as a stranger's could.
+    """
+
+    name, share = "configs", 6
+
+    def draw(self, draw: Draw) -> Any:
+        kind = draw(_KINDS)
+        value = {"run": kind, "command": draw(commands(kind)), "complete": draw(st.integers(0, 3)) == 3}
+        way = draw(st.sampled_from(("settings", "settings", "settings", "edits", "whole")))
+        if way == "whole":
+            return {**value, "whole": draw(SPOILED_JSON)}
+        config = recipes.get("dialogue_tiny" if kind == "text" else "digits_tiny")
+        if way == "edits":
+            return {**value, "edits": draw(st.lists(json_edits(to_dict(config)), min_size=1, max_size=2))}
+        # a run that is asked to do more steps rightly takes longer
+        hints = {key: hint for key, hint in keys(config).items() if key not in ("steps", "epochs")}
+        settings = {}
+        for _ in range(draw(FEW)):
+            key = draw(st.sampled_from(list(hints)))
+            settings[key] = draw(fitting(hints[key]))
+        return {**value, "settings": settings, "owned": draw(st.integers(0, 3)) < 3}
+
+    def lay(self, value: Any, room: Room) -> None:
+        run = room.stock.copy_run(value["run"], room.given / "run", complete=value["complete"])
+        file = run / "config.json"
+        if "whole" in value:
+            file.write_bytes(spoiled_json(value["whole"]))
+            return
+        config = json.loads(file.read_text())
+        edits = [(tuple(key.split(".")), "set", what) for key, what in value.get("settings", {}).items()]
+        config = edited_json(config, value.get("edits", edits))
+        file.write_bytes(dumped(config))
+        if value.get("owned"):
+            with contextlib.suppress(OdfaError):  # a config that no run can have belongs to nobody
+                _own(run, digest(from_dict(config)))
+
+    def run(self, value: Any, room: Room) -> Any:
+        return use(value["command"], str(room.given / "run"), room)
+
+
+def _own(run: Path, name: str) -> None:
+    for folder in (run / "checkpoints").iterdir():
+        state = json.loads((folder / "state.json").read_text())
+        (folder / "state.json").write_bytes(dumped({**state, "config": name}))
+        (folder / "manifest.json").unlink()
+        seal(folder)
