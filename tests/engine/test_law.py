@@ -5,11 +5,13 @@ from typing import Self
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from odfa.engine import DFA, AlignedReadout, RandomFeedback, Shallow
 from odfa.engine.rules import AbstractRule
+from odfa.errors import MatchError
 from odfa.project import AbstractProjection, Gaussian
-from tests.engine.layouts import LAYOUTS, make
+from tests.engine.layouts import LAYOUTS, Around, make
 from tests.engine.problems import PROBLEMS, gradients
 from tests.engine.test_invariants import Oracle, true_signals
 
@@ -152,3 +154,79 @@ def test_measured_true_gradients_are_backpropagations(name: str) -> None:
         for measured, expected in zip(angles.norms[block], (local, true), strict=True):
             norm = torch.cat([expected[n].flatten() for n in names]).norm().item()
             assert measured == pytest.approx(norm, rel=1e-6), block
+
+
+# What cannot be cut is refused, and the advice works
+
+
+class _Checkpointed(nn.Module):
+    """A residual outside the blocks, each block inside activation checkpointing."""
+
+    def __init__(self, reentrant: bool) -> None:
+        super().__init__()
+        self.embed = nn.Linear(4, 4)
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(4, 4), nn.Tanh()) for _ in range(3))
+        self.head = nn.Linear(4, 2)
+        self.reentrant = reentrant
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        for block in self.blocks:
+            x = x + checkpoint(block, x, use_reentrant=self.reentrant)
+        return self.head(x)
+
+
+_X = torch.linspace(-1, 1, 20).sin().reshape(5, 4)
+
+
+@pytest.mark.parametrize("rule", [RandomFeedback(), AlignedReadout(rank=0), Shallow()], ids=lambda r: r.name)
+def test_a_residual_around_reentrant_checkpoints_is_refused_and_the_advice_works(rule: AbstractRule) -> None:
+    model = _Checkpointed(reentrant=True)
+    DFA(model, "blocks.*", rule=rule, feedback=Zeros())
+    with pytest.raises(MatchError, match="use recompute=True or use_reentrant=False"):
+        model(_X)
+    for advised in (_Checkpointed(reentrant=False), Around(lambda m, i, x, h: x + h)):
+        dfa = DFA(advised, "blocks.*", rule=rule, feedback=Zeros(), recompute=not isinstance(advised, _Checkpointed))
+        advised(
+            _X if isinstance(advised, _Checkpointed) else LAYOUTS["residual"].inputs()[0]
+        ).square().mean().backward()
+        assert _all_zero(advised, [n for n, _ in advised.named_parameters() if n.startswith(("embed", "blocks"))]) == []
+        assert dfa.members is not None
+
+
+@pytest.mark.parametrize("rule", [RandomFeedback(), AlignedReadout(rank=0)], ids=lambda r: r.name)
+def test_streaming_a_model_with_residuals_outside_is_refused(rule: AbstractRule) -> None:
+    model, loss, _ = make("residual")
+    _attach("residual", model, rule=rule, recompute="stream")
+    with pytest.raises(MatchError, match="use recompute=True"):
+        loss(model)
+    model, loss, _ = make("conditioned")  # a condition is no way around
+    _attach("conditioned", model, recompute="stream")
+    loss(model).backward()
+
+
+@pytest.mark.parametrize("name", ["residual", "pairs, second of each", "dense", "u-net, added", "latents, mlps only"])
+@pytest.mark.parametrize("rule", [RandomFeedback(), AlignedReadout(rank=0)], ids=lambda r: r.name)
+def test_recomputing_gives_the_same_where_ways_are_cut(name: str, rule: AbstractRule) -> None:
+    if rule.name == "aligned" and name in _NO_STREAM:
+        pytest.skip("no residual stream")
+    found = []
+    for recompute in (False, True):
+        model, loss, _ = make(name)
+        _attach(name, model, rule=rule, recompute=recompute)
+        found.append([gradients(model, loss) for _ in range(2)][1])
+    for n, grad in found[0].items():
+        assert (grad is None) == (found[1][n] is None), n
+        if grad is not None:
+            torch.testing.assert_close(found[1][n], grad, rtol=1e-9, atol=1e-13)
+
+
+def test_the_table_tells_of_ways_around() -> None:
+    model, loss, _ = make("pairs, second of each")
+    dfa = _attach("pairs, second of each", model)
+    gradients(model, loss)
+    assert "around the blocks: 4 residuals that get the signal of the block they lead around, 0 other ways" in repr(dfa)
+    model, loss, _ = make("dense")
+    dfa = _attach("dense", model)
+    gradients(model, loss)
+    assert "0 residuals that get the signal of the block they lead around, 3 other ways that are cut" in repr(dfa)
