@@ -1,12 +1,14 @@
 """`odfa compare`: methods side by side on one recipe."""
 
+import os
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from odfa.cli.command import Command, Outcome, note, positive, print_table, take
+from odfa.cli.command import Command, Outcome, note, place, positive, print_table, take
 from odfa.errors import ConfigError
 from odfa.train import Interrupted, RunConfig
+from odfa.train.config.base import MAX_COUNT
 
 if TYPE_CHECKING:
     from odfa.report import Comparison
@@ -24,7 +26,7 @@ def _configure(parser: ArgumentParser) -> None:
         help=f"methods={_DEFAULT_METHODS} (or METHOD:RULE, e.g. dfa:random), seeds=3, tries=3 (learning rates per "
         "method), try_steps=N (shorter tries), jobs=1 (runs at a time), and settings of all runs",
     )
-    parser.add_argument("--run-dir", metavar="DIR", type=Path, help="folder of all runs (default: runs/compare-NAME)")
+    parser.add_argument("--run-dir", metavar="DIR", type=place, help="folder of all runs (default: runs/compare-NAME)")
 
 
 def _execute(arguments: Namespace) -> Outcome:
@@ -44,10 +46,10 @@ def _execute(arguments: Namespace) -> Outcome:
         comparison = compare(
             config,
             [name.strip() for name in (_DEFAULT_METHODS if methods is None else methods).split(",")],
-            seeds=positive("seeds", seeds, 3),
-            tries=positive("tries", tries, 3),
-            jobs=positive("jobs", jobs, 1),
-            try_steps=None if try_steps is None else positive("try_steps", try_steps, 1),
+            seeds=positive("seeds", seeds, 3, most=1000),
+            tries=positive("tries", tries, 3, most=100),
+            jobs=positive("jobs", jobs, 1, most=os.cpu_count() or 1),
+            try_steps=None if try_steps is None else positive("try_steps", try_steps, 1, most=MAX_COUNT),
             out_dir=arguments.run_dir or _default_run_dir(config, recipe),
             note=note,
         )

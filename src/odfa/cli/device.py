@@ -3,12 +3,13 @@
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from odfa.cli.command import Command, Outcome, positive, print_table, take
+from odfa.cli.command import Command, Outcome, note, place_of, positive, print_table, take
 from odfa.errors import ConfigError
 
+_MOST = 2**31
+"""Inputs and modes that anyone could ask for; the device says how many it has."""
 ACTIONS = ("list", "check", "calibrate", "show")
 
 
@@ -50,6 +51,7 @@ def _check(name: str, settings: list[str]) -> Outcome:
 
     (readout, inputs, modes), rest = _common(settings)
     _refuse(rest)
+    note(f"checking {name} …")
     with open_device(name) as device:
         report = check(device, demodulator=readout, num_inputs=inputs, num_modes=modes)
 
@@ -66,6 +68,7 @@ def _check(name: str, settings: list[str]) -> Outcome:
 def _calibrate(name: str, settings: list[str]) -> Outcome:
     from odfa.device import open_device
     from odfa.project.calibrate import calibrate
+    from odfa.report.destination import check_folder
 
     (readout, inputs, modes), rest = _common(settings)
     matrix, rest = take(rest, "matrix")
@@ -73,9 +76,10 @@ def _calibrate(name: str, settings: list[str]) -> Outcome:
     _refuse(rest)
     if matrix not in (None, "none", "hadamard", "one_hot"):
         raise ConfigError(f"matrix: expected hadamard, one_hot or none, got {matrix!r}")
-    folder = Path(out or f"calibrations/{name}")
+    folder = check_folder(place_of("out", out, f"calibrations/{name}"), "out")
     if folder.exists():
         raise ConfigError(f"out: {folder} exists already; name another folder")
+    note(f"calibrating {name} …")
     with open_device(name) as device:
         found = calibrate(
             device,
@@ -96,11 +100,13 @@ def _calibrate(name: str, settings: list[str]) -> Outcome:
 
 def _show(name: str, settings: list[str]) -> Outcome:
     from odfa.device import open_device
+    from odfa.report.destination import check_folder
     from odfa.report.optics import draw_all
 
     out, rest = take(settings, "out")
     _refuse(rest)
-    folder = Path(out or f"pictures/{name}")
+    folder = check_folder(place_of("out", out, f"pictures/{name}"), "out")
+    note(f"looking at {name} …")
     with open_device(name) as device:
         figures = draw_all(device, folder)
     return Outcome(json={"figures": [str(path) for path in figures]}, show=lambda: print(*figures, sep="\n"))
@@ -119,7 +125,10 @@ def _common(settings: list[str]) -> tuple[tuple[Any, int | None, int | None], li
     if readout is not None and readout not in READOUTS:
         raise ConfigError(f"readout: expected {' or '.join(READOUTS)}, got {readout!r}")
     chosen = None if readout is None else make_readout(readout)
-    counts = [None if text is None else positive(key, text, 1) for key, text in (("inputs", inputs), ("modes", modes))]
+    counts = [
+        None if text is None else positive(key, text, 1, most=_MOST)
+        for key, text in (("inputs", inputs), ("modes", modes))
+    ]
     return (chosen, counts[0], counts[1]), rest
 
 

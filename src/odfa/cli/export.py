@@ -1,19 +1,19 @@
 """`odfa export`: a run's model as a folder that transformers loads."""
 
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 
-from odfa.cli.command import Command, Outcome
+from odfa.cli.command import Command, Outcome, note, place
 
 
 def _configure(parser: ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", type=Path, help="a run folder of a language model")
-    parser.add_argument("folder", metavar="FOLDER", type=Path, help="the folder to make")
+    parser.add_argument("run", metavar="RUN", type=place, help="a run folder of a language model")
+    parser.add_argument("folder", metavar="FOLDER", type=place, help="the folder to make")
 
 
 def _execute(arguments: Namespace) -> Outcome:
     from odfa.report.export import export
 
+    note(f"exporting {arguments.run} …")
     result = export(arguments.run, arguments.folder)
     return Outcome(json=result, show=lambda: print(f"{result['folder']}: {', '.join(result['files'])}"))
 

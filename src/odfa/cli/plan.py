@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from odfa.cli.command import Command, Outcome, print_table, take
+from odfa.cli.command import Command, Outcome, note, print_table, take
 from odfa.errors import ConfigError
 
 
@@ -35,7 +35,9 @@ def _execute(arguments: Namespace) -> Outcome:
         processor=get_processor("a100" if processor is None else processor),
         opu=get_opu("opu-2021" if opu is None else opu),
     )
-    page = plan(arguments.model, apply(config, settings), {name: recipe.make for name, recipe in RECIPES.items()})
+    config = apply(config, settings)
+    note(f"counting what {arguments.model} takes …")
+    page = plan(arguments.model, config, {name: recipe.make for name, recipe in RECIPES.items()})
     return Outcome(json=page, show=lambda: _show(page))
 
 

@@ -1,5 +1,6 @@
 """`odfa project bench`: projections side by side with their peers."""
 
+import os
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 
@@ -33,9 +34,9 @@ def _execute(arguments: Namespace) -> Outcome:
         if size not in SIZES:
             raise ConfigError(f"sizes: expected some of {', '.join(SIZES)}, got {size!r}")
     before = torch.get_num_threads()
-    torch.set_num_threads(positive("threads", threads, before))
+    torch.set_num_threads(positive("threads", threads, before, most=os.cpu_count() or 1))
     try:
-        rows = run(sizes, repeats=positive("repeats", repeats, 7), note=note)
+        rows = run(sizes, repeats=positive("repeats", repeats, 7, most=10_000), note=note)
     finally:
         torch.set_num_threads(before)
 

@@ -1,11 +1,12 @@
 """`odfa study`: time this machine, follow GPTs to a trillion parameters, share an OPU in simulation."""
 
+import os
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from odfa.cli.command import Command, Outcome, note, positive, print_table, take
+from odfa.cli.command import Command, Outcome, note, place_of, positive, print_table, take
 from odfa.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 _FOLDER = Path("runs/study")
 _MEASUREMENT = _FOLDER / "measurement.json"
 _QUICK_REPEATS = 2
+_MOST_EVENTS = 10_000_000
 
 
 def _configure(parser: ArgumentParser) -> None:
@@ -34,6 +36,9 @@ def _execute(arguments: Namespace) -> Outcome:
 
 
 def _measure(settings: list[str], dry_run: bool) -> Outcome:
+    import torch
+
+    from odfa.report.destination import check_file
     from odfa.scaling.measurement import planned, report
 
     out, settings = take(settings, "out")
@@ -43,11 +48,13 @@ def _measure(settings: list[str], dry_run: bool) -> Outcome:
     _refuse(settings)
     if memory not in (None, "true", "false"):
         raise ConfigError(f"memory: expected true or false, got {memory!r}")
-    with_memory, times = memory != "false", positive("repeats", repeats, 6)
+    with_memory, times = memory != "false", positive("repeats", repeats, 6, most=1000)
+    count = positive("threads", threads, torch.get_num_threads(), most=os.cpu_count() or 1)
+    path = check_file(place_of("out", out, _MEASUREMENT), "out")
     if dry_run:
         return _told(planned(memory=with_memory, repeats=times))
-    path = Path(out or _MEASUREMENT)
-    measured = _with_threads(positive("threads", threads, 0), lambda: _timed(path, memory=with_memory, repeats=times))
+    note("timing this machine: a step of many small GPTs, some minutes …")
+    measured = _with_threads(count, lambda: _timed(path, memory=with_memory, repeats=times))
     machine = measured.machine()
     found = report(measured, machine)
     return Outcome(json={**found, "file": str(path)}, show=lambda: _show_measured(found, path))
@@ -65,7 +72,7 @@ def _with_threads(count: int, call: "Callable[[], Measurement]") -> "Measurement
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
+    torch.set_num_threads(count)
     try:
         return call()
     finally:
@@ -73,6 +80,7 @@ def _with_threads(count: int, call: "Callable[[], Measurement]") -> "Measurement
 
 
 def _scaling(settings: list[str], dry_run: bool) -> Outcome:
+    from odfa.report.destination import check_folder
     from odfa.scaling import StudyConfig, study
     from odfa.scaling.measurement import measured_points, planned, read, report
     from odfa.train.overrides import apply
@@ -80,17 +88,18 @@ def _scaling(settings: list[str], dry_run: bool) -> Outcome:
     given, settings = take(settings, "measured")
     out, settings = take(settings, "out")
     config = apply(StudyConfig(), settings)
-    known = Path(given) if given else _MEASUREMENT
+    known = place_of("measured", given, _MEASUREMENT)
+    folder = check_folder(place_of("out", out, _FOLDER), "out")
     timed = given is not None or known.exists()
     if dry_run:
         to_time = {} if timed else planned(memory=False, repeats=_QUICK_REPEATS)
         return _told({"measured": str(known) if timed else None, "to_time": to_time, "study": vars(config)})
+    note("following the curves up to a trillion parameters …")
     measured = read(known) if timed else _timed(known, memory=False, repeats=_QUICK_REPEATS)
     machine = measured.machine()
     found, checks = study(config), report(measured, machine)
     found["points"] = measured_points(measured, machine) + found["points"]
     found["measurement"] = {key: checks[key] for key in ("environment", "step_errors", "peak_errors")}
-    folder = Path(out) if out else _FOLDER
     written = _draw(found, checks, config.processors[0], folder)
     return Outcome(json={**found, "files": [str(path) for path in written]}, show=lambda: _show_study(found, written))
 
@@ -107,21 +116,30 @@ def _draw(found: dict[str, Any], checks: dict[str, Any], processor: str, folder:
 
 
 def _share(settings: list[str], dry_run: bool) -> Outcome:
+    from odfa.report.destination import check_figure
     from odfa.report.scaling import draw_sharing
     from odfa.scaling import Sharing
-    from odfa.scaling.share import ROOMS, sweep
+    from odfa.scaling.share import MOST, ROOMS, sweep
     from odfa.train.overrides import apply
 
     counts, settings = take(settings, "workers")
     out, settings = take(settings, "out")
     steps, settings = take(settings, "steps")
-    workers = [positive("workers", count, 1) for count in (counts or "1,2,4,8,10,11,12,16,32").split(",")]
+    workers = [
+        positive("workers", count.strip(), 1, most=MOST) for count in (counts or "1,2,4,8,10,11,12,16,32").split(",")
+    ]
     rooms = {"as asked": apply(Sharing(), settings)} if settings else ROOMS
-    num_steps = positive("steps", steps, 500)
+    num_steps = positive("steps", steps, 500, most=100_000)
+    if sum(workers) * num_steps > _MOST_EVENTS:
+        raise ConfigError(
+            f"workers and steps: expected at most {_MOST_EVENTS:,} steps of all workers together, "
+            f"got {sum(workers) * num_steps:,}"
+        )
+    path = check_figure(place_of("out", out, _FOLDER) / "sharing.png", "out")
     if dry_run:
         return _told({"workers": workers, "steps": num_steps, "timed": "nothing: events are simulated"})
+    note("simulating a shared room event by event …")
     sweeps = {name: sweep(room, workers, steps=num_steps) for name, room in rooms.items()}
-    path = Path(out or _FOLDER) / "sharing.png"
     draw_sharing(sweeps, path)
     found = {"rooms": {name: vars(room) for name, room in rooms.items()}, "sweeps": sweeps, "files": [str(path)]}
     return Outcome(json=found, show=lambda: _show_share(sweeps, path))

@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from odfa.cli.command import Command, Outcome, note, print_table
+from odfa.cli.command import Command, Outcome, note, place, print_table
 from odfa.errors import ConfigError
 from odfa.train import RunConfig
 
@@ -15,9 +15,9 @@ def _configure(parser: ArgumentParser) -> None:
         "settings", metavar="key=value", nargs="*", default=[], help="settings to change, e.g. method=odfa seed=1"
     )
     parser.add_argument(
-        "--run-dir", metavar="DIR", type=Path, help="folder of the run (default: runs/NAME-METHOD-seedK)"
+        "--run-dir", metavar="DIR", type=place, help="folder of the run (default: runs/NAME-METHOD-seedK)"
     )
-    parser.add_argument("--resume", metavar="DIR", type=Path, help="go on with the run in this folder")
+    parser.add_argument("--resume", metavar="DIR", type=place, help="go on with the run in this folder")
     parser.add_argument(
         "--dry-run", action="store_true", help="print parameters, memory, frames, light time and energy only"
     )
@@ -30,14 +30,19 @@ def _execute(arguments: Namespace) -> Outcome:
 
 def _run(arguments: Namespace) -> dict[str, Any]:
     from odfa import train
+    from odfa.report.destination import check_folder
 
     if arguments.resume is not None:
         _refuse_besides_resume(arguments)
         return {**train.resume(arguments.resume, note=note).to_json(), "run_dir": str(arguments.resume)}
     config = _config(arguments)
     if arguments.dry_run:
+        note(f"counting what {config.recipe} takes …")
         return train.dry_run(config)
     run_dir = arguments.run_dir or default_run_dir(config)
+    if not run_dir.is_file():  # said better where run folders are made
+        check_folder(run_dir, "--run-dir")
+    note(f"{config.recipe}: reading data, building the network …")
     return {**train.run(config, run_dir, note=note).to_json(), "run_dir": str(run_dir)}
 
 

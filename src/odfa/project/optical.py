@@ -16,7 +16,7 @@ from odfa.errors import Incompatible
 from odfa.flow import Frames, Light
 from odfa.project.base import AbstractProjection
 from odfa.project.guard import Guard, Watch
-from odfa.project.rows import check_shape, project_lit
+from odfa.project.rows import check_kind, check_shape, project_lit
 
 _PIXELS_AT_A_TIME = 2**24
 """Camera pixels held at once: 64 MB as float32."""
@@ -55,8 +55,18 @@ class Optical(AbstractProjection):
                 fields that the guard compares with (`Guard()` unless one is given), and the matrix if it was measured.
 
         Raises:
+            ConfigError: an argument is of the wrong kind.
             Incompatible: the read-out is not linear, or the encoder has no minus patterns.
         """
+        check_kind("device", device, AbstractDevice, "odfa.Optical(odfa.open_device(name))")
+        for key, value, kind, write in (
+            ("encoder", encoder, AbstractEncoder, "encoder=odfa.Ternary()"),
+            ("demodulator", demodulator, AbstractDemodulator, "demodulator=odfa.PhaseSteps()"),
+            ("guard", guard, Guard, "guard=odfa.Guard()"),
+            ("calibration", calibration, Calibration, "calibration=odfa.device.Calibration.load(folder)"),
+        ):
+            if value is not None:
+                check_kind(key, value, kind, write)
         self._device, self._encoder, self._demodulator = device, encoder or Ternary(), demodulator or PhaseSteps(4)
         if not self._demodulator.linear:
             raise Incompatible(

@@ -7,7 +7,7 @@ from typing import Any
 
 from odfa.data import needs
 from odfa.report.comparison import Comparison
-from odfa.train.folder import folder_errors
+from odfa.report.destination import save_figure
 
 Curve = Sequence[tuple[int, float]]
 
@@ -64,8 +64,7 @@ def draw(comparison: Comparison, path: Path) -> None:
         if metric == "perplexity" and (looked or axes is right):  # nothing has no logarithm
             axes.set_yscale("log")
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=len(curves), frameon=False)
-    with folder_errors(path):
-        figure.savefig(path, dpi=150)
+    save_figure(figure, path, dpi=150)
 
 
 def _styles(methods: Mapping[str, object]) -> dict[str, tuple[str, Any]]:

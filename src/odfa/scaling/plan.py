@@ -21,6 +21,7 @@ from odfa.scaling.opu import Opu, get_opu
 from odfa.scaling.processor import Processor, get_processor
 from odfa.scaling.walk import Walk
 from odfa.train import RunConfig, get_task, network_of
+from odfa.train.config.base import require_counts
 
 SIZES: dict[str, tuple[int, int, int]] = {
     "gpt2": (12, 768, 50304),
@@ -55,10 +56,7 @@ class PlanConfig:
     """The OPU; a name, or field by field."""
 
     def __post_init__(self) -> None:
-        for name in ("tokens", "context"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name}: expected a positive number, got {value}")
+        require_counts(self, "", "tokens", "context")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,8 @@ from odfa.train.config import RunConfig
 from odfa.train.overrides import from_dict, to_dict
 
 LOGS = ("metrics", "timing")
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says when a disk, a quota or a file's size is used up."""
 
 
 class RunFolderLost(RunFolderError):
@@ -43,7 +44,7 @@ def folder_errors(path: Path) -> Iterator[None]:
         if isinstance(error, FileExistsError | NotADirectoryError):
             why, advice = "a file is where a folder should be", "choose another folder"
         else:
-            why, full = str(error.strerror or error), error.errno in _FULL
+            why, full = str(error.strerror or error), error.errno in FULL
             advice = f"{'free space' if full else 'change its permissions'} or choose another folder"
         raise RunFolderError(f"cannot use the run folder: {where}: {why}; {advice}") from error
 
