@@ -25,7 +25,7 @@ ALLOWED = {
     "recipes": BASE | {"train", "data"},
     "scaling": BELOW_ENGINE | {"engine", "train", "data"},
     "report": BELOW_ENGINE | {"engine", "train", "data"},
-    "cli": BELOW_ENGINE | {"engine", "train", "data", "recipes", "report", "scaling"},
+    "cli": BELOW_ENGINE | {"engine", "train", "data", "recipes", "report", "scaling", ""},  # "": the version
 }
 
 

@@ -4,6 +4,7 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from odfa.cli.command import Command, Outcome, note, place, print_table
+from odfa.cli.help import Help
 
 
 def _configure(parser: ArgumentParser) -> None:
@@ -41,5 +42,11 @@ def _signed(cosine: float | None) -> str:
 
 
 ALIGN = Command(
-    name="align", summary="cosine to the true gradient, block by block", configure=_configure, execute=_execute
+    name="align",
+    help=Help(
+        summary="cosine to the true gradient, block by block",
+        example="odfa align runs/digits-dfa-seed0",
+    ),
+    configure=_configure,
+    execute=_execute,
 )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from odfa.cli.help import Help
 from odfa.errors import ConfigError, OdfaError
 from odfa.train.config.base import shown
 
@@ -26,7 +27,7 @@ class Command:
     """A subcommand."""
 
     name: str
-    summary: str
+    help: Help
     configure: Callable[[ArgumentParser], None]
     execute: Callable[[Namespace], Outcome]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from odfa.cli.command import Command, Outcome, note, place, positive, print_table, take
+from odfa.cli.help import Help, add_settings
 from odfa.errors import ConfigError
 from odfa.train import Interrupted, RunConfig
 from odfa.train.config.base import MAX_COUNT
@@ -18,14 +19,7 @@ _DEFAULT_METHODS = "bp,shallow,dfa,odfa"
 
 def _configure(parser: ArgumentParser) -> None:
     parser.add_argument("recipe", metavar="NAME", help="a recipe (see odfa recipes)")
-    parser.add_argument(
-        "settings",
-        metavar="key=value",
-        nargs="*",
-        default=[],
-        help=f"methods={_DEFAULT_METHODS} (or METHOD:RULE, e.g. dfa:random), seeds=3, tries=3 (learning rates per "
-        "method), try_steps=N (shorter tries), jobs=1 (runs at a time), and settings of all runs",
-    )
+    add_settings(parser)
     parser.add_argument("--run-dir", metavar="DIR", type=place, help="folder of all runs (default: runs/compare-NAME)")
 
 
@@ -89,7 +83,18 @@ def _show(comparison: "Comparison") -> None:
 
 COMPARE = Command(
     name="compare",
-    summary="train by several methods side by side: one table, one figure",
+    help=Help(
+        summary="train by several methods side by side: one table, one figure",
+        example="odfa compare digits methods=bp,shallow,dfa,odfa seeds=3",
+        settings={
+            "methods=bp,shallow,dfa,odfa": "methods, or METHOD:RULE such as dfa:random",
+            "seeds=3": "runs of each method",
+            "tries=3": "learning rates per method, the best is chosen on validation data",
+            "try_steps=STEPS": "shorter tries",
+            "jobs=1": "runs at a time, each in a process of its own; with more than one say threads=1",
+            "KEY=VALUE": "settings of all runs, see odfa train RECIPE --help",
+        },
+    ),
     configure=_configure,
     execute=_execute,
 )

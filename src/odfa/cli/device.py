@@ -6,31 +6,54 @@ from dataclasses import asdict
 from typing import Any
 
 from odfa.cli.command import Command, Outcome, note, place_of, positive, print_table, take
+from odfa.cli.help import Help, add_actions, add_settings
 from odfa.errors import ConfigError
 
 _MOST = 2**31
 """Inputs and modes that anyone could ask for; the device says how many it has."""
-ACTIONS = ("list", "check", "calibrate", "show")
+_COMMON = {
+    "inputs=N": "width of the errors; as many as the check, or ten, where nothing is said",
+    "modes=N": "optical modes that are read, two real outputs each",
+    "readout=phase": "how counts become a field: phase, phase3, offaxis or anchor; the device's own where not given",
+}
+_ACTIONS = {
+    "list": Help(summary="every device that can be opened by name", example="odfa device list"),
+    "check": Help(
+        summary="whether a device keeps its promises, test by test; 1 is returned if it does not",
+        example="odfa device check opu-2021 readout=offaxis",
+        settings=_COMMON,
+    ),
+    "calibrate": Help(
+        summary="measure a device and keep the record, for calibration= of a run",
+        example="odfa device calibrate opu-2021 inputs=10 modes=512 out=calibrations/opu",
+        settings={
+            **_COMMON,
+            "matrix=none": "measure the matrix too: hadamard or one_hot",
+            "out=calibrations/NAME": "folder to make",
+        },
+    ),
+    "show": Help(
+        summary="pictures of what a device's camera sees",
+        example="odfa device show twin out=pictures",
+        settings={"out=pictures/NAME": "folder of the pictures"},
+    ),
+}
 
 
 def _configure(parser: ArgumentParser) -> None:
-    parser.add_argument("action", metavar="ACTION", choices=ACTIONS, help="list, check, calibrate or show")
+    named = {name: (shown, _configure_named) for name, shown in _ACTIONS.items() if name != "list"}
+    add_actions(parser, {"list": (_ACTIONS["list"], lambda _parser: None), **named})
+
+
+def _configure_named(parser: ArgumentParser) -> None:
     parser.add_argument("device", metavar="NAME", nargs="?", help="a device that `odfa device list` shows")
-    parser.add_argument(
-        "settings",
-        metavar="key=value",
-        nargs="*",
-        help="inputs=, modes=, readout=phase|phase3|offaxis|anchor; calibrate: matrix=hadamard|one_hot, out=DIR; "
-        "show: out=DIR",
-    )
+    add_settings(parser)
 
 
 def _execute(arguments: Namespace) -> Outcome:
-    name, settings = arguments.device, list(arguments.settings)
     if arguments.action == "list":
-        if name or settings:
-            raise ConfigError(f"odfa device list takes no more words, got {name or settings[0]!r}")
         return _list()
+    name, settings = arguments.device, list(arguments.settings)
     if name is None or "=" in name:
         raise ConfigError(f"odfa device {arguments.action} expects the name of a device; see odfa device list")
     return _ACTS[arguments.action](name, settings)
@@ -139,7 +162,10 @@ def _refuse(rest: list[str]) -> None:
 
 DEVICE = Command(
     name="device",
-    summary="optical devices: list, check, calibrate, show",
+    help=Help(
+        summary="optical devices: list, check, calibrate, show",
+        example="odfa device check opu-2021   # each ACTION has a --help",
+    ),
     configure=_configure,
     execute=_execute,
 )

@@ -6,10 +6,10 @@ import io
 import json
 import sys
 import warnings
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Sequence
-from typing import NoReturn
 
+from odfa import __version__
 from odfa.cli import STOPPED
 from odfa.cli.align import ALIGN
 from odfa.cli.command import Command, Outcome, OutputError, note
@@ -17,6 +17,7 @@ from odfa.cli.compare import COMPARE
 from odfa.cli.device import DEVICE
 from odfa.cli.env import ENV
 from odfa.cli.export import EXPORT
+from odfa.cli.help import Help, Parser, chosen, explained
 from odfa.cli.judge import JUDGE
 from odfa.cli.plan import PLAN
 from odfa.cli.project import PROJECT
@@ -42,16 +43,13 @@ COMMANDS: tuple[Command, ...] = (
     STUDY,
     ENV,
 )
+_ABOUT = Help(
+    summary="Train neural networks with light.",
+    example="odfa compare digits methods=bp,shallow,dfa,odfa   # each COMMAND has a --help",
+)
 FAILED, REFUSED = 1, 2
 _MACHINE = (*FULL, errno.EIO)
 """Failures of the machine, not of the words that were given."""
-
-
-class _Parser(ArgumentParser):
-    """Reports in one line what ArgumentParser reports in three."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see {self.prog} --help")
 
 
 def run(argv: Sequence[str] | None = None) -> int:
@@ -97,24 +95,27 @@ def _print(outcome: Outcome, *, as_json: bool) -> None:
 
 
 def _parse(words: list[str]) -> Namespace:
+    arguments: Namespace
     arguments, left = _parser().parse_known_args(words)
     # argparse gives up on positionals that follow an option: `train NAME --run-dir DIR seed=1`
     settings = [word for word in left if "=" in word and not word.startswith("-")]
     if len(settings) != len(left) or (settings and not hasattr(arguments, "settings")):
         strange = next(word for word in left if word not in settings or not hasattr(arguments, "settings"))
-        raise ConfigError(f"unknown argument {strange!r}; see odfa {arguments.command.name} --help")
+        raise ConfigError(f"unknown argument {strange!r}; see odfa {chosen(arguments)} --help")
     if settings:
         arguments.settings += settings
     return arguments
 
 
-def _parser() -> ArgumentParser:
-    parser = _Parser(prog="odfa", description="Train neural networks with light.", allow_abbrev=False)
-    subparsers = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+def _parser() -> Parser:
+    parser = Parser(prog="odfa", allow_abbrev=False, description=_ABOUT.summary)
+    parser.shown = _ABOUT
+    parser.add_argument("--version", action="version", version=f"odfa {__version__}")
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in COMMANDS:
-        sub = subparsers.add_parser(command.name, help=command.summary, description=command.summary, allow_abbrev=False)
+        sub = subparsers.add_parser(command.name, help=command.help.summary, allow_abbrev=False)
         command.configure(sub)
-        sub.add_argument("--json", action="store_true", help="print one JSON object on standard output")
+        explained(sub, command.help)
         sub.set_defaults(command=command)
     return parser
 

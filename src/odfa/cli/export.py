@@ -3,6 +3,7 @@
 from argparse import ArgumentParser, Namespace
 
 from odfa.cli.command import Command, Outcome, note, place
+from odfa.cli.help import Help
 
 
 def _configure(parser: ArgumentParser) -> None:
@@ -19,5 +20,11 @@ def _execute(arguments: Namespace) -> Outcome:
 
 
 EXPORT = Command(
-    name="export", summary="a trained model as a folder for transformers", configure=_configure, execute=_execute
+    name="export",
+    help=Help(
+        summary="a trained model as a folder for transformers",
+        example="odfa export runs/dialogue_gpt-bp-seed0 exported",
+    ),
+    configure=_configure,
+    execute=_execute,
 )

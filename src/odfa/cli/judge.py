@@ -4,6 +4,7 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from odfa.cli.command import Command, Outcome, note, place, print_table
+from odfa.cli.help import Help
 
 
 def _configure(parser: ArgumentParser) -> None:
@@ -48,5 +49,11 @@ def _figures(row: dict[str, Any]) -> tuple[str, str, str]:
 
 
 JUDGE = Command(
-    name="judge", summary="quality of generated images by a classifier", configure=_configure, execute=_execute
+    name="judge",
+    help=Help(
+        summary="quality of generated images by a classifier",
+        example="odfa judge runs/fashion_diffusion-bp-seed0 --by runs/fashion_cnn-bp-seed0",
+    ),
+    configure=_configure,
+    execute=_execute,
 )

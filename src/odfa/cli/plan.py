@@ -4,6 +4,7 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from odfa.cli.command import Command, Outcome, note, print_table, take
+from odfa.cli.help import Help, add_settings, listing
 from odfa.errors import ConfigError
 
 
@@ -13,13 +14,13 @@ def _configure(parser: ArgumentParser) -> None:
         metavar="MODEL",
         help="a recipe, gpt2-xl, gpt3-2.7b, gpt:24x1024, a folder with config.json, or package.module:function",
     )
-    parser.add_argument(
-        "settings",
-        metavar="key=value",
-        nargs="*",
-        default=[],
-        help="processor=a100 opu=opu-2021 tokens=8192 vectors=token|sequence|batch devices=8 microbatches=8 opus=1 …",
-    )
+    add_settings(parser)
+
+
+def _listed(_words: list[str]) -> str:
+    from odfa.scaling import PlanConfig
+
+    return listing(PlanConfig())
 
 
 def _execute(arguments: Namespace) -> Outcome:
@@ -80,5 +81,16 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 PLAN = Command(
-    name="plan", summary="what training a model costs, by each method", configure=_configure, execute=_execute
+    name="plan",
+    help=Help(
+        summary="what training a model costs, by each method",
+        example="odfa plan gpt3-2.7b processor=a100 opu=opu-2021 tokens=8192",
+        settings={
+            "processor=a100": "a processor by name, or field by field, see below",
+            "opu=opu-2021": "an OPU by name, or field by field, see below",
+        },
+        more=_listed,
+    ),
+    configure=_configure,
+    execute=_execute,
 )

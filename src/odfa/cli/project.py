@@ -5,18 +5,22 @@ from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 
 from odfa.cli.command import Command, Outcome, note, positive, print_table, take
+from odfa.cli.help import Help, add_actions, add_settings
 from odfa.errors import ConfigError
+
+_BENCH = Help(
+    summary="time projections beside their peers, in one process",
+    example="odfa project bench sizes=1e3x1e3,1e4x1e4 repeats=5",
+    settings={
+        "sizes=1e3x1e3,1e3x1e5,1e4x1e4,5e4x1e5,opu": "inputs x outputs",
+        "repeats=7": "times that each is timed, the median counts",
+        "threads=N": "processor threads; as many as torch takes by itself",
+    },
+)
 
 
 def _configure(parser: ArgumentParser) -> None:
-    parser.add_argument("action", metavar="ACTION", choices=("bench",), help="bench")
-    parser.add_argument(
-        "settings",
-        metavar="key=value",
-        nargs="*",
-        default=[],
-        help="sizes=1e3x1e3,1e3x1e5,1e4x1e4,5e4x1e5,opu, repeats=7, threads=…",
-    )
+    add_actions(parser, {"bench": (_BENCH, add_settings)})
 
 
 def _execute(arguments: Namespace) -> Outcome:
@@ -28,7 +32,7 @@ def _execute(arguments: Namespace) -> Outcome:
     repeats, settings = take(settings, "repeats")
     threads, settings = take(settings, "threads")
     if settings:
-        raise ConfigError(f"unknown setting {settings[0]!r}; see odfa project --help")
+        raise ConfigError(f"unknown setting {settings[0]!r}; see odfa project bench --help")
     sizes = list(SIZES) if chosen is None else [size.strip() for size in chosen.split(",")]
     for size in sizes:
         if size not in SIZES:
@@ -61,5 +65,11 @@ def _execute(arguments: Namespace) -> Outcome:
 
 
 PROJECT = Command(
-    name="project", summary="projections: time them beside their peers", configure=_configure, execute=_execute
+    name="project",
+    help=Help(
+        summary="projections: time them beside their peers",
+        example="odfa project bench   # has a --help",
+    ),
+    configure=_configure,
+    execute=_execute,
 )

@@ -4,6 +4,7 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from odfa.cli.command import Command, Outcome, note, place
+from odfa.cli.help import Help
 from odfa.errors import ConfigError
 
 
@@ -94,5 +95,11 @@ def readable(text: str) -> str:
 
 
 SAMPLE = Command(
-    name="sample", summary="what a trained model writes, draws or projects", configure=_configure, execute=_execute
+    name="sample",
+    help=Help(
+        summary="what a trained model writes, draws or projects",
+        example='odfa sample runs/dialogue_tiny-odfa-seed0 --prompt "Hi, how are you?"',
+    ),
+    configure=_configure,
+    execute=_execute,
 )

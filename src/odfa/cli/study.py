@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from odfa.cli.command import Command, Outcome, note, place_of, positive, print_table, take
+from odfa.cli.help import Help, add_actions, add_settings, listing
 from odfa.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -19,16 +20,57 @@ _MOST_EVENTS = 10_000_000
 
 
 def _configure(parser: ArgumentParser) -> None:
-    parser.add_argument("action", metavar="ACTION", choices=tuple(_ACTIONS), help="measure, scaling or share")
-    parser.add_argument(
-        "settings",
-        metavar="key=value",
-        nargs="*",
-        default=[],
-        help="measure: repeats=6 memory=true threads= out=FILE; scaling: families= processors= opus= vectors= tokens= "
-        "measured=FILE out=DIR; share: compute_s= light_s= opus= straggle= synchronous= workers=1,2,4 out=DIR",
-    )
+    add_actions(parser, {name: (shown, _configure_action) for name, shown in _HELP.items()})
+
+
+def _configure_action(parser: ArgumentParser) -> None:
+    add_settings(parser)
     parser.add_argument("--dry-run", action="store_true", help="say what would be timed, and stop")
+
+
+def _listed_study(_words: list[str]) -> str:
+    from odfa.scaling import StudyConfig
+
+    return listing(StudyConfig())
+
+
+def _listed_room(_words: list[str]) -> str:
+    from odfa.scaling import Sharing
+
+    return listing(Sharing())
+
+
+_HELP = {
+    "measure": Help(
+        summary="time training steps of small GPTs on this machine, and fit its constants to them",
+        example="odfa study measure repeats=3 memory=false out=here.json",
+        settings={
+            "repeats=6": "rounds; the fastest of each step counts",
+            "memory=true": "measure peak memory too",
+            "threads=N": "processor threads; as many as torch takes by itself",
+            f"out={_MEASUREMENT}": "file of the measurement",
+        },
+    ),
+    "scaling": Help(
+        summary="time and energy of families of GPTs up to a trillion parameters, and where light overtakes",
+        example="odfa study scaling processors=a100 vectors=token out=curves",
+        settings={
+            f"measured={_MEASUREMENT}": "what odfa study measure wrote; where there is none, this machine is timed",
+            f"out={_FOLDER}": "folder of the figures",
+        },
+        more=_listed_study,
+    ),
+    "share": Help(
+        summary="simulate workers that share OPUs, event by event",
+        example="odfa study share workers=1,2,4 straggle=0.1 out=room",
+        settings={
+            "workers=1,2,4,8,10,11,12,16,32": "numbers of workers, one simulation each",
+            "steps=500": "steps of each worker",
+            f"out={_FOLDER}": "folder of the figure",
+        },
+        more=_listed_room,
+    ),
+}
 
 
 def _execute(arguments: Namespace) -> Outcome:
@@ -147,7 +189,7 @@ def _share(settings: list[str], dry_run: bool) -> Outcome:
 
 def _refuse(settings: list[str]) -> None:
     if settings:
-        raise ConfigError(f"unknown setting {settings[0]!r}; see odfa study --help")
+        raise ConfigError(f"unknown setting {settings[0]!r}; see odfa study measure --help")
 
 
 def _told(planned: dict[str, Any]) -> Outcome:
@@ -219,7 +261,10 @@ def _show_share(sweeps: dict[str, list[dict[str, float]]], path: Path) -> None:
 _ACTIONS: dict[str, Callable[[list[str], bool], Outcome]] = {"measure": _measure, "scaling": _scaling, "share": _share}
 STUDY = Command(
     name="study",
-    summary="time this machine; time and energy up to a trillion parameters; shared OPUs",
+    help=Help(
+        summary="time this machine; time and energy up to a trillion parameters; shared OPUs",
+        example="odfa study share workers=1,2,4   # each ACTION has a --help",
+    ),
     configure=_configure,
     execute=_execute,
 )

@@ -5,15 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from odfa.cli.command import Command, Outcome, note, place, print_table
+from odfa.cli.help import Help, add_settings, of_recipe
 from odfa.errors import ConfigError
 from odfa.train import RunConfig
 
 
 def _configure(parser: ArgumentParser) -> None:
     parser.add_argument("recipe", metavar="NAME", nargs="?", help="a recipe (see odfa recipes)")
-    parser.add_argument(
-        "settings", metavar="key=value", nargs="*", default=[], help="settings to change, e.g. method=odfa seed=1"
-    )
+    add_settings(parser)
     parser.add_argument(
         "--run-dir", metavar="DIR", type=place, help="folder of the run (default: runs/NAME-METHOD-seedK)"
     )
@@ -87,4 +86,13 @@ def _readable(key: str, value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-TRAIN = Command(name="train", summary="train a recipe, or resume a run", configure=_configure, execute=_execute)
+TRAIN = Command(
+    name="train",
+    help=Help(
+        summary="train a recipe, or resume a run",
+        example="odfa train digits method=odfa seed=1 --run-dir runs/first",
+        more=of_recipe,
+    ),
+    configure=_configure,
+    execute=_execute,
+)

@@ -14,7 +14,8 @@ from odfa.train.config.base import shown
 
 _T = TypeVar("_T")
 _INTEGERS = range(-(2**63), 2**63)
-_FIXED = ("recipe", "task")
+FIXED = ("recipe", "task")
+"""Settings that a recipe settles itself."""
 
 
 def apply(config: _T, overrides: Iterable[str]) -> _T:
@@ -32,7 +33,7 @@ def apply(config: _T, overrides: Iterable[str]) -> _T:
             raise ConfigError(f"expected key=value, got {shown(override)}")
         known = keys(config)
         path = _resolve(known, key.strip())
-        if path in _FIXED:
+        if path in FIXED:
             raise ConfigError(f"{path} is settled by the recipe, got {override!r}; name another recipe instead")
         config = _replace(config, path.split("."), _from_text(text.strip(), known[path], path))
     return config
