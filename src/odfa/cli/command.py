@@ -50,6 +50,13 @@ def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]], *, tit
     draw(list(columns), [[str(cell) for cell in row] for row in rows], title=title)
 
 
+def say(text: str, *, indent: int = 0) -> None:
+    """Lines on standard output, broken between words where the terminal ends; what follows a break is indented."""
+    from odfa.report.table import lines_of
+
+    print("\n".join(lines_of(text, indent)))
+
+
 def take(settings: list[str], key: str) -> tuple[str | None, list[str]]:
     """Remove `key=value` from `settings`; the value (the last one given, None if absent) and the rest."""
     mine = [setting.partition("=")[2] for setting in settings if setting.partition("=")[0] == key]

@@ -5,7 +5,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from odfa.cli.command import Command, Outcome, note, place, positive, print_table, take
+from odfa.cli.command import Command, Outcome, note, place, positive, print_table, say, take
 from odfa.cli.help import Help, add_settings
 from odfa.errors import ConfigError
 from odfa.train import Interrupted, RunConfig
@@ -72,13 +72,13 @@ def _show(comparison: "Comparison") -> None:
     from odfa.report.table import comparison_cells, electronic_parts, footnotes, title_of
 
     print_table(*comparison_cells(comparison), title=title_of(comparison))
-    print("What is electronic:")
+    say("What is electronic:")
     parts = electronic_parts(comparison)
     widest = max(map(len, parts))
     for method, part in parts.items():
-        print(f"  {method:<{widest}}  {part}")
-    print(*footnotes(comparison), sep="\n")
-    print(f"table:  {comparison.paths['table']}\nfigure: {comparison.paths['figure']}")
+        say(f"  {method:<{widest}}  {part}", indent=widest + 4)
+    say("\n".join(footnotes(comparison)))
+    say(f"table:  {comparison.paths['table']}\nfigure: {comparison.paths['figure']}")
 
 
 COMPARE = Command(

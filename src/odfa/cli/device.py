@@ -5,8 +5,9 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from odfa.cli.command import Command, Outcome, note, place_of, positive, print_table, take
+from odfa.cli.command import Command, Outcome, note, place_of, positive, print_table, say, take
 from odfa.cli.help import Help, add_actions, add_settings
+from odfa.cli.quantity import label, quantity
 from odfa.errors import ConfigError
 
 _MOST = 2**31
@@ -82,7 +83,7 @@ def _check(name: str, settings: list[str]) -> Outcome:
         rows = [(c.name, "pass" if c.passed else "FAIL", c.value, c.expected) for c in report.checks]
         print_table(("check", "", "value", "expected"), rows, title=f"{report.device_id} · {report.readout}")
         for failed in (c for c in report.checks if not c.passed):
-            print(f"{failed.name}: {failed.reason}")
+            say(f"{failed.name}: {failed.reason}")
         print("pass" if report.passed else "fail")
 
     return Outcome(json=report.to_json(), show=show, code=0 if report.passed else 1)
@@ -115,7 +116,8 @@ def _calibrate(name: str, settings: list[str]) -> Outcome:
     figures = found.figures()
 
     def show() -> None:
-        print_table(("measured", "value"), [(key, value) for key, value in figures.items()], title=f"{name} → {path}")
+        rows = [(label(key), quantity(key, value)) for key, value in figures.items()]
+        print_table(("measured", "value"), rows, title=f"{name} → {path}")
         print(f"calibration {found.id}")
 
     return Outcome(json={"id": found.id, "path": str(path), **figures}, show=show)

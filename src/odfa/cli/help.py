@@ -43,7 +43,7 @@ class Parser(ArgumentParser):
         """
         raise ConfigError(f"{message}; see {self.prog} --help")
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:  # type: ignore[override]
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """As the library does; the words are kept for the help, which may depend on them."""
         self._words = list(args or ())
         return super().parse_known_args(args, namespace)

@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from odfa.cli.command import Command, Outcome, note, print_table, take
+from odfa.cli.command import Command, Outcome, note, print_table, say, take
 from odfa.cli.help import Help, add_settings, listing
 from odfa.errors import ConfigError
 
@@ -44,21 +44,21 @@ def _execute(arguments: Namespace) -> Outcome:
 
 def _show(page: dict[str, Any]) -> None:
     inputs, outputs = page["projection"]["inputs"], page["projection"]["outputs"]
-    print(f"{page['model']}: {page['parameters']:,} parameters, {page['blocks']} blocks")
-    print(f"a step of {page['rows_per_step']:,} error rows of {inputs:,} entries, projected to {outputs:,}")
-    print(f"{page['devices']} x {page['processor']['name']}: {page['processor']['source']}")
-    print(f"{page['opu']['name']}: {page['opu']['source']}")
+    say(f"{page['model']}: {page['parameters']:,} parameters, {page['blocks']} blocks")
+    say(f"a step of {page['rows_per_step']:,} error rows of {inputs:,} entries, projected to {outputs:,}")
+    say(f"{page['devices']} x {page['processor']['name']}: {page['processor']['source']}")
+    say(f"{page['opu']['name']}: {page['opu']['source']}")
     print_table(
         ("method", "fits", "memory", "step", "rows per second", "energy", "longest part", "light", "OPU used"),
         [_cells(row) for row in page["methods"]],
     )
     for name, why in page["refused"].items():
-        print(f"{name}: {why}")
-    print(f"Fastest that fits: {page['fastest']}." if _any_fits(page) else "Nothing fits; more devices, or offloading.")
+        say(f"{name}: {why}")
+    say(f"Fastest that fits: {page['fastest']}." if _any_fits(page) else "Nothing fits; more devices, or offloading.")
     if page["change_first"]:
-        print("What would bring odfa most:")
+        say("What would bring odfa most:")
     for row in page["change_first"][:4]:
-        print(f"  {row['times_as_fast']:.2f} x as fast: {row['change']}")
+        say(f"  {row['times_as_fast']:.2f} x as fast: {row['change']}")
 
 
 def _any_fits(page: dict[str, Any]) -> bool:

@@ -4,7 +4,7 @@ import os
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 
-from odfa.cli.command import Command, Outcome, note, positive, print_table, take
+from odfa.cli.command import Command, Outcome, note, positive, print_table, say, take
 from odfa.cli.help import Help, add_actions, add_settings
 from odfa.errors import ConfigError
 
@@ -59,7 +59,7 @@ def _execute(arguments: Namespace) -> Outcome:
              "rms error", "faster than"),
             cells,
         )  # fmt: skip
-        print(MEANING)
+        say(MEANING)
 
     return Outcome(json={"meaning": MEANING, "rows": [asdict(row) for row in rows]}, show=show)
 

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from odfa.cli.command import Command, Outcome, note, place_of, positive, print_table, take
+from odfa.cli.command import Command, Outcome, note, place_of, positive, print_table, say, take
 from odfa.cli.help import Help, add_actions, add_settings, listing
+from odfa.cli.quantity import label, quantity, short
 from odfa.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -213,8 +214,8 @@ def _show_measured(found: dict[str, Any], path: Path) -> None:
     ]
     print_table(("predicted against measured", "configurations", "median off", "worst"), rows)
     constants = ("matmul_flops_per_s", "attention_flops_per_s", "bytes_per_s", "call_s")
-    print_table(("constant", "fitted"), [(name, f"{found['machine'][name]:.3g}") for name in constants])
-    print(f"Written to {path}.")
+    print_table(("constant", "fitted"), [(label(name), quantity(name, found["machine"][name])) for name in constants])
+    say(f"Written to {path}.")
 
 
 def _show_study(found: dict[str, Any], written: list[Path]) -> None:
@@ -235,11 +236,11 @@ def _show_study(found: dict[str, Any], written: list[Path]) -> None:
             for row in found["statements"]
         ],
     )
-    print("Figures: " + ", ".join(map(str, written)))
+    say("Figures: " + ", ".join(map(str, written)))
 
 
 def _size(crossed: dict[str, Any]) -> str:
-    return crossed["verdict"] if crossed["parameters"] is None else f"{crossed['parameters']:.2g}"
+    return crossed["verdict"] if crossed["parameters"] is None else short(float(f"{crossed['parameters']:.2g}"))
 
 
 def _show_share(sweeps: dict[str, list[dict[str, float]]], path: Path) -> None:
@@ -253,9 +254,9 @@ def _show_share(sweeps: dict[str, list[dict[str, float]]], path: Path) -> None:
         "utilisation",
     )
     for name, rows in sweeps.items():
-        cells = [[f"{row[column]:.4g}" for column in columns] for row in rows]
+        cells = [[short(row[column]) for column in columns] for row in rows]
         print_table([column.replace("_", " ") for column in columns], cells, title=name)
-    print(f"Figure: {path}")
+    say(f"Figure: {path}")
 
 
 _ACTIONS: dict[str, Callable[[list[str], bool], Outcome]] = {"measure": _measure, "scaling": _scaling, "share": _share}

@@ -6,6 +6,7 @@ from typing import Any
 
 from odfa.cli.command import Command, Outcome, note, place, print_table
 from odfa.cli.help import Help, add_settings, of_recipe
+from odfa.cli.quantity import label, quantity, short
 from odfa.errors import ConfigError
 from odfa.train import RunConfig
 
@@ -70,20 +71,18 @@ def _refuse_besides_resume(arguments: Namespace) -> None:
 
 
 def _show(result: dict[str, Any]) -> None:
-    rows = [(key.replace("_", " "), _readable(key, value)) for key, value in result.items()]
-    print_table(("", "value"), rows)
+    print_table(("", "value"), [(label(key), _cell(key, value)) for key, value in result.items()])
 
 
-def _readable(key: str, value: Any) -> str:
+def _cell(key: str, value: Any) -> str:
+    if key == "metric":
+        return f"{value['name']} {short(value['value'])} ({value['better']} is better)"
+    if key == "light" and not value["frames"]:
+        return "none"
     if isinstance(value, dict):
-        return " · ".join(
-            f"{name} {_readable(name if 'bytes' not in key else key, inner)}" for name, inner in value.items()
-        )
-    if "bytes" in key:
-        return f"{value / 2**20:,.1f} MiB"
-    if isinstance(value, float):
-        return f"{value:,.4g}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+        unit = "_bytes" if key.endswith("bytes") else ""
+        return " · ".join(f"{label(name)} {quantity(name + unit, inner)}" for name, inner in value.items())
+    return quantity(key, value)
 
 
 TRAIN = Command(
