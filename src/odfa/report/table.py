@@ -56,8 +56,8 @@ def width() -> int:
 
 def lines_of(text: str, indent: int = 0) -> list[str]:
     """Lines of the terminal's width, broken between words only."""
-    broken = {"break_long_words": False, "break_on_hyphens": False, "replace_whitespace": False}
-    wrapper = textwrap.TextWrapper(width(), subsequent_indent=" " * indent, **broken)
+    wrapper = textwrap.TextWrapper(width(), subsequent_indent=" " * indent, replace_whitespace=False)
+    wrapper.break_long_words = wrapper.break_on_hyphens = False
     return [piece for line in text.splitlines() for piece in wrapper.wrap(line) or [""]]
 
 
