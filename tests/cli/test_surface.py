@@ -5,8 +5,8 @@ import contextlib
 import functools
 import io
 import re
+import runpy
 import shlex
-import subprocess
 import sys
 
 import pytest
@@ -76,11 +76,13 @@ def test_the_help_of_an_unknown_recipe(odfa):
     assert odfa("train", "digitz", "--help").complaint == "odfa: unknown recipe 'digitz'; did you mean digits?"
 
 
-def test_version_and_module():
+def test_version_and_module(monkeypatch, capsys):
     import odfa
 
-    done = subprocess.run([sys.executable, "-m", "odfa", "--version"], capture_output=True, text=True, check=True)
-    assert done.stdout == f"odfa {odfa.__version__}\n"
+    monkeypatch.setattr(sys, "argv", ["odfa", "--version"])
+    with pytest.raises(SystemExit) as left:
+        runpy.run_module("odfa", run_name="__main__")
+    assert (left.value.code, capsys.readouterr().out) == (0, f"odfa {odfa.__version__}\n")
 
 
 def test_commands_and_options():

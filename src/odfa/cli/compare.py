@@ -36,6 +36,7 @@ def _execute(arguments: Namespace) -> Outcome:
     _refuse_singles(settings)
     recipe = recipes.get(arguments.recipe)
     config = apply(recipe, settings)
+    note(f"comparing methods on {config.recipe} …")
     try:
         comparison = compare(
             config,

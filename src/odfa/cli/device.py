@@ -134,7 +134,7 @@ def _show(name: str, settings: list[str]) -> Outcome:
     note(f"looking at {name} …")
     with open_device(name) as device:
         figures = draw_all(device, folder)
-    return Outcome(json={"figures": [str(path) for path in figures]}, show=lambda: print(*figures, sep="\n"))
+    return Outcome(json={"figures": [str(path) for path in figures]}, show=lambda: say("\n".join(map(str, figures))))
 
 
 _ACTS: dict[str, Callable[[str, list[str]], Outcome]] = {"check": _check, "calibrate": _calibrate, "show": _show}

@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 
-from odfa.cli.command import Command, Outcome, note, place
+from odfa.cli.command import Command, Outcome, note, place, say
 from odfa.cli.help import Help
 
 
@@ -16,7 +16,7 @@ def _execute(arguments: Namespace) -> Outcome:
 
     note(f"exporting {arguments.run} …")
     result = export(arguments.run, arguments.folder)
-    return Outcome(json=result, show=lambda: print(f"{result['folder']}: {', '.join(result['files'])}"))
+    return Outcome(json=result, show=lambda: say(f"{result['folder']}: {', '.join(result['files'])}"))
 
 
 EXPORT = Command(

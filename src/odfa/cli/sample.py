@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from odfa.cli.command import Command, Outcome, note, place
+from odfa.cli.command import Command, Outcome, note, place, say
 from odfa.cli.help import Help
 from odfa.errors import ConfigError
 
@@ -51,14 +51,14 @@ def _images(arguments: Namespace) -> Outcome:
         guidance=arguments.guidance,
         seed=arguments.seed,
     )
-    return Outcome(json=result, show=lambda: print(f"figure: {result['figure']}"))
+    return Outcome(json=result, show=lambda: say(f"figure: {result['figure']}"))
 
 
 def _maps(arguments: Namespace) -> Outcome:
     from odfa.report.maps import project
 
     result = project(arguments.runs, arguments.image, sample=arguments.sample)
-    return Outcome(json=result, show=lambda: print(_lines(result)))
+    return Outcome(json=result, show=lambda: say(_lines(result), indent=4))
 
 
 def _lines(result: dict[str, Any]) -> str:
