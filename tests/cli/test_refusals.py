@@ -81,6 +81,7 @@ WORDS = {
     "a run folder in a file": (("train", "digits_tiny", "--run-dir", f"{TAKEN}/run"), "expected a folder, /dev/null"),
     "compare in a file": (("compare", "digits_tiny", "--run-dir", TAKEN), "expected a folder, /dev/null is none"),
     "compare for ever": (("compare", "digits_tiny", "seeds=1000000"), "seeds: expected a positive integer up to 1,000"),
+    "a figure of no run": (("align", "nowhere", "--image", "a.png"), "nowhere/config.json is missing"),
     "no figure": (("align", "run", "--image", ""), "--image: expected a path, got ''"),
     "a figure of no kind": (("align", "run", "--image", "a.xyz"), "ends in .png, .pdf, .svg"),
     "a figure without an ending": (("align", "run", "--image", "a"), "ends in .png, .pdf, .svg"),

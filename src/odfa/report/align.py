@@ -59,6 +59,7 @@ def measured_angles(run_dir: Path | str) -> list[dict[str, Any]]:
     Raises:
         RunFolderError: not a run folder. ConfigError: it measured none.
     """
+    read_config(run_dir)  # says best that there is no run
     rows = [row for row in read_lines(Path(run_dir) / "metrics.jsonl") if "alignment" in row]
     if not rows:
         raise ConfigError(f"{run_dir} measured no angles as it learned; train it with align_every=STEPS")
