@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from odfa.cli.command import Command, Outcome, note, print_table, say, take
+from odfa.cli.command import Command, Outcome, print_table, say, take
 from odfa.cli.help import Help, add_settings, listing
 from odfa.errors import ConfigError
 
@@ -37,7 +37,6 @@ def _execute(arguments: Namespace) -> Outcome:
         opu=get_opu("opu-2021" if opu is None else opu),
     )
     config = apply(config, settings)
-    note(f"counting what {arguments.model} takes …")
     page = plan(arguments.model, config, {name: recipe.make for name, recipe in RECIPES.items()})
     return Outcome(json=page, show=lambda: _show(page))
 

@@ -137,8 +137,8 @@ def _scaling(settings: list[str], dry_run: bool) -> Outcome:
     if dry_run:
         to_time = {} if timed else planned(memory=False, repeats=_QUICK_REPEATS)
         return _told({"measured": str(known) if timed else None, "to_time": to_time, "study": vars(config)})
-    note("following the curves up to a trillion parameters …")
     measured = read(known) if timed else _timed(known, memory=False, repeats=_QUICK_REPEATS)
+    note("following the curves up to a trillion parameters …")
     machine = measured.machine()
     found, checks = study(config), report(measured, machine)
     found["points"] = measured_points(measured, machine) + found["points"]
