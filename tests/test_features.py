@@ -176,3 +176,8 @@ def test_bad_values(bad):
     for estimator in (RandomProjection(3), OpticalFeatures(3)):
         with pytest.raises(ValueError, match=r"NaN|infinity"):
             estimator.fit(X)
+
+
+def test_levels_that_would_fill_the_memory_are_refused_before_they_are_made():
+    with pytest.raises(Incompatible, match=r"levels: 3 features share 1,039,680 mirrors, expected at most 346,560"):
+        OpticalFeatures(3, levels=10**9).fit(np.eye(3))

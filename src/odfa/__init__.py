@@ -7,29 +7,32 @@ processing unit (arXiv 2409.12965) or by its digital twin; everything else is or
     loss.backward()  # unchanged: any loop, any optimiser
 """
 
-from typing import Any
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
-from odfa.demodulate import Anchor, Intensity, OffAxis, PhaseSteps
-from odfa.device import AbstractDevice, Bench, Twin, open_device
-from odfa.encode import BitPlanes, Sign, Ternary
-from odfa.engine import DFA, AlignedReadout, ElectronicOnly, ExactReadout, RandomFeedback, Shallow, fuse_optimizer
-from odfa.errors import (
-    CheckpointError,
-    ConfigError,
-    DataError,
-    DeviceError,
-    Drifted,
-    FrameMismatch,
-    Incompatible,
-    MatchError,
-    MissingExtra,
-    NonFinite,
-    OdfaError,
-    RunFolderError,
-    Saturated,
-)
-from odfa.project import Gaussian, Guard, Hadamard, Identity, Optical, Rademacher
-from odfa.train import load_run
+if TYPE_CHECKING:
+    from odfa.demodulate import Anchor, Intensity, OffAxis, PhaseSteps
+    from odfa.device import AbstractDevice, Bench, Twin, open_device
+    from odfa.encode import BitPlanes, Sign, Ternary
+    from odfa.engine import DFA, AlignedReadout, ElectronicOnly, ExactReadout, RandomFeedback, Shallow, fuse_optimizer
+    from odfa.errors import (
+        CheckpointError,
+        ConfigError,
+        DataError,
+        DeviceError,
+        Drifted,
+        FrameMismatch,
+        Incompatible,
+        MatchError,
+        MissingExtra,
+        NonFinite,
+        OdfaError,
+        RunFolderError,
+        Saturated,
+    )
+    from odfa.project import Gaussian, Guard, Hadamard, Identity, Optical, Rademacher
+    from odfa.train import load_run
 
 __version__ = "0.1.0"
 
@@ -75,11 +78,26 @@ __all__ = [
     "__version__",
 ]
 
+_ROOMS = ("errors", "engine", "encode", "device", "demodulate", "project", "train")
+"""Where the names above live."""
+
 
 def __getattr__(name: str) -> Any:
-    """`odfa.features`, which loads scikit-learn, when it is first asked for."""
-    if name == "features":
-        from importlib import import_module
+    """A name of `__all__`, or a room such as `odfa.features`, loaded when it is first asked for.
 
-        return import_module("odfa.features")
-    raise AttributeError(f"module 'odfa' has no attribute {name!r}")
+    So `import odfa` waits for nothing, and the command line can answer, or be stopped, before torch is loaded.
+    """
+    found = None
+    if name in __all__:
+        rooms = (import_module(f"odfa.{room}") for room in _ROOMS)
+        found = next(getattr(room, name) for room in rooms if hasattr(room, name))
+    elif not name.startswith("_") and find_spec(f"odfa.{name}"):
+        found = import_module(f"odfa.{name}")
+    if found is None:
+        raise AttributeError(f"module 'odfa' has no attribute {name!r}")
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

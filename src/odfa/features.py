@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from odfa.demodulate import Intensity
 from odfa.device import TWINS, AbstractDevice, arguments, open_device
 from odfa.encode import Threshold
-from odfa.errors import ConfigError, NonFinite
+from odfa.errors import ConfigError, Incompatible, NonFinite
 from odfa.project import AbstractProjection, Gaussian, Hadamard, Optical, Rademacher
 
 _ROWS_AT_A_TIME = 1024
@@ -172,8 +172,14 @@ class OpticalFeatures(_Features):
         if isinstance(self.levels, bool) or not isinstance(self.levels, int | np.integer) or self.levels < 1:
             raise ConfigError(f"levels must be a positive integer, got {self.levels!r}")
         X = self._begin(X)
-        self.levels_LD_ = _levels(X, int(self.levels))
         self.device_ = _device(self.device, self.seed_)
+        mirrors = self.device_.num_mirrors
+        if self.levels > max(1, mirrors // X.shape[1]):  # before anything of that size is made
+            raise Incompatible(
+                f"levels: {X.shape[1]:,} features share {mirrors:,} mirrors, expected at most "
+                f"{mirrors // X.shape[1]:,}, got {self.levels}"
+            )
+        self.levels_LD_ = _levels(X, int(self.levels))
         self._open()
         return self
 

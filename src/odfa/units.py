@@ -33,6 +33,7 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "entry_s": (0.0, 1e-3, "seconds"),
     "product_s": (0.0, 1e-3, "seconds"),
     "pixel_s": (0.0, 1e-3, "seconds"),
+    "uncertainty": (0.0, 0.9, "relative"),
 }
 """Physically sensible range of every name that ends in one of these words; the longest match decides."""
 

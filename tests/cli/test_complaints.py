@@ -171,7 +171,7 @@ def test_ctrl_c_twice_before_the_first_checkpoint(odfa, monkeypatch):
 def test_ctrl_c_outside_a_run(odfa, monkeypatch):
     monkeypatch.setattr("odfa.train.loop.build", lambda _config: signal.raise_signal(signal.SIGINT))
     said = odfa("train", *TINY)
-    assert (said.code, said.complaint) == (1, "odfa: stopped; run the same command again")
+    assert (said.code, said.complaint) == (130, "odfa: stopped; run the same command again")
 
 
 @pytest.mark.parametrize("size", [(2**20, 2**20), (2**40, 2**40)])

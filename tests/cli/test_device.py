@@ -97,7 +97,7 @@ def test_show_writes_pictures(odfa, tmp_path):
         (("check", "twin", "colour=red"), "unknown setting 'colour=red'"),
         (("check", "twin", "modes=0"), "expected a positive integer"),
         (("calibrate", "twin", "matrix=guess"), "expected hadamard, one_hot or none"),
-        (("list", "twin"), "takes no more words"),
+        (("list", "twin"), "unknown argument 'twin'; see odfa device list --help"),
         (("dance", "twin"), "invalid choice"),
         (("check", "ideal", "inputs=2000000"), "mirrors"),
     ],

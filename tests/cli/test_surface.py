@@ -1,14 +1,88 @@
 """The whole surface of the command line, so that it grows on purpose only."""
 
 import argparse
+import contextlib
+import functools
+import io
+import re
+import runpy
+import shlex
+import sys
 
-from odfa.cli.entry import COMMANDS
+import pytest
+
+from odfa import recipes
+from odfa.cli import main
+from odfa.cli.entry import COMMANDS, _parse
+from odfa.train import overrides
 
 
-def _options(command) -> list[str]:
+def _options(command) -> list[str] | dict[str, list[str]]:
     parser = argparse.ArgumentParser(add_help=False)
     command.configure(parser)
-    return [action.option_strings[0] if action.option_strings else action.metavar for action in parser._actions]
+    if parser._subparsers is not None:
+        (actions,) = parser._subparsers._group_actions
+        return {name: _named(sub)[1:-1] for name, sub in actions.choices.items()}  # without --help and --json
+    return _named(parser)
+
+
+def _named(parser) -> list[str]:
+    return [action.option_strings[-1] if action.option_strings else action.metavar for action in parser._actions]
+
+
+HELPS = [
+    (command.name, *action)
+    for command in COMMANDS
+    for action in [(), *((name,) for name in (_options(command) if isinstance(_options(command), dict) else ()))]
+]
+
+
+@pytest.mark.parametrize("words", [(), *HELPS], ids=" ".join)
+def test_every_help_is_its_own_and_its_example_is_understood(odfa, monkeypatch, words):
+    monkeypatch.setenv("COLUMNS", "80")
+    text = _help(words)
+    assert text.startswith(f"usage: {' '.join(['odfa', *words])} ")
+    assert max(map(len, text.splitlines())) <= 80
+    example = text.rpartition("example:\n")[2]
+    said, *given = shlex.split(example, comments=True)
+    assert said == "odfa"
+    assert tuple(given[: len(words)]) == words
+    assert all("=" in setting for setting in getattr(_parse(given), "settings", []))
+
+
+def _help(words) -> str:
+    out = io.StringIO()
+    with pytest.raises(SystemExit) as left, contextlib.redirect_stdout(out):
+        main([*words, "--help"])
+    assert left.value.code == 0
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("name", ["digits", "dialogue_gpt", "fashion_unet", "climatebench_vit"])
+def test_the_help_of_a_recipe_lists_every_setting(name):
+    text, config = _help(("train", name)), recipes.get(name)
+    for key in overrides.keys(config):
+        value = functools.reduce(getattr, key.split("."), config)
+        shown = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        if key not in overrides.FIXED:
+            place = text.index(f"  {key}={shown if isinstance(value, str | tuple) else shown.lower()}  (")
+            entry = re.split(r"\n(?=  \S|\n)", text[place:])[0]
+            assert "\n      " in entry, f"{key} has no meaning"
+    assert "\noptimizer: How the weights move; the learning rate" in text
+    assert "optimizer.betas=0.9,0.99  (number, by commas, 2 of them)" in _help(("train", "digits"))
+
+
+def test_the_help_of_an_unknown_recipe(odfa):
+    assert odfa("train", "digitz", "--help").complaint == "odfa: unknown recipe 'digitz'; did you mean digits?"
+
+
+def test_version_and_module(monkeypatch, capsys):
+    import odfa
+
+    monkeypatch.setattr(sys, "argv", ["odfa", "--version"])
+    with pytest.raises(SystemExit) as left:
+        runpy.run_module("odfa", run_name="__main__")
+    assert (left.value.code, capsys.readouterr().out) == (0, f"odfa {odfa.__version__}\n")
 
 
 def test_commands_and_options():
@@ -33,9 +107,14 @@ def test_commands_and_options():
         ],
         "judge": ["RUN", "--by", "--count", "--steps", "--sampler", "--guidance", "--seed"],
         "export": ["RUN", "FOLDER"],
-        "device": ["ACTION", "NAME", "key=value"],
-        "project": ["ACTION", "key=value"],
+        "device": {
+            "list": [],
+            "check": ["NAME", "key=value"],
+            "calibrate": ["NAME", "key=value"],
+            "show": ["NAME", "key=value"],
+        },
+        "project": {"bench": ["key=value"]},
         "plan": ["MODEL", "key=value"],
-        "study": ["ACTION", "key=value", "--dry-run"],
+        "study": {action: ["key=value", "--dry-run"] for action in ("measure", "scaling", "share")},
         "env": [],
     }

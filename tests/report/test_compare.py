@@ -133,7 +133,7 @@ def test_ctrl_c_reaches_runs_side_by_side_and_they_go_on_later(tmp_path):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
-    assert (process.returncode, "stopped" in said) == (1, True), said
+    assert (process.returncode, "stopped" in said) == (130, True), said
     folders = [path for path in tmp_path.iterdir() if path.is_dir()]
     assert len(folders) == 2  # the other two were waiting and never began
     states = [json.loads((path / "status.json").read_text()) for path in folders]

@@ -229,10 +229,10 @@ def test_training_images_are_found_out_and_test_images_have_no_distance_to_thems
     ("call", "message"),
     [
         (lambda runs, out: draw_grid([runs["judge"]], out), "draws no images; name diffusion runs"),
-        (lambda runs, out: draw_grid([runs["bp"]], out, count=0), "count and classes"),
+        (lambda runs, out: draw_grid([runs["bp"]], out, count=0), "count: expected 1 to 100 images per class, got 0"),
         (lambda runs, out: draw_grid([runs["bp"]], out, steps=1001), "steps: expected 1 to 1000, got 1001"),
         (lambda runs, out: judge([runs["bp"]], runs["climate"]), "expected a fashion classifier as the judge"),
-        (lambda runs, out: judge([runs["bp"]], runs["judge"], count=5), "expected 100 images or more"),
+        (lambda runs, out: judge([runs["bp"]], runs["judge"], count=5), "count: expected 100 to 100000 images"),
         (lambda runs, out: judge([runs["judge"]], runs["judge"], count=100), "draws no images"),
         (lambda runs, out: judge([runs["bp"]], runs["digits"], count=100), "expected a fashion classifier"),
         (lambda runs, out: project([runs["bp"]], out), "projects no maps; name climate runs"),

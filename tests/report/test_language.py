@@ -1,6 +1,7 @@
 """A language model from corpus to samples: trained, resumed, evaluated, sampled, exported."""
 
 import math
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -132,6 +133,20 @@ def test_an_export_loads_in_transformers_with_equal_logits(tmp_path: Path, corpu
     assert torch.equal(theirs(ids).logits, ours(ids).logits)
     with pytest.raises(RunFolderError, match="plain exists"):
         export(tmp_path / "run", tmp_path / "plain")
+
+
+def test_a_full_disk_leaves_no_half_export(tmp_path: Path, corpus: str, capfd: pytest.CaptureFixture[str]) -> None:
+    train.run(small_run(corpus), tmp_path / "run", progress=False)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(RunFolderError, match=r"cannot write .*plain: .*too large.*; free space"):
+            export(tmp_path / "run", tmp_path / "plain")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    export(tmp_path / "run", tmp_path / "new" / "plain")
+    assert capfd.readouterr() == ("", "")  # no bars of the library's own
 
 
 def test_only_language_runs_are_sampled_and_exported(tmp_path: Path) -> None:

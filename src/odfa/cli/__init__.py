@@ -1,5 +1,41 @@
-"""The command line: `odfa recipes | train | compare | align | device | project | env`, one file per subcommand."""
+"""The command line: `odfa COMMAND`, one file per subcommand (`odfa --help` lists them)."""
 
-from odfa.cli.entry import main
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
 
-__all__ = ["main"]
+STOPPED = 130
+"""Exit code after a Ctrl-C that left nothing to resume: 128 and the number of the signal, as shells have it."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command: 0 (done), 1 (it failed, or a run was stopped), 2 (the user's words are off), 130 (Ctrl-C)."""
+    with _stopped_at_once():
+        from odfa.cli.entry import run  # here, because it takes a second and Ctrl-C may come in that second
+    return run(argv)
+
+
+@contextmanager
+def _stopped_at_once() -> Iterator[None]:
+    """Ctrl-C ends the process: libraries that are half imported turn it into errors of their own."""
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # a background job ignores it, say
+    if not usual or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, _stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _stop(*_signal: Any) -> None:
+    with suppress(OSError):  # nobody listens: no reason to go on
+        os.write(2, b"odfa: stopped; run the same command again\n")
+    os._exit(STOPPED)
+
+
+__all__ = ["STOPPED", "main"]

@@ -1,20 +1,25 @@
 """`odfa align`: the angle between what each block learned by and its true gradient."""
 
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 from typing import Any
 
-from odfa.cli.command import Command, Outcome, print_table
+from odfa.cli.command import Command, Outcome, note, place, print_table
+from odfa.cli.help import Help
 
 
 def _configure(parser: ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", type=Path, help="a run folder")
-    parser.add_argument("--image", metavar="FILE", type=Path, help="also draw the angles over training (align_every)")
+    parser.add_argument("run", metavar="RUN", type=place, help="a run folder")
+    parser.add_argument("--image", metavar="FILE", type=place, help="also draw the angles over training (align_every)")
 
 
 def _execute(arguments: Namespace) -> Outcome:
-    from odfa.report.align import align, draw_alignment
+    from odfa.report.align import align, draw_alignment, measured_angles
+    from odfa.report.destination import check_figure
 
+    if arguments.image is not None:
+        check_figure(arguments.image, "--image")
+        measured_angles(arguments.run)
+    note(f"measuring the gradients of {arguments.run} …")
     result = align(arguments.run)
     if arguments.image is not None:
         draw_alignment(arguments.run, arguments.image)
@@ -37,5 +42,11 @@ def _signed(cosine: float | None) -> str:
 
 
 ALIGN = Command(
-    name="align", summary="cosine to the true gradient, block by block", configure=_configure, execute=_execute
+    name="align",
+    help=Help(
+        summary="cosine to the true gradient, block by block",
+        example="odfa align runs/digits-dfa-seed0",
+    ),
+    configure=_configure,
+    execute=_execute,
 )

@@ -2,12 +2,15 @@
 
 import contextlib
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from odfa.cli.help import Help
 from odfa.errors import ConfigError, OdfaError
+from odfa.train.config.base import shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +27,7 @@ class Command:
     """A subcommand."""
 
     name: str
-    summary: str
+    help: Help
     configure: Callable[[ArgumentParser], None]
     execute: Callable[[Namespace], Outcome]
 
@@ -47,6 +50,13 @@ def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]], *, tit
     draw(list(columns), [[str(cell) for cell in row] for row in rows], title=title)
 
 
+def say(text: str, *, indent: int = 0) -> None:
+    """Lines on standard output, broken between words where the terminal ends; what follows a break is indented."""
+    from odfa.report.table import lines_of
+
+    print("\n".join(lines_of(text, indent)))
+
+
 def take(settings: list[str], key: str) -> tuple[str | None, list[str]]:
     """Remove `key=value` from `settings`; the value (the last one given, None if absent) and the rest."""
     mine = [setting.partition("=")[2] for setting in settings if setting.partition("=")[0] == key]
@@ -54,14 +64,38 @@ def take(settings: list[str], key: str) -> tuple[str | None, list[str]]:
     return (mine[-1] if mine else None), rest
 
 
-def positive(key: str, text: str | None, default: int) -> int:
-    """A count given as text.
+def positive(key: str, text: str | None, default: int, *, most: int) -> int:
+    """A count given as text, from 1 to `most`.
 
     Raises:
-        ConfigError: not a positive integer.
+        ConfigError: not such an integer.
     """
     if text is None:
         return default
-    if not text.isascii() or not text.isdigit() or int(text) == 0:
-        raise ConfigError(f"{key}: expected a positive integer, got {text!r}")
+    spelled = text.isascii() and text.isdigit() and len(text) <= len(str(most))
+    if not spelled or not 0 < int(text) <= most:
+        raise ConfigError(f"{key}: expected a positive integer up to {most:,}, got {shown(text)}")
     return int(text)
+
+
+def place(text: str) -> Path:
+    """A path among the words of a command.
+
+    Raises:
+        ArgumentTypeError: there is nothing in it, or what no path can hold.
+    """
+    if not text.strip() or "\0" in text:
+        raise ArgumentTypeError(f"expected a path, got {text!r}")
+    return Path(text)
+
+
+def place_of(key: str, text: str | None, default: Path | str) -> Path:
+    """A path given as `key=text`.
+
+    Raises:
+        ConfigError: there is nothing in it.
+    """
+    try:
+        return Path(default) if text is None else place(text)
+    except ArgumentTypeError as error:
+        raise ConfigError(f"{key}: {error}") from error

@@ -1,12 +1,15 @@
 """`odfa compare`: methods side by side on one recipe."""
 
+import os
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from odfa.cli.command import Command, Outcome, note, positive, print_table, take
+from odfa.cli.command import Command, Outcome, note, place, positive, print_table, say, take
+from odfa.cli.help import Help, add_settings
 from odfa.errors import ConfigError
 from odfa.train import Interrupted, RunConfig
+from odfa.train.config.base import MAX_COUNT
 
 if TYPE_CHECKING:
     from odfa.report import Comparison
@@ -16,15 +19,8 @@ _DEFAULT_METHODS = "bp,shallow,dfa,odfa"
 
 def _configure(parser: ArgumentParser) -> None:
     parser.add_argument("recipe", metavar="NAME", help="a recipe (see odfa recipes)")
-    parser.add_argument(
-        "settings",
-        metavar="key=value",
-        nargs="*",
-        default=[],
-        help=f"methods={_DEFAULT_METHODS} (or METHOD:RULE, e.g. dfa:random), seeds=3, tries=3 (learning rates per "
-        "method), try_steps=N (shorter tries), jobs=1 (runs at a time), and settings of all runs",
-    )
-    parser.add_argument("--run-dir", metavar="DIR", type=Path, help="folder of all runs (default: runs/compare-NAME)")
+    add_settings(parser)
+    parser.add_argument("--run-dir", metavar="DIR", type=place, help="folder of all runs (default: runs/compare-NAME)")
 
 
 def _execute(arguments: Namespace) -> Outcome:
@@ -40,14 +36,15 @@ def _execute(arguments: Namespace) -> Outcome:
     _refuse_singles(settings)
     recipe = recipes.get(arguments.recipe)
     config = apply(recipe, settings)
+    note(f"comparing methods on {config.recipe} …")
     try:
         comparison = compare(
             config,
             [name.strip() for name in (_DEFAULT_METHODS if methods is None else methods).split(",")],
-            seeds=positive("seeds", seeds, 3),
-            tries=positive("tries", tries, 3),
-            jobs=positive("jobs", jobs, 1),
-            try_steps=None if try_steps is None else positive("try_steps", try_steps, 1),
+            seeds=positive("seeds", seeds, 3, most=1000),
+            tries=positive("tries", tries, 3, most=100),
+            jobs=positive("jobs", jobs, 1, most=os.cpu_count() or 1),
+            try_steps=None if try_steps is None else positive("try_steps", try_steps, 1, most=MAX_COUNT),
             out_dir=arguments.run_dir or _default_run_dir(config, recipe),
             note=note,
         )
@@ -76,18 +73,29 @@ def _show(comparison: "Comparison") -> None:
     from odfa.report.table import comparison_cells, electronic_parts, footnotes, title_of
 
     print_table(*comparison_cells(comparison), title=title_of(comparison))
-    print("What is electronic:")
+    say("What is electronic:")
     parts = electronic_parts(comparison)
     widest = max(map(len, parts))
     for method, part in parts.items():
-        print(f"  {method:<{widest}}  {part}")
-    print(*footnotes(comparison), sep="\n")
-    print(f"table:  {comparison.paths['table']}\nfigure: {comparison.paths['figure']}")
+        say(f"  {method:<{widest}}  {part}", indent=widest + 4)
+    say("\n".join(footnotes(comparison)))
+    say(f"table:  {comparison.paths['table']}\nfigure: {comparison.paths['figure']}")
 
 
 COMPARE = Command(
     name="compare",
-    summary="train by several methods side by side: one table, one figure",
+    help=Help(
+        summary="train by several methods side by side: one table, one figure",
+        example="odfa compare digits methods=bp,shallow,dfa,odfa seeds=3",
+        settings={
+            "methods=bp,shallow,dfa,odfa": "methods, or METHOD:RULE such as dfa:random",
+            "seeds=3": "runs of each method",
+            "tries=3": "learning rates per method, the best is chosen on validation data",
+            "try_steps=STEPS": "shorter tries",
+            "jobs=1": "runs at a time, each in a process of its own; with more than one say threads=1",
+            "KEY=VALUE": "settings of all runs, see odfa train RECIPE --help",
+        },
+    ),
     configure=_configure,
     execute=_execute,
 )

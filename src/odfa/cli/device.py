@@ -3,33 +3,58 @@
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from odfa.cli.command import Command, Outcome, positive, print_table, take
+from odfa.cli.command import Command, Outcome, note, place_of, positive, print_table, say, take
+from odfa.cli.help import Help, add_actions, add_settings
+from odfa.cli.quantity import label, quantity
 from odfa.errors import ConfigError
 
-ACTIONS = ("list", "check", "calibrate", "show")
+_MOST = 2**31
+"""Inputs and modes that anyone could ask for; the device says how many it has."""
+_COMMON = {
+    "inputs=N": "width of the errors; as many as the check, or ten, where nothing is said",
+    "modes=N": "optical modes that are read, two real outputs each",
+    "readout=phase": "how counts become a field: phase, phase3, offaxis or anchor; the device's own where not given",
+}
+_ACTIONS = {
+    "list": Help(summary="every device that can be opened by name", example="odfa device list"),
+    "check": Help(
+        summary="whether a device keeps its promises, test by test; 1 is returned if it does not",
+        example="odfa device check opu-2021 readout=offaxis",
+        settings=_COMMON,
+    ),
+    "calibrate": Help(
+        summary="measure a device and keep the record, for calibration= of a run",
+        example="odfa device calibrate opu-2021 inputs=10 modes=512 out=calibrations/opu",
+        settings={
+            **_COMMON,
+            "matrix=none": "measure the matrix too: hadamard or one_hot",
+            "out=calibrations/NAME": "folder to make",
+        },
+    ),
+    "show": Help(
+        summary="pictures of what a device's camera sees",
+        example="odfa device show twin out=pictures",
+        settings={"out=pictures/NAME": "folder of the pictures"},
+    ),
+}
 
 
 def _configure(parser: ArgumentParser) -> None:
-    parser.add_argument("action", metavar="ACTION", choices=ACTIONS, help="list, check, calibrate or show")
+    named = {name: (shown, _configure_named) for name, shown in _ACTIONS.items() if name != "list"}
+    add_actions(parser, {"list": (_ACTIONS["list"], lambda _parser: None), **named})
+
+
+def _configure_named(parser: ArgumentParser) -> None:
     parser.add_argument("device", metavar="NAME", nargs="?", help="a device that `odfa device list` shows")
-    parser.add_argument(
-        "settings",
-        metavar="key=value",
-        nargs="*",
-        help="inputs=, modes=, readout=phase|phase3|offaxis|anchor; calibrate: matrix=hadamard|one_hot, out=DIR; "
-        "show: out=DIR",
-    )
+    add_settings(parser)
 
 
 def _execute(arguments: Namespace) -> Outcome:
-    name, settings = arguments.device, list(arguments.settings)
     if arguments.action == "list":
-        if name or settings:
-            raise ConfigError(f"odfa device list takes no more words, got {name or settings[0]!r}")
         return _list()
+    name, settings = arguments.device, list(arguments.settings)
     if name is None or "=" in name:
         raise ConfigError(f"odfa device {arguments.action} expects the name of a device; see odfa device list")
     return _ACTS[arguments.action](name, settings)
@@ -50,13 +75,14 @@ def _check(name: str, settings: list[str]) -> Outcome:
 
     (readout, inputs, modes), rest = _common(settings)
     _refuse(rest)
+    note(f"checking {name} …")
     report = check(open_device(name), demodulator=readout, num_inputs=inputs, num_modes=modes)
 
     def show() -> None:
         rows = [(c.name, "pass" if c.passed else "FAIL", c.value, c.expected) for c in report.checks]
         print_table(("check", "", "value", "expected"), rows, title=f"{report.device_id} · {report.readout}")
         for failed in (c for c in report.checks if not c.passed):
-            print(f"{failed.name}: {failed.reason}")
+            say(f"{failed.name}: {failed.reason}")
         print("pass" if report.passed else "fail")
 
     return Outcome(json=report.to_json(), show=show, code=0 if report.passed else 1)
@@ -65,6 +91,7 @@ def _check(name: str, settings: list[str]) -> Outcome:
 def _calibrate(name: str, settings: list[str]) -> Outcome:
     from odfa.device import open_device
     from odfa.project.calibrate import calibrate
+    from odfa.report.destination import check_folder
 
     (readout, inputs, modes), rest = _common(settings)
     matrix, rest = take(rest, "matrix")
@@ -72,9 +99,10 @@ def _calibrate(name: str, settings: list[str]) -> Outcome:
     _refuse(rest)
     if matrix not in (None, "none", "hadamard", "one_hot"):
         raise ConfigError(f"matrix: expected hadamard, one_hot or none, got {matrix!r}")
-    folder = Path(out or f"calibrations/{name}")
+    folder = check_folder(place_of("out", out, f"calibrations/{name}"), "out")
     if folder.exists():
         raise ConfigError(f"out: {folder} exists already; name another folder")
+    note(f"calibrating {name} …")
     with open_device(name) as device:
         found = calibrate(
             device,
@@ -87,7 +115,8 @@ def _calibrate(name: str, settings: list[str]) -> Outcome:
     figures = found.figures()
 
     def show() -> None:
-        print_table(("measured", "value"), [(key, value) for key, value in figures.items()], title=f"{name} → {path}")
+        rows = [(label(key), quantity(key, value)) for key, value in figures.items()]
+        print_table(("measured", "value"), rows, title=f"{name} → {path}")
         print(f"calibration {found.id}")
 
     return Outcome(json={"id": found.id, "path": str(path), **figures}, show=show)
@@ -95,15 +124,17 @@ def _calibrate(name: str, settings: list[str]) -> Outcome:
 
 def _show(name: str, settings: list[str]) -> Outcome:
     from odfa.device import open_device
+    from odfa.report.destination import check_folder
     from odfa.report.optics import draw_all
 
     out, rest = take(settings, "out")
     _refuse(rest)
-    folder = Path(out or f"pictures/{name}")
+    folder = check_folder(place_of("out", out, f"pictures/{name}"), "out")
+    note(f"looking at {name} …")
     with open_device(name) as device:
         device.check_stated()
         figures = draw_all(device, folder)
-    return Outcome(json={"figures": [str(path) for path in figures]}, show=lambda: print(*figures, sep="\n"))
+    return Outcome(json={"figures": [str(path) for path in figures]}, show=lambda: say("\n".join(map(str, figures))))
 
 
 _ACTS: dict[str, Callable[[str, list[str]], Outcome]] = {"check": _check, "calibrate": _calibrate, "show": _show}
@@ -119,7 +150,10 @@ def _common(settings: list[str]) -> tuple[tuple[Any, int | None, int | None], li
     if readout is not None and readout not in READOUTS:
         raise ConfigError(f"readout: expected {' or '.join(READOUTS)}, got {readout!r}")
     chosen = None if readout is None else make_readout(readout)
-    counts = [None if text is None else positive(key, text, 1) for key, text in (("inputs", inputs), ("modes", modes))]
+    counts = [
+        None if text is None else positive(key, text, 1, most=_MOST)
+        for key, text in (("inputs", inputs), ("modes", modes))
+    ]
     return (chosen, counts[0], counts[1]), rest
 
 
@@ -130,7 +164,10 @@ def _refuse(rest: list[str]) -> None:
 
 DEVICE = Command(
     name="device",
-    summary="optical devices: list, check, calibrate, show",
+    help=Help(
+        summary="optical devices: list, check, calibrate, show",
+        example="odfa device check opu-2021   # each ACTION has a --help",
+    ),
     configure=_configure,
     execute=_execute,
 )

@@ -1,20 +1,23 @@
 """`odfa`: parse the words, run one command, turn every foreseen failure into one line and an exit code."""
 
 import contextlib
+import errno
 import io
 import json
 import sys
 import warnings
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Sequence
-from typing import NoReturn
 
+from odfa import __version__
+from odfa.cli import STOPPED
 from odfa.cli.align import ALIGN
 from odfa.cli.command import Command, Outcome, OutputError, note
 from odfa.cli.compare import COMPARE
 from odfa.cli.device import DEVICE
 from odfa.cli.env import ENV
 from odfa.cli.export import EXPORT
+from odfa.cli.help import Help, Parser, chosen, explained
 from odfa.cli.judge import JUDGE
 from odfa.cli.plan import PLAN
 from odfa.cli.project import PROJECT
@@ -24,6 +27,7 @@ from odfa.cli.study import STUDY
 from odfa.cli.train import TRAIN
 from odfa.errors import CalibrationError, ConfigError, DeviceError, Incompatible, NonFinite, OdfaError
 from odfa.train import Interrupted, RunFolderLost
+from odfa.train.folder import FULL
 
 COMMANDS: tuple[Command, ...] = (
     RECIPES,
@@ -39,18 +43,17 @@ COMMANDS: tuple[Command, ...] = (
     STUDY,
     ENV,
 )
+_ABOUT = Help(
+    summary="Train neural networks with light.",
+    example="odfa compare digits methods=bp,shallow,dfa,odfa   # each COMMAND has a --help",
+)
 FAILED, REFUSED = 1, 2
+_MACHINE = (*FULL, errno.EIO)
+"""Failures of the machine, not of the words that were given."""
 
 
-class _Parser(ArgumentParser):
-    """Reports in one line what ArgumentParser reports in three."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see {self.prog} --help")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns 0 (done), 1 (the run failed or was stopped) or 2 (the user's words are off)."""
+def run(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code, see `odfa.cli.main`."""
     words = list(sys.argv[1:] if argv is None else argv)
     as_json = "--json" in words
     try:
@@ -92,24 +95,27 @@ def _print(outcome: Outcome, *, as_json: bool) -> None:
 
 
 def _parse(words: list[str]) -> Namespace:
+    arguments: Namespace
     arguments, left = _parser().parse_known_args(words)
     # argparse gives up on positionals that follow an option: `train NAME --run-dir DIR seed=1`
     settings = [word for word in left if "=" in word and not word.startswith("-")]
     if len(settings) != len(left) or (settings and not hasattr(arguments, "settings")):
         strange = next(word for word in left if word not in settings or not hasattr(arguments, "settings"))
-        raise ConfigError(f"unknown argument {strange!r}; see odfa {arguments.command.name} --help")
+        raise ConfigError(f"unknown argument {strange!r}; see odfa {chosen(arguments)} --help")
     if settings:
         arguments.settings += settings
     return arguments
 
 
-def _parser() -> ArgumentParser:
-    parser = _Parser(prog="odfa", description="Train neural networks with light.", allow_abbrev=False)
-    subparsers = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+def _parser() -> Parser:
+    parser = Parser(prog="odfa", allow_abbrev=False, description=_ABOUT.summary)
+    parser.shown = _ABOUT
+    parser.add_argument("--version", action="version", version=f"odfa {__version__}")
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in COMMANDS:
-        sub = subparsers.add_parser(command.name, help=command.summary, description=command.summary, allow_abbrev=False)
+        sub = subparsers.add_parser(command.name, help=command.help.summary, allow_abbrev=False)
         command.configure(sub)
-        sub.add_argument("--json", action="store_true", help="print one JSON object on standard output")
+        explained(sub, command.help)
         sub.set_defaults(command=command)
     return parser
 
@@ -132,11 +138,23 @@ def _exit_code(error: BaseException) -> int | None:
     # device errors too, but found before the first frame: the settings are off
     if isinstance(error, Incompatible | CalibrationError):
         return REFUSED
-    if isinstance(error, KeyboardInterrupt | NonFinite | DeviceError | RunFolderLost | OutputError):
+    if isinstance(error, Interrupted | NonFinite | DeviceError | RunFolderLost | OutputError):
         return FAILED
-    if isinstance(error, OdfaError | ImportError):
+    if _stopped(error):
+        return STOPPED
+    if isinstance(error, OdfaError | ImportError | UnicodeError | RecursionError):
         return REFUSED
+    if isinstance(error, OSError):
+        return FAILED if error.errno in _MACHINE else REFUSED
     return FAILED if _out_of_memory(error) else None
+
+
+def _stopped(error: BaseException) -> bool:
+    """A Ctrl-C, also one that came inside an import and was made another error of."""
+    cause = error.__cause__ or error.__context__
+    if isinstance(error, ImportError) and cause is not None:
+        return _stopped(cause)
+    return isinstance(error, KeyboardInterrupt)
 
 
 def _out_of_memory(error: BaseException) -> bool:
@@ -150,8 +168,18 @@ def _out_of_memory(error: BaseException) -> bool:
 def _explain(error: BaseException) -> str:
     if _out_of_memory(error):
         return "out of memory; see odfa train NAME --dry-run for what the run needs"
-    if isinstance(error, KeyboardInterrupt) and not isinstance(error, Interrupted):
+    if _stopped(error) and not isinstance(error, Interrupted):
         return "stopped; run the same command again"
     message = " ".join(str(error).split())
-    broken = isinstance(error, ImportError) and not isinstance(error, OdfaError)
-    return f"a package does not load: {message}" if broken else message
+    if isinstance(error, OdfaError | Interrupted):
+        return message
+    if isinstance(error, ImportError):
+        return f"a package does not load: {message}"
+    if isinstance(error, UnicodeError):
+        return f"expected text in UTF-8: {message}"
+    if isinstance(error, RecursionError):
+        return "what was given is nested too deeply to be read"
+    if isinstance(error, OSError):
+        advice = "free space" if error.errno in FULL else "see that it exists and may be used"
+        return f"{error.filename or 'a file'}: {error.strerror or message}; {advice}"
+    return message

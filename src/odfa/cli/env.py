@@ -5,6 +5,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from odfa.cli.command import Command, Outcome, print_table
+from odfa.cli.help import Help
 
 _EXTRAS = {
     "language": ("transformers", "tokenizers", "accelerate"),
@@ -40,4 +41,12 @@ def _show(result: dict[str, Any]) -> None:
     )
 
 
-ENV = Command(name="env", summary="print versions, machine and extras", configure=_configure, execute=_execute)
+ENV = Command(
+    name="env",
+    help=Help(
+        summary="print versions, machine and extras",
+        example="odfa env --json",
+    ),
+    configure=_configure,
+    execute=_execute,
+)

@@ -1,15 +1,15 @@
 """`odfa judge`: how good generated images are, in the eyes of a classifier."""
 
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 from typing import Any
 
-from odfa.cli.command import Command, Outcome, print_table
+from odfa.cli.command import Command, Outcome, note, place, print_table
+from odfa.cli.help import Help
 
 
 def _configure(parser: ArgumentParser) -> None:
-    parser.add_argument("runs", metavar="RUN", type=Path, nargs="+", help="run folders of diffusion models")
-    parser.add_argument("--by", metavar="RUN", type=Path, required=True, help="run folder of a fashion classifier")
+    parser.add_argument("runs", metavar="RUN", type=place, nargs="+", help="run folders of diffusion models")
+    parser.add_argument("--by", metavar="RUN", type=place, required=True, help="run folder of a fashion classifier")
     parser.add_argument("--count", metavar="N", type=int, default=2000, help="images per run (default: 2000)")
     parser.add_argument("--steps", metavar="N", type=int, default=50, help="denoising steps (default: 50)")
     parser.add_argument("--sampler", choices=("ddim", "ddpm"), default="ddim", help="scheduler (default: ddim)")
@@ -20,6 +20,7 @@ def _configure(parser: ArgumentParser) -> None:
 def _execute(arguments: Namespace) -> Outcome:
     from odfa.report.judge import judge
 
+    note("drawing images and judging them …")
     result = judge(
         arguments.runs,
         arguments.by,
@@ -48,5 +49,11 @@ def _figures(row: dict[str, Any]) -> tuple[str, str, str]:
 
 
 JUDGE = Command(
-    name="judge", summary="quality of generated images by a classifier", configure=_configure, execute=_execute
+    name="judge",
+    help=Help(
+        summary="quality of generated images by a classifier",
+        example="odfa judge runs/fashion_diffusion-bp-seed0 --by runs/fashion_cnn-bp-seed0",
+    ),
+    configure=_configure,
+    execute=_execute,
 )

@@ -6,7 +6,8 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from typing import Any
 
-from odfa.cli.command import Command, Outcome, print_table, take
+from odfa.cli.command import Command, Outcome, print_table, say, take
+from odfa.cli.help import Help, add_settings, listing
 from odfa.errors import ConfigError
 
 
@@ -16,13 +17,13 @@ def _configure(parser: ArgumentParser) -> None:
         metavar="MODEL",
         help="a recipe, gpt2-xl, gpt3-2.7b, gpt:24x1024, a folder with config.json, or package.module:function",
     )
-    parser.add_argument(
-        "settings",
-        metavar="key=value",
-        nargs="*",
-        default=[],
-        help="processor=a100 opu=opu-2021 tokens=8192 vectors=token|sequence|batch devices=8 microbatches=8 opus=1 …",
-    )
+    add_settings(parser)
+
+
+def _listed(_words: list[str]) -> str:
+    from odfa.scaling import PlanConfig
+
+    return listing(PlanConfig())
 
 
 def _execute(arguments: Namespace) -> Outcome:
@@ -46,23 +47,23 @@ def _execute(arguments: Namespace) -> Outcome:
 
 def _show(page: dict[str, Any]) -> None:
     inputs, outputs = page["projection"]["inputs"], page["projection"]["outputs"]
-    print(f"{page['model']}: {page['parameters']:,} parameters, {page['blocks']} blocks")
+    say(f"{page['model']}: {page['parameters']:,} parameters, {page['blocks']} blocks")
     for said in _reservations(page):
-        print(said)
-    print(f"a step of {page['rows_per_step']:,} error rows of {inputs:,} entries, projected to {outputs:,}")
-    print(f"{page['devices']} x {page['processor']['name']}: {page['processor']['source']}")
-    print(f"{page['opu']['name']}: {page['opu']['source']}")
+        say(said)
+    say(f"a step of {page['rows_per_step']:,} error rows of {inputs:,} entries, projected to {outputs:,}")
+    say(f"{page['devices']} x {page['processor']['name']}: {page['processor']['source']}")
+    say(f"{page['opu']['name']}: {page['opu']['source']}")
     print_table(
         ("method", "fits", "memory", "step", "rows per second", "energy", "longest part", "light", "OPU used"),
         [_cells(row) for row in page["methods"]],
     )
     for name, why in page["refused"].items():
-        print(f"{name}: {why}")
-    print(f"Fastest that fits: {page['fastest']}." if _any_fits(page) else "Nothing fits; more devices, or offloading.")
+        say(f"{name}: {why}")
+    say(f"Fastest that fits: {page['fastest']}." if _any_fits(page) else "Nothing fits; more devices, or offloading.")
     if page["change_first"]:
-        print("What would bring odfa most:")
+        say("What would bring odfa most:")
     for row in page["change_first"][:4]:
-        print(f"  {row['times_as_fast']:.2f} x as fast: {row['change']}")
+        say(f"  {row['times_as_fast']:.2f} x as fast: {row['change']}")
 
 
 def _reservations(page: dict[str, Any]) -> Iterator[str]:
@@ -98,5 +99,16 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 PLAN = Command(
-    name="plan", summary="what training a model costs, by each method", configure=_configure, execute=_execute
+    name="plan",
+    help=Help(
+        summary="what training a model costs, by each method",
+        example="odfa plan gpt3-2.7b processor=a100 opu=opu-2021 tokens=8192",
+        settings={
+            "processor=a100": "a processor by name, or field by field, see below",
+            "opu=opu-2021": "an OPU by name, or field by field, see below",
+        },
+        more=_listed,
+    ),
+    configure=_configure,
+    execute=_execute,
 )

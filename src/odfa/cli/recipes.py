@@ -4,6 +4,7 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from odfa.cli.command import Command, Outcome, print_table
+from odfa.cli.help import Help
 
 
 def _configure(parser: ArgumentParser) -> None:
@@ -36,7 +37,10 @@ def _show(result: dict[str, Any]) -> None:
 
 RECIPES = Command(
     name="recipes",
-    summary="list the recipes, their data, size and expected time",
+    help=Help(
+        summary="list the recipes, their data, size and expected time",
+        example="odfa recipes",
+    ),
     configure=_configure,
     execute=_execute,
 )

@@ -1,21 +1,21 @@
 """`odfa sample`: what a trained model makes."""
 
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 from typing import Any
 
-from odfa.cli.command import Command, Outcome
+from odfa.cli.command import Command, Outcome, note, place, say
+from odfa.cli.help import Help
 from odfa.errors import ConfigError
 
 
 def _configure(parser: ArgumentParser) -> None:
-    parser.add_argument("runs", metavar="RUN", type=Path, nargs="+", help="run folders of one task")
+    parser.add_argument("runs", metavar="RUN", type=place, nargs="+", help="run folders of one task")
     parser.add_argument("--prompt", metavar="TEXT", default="", help="text: what was said before (default: nothing)")
     parser.add_argument("--count", metavar="N", type=int, default=3, help="text: samples; images: per class (3)")
     parser.add_argument("--tokens", metavar="N", type=int, help="text: most tokens to add (default: the context)")
     parser.add_argument("--temperature", metavar="T", type=float, default=0.8, help="text: 0 is likeliest (0.8)")
     parser.add_argument("--seed", metavar="K", type=int, default=0, help="equal seeds, equal samples (default: 0)")
-    parser.add_argument("--image", metavar="FILE", type=Path, help="images, maps: draw into this file")
+    parser.add_argument("--image", metavar="FILE", type=place, help="images, maps: draw into this file")
     parser.add_argument("--classes", metavar="A,B", help="images: classes by name or number (default: all)")
     parser.add_argument("--guidance", metavar="W", type=float, default=1.0, help="images: weight of the class (1)")
     parser.add_argument("--sampler", choices=("ddim", "ddpm"), default="ddim", help="images: scheduler (ddim)")
@@ -24,14 +24,18 @@ def _configure(parser: ArgumentParser) -> None:
 
 
 def _execute(arguments: Namespace) -> Outcome:
+    from odfa.report.destination import check_figure
     from odfa.train.folder import read_config
 
     draw = {"climate": _maps, "climatebench": _maps, "diffusion": _images}.get(read_config(arguments.runs[0]).task)
-    if draw is None:
-        return _texts(arguments)
-    if arguments.image is None:
+    if draw is not None and arguments.image is None:
         raise ConfigError("this run draws: expected --image FILE, a file to draw into")
-    return draw(arguments)
+    if draw is None and arguments.image is not None:
+        raise ConfigError("--image: this run draws nothing; leave it out")
+    if draw is not None:
+        check_figure(arguments.image, "--image")
+    note(f"sampling from {', '.join(map(str, arguments.runs))} …")
+    return (draw or _texts)(arguments)
 
 
 def _images(arguments: Namespace) -> Outcome:
@@ -47,14 +51,14 @@ def _images(arguments: Namespace) -> Outcome:
         guidance=arguments.guidance,
         seed=arguments.seed,
     )
-    return Outcome(json=result, show=lambda: print(f"figure: {result['figure']}"))
+    return Outcome(json=result, show=lambda: say(f"figure: {result['figure']}"))
 
 
 def _maps(arguments: Namespace) -> Outcome:
     from odfa.report.maps import project
 
     result = project(arguments.runs, arguments.image, sample=arguments.sample)
-    return Outcome(json=result, show=lambda: print(_lines(result)))
+    return Outcome(json=result, show=lambda: say(_lines(result), indent=4))
 
 
 def _lines(result: dict[str, Any]) -> str:
@@ -91,5 +95,11 @@ def readable(text: str) -> str:
 
 
 SAMPLE = Command(
-    name="sample", summary="what a trained model writes, draws or projects", configure=_configure, execute=_execute
+    name="sample",
+    help=Help(
+        summary="what a trained model writes, draws or projects",
+        example='odfa sample runs/dialogue_tiny-odfa-seed0 --prompt "Hi, how are you?"',
+    ),
+    configure=_configure,
+    execute=_execute,
 )

@@ -1,11 +1,14 @@
 """`odfa study`: time this machine, follow GPTs to a trillion parameters, share an OPU in simulation."""
 
+import os
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from odfa.cli.command import Command, Outcome, note, positive, print_table, take
+from odfa.cli.command import Command, Outcome, note, place_of, positive, print_table, say, take
+from odfa.cli.help import Help, add_actions, add_settings, listing
+from odfa.cli.quantity import label, quantity, short
 from odfa.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -14,19 +17,61 @@ if TYPE_CHECKING:
 _FOLDER = Path("runs/study")
 _MEASUREMENT = _FOLDER / "measurement.json"
 _QUICK_REPEATS = 2
+_MOST_EVENTS = 10_000_000
 
 
 def _configure(parser: ArgumentParser) -> None:
-    parser.add_argument("action", metavar="ACTION", choices=tuple(_ACTIONS), help="measure, scaling or share")
-    parser.add_argument(
-        "settings",
-        metavar="key=value",
-        nargs="*",
-        default=[],
-        help="measure: repeats=6 memory=true threads= out=FILE; scaling: families= processors= opus= vectors= tokens= "
-        "measured=FILE out=DIR; share: compute_s= light_s= opus= straggle= synchronous= workers=1,2,4 out=DIR",
-    )
+    add_actions(parser, {name: (shown, _configure_action) for name, shown in _HELP.items()})
+
+
+def _configure_action(parser: ArgumentParser) -> None:
+    add_settings(parser)
     parser.add_argument("--dry-run", action="store_true", help="say what would be timed, and stop")
+
+
+def _listed_study(_words: list[str]) -> str:
+    from odfa.scaling import StudyConfig
+
+    return listing(StudyConfig())
+
+
+def _listed_room(_words: list[str]) -> str:
+    from odfa.scaling import Sharing
+
+    return listing(Sharing())
+
+
+_HELP = {
+    "measure": Help(
+        summary="time training steps of small GPTs on this machine, and fit its constants to them",
+        example="odfa study measure repeats=3 memory=false out=here.json",
+        settings={
+            "repeats=6": "rounds; the fastest of each step counts",
+            "memory=true": "measure peak memory too",
+            "threads=N": "processor threads; as many as torch takes by itself",
+            f"out={_MEASUREMENT}": "file of the measurement",
+        },
+    ),
+    "scaling": Help(
+        summary="time and energy of families of GPTs up to a trillion parameters, and where light overtakes",
+        example="odfa study scaling processors=a100 vectors=token out=curves",
+        settings={
+            f"measured={_MEASUREMENT}": "what odfa study measure wrote; where there is none, this machine is timed",
+            f"out={_FOLDER}": "folder of the figures",
+        },
+        more=_listed_study,
+    ),
+    "share": Help(
+        summary="simulate workers that share OPUs, event by event",
+        example="odfa study share workers=1,2,4 straggle=0.1 out=room",
+        settings={
+            "workers=1,2,4,8,10,11,12,16,32": "numbers of workers, one simulation each",
+            "steps=500": "steps of each worker",
+            f"out={_FOLDER}": "folder of the figure",
+        },
+        more=_listed_room,
+    ),
+}
 
 
 def _execute(arguments: Namespace) -> Outcome:
@@ -34,6 +79,9 @@ def _execute(arguments: Namespace) -> Outcome:
 
 
 def _measure(settings: list[str], dry_run: bool) -> Outcome:
+    import torch
+
+    from odfa.report.destination import check_file
     from odfa.scaling.measurement import planned, report
 
     out, settings = take(settings, "out")
@@ -43,11 +91,13 @@ def _measure(settings: list[str], dry_run: bool) -> Outcome:
     _refuse(settings)
     if memory not in (None, "true", "false"):
         raise ConfigError(f"memory: expected true or false, got {memory!r}")
-    with_memory, times = memory != "false", positive("repeats", repeats, 6)
+    with_memory, times = memory != "false", positive("repeats", repeats, 6, most=1000)
+    count = positive("threads", threads, torch.get_num_threads(), most=os.cpu_count() or 1)
+    path = check_file(place_of("out", out, _MEASUREMENT), "out")
     if dry_run:
         return _told(planned(memory=with_memory, repeats=times))
-    path = Path(out or _MEASUREMENT)
-    measured = _with_threads(positive("threads", threads, 0), lambda: _timed(path, memory=with_memory, repeats=times))
+    note("timing this machine: a step of many small GPTs, some minutes …")
+    measured = _with_threads(count, lambda: _timed(path, memory=with_memory, repeats=times))
     machine = measured.machine()
     found = report(measured, machine)
     return Outcome(json={**found, "file": str(path)}, show=lambda: _show_measured(found, path))
@@ -65,7 +115,7 @@ def _with_threads(count: int, call: "Callable[[], Measurement]") -> "Measurement
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
+    torch.set_num_threads(count)
     try:
         return call()
     finally:
@@ -73,6 +123,7 @@ def _with_threads(count: int, call: "Callable[[], Measurement]") -> "Measurement
 
 
 def _scaling(settings: list[str], dry_run: bool) -> Outcome:
+    from odfa.report.destination import check_folder
     from odfa.scaling import StudyConfig, study
     from odfa.scaling.measurement import measured_points, planned, read, report
     from odfa.train.overrides import apply
@@ -80,17 +131,18 @@ def _scaling(settings: list[str], dry_run: bool) -> Outcome:
     given, settings = take(settings, "measured")
     out, settings = take(settings, "out")
     config = apply(StudyConfig(), settings)
-    known = Path(given) if given else _MEASUREMENT
+    known = place_of("measured", given, _MEASUREMENT)
+    folder = check_folder(place_of("out", out, _FOLDER), "out")
     timed = given is not None or known.exists()
     if dry_run:
         to_time = {} if timed else planned(memory=False, repeats=_QUICK_REPEATS)
         return _told({"measured": str(known) if timed else None, "to_time": to_time, "study": vars(config)})
     measured = read(known) if timed else _timed(known, memory=False, repeats=_QUICK_REPEATS)
+    note("following the curves up to a trillion parameters …")
     machine = measured.machine()
     found, checks = study(config), report(measured, machine)
     found["points"] = measured_points(measured, machine) + found["points"]
     found["measurement"] = {key: checks[key] for key in ("environment", "step_errors", "peak_errors")}
-    folder = Path(out) if out else _FOLDER
     written = _draw(found, checks, config.processors[0], folder)
     return Outcome(json={**found, "files": [str(path) for path in written]}, show=lambda: _show_study(found, written))
 
@@ -107,21 +159,30 @@ def _draw(found: dict[str, Any], checks: dict[str, Any], processor: str, folder:
 
 
 def _share(settings: list[str], dry_run: bool) -> Outcome:
+    from odfa.report.destination import check_figure
     from odfa.report.scaling import draw_sharing
     from odfa.scaling import Sharing
-    from odfa.scaling.share import ROOMS, sweep
+    from odfa.scaling.share import MOST, ROOMS, sweep
     from odfa.train.overrides import apply
 
     counts, settings = take(settings, "workers")
     out, settings = take(settings, "out")
     steps, settings = take(settings, "steps")
-    workers = [positive("workers", count, 1) for count in (counts or "1,2,4,8,10,11,12,16,32").split(",")]
+    workers = [
+        positive("workers", count.strip(), 1, most=MOST) for count in (counts or "1,2,4,8,10,11,12,16,32").split(",")
+    ]
     rooms = {"as asked": apply(Sharing(), settings)} if settings else ROOMS
-    num_steps = positive("steps", steps, 500)
+    num_steps = positive("steps", steps, 500, most=100_000)
+    if sum(workers) * num_steps > _MOST_EVENTS:
+        raise ConfigError(
+            f"workers and steps: expected at most {_MOST_EVENTS:,} steps of all workers together, "
+            f"got {sum(workers) * num_steps:,}"
+        )
+    path = check_figure(place_of("out", out, _FOLDER) / "sharing.png", "out")
     if dry_run:
         return _told({"workers": workers, "steps": num_steps, "timed": "nothing: events are simulated"})
+    note("simulating a shared room event by event …")
     sweeps = {name: sweep(room, workers, steps=num_steps) for name, room in rooms.items()}
-    path = Path(out or _FOLDER) / "sharing.png"
     draw_sharing(sweeps, path)
     found = {"rooms": {name: vars(room) for name, room in rooms.items()}, "sweeps": sweeps, "files": [str(path)]}
     return Outcome(json=found, show=lambda: _show_share(sweeps, path))
@@ -129,7 +190,7 @@ def _share(settings: list[str], dry_run: bool) -> Outcome:
 
 def _refuse(settings: list[str]) -> None:
     if settings:
-        raise ConfigError(f"unknown setting {settings[0]!r}; see odfa study --help")
+        raise ConfigError(f"unknown setting {settings[0]!r}; see odfa study measure --help")
 
 
 def _told(planned: dict[str, Any]) -> Outcome:
@@ -153,8 +214,8 @@ def _show_measured(found: dict[str, Any], path: Path) -> None:
     ]
     print_table(("predicted against measured", "configurations", "median off", "worst"), rows)
     constants = ("matmul_flops_per_s", "attention_flops_per_s", "bytes_per_s", "call_s")
-    print_table(("constant", "fitted"), [(name, f"{found['machine'][name]:.3g}") for name in constants])
-    print(f"Written to {path}.")
+    print_table(("constant", "fitted"), [(label(name), quantity(name, found["machine"][name])) for name in constants])
+    say(f"Written to {path}.")
 
 
 def _show_study(found: dict[str, Any], written: list[Path]) -> None:
@@ -175,11 +236,11 @@ def _show_study(found: dict[str, Any], written: list[Path]) -> None:
             for row in found["statements"]
         ],
     )
-    print("Figures: " + ", ".join(map(str, written)))
+    say("Figures: " + ", ".join(map(str, written)))
 
 
 def _size(crossed: dict[str, Any]) -> str:
-    return crossed["verdict"] if crossed["parameters"] is None else f"{crossed['parameters']:.2g}"
+    return crossed["verdict"] if crossed["parameters"] is None else short(float(f"{crossed['parameters']:.2g}"))
 
 
 def _show_share(sweeps: dict[str, list[dict[str, float]]], path: Path) -> None:
@@ -193,15 +254,18 @@ def _show_share(sweeps: dict[str, list[dict[str, float]]], path: Path) -> None:
         "utilisation",
     )
     for name, rows in sweeps.items():
-        cells = [[f"{row[column]:.4g}" for column in columns] for row in rows]
+        cells = [[short(row[column]) for column in columns] for row in rows]
         print_table([column.replace("_", " ") for column in columns], cells, title=name)
-    print(f"Figure: {path}")
+    say(f"Figure: {path}")
 
 
 _ACTIONS: dict[str, Callable[[list[str], bool], Outcome]] = {"measure": _measure, "scaling": _scaling, "share": _share}
 STUDY = Command(
     name="study",
-    summary="time this machine; time and energy up to a trillion parameters; shared OPUs",
+    help=Help(
+        summary="time this machine; time and energy up to a trillion parameters; shared OPUs",
+        example="odfa study share workers=1,2,4   # each ACTION has a --help",
+    ),
     configure=_configure,
     execute=_execute,
 )

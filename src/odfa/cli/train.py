@@ -4,20 +4,20 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from odfa.cli.command import Command, Outcome, note, print_table
+from odfa.cli.command import Command, Outcome, note, place, print_table
+from odfa.cli.help import Help, add_settings, of_recipe
+from odfa.cli.quantity import label, quantity, short
 from odfa.errors import ConfigError
 from odfa.train import RunConfig
 
 
 def _configure(parser: ArgumentParser) -> None:
     parser.add_argument("recipe", metavar="NAME", nargs="?", help="a recipe (see odfa recipes)")
+    add_settings(parser)
     parser.add_argument(
-        "settings", metavar="key=value", nargs="*", default=[], help="settings to change, e.g. method=odfa seed=1"
+        "--run-dir", metavar="DIR", type=place, help="folder of the run (default: runs/NAME-METHOD-seedK)"
     )
-    parser.add_argument(
-        "--run-dir", metavar="DIR", type=Path, help="folder of the run (default: runs/NAME-METHOD-seedK)"
-    )
-    parser.add_argument("--resume", metavar="DIR", type=Path, help="go on with the run in this folder")
+    parser.add_argument("--resume", metavar="DIR", type=place, help="go on with the run in this folder")
     parser.add_argument(
         "--dry-run", action="store_true", help="print parameters, memory, frames, light time and energy only"
     )
@@ -30,14 +30,19 @@ def _execute(arguments: Namespace) -> Outcome:
 
 def _run(arguments: Namespace) -> dict[str, Any]:
     from odfa import train
+    from odfa.report.destination import check_folder
 
     if arguments.resume is not None:
         _refuse_besides_resume(arguments)
         return {**train.resume(arguments.resume, note=note).to_json(), "run_dir": str(arguments.resume)}
     config = _config(arguments)
     if arguments.dry_run:
+        note(f"counting what {config.recipe} takes …")
         return train.dry_run(config)
     run_dir = arguments.run_dir or default_run_dir(config)
+    if not run_dir.is_file():  # said better where run folders are made
+        check_folder(run_dir, "--run-dir")
+    note(f"{config.recipe}: reading data, building the network …")
     return {**train.run(config, run_dir, note=note).to_json(), "run_dir": str(run_dir)}
 
 
@@ -66,20 +71,27 @@ def _refuse_besides_resume(arguments: Namespace) -> None:
 
 
 def _show(result: dict[str, Any]) -> None:
-    rows = [(key.replace("_", " "), _readable(key, value)) for key, value in result.items()]
-    print_table(("", "value"), rows)
+    print_table(("", "value"), [(label(key), _cell(key, value)) for key, value in result.items()])
 
 
-def _readable(key: str, value: Any) -> str:
+def _cell(key: str, value: Any) -> str:
+    if key == "metric":
+        return f"{value['name']} {short(value['value'])} ({value['better']} is better)"
+    if key == "light" and not value["frames"]:
+        return "none"
     if isinstance(value, dict):
-        return " · ".join(
-            f"{name} {_readable(name if 'bytes' not in key else key, inner)}" for name, inner in value.items()
-        )
-    if "bytes" in key:
-        return f"{value / 2**20:,.1f} MiB"
-    if isinstance(value, float):
-        return f"{value:,.4g}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+        unit = "_bytes" if key.endswith("bytes") else ""
+        return " · ".join(f"{label(name)} {quantity(name + unit, inner)}" for name, inner in value.items())
+    return quantity(key, value)
 
 
-TRAIN = Command(name="train", summary="train a recipe, or resume a run", configure=_configure, execute=_execute)
+TRAIN = Command(
+    name="train",
+    help=Help(
+        summary="train a recipe, or resume a run",
+        example="odfa train digits method=odfa seed=1 --run-dir runs/first",
+        more=of_recipe,
+    ),
+    configure=_configure,
+    execute=_execute,
+)

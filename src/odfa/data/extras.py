@@ -11,6 +11,8 @@ from odfa.errors import MissingExtra
 def needs(package: str, what: str, *, otherwise: str = "") -> Iterator[None]:
     """Around the imports that `what` needs: a module that is not installed becomes one line that names it.
 
+    Packages keep quiet about optional parts of theirs (see `quietly`).
+
     Args:
         package: the name that pip knows.
         otherwise: what to do instead of installing it.
@@ -19,7 +21,8 @@ def needs(package: str, what: str, *, otherwise: str = "") -> Iterator[None]:
         MissingExtra: a module is not installed, the package's own or one that the package needs in turn.
     """
     try:
-        yield
+        with quietly():
+            yield
     except ModuleNotFoundError as error:
         instead = f", or {otherwise}" if otherwise else ""
         message = f"{what} need {package}, but the module {error.name} is missing; pip install {package}{instead}"

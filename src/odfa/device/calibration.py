@@ -112,6 +112,7 @@ class Calibration:
         Raises:
             CalibrationError: the folder exists or cannot be written.
         """
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         path = Path(folder)
@@ -129,8 +130,9 @@ class Calibration:
             except BaseException:
                 shutil.rmtree(scratch, ignore_errors=True)
                 raise
-        except OSError as error:
-            raise CalibrationError(f"cannot write the calibration to {path}: {error.strerror or error}") from error
+        except (OSError, SafetensorError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise CalibrationError(f"cannot write the calibration to {path}: {why}; choose another place") from error
         return path
 
     @classmethod

@@ -13,6 +13,7 @@ from torch.linalg import vector_norm
 from odfa.encode import AbstractEncoder
 from odfa.engine import membership
 from odfa.engine.alignment import Alignment, Measurement
+from odfa.engine.arguments import check_arguments
 from odfa.engine.blocks import Blocks, match_blocks, match_inside
 from odfa.engine.handle import InputGradient, Mode, Recompute, Unread
 from odfa.engine.hooks import Hooks
@@ -62,7 +63,7 @@ class DFA:
 
     Raises:
         MatchError: blocks, branches or tap do not match the model, which is left untouched.
-        ConfigError: settings do not fit together.
+        ConfigError: an argument is of the wrong kind, or settings do not fit together.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 3))
@@ -87,6 +88,10 @@ class DFA:
         unread: Unread = "refuse",
         input_gradient: InputGradient = "refuse",
     ) -> None:
+        check_arguments(
+            model=model, blocks=blocks, feedback=feedback, rule=rule, encoder=encoder, error_at=error_at,
+            branches=branches, linears=linears,
+        )  # fmt: skip
         refuse_second_handle(model)
         self.model = model
         self.rule = rule if rule is not None else RandomFeedback()

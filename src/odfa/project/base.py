@@ -48,11 +48,17 @@ class AbstractProjection(ABC):
         Projections that take int8 rows of -1, 0 and 1 answer them in float32.
 
         Raises:
-            ConfigError: the projection has no shape yet, or the rows have another width or an unsupported dtype.
+            ConfigError: the projection has no shape yet, or the rows are no tensor, have another width or an
+                unsupported dtype.
             NonFinite: `e_ND` contains NaN or infinity.
         """
         if self.num_inputs is None:
             raise ConfigError("this projection has no shape yet; use projection.shaped(num_inputs, num_outputs) first")
+        if not isinstance(e_ND, Tensor):
+            raise ConfigError(
+                f"expected error rows in a tensor, got {type(e_ND).__name__}; write "
+                "project(torch.as_tensor(rows, dtype=torch.float32))"
+            )
         if e_ND.ndim != 2 or e_ND.shape[1] != self.num_inputs:
             raise ConfigError(f"expected error rows of shape (N, {self.num_inputs}), got {tuple(e_ND.shape)}")
         if not self._takes(e_ND.dtype):

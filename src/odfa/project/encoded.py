@@ -8,7 +8,7 @@ from torch import Tensor
 from odfa.encode.base import AbstractEncoder
 from odfa.flow import Light
 from odfa.project.base import AbstractProjection
-from odfa.project.rows import project_lit
+from odfa.project.rows import check_kind, project_lit
 from odfa.saved import check_state
 
 
@@ -20,7 +20,13 @@ class Encoded(AbstractProjection):
     """
 
     def __init__(self, projection: AbstractProjection, encoder: AbstractEncoder) -> None:
-        """Put `encoder` before `projection`."""
+        """Put `encoder` before `projection`.
+
+        Raises:
+            ConfigError: an argument is of the wrong kind.
+        """
+        check_kind("projection", projection, AbstractProjection, "odfa.project.Encoded(odfa.Gaussian(), encoder)")
+        check_kind("encoder", encoder, AbstractEncoder, "odfa.project.Encoded(projection, odfa.Ternary())")
         self._projection, self._encoder = projection, encoder
         self.num_inputs, self.num_outputs = projection.num_inputs, projection.num_outputs
         self.isometric = projection.isometric

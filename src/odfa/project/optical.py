@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from odfa.demodulate import AbstractDemodulator, PhaseSteps
-from odfa.device import AbstractDevice, Calibration, arguments
+from odfa.device import AbstractDevice, Calibration
 from odfa.encode import AbstractEncoder, Ternary
 from odfa.errors import CheckpointError, Incompatible
 from odfa.flow import Frames, Light
 from odfa.project.base import AbstractProjection
 from odfa.project.guard import Guard, Watch
-from odfa.project.rows import check_shape, project_lit
+from odfa.project.rows import check_kind, check_shape, project_lit
 from odfa.saved import check_state, word
 
 _PIXELS_AT_A_TIME = 2**24
@@ -56,20 +56,20 @@ class Optical(AbstractProjection):
                 fields that the guard compares with (`Guard()` unless one is given), and the matrix if it was measured.
 
         Raises:
+            ConfigError: an argument is of the wrong kind.
             Incompatible: the read-out is not linear, or the encoder has no minus patterns.
             ConfigError: a stage is of the wrong kind.
             DeviceError: the device does not state its abilities sensibly.
         """
-        arguments.kind("device", device, AbstractDevice)
-        stages = (
-            ("encoder", encoder, AbstractEncoder),
-            ("demodulator", demodulator, AbstractDemodulator),
-            ("guard", guard, Guard),
-            ("calibration", calibration, Calibration),
-        )
-        for name, given, wanted in stages:
-            if given is not None:
-                arguments.kind(name, given, wanted)
+        check_kind("device", device, AbstractDevice, "odfa.Optical(odfa.open_device(name))")
+        for key, value, kind, write in (
+            ("encoder", encoder, AbstractEncoder, "encoder=odfa.Ternary()"),
+            ("demodulator", demodulator, AbstractDemodulator, "demodulator=odfa.PhaseSteps()"),
+            ("guard", guard, Guard, "guard=odfa.Guard()"),
+            ("calibration", calibration, Calibration, "calibration=odfa.device.Calibration.load(folder)"),
+        ):
+            if value is not None:
+                check_kind(key, value, kind, write)
         device.check_stated()
         self._device, self._encoder, self._demodulator = device, encoder or Ternary(), demodulator or PhaseSteps(4)
         if not self._demodulator.linear:

@@ -54,3 +54,19 @@ def check_seed(seed: int) -> None:
     """
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise ConfigError(f"seed must be an integer, got {seed!r}")
+
+
+def check_kind(key: str, value: object, kind: type, write: str) -> None:
+    """Refuse an argument that is no `kind`, such as a class in place of an object.
+
+    Args:
+        write: what to write instead.
+
+    Raises:
+        ConfigError: it is of another kind.
+    """
+    if not isinstance(value, kind):
+        got = f"the class {value.__name__}" if isinstance(value, type) else f"{type(value).__name__} {value!r:.60}"
+        expected = kind.__name__.removeprefix("Abstract").lower()
+        article = "an" if expected[0] in "aeiou" else "a"
+        raise ConfigError(f"{key}: expected {article} {expected}, got {' '.join(got.split())}; write {write}")

@@ -8,11 +8,12 @@ import torch
 
 from odfa.data import needs
 from odfa.errors import ConfigError
+from odfa.report.destination import check_figure, save_figure
 from odfa.report.methods import rule_of
 from odfa.train import build
 from odfa.train.alignment import alignment_batch, check_measurable, measure_alignment
 from odfa.train.checkpoint import newest, restore
-from odfa.train.folder import folder_errors, read_config, read_lines
+from odfa.train.folder import read_config, read_lines
 from odfa.train.kept import read_kept
 
 
@@ -54,21 +55,32 @@ def align(run_dir: Path | str) -> dict[str, Any]:
     }
 
 
+def measured_angles(run_dir: Path | str) -> list[dict[str, Any]]:
+    """Rows of metrics with angles that the run measured as it learned.
+
+    Raises:
+        RunFolderError: not a run folder. ConfigError: it measured none.
+    """
+    read_config(run_dir)  # says best that there is no run
+    rows = [row for row in read_lines(Path(run_dir) / "metrics.jsonl") if "alignment" in row]
+    if not rows:
+        raise ConfigError(f"{run_dir} measured no angles as it learned; train it with align_every=STEPS")
+    return rows
+
+
 def draw_alignment(run_dir: Path | str, path: Path) -> None:
     """Draw the angles that a run measured as it learned (`align_every`): one curve per block, last block darkest.
 
     Raises:
-        RunFolderError: not a run folder, or the figure cannot be written. ConfigError: the run measured no angles.
-        MissingExtra: matplotlib is absent.
+        RunFolderError: not a run folder, or the figure cannot be written. MissingExtra: matplotlib is absent.
+        ConfigError: the run measured no angles, or a file that no figure can be drawn into.
     """
     with needs("matplotlib", "figures"):
         from matplotlib import colormaps
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-    config = read_config(run_dir)
-    rows = [row for row in read_lines(Path(run_dir) / "metrics.jsonl") if "alignment" in row]
-    if not rows:
-        raise ConfigError(f"{run_dir} measured no angles as it learned; train it with align_every=STEPS")
+    check_figure(path, "image")
+    config, rows = read_config(run_dir), measured_angles(run_dir)
     blocks = list(dict.fromkeys(name for row in rows for name in row["alignment"]))
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
@@ -87,5 +99,4 @@ def draw_alignment(run_dir: Path | str, path: Path) -> None:
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8)
-    with folder_errors(path):
-        figure.savefig(path, dpi=150)
+    save_figure(figure, path, dpi=150)

@@ -10,6 +10,7 @@ from odfa.data import Splits
 from odfa.errors import ConfigError, NonFinite
 from odfa.report.beside import run_beside
 from odfa.report.comparison import Comparison, Trial, Try
+from odfa.report.destination import check_folder
 from odfa.report.figure import draw
 from odfa.report.methods import arms, rate_centre
 from odfa.report.table import write_markdown
@@ -53,6 +54,7 @@ def compare(
         NonFinite: every try of a method diverged. And what `train.run` raises.
     """
     configs = arms(config, methods)
+    check_folder(Path(out_dir), "run folder")
     if min(seeds, tries, jobs) < 1:
         raise ConfigError(f"seeds, tries and jobs: expected 1 or more, got {seeds}, {tries} and {jobs}")
     task = train.get_task(config.task)

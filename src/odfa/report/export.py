@@ -1,6 +1,8 @@
 """A trained language model as a folder that `transformers` loads."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,8 @@ from odfa.data.dialogue import SPEAKERS
 from odfa.data.tokens import END
 from odfa.errors import ConfigError, RunFolderError
 from odfa.files import new_folder
+from odfa.report.destination import check_folder, writing
 from odfa.train import TextConfig, load_run
-from odfa.train.folder import folder_errors
 from odfa.train.kept import kept_tokenizer
 
 
@@ -21,9 +23,9 @@ def export(run_dir: Path | str, out_dir: Path | str, *, shard: str = "2GB") -> d
 
     Raises:
         RunFolderError: not a run folder, `out_dir` exists, or it cannot be written. CheckpointError: no checkpoint.
-        ConfigError: not a language model.
+        ConfigError: not a language model, or `out_dir` is no place for a folder.
     """
-    out = Path(out_dir)
+    out = check_folder(Path(out_dir), "folder")
     if os.path.lexists(out):
         raise RunFolderError(f"{out} exists; name a folder that does not")
     run = load_run(run_dir)
@@ -38,8 +40,22 @@ def export(run_dir: Path | str, out_dir: Path | str, *, shard: str = "2GB") -> d
         additional_special_tokens=list(SPEAKERS),
         model_max_length=config.context,
     )
-    with folder_errors(out), new_folder(out) as partial:
+    with writing(out), _without_bars(), new_folder(out) as partial:
         run.model.save_pretrained(partial, max_shard_size=shard)  # type: ignore[operator]
         words.save_pretrained(partial)
     files = sorted(file.name for file in out.iterdir())
     return {"run": str(run_dir), "folder": str(out), "files": files}
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """The library draws a bar over shards, also where nobody looks; as before behind it."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]

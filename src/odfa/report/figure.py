@@ -1,15 +1,13 @@
 """One picture of a comparison: how each method learned, the gap it closed, and what it reached on test data."""
 
-import io
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from odfa.data import needs
-from odfa.files import write_file
 from odfa.report.comparison import Comparison
-from odfa.train.folder import folder_errors
+from odfa.report.destination import save_figure
 
 Curve = Sequence[tuple[int, float]]
 
@@ -66,10 +64,7 @@ def draw(comparison: Comparison, path: Path) -> None:
         if metric == "perplexity" and (looked or axes is right):  # nothing has no logarithm
             axes.set_yscale("log")
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=len(curves), frameon=False)
-    drawn = io.BytesIO()
-    figure.savefig(drawn, dpi=150, format=path.suffix.removeprefix("."))
-    with folder_errors(path):
-        write_file(path, drawn.getvalue())
+    save_figure(figure, path, dpi=150)
 
 
 def _styles(methods: Mapping[str, object]) -> dict[str, tuple[str, Any]]:

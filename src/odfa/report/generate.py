@@ -14,14 +14,16 @@ from torch import Tensor
 from odfa.data import FASHION_CLASSES, needs, quietly
 from odfa.errors import ConfigError
 from odfa.keys import mix
+from odfa.report.destination import check_figure, save_figure
 from odfa.train import LoadedRun, load_run
-from odfa.train.folder import folder_errors
+from odfa.train.config.base import SEEDS, SEEDS_TOLD, require
 from odfa.train.networks import Denoiser
 from odfa.train.tasks.diffuse import ddpm_scheduler
 
 Sampler = Literal["ddim", "ddpm"]
 _NOISE_KEY = 0x6E4E_0001
 _BATCH = 250
+MOST_PER_CLASS, MOST_GUIDANCE = 100, 100.0
 
 
 def class_numbers(words: Sequence[str]) -> list[int]:
@@ -59,8 +61,9 @@ def generate(
     class alone.
 
     Raises:
-        ConfigError: the run's model draws no images, or more steps than its diffusion has.
+        ConfigError: the run's model draws no images, more steps than its diffusion has, or a number out of range.
     """
+    check_drawing(guidance, seed)
     model = run.model
     if not isinstance(model, Denoiser):
         raise ConfigError(f"{run.path} is a run of {run.config.recipe}, which draws no images; name diffusion runs")
@@ -70,6 +73,16 @@ def generate(
         torch.manual_seed(mix(_NOISE_KEY, seed))
         parts = torch.split(class_N, _BATCH)
         return torch.cat([_denoised(model, part_N, sampler, steps, guidance) for part_N in parts])
+
+
+def check_drawing(guidance: float, seed: int) -> None:
+    """Refuse what would draw nothing but noise, before a run is loaded.
+
+    Raises:
+        ConfigError: a number out of range.
+    """
+    require(0 <= guidance <= MOST_GUIDANCE, "guidance", f"a weight from 0 to {MOST_GUIDANCE:g}", guidance)
+    require(seed in SEEDS, "seed", SEEDS_TOLD, seed)
 
 
 def _denoised(model: Denoiser, c_N: Tensor, sampler: Sampler, steps: int, guidance: float) -> Tensor:
@@ -110,10 +123,12 @@ def draw_grid(
 
     Raises:
         RunFolderError: not a run folder. CheckpointError: no checkpoint, or one of another architecture.
-        ConfigError: a run that draws no images, or a number out of range.
+        ConfigError: a run that draws no images, a number out of range, or a file that no figure can be drawn into.
     """
-    if count < 1 or not classes:
-        raise ConfigError(f"count and classes: expected one or more of each, got {count} and {len(classes)}")
+    check_figure(path, "image")
+    require(0 < count <= MOST_PER_CLASS, "count", f"1 to {MOST_PER_CLASS} images per class", count)
+    require(len(classes) > 0, "classes", "one or more", classes)
+    check_drawing(guidance, seed)
     runs = [load_run(run_dir) for run_dir in run_dirs]
     class_N = torch.tensor(list(classes)).repeat_interleave(count)
     images_RND = [generate(run, class_N, sampler=sampler, steps=steps, guidance=guidance, seed=seed) for run in runs]
@@ -146,5 +161,4 @@ def _draw(runs: Sequence[LoadedRun], images_RND: list[Tensor], classes: list[int
         axes.set_yticks([(row + 0.5) * height for row in range(len(classes))], [FASHION_CLASSES[c] for c in classes])
         axes.tick_params(labelsize=7, length=0)
         axes.set_xticks([])
-    with folder_errors(path):
-        figure.savefig(path, dpi=150)
+    save_figure(figure, path, dpi=150)

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from odfa.data import Split, load_fashion, needs, quietly
 from odfa.errors import ConfigError
-from odfa.report.generate import Sampler, generate
+from odfa.report.generate import Sampler, check_drawing, generate
 from odfa.report.methods import rule_of
 from odfa.train import DataConfig, LoadedRun, load_run
+from odfa.train.config.base import require
 
 _BATCH = 500
-_LEAST = 100
+_LEAST, _MOST = 100, 100_000
 
 
 def judge(
@@ -44,8 +45,8 @@ def judge(
         DataError: the judge's data are missing or have changed.
         ConfigError: a run that draws no images, a judge that is no classifier of these images, too few images.
     """
-    if count < _LEAST:
-        raise ConfigError(f"count: expected {_LEAST} images or more, got {count}")
+    require(_LEAST <= count <= _MOST, "count", f"{_LEAST} to {_MOST} images", count)
+    check_drawing(guidance, seed)
     classifier = _Classifier(load_run(classifier_dir))
     config = classifier.run.config.data
     assert isinstance(config, DataConfig)

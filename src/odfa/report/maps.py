@@ -11,9 +11,9 @@ import torch
 
 from odfa.data import FieldSplit, FieldSplits, needs
 from odfa.errors import ConfigError
+from odfa.report.destination import check_figure, save_figure
 from odfa.report.methods import rule_of
 from odfa.train import LoadedRun, get_task, load_run
-from odfa.train.folder import folder_errors
 from odfa.train.places import without_places
 from odfa.train.tasks.climate import AbstractFields
 
@@ -27,8 +27,9 @@ def project(run_dirs: Sequence[Path | str], path: Path, *, sample: int | None = 
     Raises:
         RunFolderError: not a run folder. CheckpointError: no checkpoint, or one of another architecture.
         DataError: the runs' data are missing or have changed.
-        ConfigError: not climate runs of one split, or no such sample.
+        ConfigError: not climate runs of one split, no such sample, or a file that no figure can be drawn into.
     """
+    check_figure(path, "image")
     runs = [load_run(run_dir) for run_dir in run_dirs]
     for run in runs:
         if not isinstance(get_task(run.config.task), AbstractFields):
@@ -92,5 +93,4 @@ def _draw(
     for axes in grid[-1]:
         axes.set_xlabel("longitude, degrees east")
     figure.colorbar(last, ax=grid, label=unit, shrink=0.8)
-    with folder_errors(path):
-        figure.savefig(path, dpi=130)
+    save_figure(figure, path, dpi=130)

@@ -18,7 +18,7 @@ from odfa.device import AbstractDevice
 from odfa.flow import Arm, Frames, View
 from odfa.keys import torch_generator
 from odfa.project.calibrate import Probe, measure_matrix, readout_for
-from odfa.train.folder import folder_errors
+from odfa.report.destination import check_folder, save_figure
 
 _SIDE = 192
 """Camera pixels along each side of the pictures."""
@@ -30,7 +30,8 @@ def draw_all(device: AbstractDevice, folder: Path | str) -> list[Path]:
     """Every picture that the device's reference arm allows, as PNG files in `folder`.
 
     Raises:
-        MissingExtra: matplotlib is absent. RunFolderError: the folder cannot be written. DeviceError: the device fails.
+        MissingExtra: matplotlib is absent. ConfigError, RunFolderError: the folder cannot be written.
+        DeviceError: the device fails.
     """
     with needs("matplotlib", "figures"):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -42,16 +43,13 @@ def draw_all(device: AbstractDevice, folder: Path | str) -> list[Path]:
         pictures |= {"hologram": _hologram, "fourier": _fourier}
     if device.arms != {"blocked"}:
         pictures["singular-values"] = _singular_values
-    path, written = Path(folder), []
-    with folder_errors(path):
-        path.mkdir(parents=True, exist_ok=True)
+    path, written = check_folder(Path(folder), "out"), []
     for name, draw in pictures.items():
         figure = Figure(figsize=(5.6, 4.6), layout="constrained")
         FigureCanvasAgg(figure)
         draw(device, figure)
         written.append(path / f"{name}.png")
-        with folder_errors(path):
-            figure.savefig(written[-1], dpi=150)
+        save_figure(figure, written[-1], dpi=150)
     return written
 
 

@@ -12,9 +12,13 @@ from odfa.data.tokens import END
 from odfa.errors import ConfigError
 from odfa.keys import mix
 from odfa.train import LoadedRun, TextConfig, load_run
+from odfa.train.config.base import SEEDS, SEEDS_TOLD, require
 from odfa.train.kept import kept_tokenizer
 
 _SAMPLE_KEY = 0x5A3F_0001
+_MOST = 1000
+_COLDEST, _HOTTEST = 0.01, 100.0
+"""Logits over a smaller temperature overflow; over a larger one they say nothing."""
 
 
 def sample(
@@ -34,17 +38,21 @@ def sample(
     Args:
         count: number of texts.
         tokens: most tokens to add; None: as many as the context has room for.
-        temperature: of the softmax; 0 takes the likeliest token each time.
+        temperature: of the softmax, 0.01 to 100; 0 takes the likeliest token each time.
 
     Raises:
         RunFolderError: not a run folder. CheckpointError: no checkpoint, or one of another architecture.
         ConfigError: not a language model, a prompt that fills the context, or a number out of range.
     """
+    require(0 < count <= _MOST, "count", f"1 to {_MOST} texts", count)
+    require(tokens is None or tokens > 0, "tokens", "a positive number or none", tokens)
+    fits = temperature == 0 or _COLDEST <= temperature <= _HOTTEST
+    require(fits, "temperature", f"0, or {_COLDEST:g} to {_HOTTEST:g}", temperature)
+    require(seed in SEEDS, "seed", SEEDS_TOLD, seed)
+    require(_is_unicode(prompt), "prompt", "text in UTF-8", prompt)
     run = load_run(run_dir)
     if not isinstance(run.config.data, TextConfig):
         raise ConfigError(f"{run_dir} is a run of {run.config.recipe}, which does not write; sample a dialogue run")
-    if count < 1 or temperature < 0:
-        raise ConfigError(f"count and temperature: expected 1 or more, and 0 or more; got {count} and {temperature:g}")
     tokenizer = kept_tokenizer(run.path, run.kept)
     ids_T = torch.tensor(tokenizer.encode(_opened(prompt, has_turns=run.kept.has_turns)).ids)
     room = run.config.data.context - len(ids_T)
@@ -62,6 +70,11 @@ def sample(
         "prompt": prompt,
         "samples": [text.partition(END)[0] for text in texts],
     }
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether UTF-8 can spell it: bytes of the command line that are no text arrive as lone surrogates."""
+    return not any(0xD800 <= ord(letter) <= 0xDFFF for letter in text)
 
 
 def _opened(prompt: str, *, has_turns: bool) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from odfa.data import needs
-from odfa.train.folder import folder_errors
+from odfa.report.destination import save_figure
 
 Row = Mapping[str, Any]
 
@@ -117,6 +117,4 @@ def _figure(panels: int, *, width: float) -> tuple[Any, list[Any]]:
 
 
 def _save(figure: Any, path: Path) -> None:
-    with folder_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=150)
+    save_figure(figure, path, dpi=150)

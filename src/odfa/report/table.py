@@ -1,6 +1,8 @@
 """Tables for the terminal and for Markdown. Every table says which rule ran and what part of it is electronic."""
 
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,12 @@ from odfa.train.folder import folder_errors
 
 COLUMNS = ("method", "rule", "{metric}", "gap closed", "learning rate", "train time", "light")
 _PIPE_WIDTH = 160
+_BETWEEN = 3
+"""Blanks beside a column."""
 
 
 def print_table(columns: list[str], rows: list[list[str]], *, title: str | None = None) -> None:
-    """Draw a table on standard output.
+    """Draw a table on standard output; where it is too wide for its words, one row under the other.
 
     Raises:
         MissingExtra: rich is absent.
@@ -26,16 +30,44 @@ def print_table(columns: list[str], rows: list[list[str]], *, title: str | None 
         from rich.console import Console
         from rich.markup import escape
         from rich.table import Table
-    # a pipe or a log has no width of its own: give the table the room it needs
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_header=any(columns))
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    console, table = Console(highlight=False, width=width()), Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.show_header = any(columns)
+    words = [max(map(_longest, column)) for column in zip(columns, *rows, strict=True)]
+    if title:
+        console.print(escape("\n".join(lines_of(title))), soft_wrap=True)
+    if sum(words) + _BETWEEN * len(words) > width():
+        records = ["\n".join(_record(columns, row)) for row in rows]
+        console.print(escape("\n\n".join(records)), soft_wrap=True)
+        return
+    for column, widest in zip(columns, words, strict=True):
+        table.add_column(column, min_width=widest)
     for row in rows:
         table.add_row(*map(escape, row))
-    if title:
-        console.print(escape(title), soft_wrap=True)
     console.print(table)
+
+
+def _longest(cell: str) -> int:
+    return max(map(len, cell.split()), default=0)
+
+
+def width() -> int:
+    """Columns of the terminal; a pipe or a log has no width of its own and gets the room that tables need."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else _PIPE_WIDTH
+
+
+def lines_of(text: str, indent: int = 0) -> list[str]:
+    """Lines of the terminal's width, broken between words only."""
+    wrapper = textwrap.TextWrapper(width(), subsequent_indent=" " * indent, replace_whitespace=False)
+    wrapper.break_long_words = wrapper.break_on_hyphens = False
+    return [piece for line in text.splitlines() for piece in wrapper.wrap(line) or [""]]
+
+
+def _record(columns: list[str], row: list[str]) -> list[str]:
+    """The first cell, under it the others with their columns' names."""
+    head, *others = zip(columns, row, strict=True)
+    return lines_of(head[1]) + [
+        line for column, cell in others if cell for line in lines_of(f"  {column}: {cell}", indent=4)
+    ]
 
 
 def comparison_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:

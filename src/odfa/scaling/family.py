@@ -7,6 +7,7 @@ from odfa.data import DataShape
 from odfa.errors import ConfigError
 from odfa.train import FeedbackConfig, MemoryConfig, OptimizerConfig, RunConfig, TextConfig, TransformerConfig
 from odfa.train.config import Method
+from odfa.train.config.base import require_counts
 
 HEAD_WIDTH = 64
 """Width of an attention head, as in GPT-2."""
@@ -30,10 +31,7 @@ class Gpt:
     """Tokens that there are."""
 
     def __post_init__(self) -> None:
-        for name in ("depth", "width", "tokens", "context", "vocabulary"):
-            value = getattr(self, name)
-            if value < 1:
-                raise ConfigError(f"{name}: expected a positive number, got {value}")
+        require_counts(self, "", "depth", "width", "tokens", "context", "vocabulary")
         if self.width % HEAD_WIDTH:
             raise ConfigError(f"width: expected a multiple of {HEAD_WIDTH}, the width of a head, got {self.width}")
         if self.tokens % self.context:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from odfa.errors import ConfigError
+from odfa.train.config.base import require_counts
 
 Activations = Literal["keep", "recompute", "stream"]
 
@@ -89,9 +90,7 @@ class Layout:
     """Terms that are switched off (`SWITCHES`)."""
 
     def __post_init__(self) -> None:
-        for name in ("devices", "microbatches", "opus"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: expected a positive number, got {getattr(self, name)}")
+        require_counts(self, "", "devices", "microbatches", "opus")
         unknown = [term for term in self.off if term not in SWITCHES]
         if unknown:
             raise ConfigError(f"off: expected some of {', '.join(SWITCHES)}, got {unknown[0]!r}")

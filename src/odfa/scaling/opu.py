@@ -13,6 +13,7 @@ from odfa.encode import Ternary
 from odfa.errors import ConfigError
 from odfa.flow import Light
 from odfa.train.build import make_readout
+from odfa.train.config.base import MAX_WIDTH
 from odfa.units import check_fields
 
 
@@ -54,8 +55,9 @@ class Opu:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if min(self.mirror_rows, self.mirror_columns, self.camera_rows, self.camera_columns) < 1:
-            raise ConfigError(f"{self.name}: expected at least one mirror and one pixel each way")
+        sides = (self.mirror_rows, self.mirror_columns, self.camera_rows, self.camera_columns)
+        if not all(0 < side <= MAX_WIDTH for side in sides):
+            raise ConfigError(f"{self.name}: expected 1 to {MAX_WIDTH} mirrors and pixels each way, got {sides}")
 
     @property
     def num_mirrors(self) -> int:

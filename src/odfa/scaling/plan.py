@@ -22,6 +22,7 @@ from odfa.scaling.pretrained import from_folder
 from odfa.scaling.processor import Processor, get_processor
 from odfa.scaling.walk import Walk
 from odfa.train import RunConfig, get_task, network_of
+from odfa.train.config.base import require_counts
 
 SIZES: dict[str, tuple[int, int, int, int]] = {
     "gpt2": (12, 768, 50304, 1024),
@@ -59,10 +60,9 @@ class PlanConfig:
     """The OPU; a name, or field by field."""
 
     def __post_init__(self) -> None:
+        require_counts(self, "", "tokens", "context")
         for name in ("tokens", "context"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name}: expected a positive number, got {value}")
             if value is not None and value > _MOST:
                 raise ConfigError(f"{name}: expected at most {_MOST:,}, got {value}")
 

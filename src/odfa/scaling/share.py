@@ -14,6 +14,9 @@ from odfa.data import needs
 from odfa.errors import ConfigError
 
 Events = Generator[Any, Any, None]
+MOST = 10_000
+"""Workers, and OPUs."""
+_SHORTEST_S, _LONGEST_S = 1e-9, 1e9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,19 +48,25 @@ class Sharing:
 
     def __post_init__(self) -> None:
         for name in ("workers", "opus"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: expected a positive number, got {getattr(self, name)}")
+            if not 0 < getattr(self, name) <= MOST:
+                raise ConfigError(f"{name}: expected a positive number up to {MOST:,}, got {getattr(self, name)}")
         for name in ("compute_s", "light_s"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ConfigError(f"{name}: expected a positive time in seconds, got {getattr(self, name)}")
+            if not _SHORTEST_S <= getattr(self, name) <= _LONGEST_S:
+                raise ConfigError(
+                    f"{name}: expected {_SHORTEST_S:g} to {_LONGEST_S:g} seconds, got {getattr(self, name)}"
+                )
         for name in ("transfer_s", "straggle", "repair_s", "recalibrate_s"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ConfigError(f"{name}: expected zero or more, got {getattr(self, name)}")
+            if not 0 <= getattr(self, name) <= _LONGEST_S:
+                raise ConfigError(f"{name}: expected 0 to {_LONGEST_S:g}, got {getattr(self, name)}")
         for name in ("lost_every_s", "recalibrate_every_s"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ConfigError(f"{name}: expected a positive time in seconds or none, got {value}")
-
+        every_s, step_s = self.recalibrate_every_s, self.compute_s + self.light_s
+        if every_s is not None and every_s < step_s / 1000:
+            raise ConfigError(
+                f"recalibrate_every_s: expected at least a thousandth of a step, {step_s / 1000:g} s, got {every_s:g}"
+            )
         if self.lost_every_s is not None and self.lost_every_s < self.compute_s / 5:
             raise ConfigError(
                 f"lost_every_s: expected at least a fifth of compute_s={self.compute_s:g}, or no step is ever done, "

@@ -13,6 +13,7 @@ from odfa.scaling.method import METHODS, Layout
 from odfa.scaling.model import model_of, walks_of_gpt
 from odfa.scaling.opu import OPUS, Opu, get_opu
 from odfa.scaling.processor import Processor, get_processor
+from odfa.train.config.base import require_counts
 
 Vectors = Literal["token", "sequence", "batch"]
 
@@ -45,8 +46,7 @@ class StudyConfig:
     """Bytes per parameter: float32 16, bfloat16 8, mixed 16 of which 12 are the optimiser's."""
 
     def __post_init__(self) -> None:
-        if self.tokens < 1:
-            raise ConfigError(f"tokens: expected a positive number, got {self.tokens}")
+        require_counts(self, "", "tokens", "devices", "microbatches")
         for family in self.families:
             if family not in FAMILIES:
                 raise ConfigError(f"families: expected some of {', '.join(FAMILIES)}, got {family!r}")

@@ -13,7 +13,7 @@ from odfa.data import DataShape, Splits
 from odfa.errors import ConfigError
 from odfa.keys import mix
 from odfa.train.average import averaged
-from odfa.train.config import OptimizerConfig, RunConfig
+from odfa.train.config import DataConfig, OptimizerConfig, RunConfig
 from odfa.train.memory import check_memory, fitted_optimizer, give_back_freed, new_weights, recompute_blocks
 from odfa.train.networks import network_of
 from odfa.train.tasks import AbstractTask, get_task
@@ -105,6 +105,7 @@ def check_fit(config: RunConfig, shape: DataShape) -> None:
         raise ConfigError(
             f"batch_size: expected at most {shape.num_train}, the training samples, got {config.batch_size}"
         )
+    _check_shift(config, shape)
     check_memory(config)
     num_outputs = network_of(config.model, shape).num_outputs
     if config.feedback.granularity != "block" and not config.model.branches:
@@ -135,6 +136,12 @@ def check_threads(config: RunConfig) -> None:
     most = os.cpu_count() or 1
     if config.threads is not None and config.threads > most:
         raise ConfigError(f"threads: expected at most {most}, the processors of this machine, got {config.threads}")
+
+
+def _check_shift(config: RunConfig, shape: DataShape) -> None:
+    shift = config.data.shift if isinstance(config.data, DataConfig) else 0
+    if shift and shape.image is not None and shift >= min(shape.image[1:]):
+        raise ConfigError(f"data.shift: expected fewer pixels than {min(shape.image[1:])}, the side, got {shift}")
 
 
 def _check_rank(config: RunConfig, num_outputs: int) -> None:

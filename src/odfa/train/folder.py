@@ -28,7 +28,8 @@ from odfa.train.places import without_places
 
 LOGS = ("metrics", "timing")
 _STATUS = {"status": str, "step": int, "reason": (None, str)}
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says when a disk, a quota or a file's size is used up."""
 
 
 class RunFolderLost(RunFolderError):
@@ -47,7 +48,7 @@ def folder_errors(path: Path) -> Iterator[None]:
         if isinstance(error, FileExistsError | NotADirectoryError):
             why, advice = "a file is where a folder should be", "choose another folder"
         else:
-            why, full = str(error.strerror or error), error.errno in _FULL
+            why, full = str(error.strerror or error), error.errno in FULL
             advice = f"{'free space' if full else 'change its permissions'} or choose another folder"
         raise RunFolderError(f"cannot use the run folder: {where}: {why}; {advice}") from error
 

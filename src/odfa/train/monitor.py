@@ -1,18 +1,27 @@
 """What a person sees while a run goes on: a progress bar, and TensorBoard curves."""
 
+import contextlib
+import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from odfa.data import needs
 from odfa.files import own_folder
 
+LINE_EVERY_S = 60.0
+"""Seconds between two lines where there is no terminal."""
+
 
 class ProgressBar:
-    """Loss, steps per second, time left and light time so far, on a terminal's standard error."""
+    """Loss, steps per second, time left and light time so far: a bar on a terminal's standard error, elsewhere a line
+    every minute."""
 
     def __init__(self, *, title: str, total_steps: int, step: int, shown: bool) -> None:
         self._bar: Any = None
+        self._title, self._total, self._first, self._shown = title, total_steps, step, shown
+        self._start_s = self._told_s = time.perf_counter()
         if not shown:
             return
         with needs("rich", "progress bars", otherwise="run with progress=False"):
@@ -25,15 +34,11 @@ class ProgressBar:
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.completed}/{task.total}"),
-            TextColumn("loss {task.fields[loss]:.4f}"),
-            TextColumn("{task.fields[rate]:.0f} steps/s"),
+            TextColumn("{task.fields[figures]}"),
             TimeRemainingColumn(),
-            TextColumn("light {task.fields[light]:.1f} s"),
             console=console,
         )
-        start = {"loss": float("nan"), "rate": 0.0, "light": 0.0}
-        self._task = self._bar.add_task(title, total=total_steps, completed=step, **start)
-        self._first, self._start_s = step, time.perf_counter()
+        self._task = self._bar.add_task(title, total=total_steps, completed=step, figures="")
 
     def __enter__(self) -> "ProgressBar":
         if self._bar:
@@ -46,9 +51,24 @@ class ProgressBar:
 
     def update(self, step: int, *, loss: float, light_s: float) -> None:
         """Show the state after `step` steps."""
+        if not self._shown:
+            return
+        now_s = time.perf_counter()
+        rate = (step - self._first) / max(now_s - self._start_s, 1e-9)
         if self._bar:
-            rate = (step - self._first) / (time.perf_counter() - self._start_s)
-            self._bar.update(self._task, completed=step, loss=loss, rate=rate, light=light_s)
+            self._bar.update(self._task, completed=step, figures=_figures(loss, rate, light_s))
+        elif now_s - self._told_s >= LINE_EVERY_S and sys.stderr is not None:
+            self._told_s = now_s
+            left_s = round((self._total - step) / rate)
+            line = f"{self._title}: step {step:,} of {self._total:,}, {_figures(loss, rate, light_s)}, "
+            with contextlib.suppress(OSError):  # nobody listens: no reason to stop
+                sys.stderr.write(f"{line}{timedelta(seconds=left_s)} left\n")
+                sys.stderr.flush()
+
+
+def _figures(loss: float, rate: float, light_s: float) -> str:
+    light = f", light {light_s:.1f} s" if light_s else ""
+    return f"loss {loss:.4f}, {rate:.3g} steps/s{light}"
 
 
 class TensorBoard:

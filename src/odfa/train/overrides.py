@@ -10,10 +10,12 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from odfa.errors import ConfigError
 from odfa.train.config import RunConfig
+from odfa.train.config.base import shown
 
 _T = TypeVar("_T")
 _INTEGERS = range(-(2**63), 2**63)
-_FIXED = ("recipe", "task")
+FIXED = ("recipe", "task")
+"""Settings that a recipe settles itself."""
 
 
 def apply(config: _T, overrides: Iterable[str]) -> _T:
@@ -28,10 +30,10 @@ def apply(config: _T, overrides: Iterable[str]) -> _T:
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
-            raise ConfigError(f"expected key=value, got {override!r}")
+            raise ConfigError(f"expected key=value, got {shown(override)}")
         known = keys(config)
         path = _resolve(known, key.strip())
-        if path in _FIXED:
+        if path in FIXED:
             raise ConfigError(f"{path} is settled by the recipe, got {override!r}; name another recipe instead")
         config = _replace(config, path.split("."), _from_text(text.strip(), known[path], path))
     return config
@@ -81,7 +83,7 @@ def _resolve(known: Mapping[str, Any], key: str) -> str:
         raise ConfigError(f"{key!r} could be {' or '.join(matches)}; write it in full")
     near = _nearest(key, known)
     hint = f"did you mean {near}?" if near else f"settings: {', '.join(known)}"
-    raise ConfigError(f"unknown setting {key!r}; {hint}")
+    raise ConfigError(f"unknown setting {shown(key)}; {hint}")
 
 
 def _nearest(key: str, known: Iterable[str]) -> str:
@@ -183,4 +185,4 @@ def _wrong(key: str, hint: Any, value: Any) -> ConfigError:
     }
     choices = get_args(hint) if get_origin(hint) is Literal else ()
     expected = " or ".join(map(str, choices)) or names.get(hint, "values separated by commas")
-    return ConfigError(f"{key}: expected {expected}, got {value!r}")
+    return ConfigError(f"{key}: expected {expected}, got {shown(value)}")

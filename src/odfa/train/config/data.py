@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from odfa.train.config.base import MAX_WIDTH, require
+from odfa.train.config.base import MAX_WIDTH, require, require_counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,9 +22,9 @@ class DataConfig:
     """Half of the training images are mirrored left to right, anew in each step."""
 
     def __post_init__(self) -> None:
-        require(self.validation > 0, "data.validation", "a positive number of samples", self.validation)
-        require(self.shift >= 0, "data.shift", "zero or more pixels", self.shift)
-        require(self.limit is None or self.limit > 0, "data.limit", "a positive number of samples or none", self.limit)
+        require_counts(self, "data.", "validation", what="a positive number of samples")
+        require(0 <= self.shift <= MAX_WIDTH, "data.shift", "zero or more pixels, fewer than the side", self.shift)
+        require_counts(self, "data.", "limit", what="a positive number of samples or none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,13 +48,11 @@ class TextConfig:
     """At most this many sequences in each part, for quick runs; none: all."""
 
     def __post_init__(self) -> None:
-        require(self.context > 1, "data.context", "two tokens or more", self.context)
+        require(1 < self.context <= MAX_WIDTH, "data.context", f"2 to {MAX_WIDTH} tokens", self.context)
         require(0 < self.vocabulary <= MAX_WIDTH, "data.vocabulary", "a positive number", self.vocabulary)
         require(0 < self.holdout < 0.5, "data.holdout", "a share in (0, 0.5)", self.holdout)
-        require(self.validation > 0, "data.validation", "a positive number of sequences", self.validation)
-        for key in ("test", "limit"):
-            most = getattr(self, key)
-            require(most is None or most > 0, f"data.{key}", "a positive number of sequences or none", most)
+        require_counts(self, "data.", "validation", what="a positive number of sequences")
+        require_counts(self, "data.", "test", "limit", what="a positive number of sequences or none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +67,7 @@ class ClimateConfig:
     """At most this many samples in each part, for quick runs; none: all."""
 
     def __post_init__(self) -> None:
-        require(self.limit is None or self.limit > 0, "data.limit", "a positive number of samples or none", self.limit)
+        require_counts(self, "data.", "limit", what="a positive number of samples or none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +84,7 @@ class ClimateBenchConfig:
     """At most this many samples in each part, for quick runs; none: all."""
 
     def __post_init__(self) -> None:
-        require(self.limit is None or self.limit > 0, "data.limit", "a positive number of samples or none", self.limit)
+        require_counts(self, "data.", "limit", what="a positive number of samples or none")
 
 
 AnyData = DataConfig | TextConfig | ClimateConfig | ClimateBenchConfig

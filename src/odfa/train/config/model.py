@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from odfa.train.config.base import MAX_WIDTH, require
+from odfa.train.config.base import MAX_LAYERS, MAX_WIDTH, require
 
 
 class NetworkConfig:
@@ -44,8 +44,8 @@ class StackConfig(NetworkConfig):
 
     def _check_positive(self, *names: str) -> None:
         for name in names:
-            value = getattr(self, name)
-            require(0 < value <= MAX_WIDTH, f"model.{name}", f"a positive number up to {MAX_WIDTH}", value)
+            value, most = getattr(self, name), MAX_LAYERS if name == "layers" else MAX_WIDTH
+            require(value is None or 0 < value <= most, f"model.{name}", f"a positive number up to {most}", value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,12 +90,11 @@ class TransformerConfig(StackConfig):
     0.02; aligned rules set feedback.scale instead."""
 
     def __post_init__(self) -> None:
-        self._check_positive("width", "layers", "heads")
+        self._check_positive("width", "layers", "heads", "mlp_width")
         per_head = 2 * self.heads if self.family == "llama" else self.heads  # rotary positions turn pairs
         require(self.width % per_head == 0, "model.width", f"a multiple of {per_head} for the heads", self.width)
         shared = self.kv_heads is None or (self.kv_heads > 0 and self.heads % self.kv_heads == 0)
         require(shared, "model.kv_heads", f"a divisor of the {self.heads} heads or none", self.kv_heads)
-        require(self.mlp_width is None or self.mlp_width > 0, "model.mlp_width", "a positive number", self.mlp_width)
         scale = self.readout_scale
         fits = scale is None or (0 < scale < math.inf and not self.tied)
         require(fits, "model.readout_scale", "a positive number with model.tied=false, or none", scale)
@@ -138,9 +137,8 @@ class VitConfig(StackConfig):
     whatever this says."""
 
     def __post_init__(self) -> None:
-        self._check_positive("patch", "width", "layers", "heads")
+        self._check_positive("patch", "width", "layers", "heads", "mlp_width")
         require(self.width % self.heads == 0, "model.width", f"a multiple of {self.heads} for the heads", self.width)
-        require(self.mlp_width is None or self.mlp_width > 0, "model.mlp_width", "a positive number", self.mlp_width)
 
     @property
     def blocks(self) -> tuple[str, ...]:
@@ -231,6 +229,7 @@ class UnetConfig(DiffusionConfig, NetworkConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require(0 < self.groups <= MAX_WIDTH, "model.groups", f"a positive number up to {MAX_WIDTH}", self.groups)
         fits = len(self.channels) > 0 and all(0 < c <= MAX_WIDTH and c % self.groups == 0 for c in self.channels)
         require(fits, "model.channels", f"one or more multiples of {self.groups}, the groups", self.channels)
 

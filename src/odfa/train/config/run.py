@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from odfa.device import Drift
-from odfa.train.config.base import require
+from odfa.train.config.base import MAX_COUNT, SEEDS, SEEDS_TOLD, require, require_counts
 from odfa.train.config.data import AnyData, DataConfig
 from odfa.train.config.model import AnyModel, MlpConfig
 
 Method = Literal["bp", "shallow", "dfa", "tdfa", "odfa", "identity"]
 RuleName = Literal["random", "aligned", "electronic", "exact"]
-_MAX_REPEATS, _SEEDS = 10_000, range(2**63)
+_MAX_REPEATS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class OptimizerConfig:
         require(
             0 < self.embedding_share < math.inf, "optimizer.embedding_share", "a positive number", self.embedding_share
         )
-        require(self.warmup_steps >= 0, "optimizer.warmup_steps", "zero or more", self.warmup_steps)
+        require(0 <= self.warmup_steps <= MAX_COUNT, "optimizer.warmup_steps", "zero or more", self.warmup_steps)
         require(0 <= self.final_share <= 1, "optimizer.final_share", "a number in [0, 1]", self.final_share)
         decay = self.average
         require(decay is None or 0 < decay < 1, "optimizer.average", "a number in (0, 1) or none", decay)
@@ -128,17 +128,17 @@ class FeedbackConfig:
     is poor, so that blocks that learn the wrong thing learn it slowly."""
 
     def __post_init__(self) -> None:
-        require(self.seed in _SEEDS, "feedback.seed", "a number in [0, 2^63)", self.seed)
-        require(self.group > 0, "feedback.group", "a positive number of blocks", self.group)
+        require(self.seed in SEEDS, "feedback.seed", SEEDS_TOLD, self.seed)
+        require_counts(self, "feedback.", "group", what="a positive number of blocks")
         require(0 < self.threshold < 1, "feedback.threshold", "a number in (0, 1)", self.threshold)
         require(0 < self.repeats <= _MAX_REPEATS, "feedback.repeats", f"1 to {_MAX_REPEATS}", self.repeats)
         require(0 < self.scale < math.inf, "feedback.scale", "a positive number", self.scale)
-        require(self.rank is None or self.rank >= 0, "feedback.rank", "zero or more, or none", self.rank)
+        rank = self.rank
+        require(rank is None or 0 <= rank <= MAX_COUNT, "feedback.rank", "zero or more, or none", rank)
         require(0 < self.head_share < math.inf, "feedback.head_share", "a positive number", self.head_share)
-        require(self.every > 0, "feedback.every", "a positive number of steps", self.every)
+        require_counts(self, "feedback.", "every", what="a positive number of steps")
         require(self.bits is None or 0 < self.bits <= 16, "feedback.bits", "1 to 16 or none", self.bits)
-        looks = self.witness_every is None or self.witness_every > 0
-        require(looks, "feedback.witness_every", "a positive number of vectors or none", self.witness_every)
+        require_counts(self, "feedback.", "witness_every", what="a positive number of vectors or none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,9 +189,7 @@ class RunConfig:
     """What is kept in memory."""
 
     def __post_init__(self) -> None:
-        require(self.seed in _SEEDS, "seed", "a number in [0, 2^63)", self.seed)
-        for key in ("epochs", "batch_size", "log_every"):
-            require(getattr(self, key) > 0, key, "a positive number", getattr(self, key))
-        for key in ("steps", "checkpoint_every", "evaluate_every", "align_every", "threads"):
-            value = getattr(self, key)
-            require(value is None or value > 0, key, "a positive number or none", value)
+        require(self.seed in SEEDS, "seed", SEEDS_TOLD, self.seed)
+        require_counts(self, "", "epochs", "batch_size", "log_every")
+        choices = ("steps", "checkpoint_every", "evaluate_every", "align_every", "threads")
+        require_counts(self, "", *choices, what="a positive number or none")

@@ -1,0 +1,169 @@
+"""What `--help` says: the words of a command, an example, and every setting with its type, default and meaning."""
+
+import ast
+import dataclasses
+import inspect
+import textwrap
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
+
+from odfa.errors import ConfigError
+from odfa.train.overrides import FIXED
+
+_WIDTH = 80
+_TYPES = {int: "integer", float: "number", str: "text", bool: "true or false"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Help:
+    """What a command or an action says of itself."""
+
+    summary: str
+    example: str
+    """A command line that works."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """What may be given as key=value beside the fields of a config: `key=default` → meaning."""
+    more: Callable[[list[str]], str] | None = None
+    """Further text, from the words that follow the command."""
+
+
+class Parser(ArgumentParser):
+    """Reports a mistake in one line; its help ends with an example and the settings."""
+
+    shown: Help | None = None
+    _words: Sequence[str] = ()
+
+    def error(self, message: str) -> NoReturn:
+        """One line instead of three.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(f"{message}; see {self.prog} --help")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """As the library does; the words are kept for the help, which may depend on them."""
+        self._words = list(args or ())
+        return super().parse_known_args(args, namespace)
+
+    def format_help(self) -> str:
+        """The library's help, then the settings and the example."""
+        parts = [super().format_help()]
+        if self.shown is not None:
+            if self.shown.settings:
+                parts.append("settings:\n" + "\n".join(map(_entry, self.shown.settings, self.shown.settings.values())))
+            if self.shown.more is not None:
+                parts.append(self.shown.more(list(self._words)))
+            parts.append(f"example:\n  {self.shown.example}\n")
+        return "\n".join(part.rstrip("\n") + "\n" for part in parts)
+
+
+def explained(parser: ArgumentParser, shown: Help) -> None:
+    """Give a subcommand's parser its help and the options that all have."""
+    parser.description = shown.summary
+    parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
+    if isinstance(parser, Parser):
+        parser.shown = shown
+
+
+def add_actions(parser: ArgumentParser, actions: Mapping[str, tuple[Help, Callable[[ArgumentParser], None]]]) -> None:
+    """Actions of a subcommand, each with a parser and a help of its own; the chosen one is `arguments.action`."""
+    parsers = parser.add_subparsers(metavar="ACTION", dest="action", required=True)
+    for name, (shown, configure) in actions.items():
+        sub = parsers.add_parser(name, help=shown.summary, allow_abbrev=False)
+        configure(sub)
+        explained(sub, shown)
+
+
+def add_settings(parser: ArgumentParser) -> None:
+    """Words of the form key=value."""
+    parser.add_argument("settings", metavar="key=value", nargs="*", default=[], help="settings, see below")
+
+
+def of_recipe(words: list[str]) -> str:
+    """Every setting of the recipe among the words, or how to see them.
+
+    Raises:
+        ConfigError: there is no such recipe.
+    """
+    from odfa import recipes
+
+    named = [word for word in words if not word.startswith("-") and "=" not in word]
+    if not named:
+        return "Every setting of a recipe, with type, default and meaning:\n  odfa train RECIPE --help"
+    config = recipes.get(named[0])
+    return f"settings of {named[0]} (a key may be cut to its last part where that is unique):\n\n{listing(config)}"
+
+
+def listing(config: Any) -> str:
+    """Every setting of a tree of dataclasses that may be given, group by group: key=default, type, meaning."""
+    groups: dict[str, list[str]] = {}
+    for group, title, entry in _entries(config, ""):
+        groups.setdefault(f"{group}: {title}" if group else title, []).append(entry)
+    return "\n\n".join("\n".join([textwrap.fill(title, _WIDTH), *entries]) for title, entries in groups.items())
+
+
+def _entries(config: Any, prefix: str) -> Iterator[tuple[str, str, str]]:
+    """(group, what the group is, entry) of each setting; those of a group stand together."""
+    kind, later = type(config), []
+    title = " ".join((inspect.getdoc(kind) or "").split("\n\n")[0].split())
+    told = meanings(kind)
+    for name, hint in get_type_hints(kind).items():
+        value = getattr(config, name)
+        if prefix + name in FIXED:
+            continue
+        if dataclasses.is_dataclass(value):
+            later.append((name, value))
+        else:
+            head = f"{prefix}{name}={_spelled(value)}  ({_told(hint)})"
+            yield prefix.rstrip("."), title, _entry(head, told.get(name, ""))
+    for name, value in later:
+        yield from _entries(value, f"{prefix}{name}.")
+
+
+def meanings(kind: type) -> dict[str, str]:
+    """Setting → the line under it where it is declared, in a dataclass and what it inherits from."""
+    found: dict[str, str] = {}
+    for base in kind.__mro__[::-1]:
+        if not dataclasses.is_dataclass(base):
+            continue
+        body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
+        assert isinstance(body, ast.ClassDef)
+        for declared, under in zip(body.body, body.body[1:], strict=False):
+            if isinstance(declared, ast.AnnAssign) and isinstance(under, ast.Expr):
+                found[ast.unparse(declared.target)] = " ".join(str(ast.literal_eval(under.value)).split())
+    return found
+
+
+def _entry(head: str, meaning: str) -> str:
+    lines = textwrap.wrap(head, _WIDTH, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
+    under = textwrap.wrap(meaning, _WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6, break_on_hyphens=False)
+    return "\n".join([*lines, *under])
+
+
+def _spelled(value: Any) -> str:
+    """A default as one would write it behind `key=`."""
+    if isinstance(value, tuple):
+        return ",".join(map(_spelled, value))
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+
+
+def _told(hint: Any) -> str:
+    """A type in words."""
+    parts = get_args(hint)
+    if get_origin(hint) is Literal:
+        return " | ".join(map(str, parts))
+    if get_origin(hint) is tuple:
+        count = "" if parts[-1] is Ellipsis else f", {len(parts)} of them"
+        return f"{_told(parts[0])}, by commas{count}"
+    if get_origin(hint) is Union or type(None) in parts:
+        return " or ".join("none" if part is type(None) else _told(part) for part in parts)
+    return _TYPES.get(hint, str(hint))
+
+
+def chosen(arguments: Namespace) -> str:
+    """The command and its action, as typed."""
+    action = getattr(arguments, "action", None)
+    return f"{arguments.command.name} {action}" if action else str(arguments.command.name)

@@ -1,0 +1,73 @@
+"""Arguments of `DFA(...)` of the wrong kind: each is refused with the words to write instead."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import nn
+
+from odfa.device import AbstractDevice
+from odfa.encode import AbstractEncoder, BitPlanes, Sign, Ternary
+from odfa.engine.rules import AbstractRule, AlignedReadout, ElectronicOnly, ExactReadout, RandomFeedback, Shallow
+from odfa.errors import ConfigError
+from odfa.project import AbstractProjection, Gaussian, Hadamard, Identity, Optical, Rademacher
+from odfa.project.rows import check_kind
+
+_PLACES: dict[type, str] = {
+    AbstractProjection: "feedback=",
+    AbstractDevice: "feedback=odfa.Optical(device)",
+    AbstractRule: "rule=",
+    AbstractEncoder: "encoder=",
+}
+"""Where an argument of this kind belongs."""
+_NAMES: dict[str, Mapping[str, type]] = {
+    "feedback": {made.__name__.lower(): made for made in (Gaussian, Hadamard, Rademacher, Identity, Optical)},
+    "rule": {
+        "random": RandomFeedback,
+        "aligned": AlignedReadout,
+        "electronic": ElectronicOnly,
+        "exact": ExactReadout,
+        "shallow": Shallow,
+    },
+    "encoder": {"ternary": Ternary, "sign": Sign, "bit_planes": BitPlanes},
+}
+"""What a word stands for on the command line; from Python one gives the object."""
+
+
+def check_arguments(
+    *, model: Any, blocks: Any, feedback: Any, rule: Any, encoder: Any, error_at: Any, branches: Any, linears: Any
+) -> None:
+    """Refuse arguments of the wrong kind before anything is looked at.
+
+    Raises:
+        ConfigError: the first of them.
+    """
+    check_kind("model", model, nn.Module, "a module, such as odfa.DFA(Net())")
+    kinds = {
+        "feedback": (feedback, AbstractProjection, Gaussian),
+        "rule": (rule, AbstractRule, RandomFeedback),
+        "encoder": (encoder, AbstractEncoder, Ternary),
+    }
+    for key, (value, kind, usual) in kinds.items():
+        if value is not None:
+            check_kind(key, value, kind, _instead(key, value, usual))
+    for key, value in (("error_at", error_at), ("branches", branches), ("linears", linears)):
+        names = [value] if isinstance(value, str) else value
+        if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+            raise ConfigError(f"{key}: expected a name or a list of names, got {type(value).__name__}; write {key}='…'")
+    if isinstance(blocks, Iterator) or not (blocks is None or hasattr(blocks, "__iter__")):
+        raise ConfigError(
+            f"blocks: expected a pattern or a list, got {type(blocks).__name__}; write blocks=[module, …]"
+        )
+
+
+def _instead(key: str, value: Any, usual: type) -> str:
+    """What to write in place of `value`."""
+    if isinstance(value, type):
+        usual = Optical if issubclass(value, AbstractDevice) else value if value in _NAMES[key].values() else usual
+    elif isinstance(value, str):
+        usual = _NAMES[key].get(value.lower().replace("-", "_"), usual)
+    else:
+        place = next((place for kind, place in _PLACES.items() if isinstance(value, kind)), None)
+        if place is not None:
+            return place if place.endswith(")") else f"{place}{type(value).__name__}(…)"
+    return f"{key}=odfa.{usual.__name__}({'odfa.Twin()' if usual is Optical else ''})"

@@ -1,0 +1,93 @@
+"""Arguments of the wrong kind: refused before the model is touched, with words that work."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import odfa
+
+
+def net() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 3))
+
+
+ADVISED = {
+    "a word": ({"feedback": "gaussian"}, "feedback: expected a projection, got str 'gaussian'"),
+    "another word": ({"feedback": "Hadamard"}, "got str 'Hadamard'"),
+    "a word for light": ({"feedback": "optical"}, "got str 'optical'"),
+    "a class": ({"feedback": odfa.Rademacher}, "got the class Rademacher"),
+    "the class of a device": ({"feedback": odfa.Twin}, "got the class Twin"),
+    "a word for a rule": ({"rule": "aligned"}, "rule: expected a rule, got str 'aligned'"),
+    "the class of a rule": ({"rule": odfa.Shallow}, "rule: expected a rule, got the class Shallow"),
+    "a word for an encoder": ({"encoder": "ternary"}, "encoder: expected an encoder, got str 'ternary'"),
+    "the class of an encoder": ({"encoder": odfa.Sign}, "encoder: expected an encoder, got the class Sign"),
+    "a matrix": ({"feedback": np.ones((3, 16))}, "got ndarray"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "got"), ADVISED.values(), ids=ADVISED)
+def test_the_advice_is_followed(arguments, got):
+    model = net()
+    with pytest.raises(odfa.ConfigError) as caught:
+        odfa.DFA(model, **arguments)
+    message = str(caught.value)
+    assert got in message
+    assert "\n" not in message
+    assert odfa.DFA.of(model) is None
+    advised = eval(f"dict({message.rpartition('; write ')[2]})", {"odfa": odfa})
+    assert [*advised] == [*arguments]
+    settings = {"rank": 1} if type(advised.get("rule")) is odfa.AlignedReadout else {}
+    if settings:
+        advised["rule"] = odfa.AlignedReadout(**settings)
+    assert odfa.DFA(model, **advised)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "advice"),
+    [
+        ({"feedback": odfa.Twin()}, r"write feedback=odfa\.Optical\(device\)$"),
+        ({"feedback": odfa.Ternary()}, r"write encoder=Ternary\(…\)$"),
+        ({"rule": odfa.Gaussian()}, r"write feedback=Gaussian\(…\)$"),
+        ({"error_at": 3}, "error_at: expected a name or a list of names, got int"),
+        ({"branches": [1]}, "branches: expected a name or a list of names"),
+        ({"linears": None}, "linears: expected a name or a list of names, got NoneType"),
+        ({"blocks": 3}, "blocks: expected a pattern or a list, got int"),
+        ({"blocks": nn.Linear(2, 2)}, r"got Linear; write blocks=\[module, …\]"),
+        ({"blocks": (block for block in net())}, "got generator"),
+    ],
+)
+def test_what_is_in_the_wrong_place_is_named(arguments, advice):
+    with pytest.raises(odfa.ConfigError, match=advice):
+        odfa.DFA(net(), **arguments)
+
+
+@pytest.mark.parametrize("model", [nn.Linear, "net", None])
+def test_a_model_is_a_module(model):
+    with pytest.raises(odfa.ConfigError, match="model: expected a module"):
+        odfa.DFA(model)
+
+
+@pytest.mark.parametrize(
+    ("make", "advice"),
+    [
+        (lambda: odfa.Optical("ideal"), "write odfa.Optical(odfa.open_device(name))"),
+        (lambda: odfa.Optical(odfa.Twin), "device: expected a device, got the class Twin"),
+        (lambda: odfa.Optical(odfa.Twin(), encoder="ternary"), "write encoder=odfa.Ternary()"),
+        (lambda: odfa.Optical(odfa.Twin(), demodulator="phase"), "write demodulator=odfa.PhaseSteps()"),
+        (lambda: odfa.Optical(odfa.Twin(), guard=True), "write guard=odfa.Guard()"),
+    ],
+)  # fmt: skip
+def test_a_light_path_of_the_wrong_parts(make, advice):
+    with pytest.raises(odfa.ConfigError, match=re.escape(advice)):
+        make()
+
+
+@pytest.mark.parametrize("rows", [np.eye(4), [[1, 0, 0, 0]]], ids=["an array", "a list"])
+def test_rows_are_a_tensor(rows):
+    projection = odfa.Gaussian().shaped(4, 3)
+    with pytest.raises(odfa.ConfigError, match=r"write project\(torch\.as_tensor\(rows, dtype=torch\.float32\)\)"):
+        projection.project(rows)
+    assert projection.project(torch.as_tensor(rows, dtype=torch.float32)).shape == (len(rows), 3)
