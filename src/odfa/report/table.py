@@ -10,8 +10,8 @@ from typing import Any
 from odfa.data import needs
 from odfa.files import write_file
 from odfa.report.comparison import Comparison
+from odfa.report.destination import writing
 from odfa.report.methods import electronic_part
-from odfa.train.folder import folder_errors
 
 COLUMNS = ("method", "rule", "{metric}", "gap closed", "learning rate", "train time", "light")
 _PIPE_WIDTH = 160
@@ -117,7 +117,7 @@ def write_markdown(comparison: Comparison, path: Path) -> None:
         row.append(part)
     lines = [f"# {title_of(comparison)}", "", _line(columns), _line(["---"] * len(columns)), *map(_line, rows), ""]
     lines += ["\n".join(footnotes(comparison)), ""]
-    with folder_errors(path):
+    with writing(path):
         write_file(path, "\n".join(lines).encode())
 
 

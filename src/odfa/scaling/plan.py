@@ -61,10 +61,6 @@ class PlanConfig:
 
     def __post_init__(self) -> None:
         require_counts(self, "", "tokens", "context")
-        for name in ("tokens", "context"):
-            value = getattr(self, name)
-            if value is not None and value > _MOST:
-                raise ConfigError(f"{name}: expected at most {_MOST:,}, got {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
