@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from odfa.engine import DFA, AlignedReadout, RandomFeedback, Shallow
+from odfa.engine import DFA, AlignedReadout, RandomFeedback, Shallow, fuse_optimizer
 from odfa.engine.rules import AbstractRule
 from odfa.errors import MatchError
 from odfa.project import AbstractProjection, Gaussian
@@ -200,9 +200,36 @@ def test_streaming_a_model_with_residuals_outside_is_refused(rule: AbstractRule)
     _attach("residual", model, rule=rule, recompute="stream")
     with pytest.raises(MatchError, match="use recompute=True"):
         loss(model)
-    model, loss, _ = make("conditioned")  # a condition is no way around
-    _attach("conditioned", model, recompute="stream")
-    loss(model).backward()
+
+
+@pytest.mark.parametrize("name", ["conditioned", "unet", "dit", "cross attention", "t5"])
+def test_streaming_gives_the_same_where_blocks_share_what_learns(name: str) -> None:
+    found = []
+    for recompute in (False, "stream"):
+        model, loss, _ = make(name)
+        if name == "t5":
+            for config in {id(m.config): m.config for m in model.modules() if hasattr(m, "config")}.values():
+                config.use_cache = False
+        _attach(name, model, recompute=recompute)
+        found.append([gradients(model, loss) for _ in range(2)][1])
+    for n, grad in found[0].items():
+        assert (grad is None) == (found[1][n] is None), n
+        if grad is not None:
+            torch.testing.assert_close(found[1][n], grad, rtol=1e-8, atol=1e-12)
+
+
+def test_streaming_with_fused_updates_of_what_blocks_share_is_refused_and_the_advice_works() -> None:
+    for recompute in ("stream", True):
+        model, loss, _ = make("conditioned")
+        _attach("conditioned", model, recompute=recompute)
+        fuse_optimizer(model, lambda p: torch.optim.SGD(p, lr=0.1))
+        before = model.condition.weight.detach().clone()
+        if recompute == "stream":
+            with pytest.raises(MatchError, match="use recompute=True"):
+                loss(model)
+        else:
+            loss(model).backward()
+        assert torch.equal(model.condition.weight, before) == (recompute == "stream")
 
 
 @pytest.mark.parametrize("name", ["residual", "pairs, second of each", "dense", "u-net, added", "latents, mlps only"])

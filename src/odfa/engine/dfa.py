@@ -238,10 +238,16 @@ class DFA:
         """Which parameters are fed by which signal, and which edges of the graph of this traced pass must be cut.
 
         Raises:
-            MatchError: see `membership.trace`.
+            MatchError: see `membership.trace`; streaming with fused updates where blocks share what learns.
         """
         found, cuts = membership.trace(self.model, self.blocks, step, self.rule.wiring)
         membership.note_output(found, self.model, output, step)
+        fused = any(p._post_accumulate_grad_hooks for p in self.model.parameters())
+        if found.shared and fused and self.recompute == "stream":
+            raise MatchError(
+                "several blocks read something that learns (a condition, an encoder's end), and a fused optimiser "
+                "would move it between two of them; use recompute=True, or an ordinary optimiser"
+            )
         self._traced.add(_key(step))
         self._retrace = False
         if self.members is None:

@@ -12,7 +12,7 @@ from odfa.engine import cuts, lean
 from odfa.engine.answers import Answers
 from odfa.engine.gate import chained_gate, gate, mark
 from odfa.engine.handle import Handle, Recompute
-from odfa.engine.leaves import asks, guard_input, handed_out, leaf_of
+from odfa.engine.leaves import asks, guard_input, leaf_of, side_of
 from odfa.engine.norms import NormReaders
 from odfa.engine.rules import Call
 from odfa.engine.step import Step, Tie
@@ -197,7 +197,8 @@ class Hooks:
             torch.set_grad_enabled(True)
         span = step.trace.end() if step is not None and step.trace is not None and output is not None else None
         if self.answers.replay is not None and output is not None and torch.is_grad_enabled():
-            return self.answers.replay.learn(output)
+            shared = self.handle.members is not None and self.handle.members.shared
+            return self.answers.replay.learn(output, shared=shared)
         if self.handle.mode == "through" or (output is None and self.handle.recompute):
             return None  # with recompute this hook also sees blocks that failed
         if step is None:
@@ -284,14 +285,9 @@ class Hooks:
         return mark(tied, partial(self._at_mark, step, name))
 
     def _cut_side(self, step: Step, span: Span | None, tensor: Tensor) -> Tensor:
-        """Side outputs (skip connections, position biases) are cut too: no gradient crosses a block by another door.
-
-        They keep asking for a gradient, because torch picks attention kernels by it and values must not change.
-        """
-        if not tensor.requires_grad:
-            return tensor
-        if step.trace is None or span is None or not span.marks:
-            return handed_out(tensor.detach().requires_grad_())
+        """Side outputs are cut too."""
+        if not tensor.requires_grad or step.trace is None or span is None or not span.marks:
+            return side_of(tensor)
         side = self._mark(step, step.calls[-1].block, tensor)
         step.trace.mark(span, side, tensor, asks=True)
         return side

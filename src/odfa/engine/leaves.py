@@ -21,6 +21,14 @@ def leaf_of(main: Tensor) -> Tensor:
     return handed_out(main.detach().requires_grad_()) if asks(main) else main.detach()
 
 
+def side_of(tensor: Tensor) -> Tensor:
+    """A side output without history (skip connections, position biases): no gradient crosses a block by another door.
+
+    It keeps asking for a gradient, because torch picks attention kernels by it and values must not change.
+    """
+    return handed_out(tensor.detach().requires_grad_()) if tensor.requires_grad else tensor
+
+
 def handed_out(leaf: Tensor) -> Tensor:
     """What the next module gets for a leaf that asks for a gradient: in-place operations are refused on leaves."""
     return gate(leaf, [], lambda grad: [grad])

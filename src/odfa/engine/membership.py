@@ -34,6 +34,8 @@ class Membership:
     """Edges around blocks that get the signal of the block they lead around."""
     severed: int = 0
     """Edges around blocks that get nothing."""
+    shared: bool = False
+    """Several blocks read something that learns and that no block made."""
 
     @property
     def around(self) -> bool:
@@ -49,6 +51,7 @@ class Membership:
         self.shapes.update(other.shapes)
         self.hidden |= other.hidden
         self.unread.update(other.unread)
+        self.shared |= other.shared
         self.residuals, self.severed = max(self.residuals, other.residuals), max(self.severed, other.severed)
 
 
@@ -76,7 +79,7 @@ def trace(model: nn.Module, blocks: dict[str, nn.Module], step: Step, wiring: st
         )
     names = {id(p): name for name, p in model.named_parameters()}
     found = Membership(hidden=dark, residuals=sum(cut.call is not None for cut in cuts))
-    found.severed = len(cuts) - found.residuals
+    found.severed, found.shared = len(cuts) - found.residuals, paths.shared()
     closed, marks = {(cut.node, cut.index) for cut in cuts}, set(paths.call_of)
 
     def reached(roots: list[Node], fed: Iterable[Cut] = ()) -> set[Node]:

@@ -88,6 +88,23 @@ class Paths:
             if child in self.call_of and child not in without and node not in self.call_of
         ]
 
+    def shared(self) -> bool:
+        """Whether several calls read something that learns and that no block made: a condition, for instance."""
+        read: set[Node] = set()
+        for span in self.spans:
+            own: set[Node] = set()
+            todo = list(span.entries)
+            while todo:
+                node = todo.pop()
+                if node in self.call_of or is_leaf(node) or node in own:
+                    continue
+                if node in read and self._learns[node]:
+                    return True
+                own.add(node)
+                todo += self._made_of(node)
+            read |= own
+        return False
+
     def escapes(self) -> int | None:
         """A call whose inside is reached by another way than by what it returned, if there is one."""
         for node in self._order:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import get_device_states, set_device_states
 
+from odfa.engine.leaves import leaf_of, side_of
 from odfa.engine.tensors import first_tensor, map_tensors
 
 
@@ -45,8 +46,11 @@ class Replay:
             finally:
                 self.waiting = []
 
-    def learn(self, output: Any) -> Any:
+    def learn(self, output: Any, *, shared: bool) -> Any:
         """Let the block that returned `output` learn from its signal; returns the output without history.
+
+        Args:
+            shared: blocks read something that learns, whose graph the next block needs once more.
 
         Raises:
             PassedLast: this was the last block.
@@ -54,10 +58,10 @@ class Replay:
         main, signal = first_tensor(output), self.waiting.pop(0)
         assert main is not None  # it had one in the first run
         if main.requires_grad:
-            torch.autograd.backward(main, signal.to(main.dtype))
+            torch.autograd.backward(main, signal.to(main.dtype), retain_graph=shared)
         if not self.waiting:
             raise PassedLast
-        return map_tensors(output, Tensor.detach)
+        return map_tensors(output, lambda t: leaf_of(t) if t is main else side_of(t))
 
     @contextmanager
     def _same_draws(self) -> Iterator[None]:
