@@ -88,6 +88,12 @@ def chain(**children: nn.Module) -> nn.Module:
     return Own(run, **children)
 
 
+def _gated(model: nn.Module, x: Tensor) -> Tensor:
+    for gate, block in zip(model.gates, model.blocks, strict=True):
+        x = x + gate(x).sigmoid() * block(x)
+    return model.head(x)
+
+
 def _run(module: nn.Module, x: Tensor) -> Tensor:
     for child in module.children():
         x = _run(child, x) if isinstance(child, (nn.ModuleList, nn.ModuleDict)) else child(x)
@@ -433,6 +439,18 @@ LAYOUTS: dict[str, Layout] = {
         lambda: heads(lambda n: nn.Linear(D, n)), rows, names("body.#", 2), "heads.val"
     ),
     "two deep heads in a dictionary": Layout(lambda: heads(mlp), rows, names("body.#", 2), "heads.val.4"),
+    "gates beside blocks": Layout(
+        lambda: Own(_gated, gates=nn.ModuleList(nn.Linear(D, D) for _ in range(2)), blocks=nn.ModuleList(pairs()),
+                    head=nn.Linear(D, 3)),
+        rows, names("blocks.#", 2), "head",
+    ),
+    "two lists of different sizes": Layout(
+        lambda: chain(
+            encoder=nn.ModuleList(pairs()), decoder=nn.ModuleList(wrap(nn.Sequential(*pairs(9))) for _ in range(2)),
+            head=nn.Linear(D, 3),
+        ),
+        rows, [*names("encoder.#", 2), *names("decoder.#", 2)], "head",
+    ),
     # attributes
     "attributes": Layout(
         lambda: chain(fc1=nn.Linear(D, D), act=nn.Tanh(), fc2=nn.Linear(D, D), fc3=nn.Linear(D, 3)), rows,

@@ -12,7 +12,7 @@ from torch import nn
 
 from odfa.engine import DFA
 from odfa.errors import MatchError
-from tests.engine.architectures import LAYOUTS, D, chain, mlp, pairs, wrap
+from tests.engine.architectures import LAYOUTS, D, Own, chain, mlp, pairs, wrap
 from tests.engine.problems import gradients
 
 
@@ -171,7 +171,10 @@ def test_lists_that_hold_no_weights() -> None:
 
 def test_a_head_fed_at_random_would_not_pass_for_trained() -> None:
     """What the bound of the test above is worth."""
-    names = ["net.1", "net.3", "net.4"]
-    right, backpropagation = trained(lambda: wrap(mlp())), trained(lambda: wrap(mlp()), by_backpropagation=True)
-    assert trained(lambda: wrap(mlp()), blocks=names, error_at="output") > 2 * right + 0.02
-    assert right < backpropagation + 0.1
+
+    def build() -> nn.Module:
+        return Own(lambda model, x: 1 * model.net(x), net=mlp())
+
+    right, backpropagation = trained(build), trained(build, by_backpropagation=True)
+    assert trained(build, blocks=["net.1", "net.3", "net.4"], error_at="output") > 2 * right + 0.02
+    assert right < backpropagation + 0.05

@@ -42,6 +42,11 @@ class _Stack:
         return sum(map(_size, self.held_by))
 
     @property
+    def bare(self) -> bool:
+        """Layers only, which are neither `Sequential` nor more than layers; or one `Sequential` of such."""
+        return not any(is_chain(block) or _composite(block) for block in self.blocks.values())
+
+    @property
     def parameters(self) -> list[nn.Parameter]:
         """All weights."""
         return [p for module in self.held_by for p in module.parameters()]
@@ -76,12 +81,15 @@ def _has_head(model: nn.Module, blocks: Named) -> bool:
 
 
 def _unread(found: Named, model: nn.Module) -> set[str]:
-    """Ends of stacks, linear layers, whose width none of the layers behind them reads, all linear as well."""
+    """Linear ends of a `Sequential` whose width none of the layers behind it reads, all linear as well."""
     known = list(called_modules(model))
     place = {id(module): i for i, (_, module) in enumerate(known)}
-    ends = [a for a, b in pairwise(found) if a.rpartition(".")[0] != b.rpartition(".")[0] and not _composite(found[a])]
+    above = {name: name.rpartition(".")[0] for name in found}
+    ends = [a for a, b in pairwise(found) if above[a] != above[b] and is_chain(model.get_submodule(above[a]))]
     unread = set()
     for name in ends:
+        if _composite(found[name]):
+            continue
         end = max(place[id(module)] for _, module in called_modules(found[name]))
         *_, last = [layer for _, layer in known[: end + 1] if holds_matrix(layer)]
         behind = [layer for _, layer in known[end + 1 :] if holds_matrix(layer)]
@@ -122,14 +130,16 @@ def _blocks(stacks: list[_Stack]) -> Named:
 
 
 def _main(name: str, module: nn.Module) -> list[_Stack]:
-    """The stacks that matter: no lists of heads with nothing behind them, nothing frozen beside what is trained, and
-    nothing that embeds a time, a label or a place on the side.
+    """The stacks that matter: no lists of heads with nothing behind them, nothing frozen beside what is trained, no
+    lists of bare layers beside blocks (gates, short cuts), and nothing that embeds a time, a label or a place.
     """
     found = list(_stacks(name, module, name))
     found = [s for s in found if not (s.beside and find_head(module, s.blocks.values()) is None)]
     found = [_lifted(stack, found, name, module) for stack in found]
     found += _relatives(found, name, module)
     found = [s for s in found if any(p.requires_grad for p in s.parameters)] or found
+    rich = {stack.owner for stack in found if not stack.bare}
+    found = [s for s in found if is_chain(s.held_by[0]) or not s.bare or s.owner not in rich]
     sizes: Counter[str] = Counter()
     for stack in found:
         sizes[_stem(stack.name)] += stack.size
@@ -271,8 +281,7 @@ def _relatives(stacks: list[_Stack], name: str, module: nn.Module) -> list[_Stac
 
 
 def _linear(stack: _Stack) -> bool:
-    layers = [weight_layers(block) for block in stack.blocks.values()]
-    return all(len(few) <= 1 for few in layers) and all(is_lazy(p) or p.ndim <= 2 for p in stack.parameters)
+    return stack.bare and all(is_lazy(p) or p.ndim <= 2 for p in stack.parameters)
 
 
 def _read_alike(block: nn.Module, head: nn.Module) -> bool:
