@@ -281,7 +281,9 @@ def _relatives(stacks: list[_Stack], name: str, module: nn.Module) -> list[_Stac
 
 
 def _linear(stack: _Stack) -> bool:
-    return stack.bare and all(is_lazy(p) or p.ndim <= 2 for p in stack.parameters)
+    listed = never_called(stack.held_by[0])
+    single = all(len(weight_layers(b)) <= 1 and not (listed and is_chain(b)) for b in stack.blocks.values())
+    return single and all(is_lazy(p) or p.ndim <= 2 for p in stack.parameters)
 
 
 def _read_alike(block: nn.Module, head: nn.Module) -> bool:
