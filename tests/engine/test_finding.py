@@ -117,11 +117,6 @@ ADVICE: dict[str, tuple[Callable[[], nn.Module], dict[str, Any], Callable[[str],
         {"blocks": pairs()},
         lambda m: {"blocks": (lambda model: list(model.layers)[:2]) if "pass modules of this model" in m else ""},
     ),
-    "a module, not in a list": (
-        list_with_head,
-        {"blocks": lambda model: model.layers[1][0]},
-        lambda m: {"blocks": (lambda model: [model.layers[1][0]]) if "blocks=[module]" in m else ""},
-    ),
     "names and modules": (
         list_with_head,
         {"blocks": lambda model: ["layers.0", model.layers[1]]},

@@ -1,7 +1,7 @@
 """Which modules are blocks: by pattern, by list, or found by itself."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from difflib import get_close_matches
 
 from torch import nn
@@ -35,8 +35,14 @@ def match_blocks(model: nn.Module, blocks: Blocks) -> dict[str, nn.Module]:
                 f"no blocks found in {type(model).__name__}: expected layers with weights in front of a head, the last "
                 "layer; put a head behind the model, nn.Sequential(model, head), or train it without DFA"
             )
+    elif isinstance(blocks, str):
+        found = _by_pattern([blocks], names)
+    elif not blocks:
+        raise MatchError("blocks is an empty list; give a pattern, modules, or None to have them found")
+    elif all(isinstance(item, str) for item in blocks):
+        found = _by_pattern([item for item in blocks if isinstance(item, str)], names)
     else:
-        found = _by_request(blocks, names)
+        found = _by_module([item for item in blocks if isinstance(item, nn.Module)], names, len(blocks))
     _refuse_nested(found)
     _refuse_never_called(found, names)
     return found
@@ -56,20 +62,6 @@ def match_inside(model: nn.Module, patterns: str | Sequence[str], blocks: dict[s
         if not any(name.startswith(f"{block}.") for block in blocks):
             raise MatchError(f"{name} is not inside a block; the blocks are {', '.join(list(blocks)[:3])}")
     return found
-
-
-def _by_request(blocks: object, names: dict[str, nn.Module]) -> dict[str, nn.Module]:
-    if not isinstance(blocks, Iterable):
-        raise MatchError(
-            f"blocks: expected a pattern, a list of patterns or modules, or None, got {type(blocks).__name__}; "
-            "a single module is given as blocks=[module]"
-        )
-    items = [blocks] if isinstance(blocks, str) else list(blocks)
-    if not items:
-        raise MatchError("blocks is an empty list; give a pattern, modules, or None to have them found")
-    if all(isinstance(item, str) for item in items):
-        return _by_pattern(items, names)
-    return _by_module([item for item in items if isinstance(item, nn.Module)], names, len(items))
 
 
 def _by_pattern(patterns: list[str], names: dict[str, nn.Module]) -> dict[str, nn.Module]:
