@@ -23,7 +23,7 @@ def hooks(model: nn.Module) -> int:
     ("blocks", "message"),
     [
         ("transformer.g.*", "nearest names are .*transformer.h"),
-        ("transformer.h", "nested|without|matches|ran"),
+        ("transformer.h", r"never called itself; name what is called: \['transformer.h.\*'\]"),
         ([], "empty list"),
         (["transformer.h.*", "transformer.h.0"], "matched twice"),
         (["transformer.h.*", "transformer.h.0.mlp"], "lies inside block"),
@@ -33,11 +33,6 @@ def hooks(model: nn.Module) -> int:
 def test_blocks_that_do_not_match(blocks: object, message: str) -> None:
     model, _ = make("gpt2")
     before = hooks(model)
-    if blocks == "transformer.h":  # a ModuleList is one block that never runs
-        DFA(model, blocks)
-        with pytest.raises(MatchError):
-            gradients(model, make("gpt2")[1].loss)
-        return
     with pytest.raises(MatchError, match=message):
         DFA(model, blocks)  # type: ignore[arg-type]
     assert hooks(model) == before
@@ -56,7 +51,7 @@ def test_foreign_mixed_and_repeated_modules() -> None:
 
 
 def test_nothing_to_find() -> None:
-    with pytest.raises(MatchError, match="name the blocks"):
+    with pytest.raises(MatchError, match="no blocks found in Linear"):
         DFA(nn.Linear(3, 3))
 
 
@@ -70,7 +65,7 @@ def test_taps_that_do_not_fit(error_at: str) -> None:
 
 def test_no_head_behind_the_blocks() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
-    with pytest.raises(MatchError, match="error_at='output'"):
+    with pytest.raises(MatchError, match="leave 1 out of the blocks"):
         DFA(model, ["0", "1"])
     DFA(model, ["0"], error_at="output")
     model(torch.randn(2, 4)).sum().backward()

@@ -1,12 +1,18 @@
 """Which modules are blocks: by pattern, by list, or found by itself."""
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Sequence
 from difflib import get_close_matches
 
 from torch import nn
 
+from odfa.engine.finding import find_blocks, held
+from odfa.error.head import never_called
 from odfa.errors import MatchError
 from odfa.feedback import matches
+
+_NUMBERS = (r"(?<=\.)\d+(?=\.|$)|^\d+(?=\.|$)", r"(?<=\.)\d+(?=\.)|^\d+(?=\.)")
+"""Parts of a dotted name that are numbers: all, and all but the last."""
 
 Blocks = str | Sequence[str] | Sequence[nn.Module] | None
 
@@ -15,17 +21,19 @@ def match_blocks(model: nn.Module, blocks: Blocks) -> dict[str, nn.Module]:
     """Qualified name → block, in the order given, within a pattern in the order of registration.
 
     In a pattern `*` stands for one part of a dotted name and `**` for any number: "transformer.h.*" is each block of
-    GPT-2, not the modules inside. None looks for the model's repeated modules.
+    GPT-2, not the modules inside. None looks for the stacks that a model is made of (see `find_blocks`).
 
     Raises:
-        MatchError: nothing matched, two patterns matched one module, or one block lies inside another.
+        MatchError: nothing matched, two patterns matched one module, one block lies inside another, or is a list that
+            is never called.
     """
     names = {name: module for name, module in model.named_modules() if name}
     if blocks is None:
-        found = dict(_find_blocks(model))
+        found = find_blocks(model)
         if not found:
             raise MatchError(
-                "no repeated modules found; name the blocks, e.g. blocks='layers.*' or blocks=[model.a, model.b]"
+                f"no blocks found in {type(model).__name__}: expected layers with weights in front of a head, the last "
+                "layer; put a head behind the model, nn.Sequential(model, head), or train it without DFA"
             )
     elif isinstance(blocks, str):
         found = _by_pattern([blocks], names)
@@ -36,6 +44,7 @@ def match_blocks(model: nn.Module, blocks: Blocks) -> dict[str, nn.Module]:
     else:
         found = _by_module([item for item in blocks if isinstance(item, nn.Module)], names, len(blocks))
     _refuse_nested(found)
+    _refuse_never_called(found, names)
     return found
 
 
@@ -43,10 +52,12 @@ def match_inside(model: nn.Module, patterns: str | Sequence[str], blocks: dict[s
     """Qualified name → module inside a block.
 
     Raises:
-        MatchError: a pattern matches nothing, or a module that is not inside a block.
+        MatchError: a pattern matches nothing, a list that is never called, or a module that is not inside a block.
     """
     patterns = [patterns] if isinstance(patterns, str) else list(patterns)
-    found = _by_pattern(patterns, {name: module for name, module in model.named_modules() if name})
+    names = {name: module for name, module in model.named_modules() if name}
+    found = _by_pattern(patterns, names)
+    _refuse_never_called(found, names)
     for name in found:
         if not any(name.startswith(f"{block}.") for block in blocks):
             raise MatchError(f"{name} is not inside a block; the blocks are {', '.join(list(blocks)[:3])}")
@@ -58,7 +69,8 @@ def _by_pattern(patterns: list[str], names: dict[str, nn.Module]) -> dict[str, n
     for pattern in patterns:
         matched = [name for name in names if matches(pattern, name)]
         if not matched:
-            near = get_close_matches(pattern, names, n=3, cutoff=0.3) or list(names)[:3]
+            called = [name for name, module in names.items() if not never_called(module)]
+            near = get_close_matches(pattern, called, n=3, cutoff=0.3) or called[:3]
             raise MatchError(f"{pattern!r} matches no module; the nearest names are {', '.join(near)}")
         for name in matched:
             if name in found:
@@ -82,47 +94,32 @@ def _by_module(modules: list[nn.Module], names: dict[str, nn.Module], given: int
 def _refuse_nested(found: dict[str, nn.Module]) -> None:
     owners = {id(module): name for name, module in found.items()}
     for name, module in found.items():
+        if never_called(module):
+            continue
         for child in module.modules():
             if child is not module and id(child) in owners:
                 raise MatchError(f"block {owners[id(child)]} lies inside block {name}; choose one level")
 
 
-def _weighty(module: nn.Module) -> bool:
-    return any(p.ndim >= 2 for p in module.parameters())
-
-
-def _find_blocks(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Items of the outermost lists of modules that hold a good part of the weights.
-
-    A `Sequential` is cut before each child with a weight matrix, so that Linear-Tanh pairs stay together; if it is the
-    whole model, its last group is the head.
-    """
-    stacks = [(name, module) for name, module in _outermost_stacks("", model)]
-    sizes = [sum(p.numel() for p in module.parameters()) for _, module in stacks]
-    for (name, stack), size in zip(stacks, sizes, strict=True):
-        if size < max(sizes) / 8:
-            continue
-        prefix = f"{name}." if name else ""
-        if isinstance(stack, nn.ModuleList):
-            yield from ((prefix + key, child) for key, child in stack.named_children() if _weighty(child))
-        else:
-            ends = _group_ends(stack)
-            yield from ((prefix + key, child) for key, child in (ends[:-1] if stack is model else ends))
-
-
-def _outermost_stacks(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    if isinstance(module, (nn.ModuleList, nn.Sequential)) and sum(map(_weighty, module.children())) >= 2:
-        yield name, module
+def _refuse_never_called(found: dict[str, nn.Module], names: dict[str, nn.Module]) -> None:
+    strange = [name for name, module in found.items() if never_called(module)]
+    if not strange:
         return
-    for key, child in module.named_children():
-        yield from _outermost_stacks(f"{name}.{key}" if name else key, child)
+    right = {
+        inner: module
+        for name, block in found.items()
+        for inner, module in (held(name, block) if never_called(block) else [(name, block)])
+    }
+    kind = f"{strange[0]} is a {type(found[strange[0]]).__name__}, which is never called itself"
+    if not right:
+        raise MatchError(f"{kind}, and holds no module with weights that is; name modules that the model calls")
+    raise MatchError(f"{kind}; name what is called: {_as_patterns(list(right), names)}")
 
 
-def _group_ends(stack: nn.Module) -> list[tuple[str, nn.Module]]:
-    ends: list[tuple[str, nn.Module]] = []
-    for key, child in stack.named_children():
-        if _weighty(child):
-            ends.append((key, child))
-        elif ends:
-            ends[-1] = (key, child)
-    return ends
+def _as_patterns(chosen: list[str], names: dict[str, nn.Module]) -> list[str]:
+    """The shortest list of patterns that match exactly the chosen names."""
+    starred = [list(dict.fromkeys(re.sub(parts, "*", name) for name in chosen)) for parts in _NUMBERS]
+    for patterns in starred:
+        if sorted(name for name in names for pattern in patterns if matches(pattern, name)) == sorted(chosen):
+            return patterns
+    return chosen

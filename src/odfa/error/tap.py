@@ -7,6 +7,7 @@ from typing import Literal
 
 from torch import nn
 
+from odfa.error.head import called_modules, find_head, modules_behind
 from odfa.errors import MatchError
 
 
@@ -38,8 +39,8 @@ def find_taps(model: nn.Module, error_at: str | Sequence[str], blocks: Collectio
 def find_tap(model: nn.Module, error_at: str, blocks: Collection[nn.Module]) -> Tap:
     """Resolve `error_at`: "logits", "head_input", "output", a module's name, or "name:input".
 
-    "logits" is the output of the head: the model's output embeddings where it declares them, otherwise the last
-    module with a weight matrix that lies behind the blocks. "output" is what the model itself returns.
+    "logits" is the output of the head: the model's output embeddings where it declares them, otherwise the last layer
+    with weights that lies behind the blocks. "output" is what the model itself returns.
 
     Raises:
         MatchError: no such module, or no head behind the blocks.
@@ -47,35 +48,32 @@ def find_tap(model: nn.Module, error_at: str, blocks: Collection[nn.Module]) -> 
     if error_at == "output":
         return Tap("", model, "output")
     if error_at in ("logits", "head_input"):
-        name, head = _find_head(model, blocks)
+        name, head = _head_behind(model, blocks)
         return Tap(name, head, "output" if error_at == "logits" else "input")
     name, _, side = error_at.partition(":")
-    modules = dict(model.named_modules())
+    modules = dict(called_modules(model))
     if name not in modules or side not in ("", "input", "output"):
-        near = get_close_matches(name, modules, n=3) or sorted(n for n in modules if n)[:3]
+        behind = list(modules_behind(model, blocks))
+        near = get_close_matches(name, behind, n=3) or behind[-3:] or ["none"]
         raise MatchError(
             f"error_at={error_at!r} names no place: expected 'logits', 'head_input', 'output' or "
-            f"MODULE[:input|:output] with a module such as {', '.join(near)}"
+            f"MODULE[:input|:output] with a module behind the blocks: {', '.join(near)}"
         )
     return Tap(name, modules[name], "input" if side == "input" else "output")
 
 
-def _find_head(model: nn.Module, blocks: Collection[nn.Module]) -> tuple[str, nn.Module]:
-    inside = {id(child) for block in blocks for child in block.modules()}
-    declared = getattr(model, "get_output_embeddings", None)
-    head = declared() if callable(declared) else None
-    names = {id(module): name for name, module in model.named_modules()}
-    if isinstance(head, nn.Module) and id(head) in names:
-        return names[id(head)], head
-    behind: tuple[str, nn.Module] | None = None
-    for name, module in model.named_modules():
-        if id(module) in inside:
-            behind = None
-        elif any(p.ndim >= 2 for p in module.parameters(recurse=False)):
-            behind = (name, module)
-    if behind is None:
+def _head_behind(model: nn.Module, blocks: Collection[nn.Module]) -> tuple[str, nn.Module]:
+    head = find_head(model, blocks)
+    if head is not None:
+        return head
+    own = {id(block) for block in blocks}
+    last = [name for name, module in model.named_modules() if id(module) in own][-1]
+    if len(blocks) == 1:
         raise MatchError(
-            "no module with a weight matrix lies behind the blocks; say where the error is read, "
-            "e.g. error_at='output' (what the model returns) or error_at='NAME_OF_THE_HEAD'"
+            f"no layer with weights lies behind the only block, {last}, so that there is no head to read the error at; "
+            "leave blocks= out to have them found"
         )
-    return behind
+    raise MatchError(
+        "no layer with weights lies behind the last block, so that there is no head to read the error at; "
+        f"leave {last} out of the blocks, and it is the head"
+    )
