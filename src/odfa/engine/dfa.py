@@ -39,7 +39,7 @@ class DFA:
 
     Args:
         model: the module whose forward will be called.
-        blocks: a pattern ("transformer.h.*"), patterns, modules, or None to have repeated modules found.
+        blocks: a pattern ("transformer.h.*"), patterns, modules, or None to have them found.
         feedback: the projection B; `Gaussian(seed=0)` by default, or `Optical(device)`, `Identity()`, …
         rule: `RandomFeedback()` by default, `AlignedReadout()`, or a control (`Shallow()`, `ElectronicOnly()`).
         encoder: ternarise the error before a digital projection (an optical one has its own encoder).
