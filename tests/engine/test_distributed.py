@@ -34,27 +34,35 @@ def train(model: nn.Module, batches: Tensor) -> None:
         optimizer.step()
 
 
-def worker(rank: int, rule: str, recompute: bool, rendezvous: str, out: str) -> None:
+CASES = [("random", False), ("random", True), ("aligned", False)]
+
+
+def worker(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
-    model, batches = build(rule, recompute)
-    train(DistributedDataParallel(model), batches[:, 2 * rank : 2 * rank + 2])
-    if rank == 0:
-        torch.save(model.state_dict(), out)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    for rule, recompute in CASES:
+        model, batches = build(rule, recompute)
+        train(DistributedDataParallel(model), batches[:, 2 * rank : 2 * rank + 2])
+        if rank == 0:
+            torch.save(model.state_dict(), folder / f"{rule}-{recompute}.pt")
     dist.barrier()  # neither process may close the connection while the other still uses it
     dist.destroy_process_group()
     os._exit(0)  # gloo's threads may outlive the interpreter, which then aborts (pytorch/pytorch pull 179291)
 
 
-@pytest.mark.parametrize(("rule", "recompute"), [("random", False), ("random", True), ("aligned", False)])
-def test_two_processes_equal_one(tmp_path: Path, rule: str, recompute: bool) -> None:
-    out = tmp_path / "weights.pt"
-    mp.start_processes(
-        worker, (rule, recompute, str(tmp_path / "rendezvous"), str(out)), nprocs=2, start_method="spawn"
-    )
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the weights that two processes have trained, case by case: starting processes is what takes long."""
+    folder = tmp_path_factory.mktemp("weights")
+    mp.start_processes(worker, (folder,), nprocs=2, start_method="spawn")
+    return folder
+
+
+@pytest.mark.parametrize(("rule", "recompute"), CASES)
+def test_two_processes_equal_one(weights: Path, rule: str, recompute: bool) -> None:
     model, batches = build(rule, recompute)
     train(model, batches)
-    theirs = torch.load(out, weights_only=True)
+    theirs = torch.load(weights / f"{rule}-{recompute}.pt", weights_only=True)
     for name, weight in model.state_dict().items():
         torch.testing.assert_close(theirs[name], weight, rtol=1e-9, atol=1e-12, msg=lambda m, n=name: f"{n}: {m}")

@@ -11,7 +11,7 @@ from odfa.engine.gate import gate
 from odfa.engine.handle import Handle
 from odfa.engine.step import Step, Tie
 from odfa.engine.stream import Replay
-from odfa.engine.tensors import first_tensor, map_tensors
+from odfa.engine.tensors import first_tensor, map_tensors, whole
 from odfa.errors import MatchError
 
 
@@ -27,7 +27,9 @@ class Answers:
         """A gate's backward: dL/dy in; dL/dy for what lies behind the tap, and one gradient per target, out."""
         if torch.is_grad_enabled():
             raise MatchError("feedback has no second derivative; leave create_graph=True out, or use passthrough()")
-        tie.error = grad_y
+        if step.exact and not step.measuring:  # looking for the batch
+            return [grad_y] + [None] * len(tie.calls)
+        tie.error = None if grad_y is None else whole(grad_y)
         if not tie.calls and tie is not step.ties[0]:
             return [grad_y]
         signals = self.handle.answer(step, tie)

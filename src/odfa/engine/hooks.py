@@ -10,16 +10,20 @@ from torch.utils.hooks import RemovableHandle
 
 from odfa.engine import cuts, lean
 from odfa.engine.answers import Answers
+from odfa.engine.axes import BatchAxes
 from odfa.engine.gate import chained_gate, gate, mark
 from odfa.engine.handle import Handle, Recompute
-from odfa.engine.leaves import asks, guard_input, leaf_of, side_of
+from odfa.engine.leaves import asks, guard_input, leaf_of, main_of, side_of
 from odfa.engine.norms import NormReaders
+from odfa.engine.places import check_read, check_stream
 from odfa.engine.rules import Call
-from odfa.engine.step import Step, Tie
+from odfa.engine.sharded import check_tokens, prepare
+from odfa.engine.step import Probe, Step, Tie
 from odfa.engine.stream import Replay
 from odfa.engine.surroundings import Surroundings
 from odfa.engine.tensors import eager, first_tensor, in_backward, map_tensors, named_tensors
 from odfa.engine.trace import Span, Trace
+from odfa.engine.transforms import refuse_transforms
 from odfa.errors import MatchError
 
 
@@ -37,8 +41,10 @@ class Hooks:
         self.steps: list[Step | None] = []
         self.answers = Answers(handle)
         self._surroundings = Surroundings(handle)
+        self._axes = BatchAxes(handle)
         self._norms = NormReaders(handle.blocks.values(), without=set(handle.linears.layers.values()))
         self._removable: list[RemovableHandle] = []
+        self._cutting: list[tuple[nn.Module, RemovableHandle]] = []
 
     @property
     def step(self) -> Step | None:
@@ -56,6 +62,7 @@ class Hooks:
             # before the user's hooks, which run again with a block that is recomputed
             keep(block.register_forward_pre_hook(partial(self.before_block, name), with_kwargs=True, prepend=True))
             keep(block.register_forward_hook(partial(self.after_block, name), always_call=bool(recompute)))
+            self._cutting.append((block, self._removable[-1]))
         for module in handle.branches.values():
             keep(module.register_forward_pre_hook(self.before_branch, prepend=True))
         self._removable += self._norms.attach() + handle.linears.attach()
@@ -75,6 +82,7 @@ class Hooks:
         for removable in self._removable:
             removable.remove()
         self._removable.clear()
+        self._cutting.clear()
 
     @eager
     def before_model(self, _model: nn.Module, args: Any, kwargs: Any) -> Any:
@@ -85,7 +93,10 @@ class Hooks:
         if not torch.is_grad_enabled() or self.handle.mode == "through":
             self.steps.append(None)
             return None
+        refuse_transforms()
         self._surroundings.check()
+        prepare(self.handle, self._cutting)
+        self._axes.begin(args, kwargs)
         self._norms.begin()
         self.handle.linears.begin()
         for left in reversed(self.steps):
@@ -112,27 +123,20 @@ class Hooks:
         try:
             if output is not None and not step.refused:
                 if self.handle.rule.wiring != "none":
-                    self._check_read(step, missed)
+                    check_read(self.handle, step, missed, output)
+                check_tokens(self.handle, step)
                 if step.trace is not None and step.ties:
                     self._read_trace(step, output)
                 elif step.ties:
                     self.handle.note_calls(step)
+                    self._axes.settle(step)
         finally:
             step.close()
         return self._guard_unread(output) if output is not None and not step.refused else None
 
-    def _check_read(self, step: Step, missed: bool) -> None:
-        if not step.ties:
-            raise MatchError(
-                f"the error is read at {self.handle.tap}, which did not run in this forward; choose error_at"
-            )
-        if missed:
-            raise MatchError(
-                f"a block ran after {self.handle.tap}, where the error is read; choose error_at behind all blocks"
-            )
-
     def _read_trace(self, step: Step, output: Any) -> None:
         closed = self.handle.note(step, output)
+        self._axes.settle(step)
         step.keeps_signals = any(cut.call is not None for cut in closed)
         cuts.install(closed, step, partial(self.answers.instead, step))
 
@@ -162,7 +166,7 @@ class Hooks:
             tensors = [tensor for _, tensor in named_tensors([args, kwargs])]
             stripped = step.trace.begin(tensors, strip=recording and not step.measuring)
             args, kwargs = (map_tensors(given, lambda t: stripped.get(id(t), t)) for given in (args, kwargs))
-        if recording and self.handle.recompute and not step.measuring:
+        if recording and self.handle.recompute and not (step.measuring or step.watching):
             if kwargs.get("past_key_values") is not None:
                 raise MatchError(
                     f"block {name} writes to a key-value cache, which a second run would change; set use_cache=False"
@@ -191,7 +195,7 @@ class Hooks:
         step = self.step
         if step is not None and step.recomputations:
             lean.end(step.recomputations.pop())
-        dark = step is not None and step.dark
+        dark = step is not None and (step.dark or (step.watching and step.replay is not None))
         if step is not None and dark:
             step.dark = False
             torch.set_grad_enabled(True)
@@ -203,7 +207,7 @@ class Hooks:
             return None  # with recompute this hook also sees blocks that failed
         if step is None:
             return self._outside(name, output)
-        main = self._main(name, output)
+        main = main_of(name, output)
         step.ran += 1
         if dark:
             return self._first_run(step, span, name, main, output)
@@ -219,13 +223,13 @@ class Hooks:
         if self.handle.rule.wiring == "residual" and name == self.handle.last_block:
             step.fans += 1
             begin = gate(main.detach().requires_grad_(), [], partial(self.answers.second_run, step, step.fans))
-        elif span is not None:
+        elif self._axes.watch(step, name, main) or span is not None:
             begin = self._mark(step, name, main)
         else:
             return None
         if step.trace is not None and span is not None:
-            step.trace.mark(span, begin, main)
-        return map_tensors(output, lambda t: begin if t is main else t)
+            step.trace.mark(span, begin, main, asks=step.watching)
+        return map_tensors(output, lambda t: begin if t is main else self._cut_side(step, span, t))
 
     def _outside(self, name: str, output: Any) -> Any:
         """A block ran without its model: autograd recomputes it, or somebody called it directly."""
@@ -237,13 +241,6 @@ class Hooks:
                 "call that model, attach to the part that you call, or wrap the call in torch.no_grad()"
             )
         return None
-
-    @staticmethod
-    def _main(name: str, output: Any) -> Tensor:
-        main = first_tensor(output)
-        if main is None:
-            raise MatchError(f"block {name} returned {type(output).__name__} without a floating-point tensor")
-        return main
 
     @staticmethod
     def _count(step: Step, span: Span | None, name: str, main: Tensor, *, deferred: bool) -> None:
@@ -270,33 +267,42 @@ class Hooks:
         if wiring == "residual" and name == self.handle.last_block:
             step.fans += 1
             end = gate(main, earlier, partial(self.answers.fan_out, step, step.fans, len(step.sources)))
-        elif span is None:
+        elif not (self._axes.watch(step, name, main) or span is not None):
             return leaf_of(main)
         else:
             end = self._mark(step, name, main)
         if step.trace is not None and span is not None:
             step.trace.sources.append(main.grad_fn)
-            step.trace.mark(span, end, main, asks=asks(main))
+            step.trace.mark(span, end, main, asks=asks(main) or step.watching)
         return end
 
-    def _mark(self, step: Step, name: str, output: Tensor) -> Tensor:
-        """A mark in the place of a leaf, tied to what lies before it where the true gradient is to be measured."""
-        tied = output if step.measuring and output.requires_grad else output.detach().requires_grad_()
-        return mark(tied, partial(self._at_mark, step, name))
+    def _mark(self, step: Step, name: str, output: Tensor, *, side: bool = False) -> Tensor:
+        """A mark in the place of a leaf; it is tied to what lies before it where true gradients are measured."""
+        connected = step.measuring and output.requires_grad
+        tied = output if connected else output.detach().requires_grad_()
+        marked = mark(tied, partial(self._at_mark, step, None if step.trace is None else name))
+        if step.measuring or step.watching:
+            block = None if side else name
+            step.probes.append(Probe(None, marked, block) if connected else Probe(output, tied, block))
+        return marked
 
     def _cut_side(self, step: Step, span: Span | None, tensor: Tensor) -> Tensor:
         """Side outputs are cut too."""
         if not tensor.requires_grad or step.trace is None or span is None or not span.marks:
             return side_of(tensor)
-        side = self._mark(step, step.calls[-1].block, tensor)
+        side = self._mark(step, step.calls[-1].block, tensor, side=True)
         step.trace.mark(span, side, tensor, asks=True)
         return side
 
-    def _at_mark(self, step: Step, name: str, grad: Tensor | None) -> list[Tensor | None]:
-        """All ways to a mark that the trace knows are closed, so that what arrives comes past the taps."""
+    def _at_mark(self, step: Step, name: str | None, grad: Tensor | None) -> list[Tensor | None]:
+        """All ways to a mark that the trace knows are closed, so that what arrives comes past the taps.
+
+        `name` is None in a pass without a trace.
+        """
         if step.exact:
             return [grad]
-        if grad is not None and self.handle.unread == "refuse" and self.handle.rule.wiring != "none":
+        refuses = self.handle.unread == "refuse" and self.handle.rule.wiring != "none"
+        if grad is not None and name is not None and refuses:
             raise MatchError(self.handle.complain_unread(f"the output of block {name}"))
         return [None]
 
@@ -325,11 +331,11 @@ class Hooks:
         return self._tie(number, args)
 
     @eager
-    def after_tap(self, number: int, _module: nn.Module, _args: Any, output: Any) -> Any:
+    def after_tap(self, number: int, _module: nn.Module, args: Any, output: Any) -> Any:
         """Read the error at a module's output."""
-        return self._tie(number, output)
+        return self._tie(number, output, args)
 
-    def _tie(self, number: int, value: Any) -> Any:
+    def _tie(self, number: int, value: Any, read: Any = None) -> Any:
         step, wiring = self.step, self.handle.rule.wiring
         if step is None or not torch.is_grad_enabled():
             return None
@@ -337,10 +343,12 @@ class Hooks:
         main = self._error_source(step, number, value)
         targets = step.sources
         if wiring == "residual":
-            self._check_stream(step)
+            check_stream(self.handle, step)
             targets = [] if step.head_input is None else [step.head_input]
         answered = step.ties[-1].calls.stop if step.ties else 0
-        tie = Tie(number, main.shape, range(answered, len(step.calls)), main.new_empty(0))
+        kind = torch.empty(0, dtype=main.dtype, device=main.device)
+        tie = Tie(number, main.shape, range(answered, len(step.calls)), kind)
+        step.outputs.append((main, first_tensor(read)))
         if step.ties and step.replay is not None and tie.calls:
             raise MatchError("recompute='stream' reads the error behind all blocks; use recompute=True for this model")
         step.ties.append(tie)
@@ -378,14 +386,6 @@ class Hooks:
         if not step.ran:
             raise MatchError(f"{tap} ran before any block; choose error_at behind the blocks")
         return main
-
-    def _check_stream(self, step: Step) -> None:
-        last = self.handle.last_block
-        if step.calls and step.calls[-1].block != last:
-            raise MatchError(
-                f"block {step.calls[-1].block} ran last, expected {last}: rule {self.handle.rule.name} hands its "
-                "signal on from the last block; list the blocks in running order, blocks=[first, …, last]"
-            )
 
     def _defer(self, step: Step, span: Span | None, name: str, main: Tensor) -> None:
         """No graph inside a training forward: reentrant checkpointing, which runs the block again in backward."""

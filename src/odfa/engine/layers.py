@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from odfa.engine.transforms import in_transform
+
 Layout = Literal["outputs x inputs", "inputs x outputs"]
 
 
@@ -78,6 +80,8 @@ def _unusual(layer: nn.Module, x: Tensor) -> str:
     """Why a layer cannot run without a graph; empty if it can."""
     if torch.compiler.is_compiling():
         return "compiled code"
+    if in_transform():
+        return "torch.func transforms"
     if not x.is_meta and torch.is_autocast_enabled(x.device.type):
         return "autocast"
     return "" if len(layer._forward_hooks) == len(layer._forward_pre_hooks) == 1 else "a layer with other hooks"

@@ -1,9 +1,26 @@
 """What goes on in place of a block's output, and of the model's input."""
 
+from typing import Any
+
 from torch import Tensor
 
 from odfa.engine.gate import gate, mark
+from odfa.engine.tensors import first_tensor, is_spread
 from odfa.errors import MatchError
+
+
+def main_of(name: str, output: Any) -> Tensor:
+    """The main tensor of what block `name` returned.
+
+    Raises:
+        MatchError: there is none, or each process holds a part of it.
+    """
+    main = first_tensor(output)
+    if main is None:
+        raise MatchError(f"block {name} returned {type(output).__name__} without a floating-point tensor")
+    if is_spread(main):
+        raise MatchError(f"block {name} returned a DTensor, spread over processes; let it return its full_tensor()")
+    return main
 
 
 def asks(main: Tensor) -> bool:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from odfa.engine.layers import LayerHooks, Layout, layout_of, weight_gradient
+from odfa.engine.tensors import is_spread
 from odfa.errors import MatchError
 
 Shape = tuple[int, ...]
@@ -26,12 +27,14 @@ class LinearFeedback(LayerHooks):
         """Look at the layers; nothing is changed yet.
 
         Raises:
-            MatchError: not a linear layer.
+            MatchError: not a linear layer, or one whose weight is spread over processes.
         """
         super().__init__()
         for name, layer in layers.items():
             if layout_of(layer) is None:
                 raise MatchError(f"{name} is a {type(layer).__name__}, expected a linear layer")
+            if any(map(is_spread, layer.parameters())):
+                raise MatchError(f"{name} holds a DTensor, a part of its weight; attach without linears=")
         self.layers = layers
         self.exact = False
         self._mean: dict[Shape, Tensor] = {}

@@ -27,7 +27,7 @@ class Membership:
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     """Block → shape of its output."""
     hidden: bool = False
-    """Reentrant checkpointing hides a part of the graph; blocks are then taken from the module tree."""
+    """Reentrant checkpointing or sharding hides a part of the graph; blocks are then taken from the module tree."""
     unread: dict[str, set[str]] = field(default_factory=dict)
     """Output of the model that depends on blocks but not on a tap → parameters on the way."""
     residuals: int = 0
@@ -90,7 +90,8 @@ def trace(model: nn.Module, blocks: dict[str, nn.Module], step: Step, wiring: st
     for number, call in enumerate(step.calls):
         nodes = reached([] if call.deferred else [next(with_graph)], (cut for cut in cuts if cut.call == number))
         learned = _parameters(nodes, names)
-        if call.deferred or any(type(node).__name__ == "CheckpointFunctionBackward" for node in nodes):
+        checkpointed = any(type(node).__name__ == "CheckpointFunctionBackward" for node in nodes)
+        if call.deferred or checkpointed or _strangers(nodes, names):
             found.hidden = True
             learned |= _inside(blocks[call.block], names)
         found.shapes[call.block] = call.shape
@@ -150,6 +151,12 @@ def _refuse_escapes(paths: Paths, step: Step) -> None:
 def _parameters(nodes: Iterable[Node], names: dict[int, str]) -> set[str]:
     variables = (node.variable for node in nodes if is_leaf(node))
     return {names[id(variable)] for variable in variables if id(variable) in names}
+
+
+def _strangers(nodes: Iterable[Node], names: dict[int, str]) -> bool:
+    """Whether parameters at work are not those that the model names: sharding gathers them while a block runs."""
+    variables = (node.variable for node in nodes if is_leaf(node))
+    return any(isinstance(variable, nn.Parameter) and id(variable) not in names for variable in variables)
 
 
 def _inside(block: nn.Module, names: dict[int, str]) -> set[str]:

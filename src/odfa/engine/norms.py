@@ -15,10 +15,13 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from odfa.engine.layers import LayerHooks, Layout, layout_of, weight_gradient
+from odfa.engine.tensors import is_spread
 
 
 class NormReaders(LayerHooks):
     """Hooks on norms and on the linear layers that read them; they act where nothing before the norm wants a gradient.
+
+    They do not act where a norm's scale is spread over processes.
 
     A layer y = W h + b that reads h = gamma * n + beta has the weight gradients G = sum delta h^T, g = sum delta. Then
         dL/dgamma_k = sum_o W_ok (G_ok - g_o beta_k) / gamma_k,        dL/dbeta_k = sum_o W_ok g_o.
@@ -27,7 +30,7 @@ class NormReaders(LayerHooks):
     def __init__(self, blocks: Iterable[nn.Module], *, without: Container[nn.Module] = ()) -> None:
         super().__init__()
         modules = {id(module): module for block in blocks for module in block.modules()}.values()
-        self._norms = [module for module in modules if _scales(module)]
+        self._norms = {module: type(module) for module in modules if _scales(module)}
         layers = [module for module in modules if layout_of(module) is not None and module not in without]
         self._layers = layers if self._norms else []
         self._latest: tuple[weakref.ref[Tensor], nn.Module] | None = None
@@ -44,6 +47,9 @@ class NormReaders(LayerHooks):
         scales: Any = [norm.weight for norm in self._norms]
         self._latest = None
         known = [scale for scale in scales if not scale.is_meta]  # meta tensors have no values
+        if any(is_spread(scale) for scale in scales):
+            self._usable = False
+            return
         nonzero = not known or bool(torch.stack([scale.all() for scale in known]).all())
         self._usable = bool(scales) and nonzero
 
@@ -65,7 +71,8 @@ class NormReaders(LayerHooks):
         if torch.compiler.is_compiling() or not (self._usable and torch.is_grad_enabled()):
             return
         inputs = [arg for arg in args if isinstance(arg, Tensor)]
-        starts = len(inputs) == 1 and not inputs[0].requires_grad and output.requires_grad
+        same = type(norm) is self._norms[norm]  # sharding by itself gives a norm another type, and frees its scale
+        starts = same and len(inputs) == 1 and not inputs[0].requires_grad and output.requires_grad
         self._latest = (weakref.ref(output), norm) if starts else None
 
 

@@ -72,7 +72,10 @@ def _others(handle: Handle, fed: dict[str, set[str]]) -> dict[str, set[str]]:
         "true gradient and local gradient (shared weights)": exact & in_blocks,
         "signal on its way to the blocks": behind - exact,
         "frozen": frozen,
-        "not traced (hidden by recomputation)" if handle.members.hidden else none: trained - in_blocks - behind - exact,
+        "not traced (hidden by recomputation or sharding)" if handle.members.hidden else none: trained
+        - in_blocks
+        - behind
+        - exact,
     }
 
 

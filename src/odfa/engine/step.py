@@ -24,6 +24,18 @@ class Tie:
 
 
 @dataclass
+class Probe:
+    """An output that a block handed on as a leaf which asks for a gradient, to see what depends on it.
+
+    `source` is None where the leaf has a history of its own, while measuring; `block` is None for side outputs.
+    """
+
+    source: Tensor | None
+    leaf: Tensor
+    block: str | None
+
+
+@dataclass
 class Step:
     """The record of one forward pass; what holds a graph is dropped as soon as it has been used."""
 
@@ -43,7 +55,12 @@ class Step:
     refused: bool = False
     """A check at the tap failed; its message is the one to be heard."""
     exact: bool = False
-    """Measuring: the local gradients are done, what runs now is backpropagation."""
+    """What runs now is backpropagation: measuring, when the local gradients are done, or looking for the batch."""
+    watching: bool = False
+    """In this pass blocks hand on probes, because sizes do not tell where the batch lies."""
+    probes: list[Probe] = field(default_factory=list)
+    outputs: list[tuple[Tensor, Tensor | None]] = field(default_factory=list)
+    """What was found at the taps, and what the modules there read."""
     keeps_signals: bool = False
     """Residual edges around blocks need the signals once more."""
     signals: dict[int, Tensor] = field(default_factory=dict)
@@ -67,3 +84,4 @@ class Step:
         while self.recomputations:
             self.recomputations.pop().close()
         self.sources, self.head_input, self.link, self.trace = [], None, None, None
+        self.probes, self.outputs = [], []

@@ -1,5 +1,6 @@
 """Finding and replacing tensors inside whatever a module returns."""
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
@@ -58,6 +59,17 @@ def _like(original: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
 def in_backward() -> bool:
     """True while autograd runs a backward pass: a forward seen then is a recomputation."""
     return bool(torch._C._current_graph_task_id() != -1)
+
+
+def is_spread(tensor: Tensor) -> bool:
+    """Whether a tensor is a DTensor, of which each process holds a part."""
+    distributed = sys.modules.get("torch.distributed.tensor")  # loading it takes long, and who has one has loaded it
+    return distributed is not None and isinstance(tensor, distributed.DTensor)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The tensor itself, or what the processes that hold parts of it have together."""
+    return tensor.full_tensor() if is_spread(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def eager(function: Hook) -> Hook:

@@ -1,6 +1,6 @@
 """Stage 1: where the output error e = dL/dy is read, and how it becomes rows."""
 
-from odfa.error.rows import Errors, error_rows
+from odfa.error.rows import Errors, error_rows, leading_shape
 from odfa.error.tap import Tap, find_tap, find_taps
 
-__all__ = ["Errors", "Tap", "error_rows", "find_tap", "find_taps"]
+__all__ = ["Errors", "Tap", "error_rows", "find_tap", "find_taps", "leading_shape"]

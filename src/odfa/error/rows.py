@@ -15,18 +15,26 @@ Read = Mapping[int, tuple[Tensor | None, Tensor, torch.Size]]
 """Number of a tap → dL/dy (None where the loss does not depend on it), an empty tensor of its kind, the shape of y."""
 
 
+def leading_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Leading shape of the rows of an output of `shape`: two axes where it has three, otherwise one."""
+    return shape[:2] if len(shape) == 3 else (shape[0] if shape else 1,)
+
+
 def error_rows(grad_y: Tensor, tap: str) -> ErrorSignal:
     """Flatten dL/dy to `e_ND`, keeping its leading shape: (B, T) for sequences, (B,) otherwise.
 
     A three-axis output (B, T, D) is a sequence of tokens; two axes (B, D) and images (B, C, H, W) give one row per
-    sample. Every row stays as it is, before any mean over the batch; half precisions become float32.
+    sample. Every row stays as it is, before any mean over the batch; half precisions become float32. An empty
+    batch has no rows and keeps its width.
     """
     if grad_y.dtype in (torch.float16, torch.bfloat16):
         grad_y = grad_y.float()
+    lead = leading_shape(tuple(grad_y.shape))
     if grad_y.ndim == 3:
-        return ErrorSignal(e_ND=grad_y.flatten(0, 1), tap=tap, lead=tuple(grad_y.shape[:2]))
-    rows = grad_y.shape[0] if grad_y.ndim else 1
-    return ErrorSignal(e_ND=grad_y.reshape(rows, -1), tap=tap, lead=(rows,))
+        return ErrorSignal(e_ND=grad_y.flatten(0, 1), tap=tap, lead=lead)
+    if grad_y.ndim < 2:
+        grad_y = grad_y.reshape(-1, 1)
+    return ErrorSignal(e_ND=grad_y.flatten(1), tap=tap, lead=lead)
 
 
 class Errors:

@@ -2,7 +2,7 @@
 
 from odfa.feedback.low_rank import LowRank
 from odfa.feedback.patterns import matches
-from odfa.feedback.placement import Placement, place
+from odfa.feedback.placement import Axes, Placement, place, possible_axes
 from odfa.feedback.slots import Slots
 
-__all__ = ["LowRank", "Placement", "Slots", "matches", "place"]
+__all__ = ["Axes", "LowRank", "Placement", "Slots", "matches", "place", "possible_axes"]

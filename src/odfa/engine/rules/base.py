@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from odfa.feedback import Axes
 from odfa.flow import ErrorSignal
 from odfa.project import AbstractProjection
 from odfa.saved import check_state
@@ -18,13 +19,14 @@ class Call:
     """One call of one block in one forward pass.
 
     `deferred` calls ran without a graph, inside reentrant activation checkpointing; their signal enters when autograd
-    runs the block again.
+    runs the block again. `axes` is where data flow showed the batch, where the feedback asked for it.
     """
 
     block: str
     shape: tuple[int, ...]
     dtype: torch.dtype
     deferred: bool
+    axes: Axes | None = None
 
 
 class AbstractFeedback(ABC):
@@ -39,6 +41,10 @@ class AbstractFeedback(ABC):
         Raises:
             NonFinite: the error or a signal is not finite.
         """
+
+    def doubts(self, block: str, shape: tuple[int, ...], lead: tuple[int, ...] | None) -> bool:
+        """Whether data flow has to show where the batch lies in a block's output; `lead` None: once it is known."""
+        return False
 
     @property
     def description(self) -> str:

@@ -1,14 +1,15 @@
 """Direct feedback alignment: a slice of the projected error at every block's output."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 from torch import Tensor, nn
 
 from odfa.engine.rules.base import AbstractFeedback, AbstractRule, Call
 from odfa.errors import ConfigError, MatchError
-from odfa.feedback import Slots
+from odfa.feedback import Axes, Slots
 from odfa.flow import ErrorSignal
 from odfa.project import AbstractProjection
 from odfa.saved import check_state
@@ -24,6 +25,10 @@ class RandomFeedback(AbstractRule):
         scale: with entries of variance 1 and the factor 1/sqrt(K), |s_l| ≈ scale * |e| at any width.
         per_sample: patterns of blocks that are fed per sample although the error comes per token, because their tokens
             are not the error's (an encoder's beside a decoder's).
+        batch_axes: which axis is the batch, of the error and of the blocks' outputs of three and more axes: (0, 0) is
+            batch first, (0, 1) where blocks see (T, B, C) and the model returns (B, T, D) or (B, D). None finds it: by
+            sizes, and where these do not tell (B = T), by what a sample's output depends on in the first forward pass,
+            which then keeps the graphs of all blocks.
 
     Source: Nøkland, arXiv 1609.01596; by light, arXiv 2409.12965.
     """
@@ -31,6 +36,7 @@ class RandomFeedback(AbstractRule):
     shared: bool = False
     scale: float = 1.0
     per_sample: tuple[str, ...] = ()
+    batch_axes: Axes | None = field(default=None, repr=False)  # what came of it is in the state of the slices
 
     name = "random"
     wiring = "direct"
@@ -39,10 +45,12 @@ class RandomFeedback(AbstractRule):
         """Slices are given out when the blocks first run.
 
         Raises:
-            ConfigError: scale is not a positive number.
+            ConfigError: scale is not a positive number, or batch_axes is no pair of 0 and 1.
         """
         if not self.scale > 0:
             raise ConfigError(f"RandomFeedback needs scale > 0, got {self.scale}")
+        if self.batch_axes not in (None, *product((0, 1), repeat=2)):
+            raise ConfigError(f"batch_axes: expected None or a pair such as (0, 1), got {self.batch_axes!r}")
         return _Slices(projection, self)
 
 
@@ -51,11 +59,16 @@ class _Slices(AbstractFeedback):
 
     def __init__(self, projection: AbstractProjection, rule: RandomFeedback) -> None:
         self.projection = projection
-        self.slots = Slots(shared=rule.shared, per_sample=rule.per_sample)
+        self.slots = Slots(shared=rule.shared, per_sample=rule.per_sample, batch_axes=rule.batch_axes)
         self.scale = rule.scale
 
     def signals(self, error: ErrorSignal, calls: Sequence[Call]) -> list[Tensor]:
-        places = [self.slots.take(call.block, call.shape, error.lead) for call in calls]
+        places = [
+            self.slots.take(
+                call.block, call.shape, error.lead, found=call.axes, same_rows=_last_with_rows_of(call, calls)
+            )
+            for call in calls
+        ]
         if not calls:
             return []
         p_NM = self._fit(error.e_ND.shape[1]).project(error.e_ND)
@@ -64,6 +77,10 @@ class _Slices(AbstractFeedback):
             placed.signal(p_NM[:, cut], self.scale / (1.0 if isometric else placed.width**0.5))
             for cut, placed in places
         ]
+
+    def doubts(self, block: str, shape: tuple[int, ...], lead: tuple[int, ...] | None) -> bool:
+        """Whether sizes leave open where the batch lies."""
+        return self.slots.doubts(block, shape, lead)
 
     def _fit(self, num_inputs: int) -> AbstractProjection:
         known = self.projection.num_inputs
@@ -93,3 +110,9 @@ class _Slices(AbstractFeedback):
         self.slots.load_state_dict(state["slots"])
         if state["num_inputs"] is not None and self.slots.total:
             self._fit(state["num_inputs"])
+
+
+def _last_with_rows_of(call: Call, calls: Sequence[Call]) -> str | None:
+    """The last block, if it is another one and returned as many rows: the error can be read there."""
+    last = calls[-1]
+    return last.block if last.block != call.block and last.shape[:1] == call.shape[:1] else None

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from odfa.engine.tensors import is_spread
 from odfa.errors import ConfigError, MatchError
 from odfa.project import AbstractProjection
 
@@ -86,6 +87,11 @@ def _check_head(model: nn.Module, head: nn.Module) -> None:
     if not isinstance(weight, nn.Parameter) or weight.ndim != 2:
         raise MatchError(
             f"an aligned read-out needs a head with a weight matrix, got {type(head).__name__}; use RandomFeedback()"
+        )
+    if is_spread(weight):
+        raise MatchError(
+            "an aligned read-out needs the head's whole weight, got a DTensor, which is spread over processes; use "
+            "RandomFeedback()"
         )
     holders = [m for m in model.modules() if any(p is weight for p in m.parameters(recurse=False))]
     if len(holders) > 1:
