@@ -64,7 +64,8 @@ class AbstractProjection(ABC):
         if not self._takes(e_ND.dtype):
             raise ConfigError(f"{self.identity} does not take {e_ND.dtype}, expected floating-point rows")
         real = torch.view_as_real(e_ND) if e_ND.is_complex() else e_ND
-        largest = torch.stack(real.aminmax()).abs().max().item() if e_ND.numel() else 0
+        size = torch.stack(real.aminmax()).abs().max() if e_ND.numel() else torch.zeros(())
+        largest = 0.0 if size.is_meta else size.item()  # walks over sizes have no values
         if not math.isfinite(largest):
             raise NonFinite("the output error contains NaN or infinity; lower the learning rate or look at the batch")
         if e_ND.dtype in (torch.float16, torch.bfloat16):
