@@ -8,9 +8,17 @@ from odfa.train import MemoryConfig, RunConfig, TextConfig, TransformerConfig
 
 
 def write_corpus(folder: Path) -> str:
-    """Nine hundred short dialogues in one file; returns the folder."""
-    talk = "".join(f"<|a|>is {k % 9} more than {k % 5}?<|b|>no, {k % 7}\n" for k in range(900))
-    (folder / "talk.txt").write_text(talk, encoding="utf-8")
+    """Nine hundred short dialogues in the form of the Cornell Movie-Dialogs Corpus; returns the folder."""
+    lines = [(f"is {k % 9} more than {k % 5}?", f"no, {k % 7}") for k in range(900)]
+    between = " +++$+++ "
+    said = [
+        between.join((f"L{k}{who}", who, "m0", who, text))
+        for k, pair in enumerate(lines)
+        for who, text in zip("ab", pair, strict=True)
+    ]
+    talks = [between.join(("a", "b", "m0", f"['L{k}a', 'L{k}b']")) for k in range(len(lines))]
+    (folder / "movie_lines.txt").write_text("\n".join(said) + "\n", encoding="iso-8859-1")
+    (folder / "movie_conversations.txt").write_text("\n".join(talks) + "\n", encoding="iso-8859-1")
     return str(folder)
 
 

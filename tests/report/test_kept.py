@@ -54,8 +54,8 @@ def _change_config(run_dir: Path, override: str) -> None:
 
 
 def _edit(home: Path) -> None:
-    file = home / "corpus/talk.txt"
-    file.write_text(file.read_text(encoding="utf-8").replace("more", "less", 1), encoding="utf-8")
+    file = home / "corpus/movie_lines.txt"
+    file.write_text(file.read_text(encoding="iso-8859-1").replace("more", "less", 1), encoding="iso-8859-1")
     text._corpus.cache_clear()
 
 

@@ -40,6 +40,8 @@ def export(run_dir: Path | str, out_dir: Path | str, *, shard: str = "2GB") -> d
         additional_special_tokens=list(SPEAKERS),
         model_max_length=config.context,
     )
+    with writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
     with writing(out), _without_bars(), new_folder(out) as partial:
         run.model.save_pretrained(partial, max_shard_size=shard)  # type: ignore[operator]
         words.save_pretrained(partial)
