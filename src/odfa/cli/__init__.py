@@ -7,9 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-STOPPED = 130
-"""Exit code after a Ctrl-C that left nothing to resume: 128 and the number of the signal, as shells have it."""
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command: 0 (done), 1 (it failed, or a run was stopped), 2 (the user's words are off), 130 (Ctrl-C)."""
@@ -35,7 +32,7 @@ def _stopped_at_once() -> Iterator[None]:
 def _stop(*_signal: Any) -> None:
     with suppress(OSError):  # nobody listens: no reason to go on
         os.write(2, b"odfa: stopped; run the same command again\n")
-    os._exit(STOPPED)
+    os._exit(128 + signal.SIGINT)
 
 
-__all__ = ["STOPPED", "main"]
+__all__ = ["main"]

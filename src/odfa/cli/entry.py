@@ -4,13 +4,13 @@ import contextlib
 import errno
 import io
 import json
+import signal
 import sys
 import warnings
 from argparse import Namespace
 from collections.abc import Sequence
 
 from odfa import __version__
-from odfa.cli import STOPPED
 from odfa.cli.align import ALIGN
 from odfa.cli.command import Command, Outcome, OutputError, note
 from odfa.cli.compare import COMPARE
@@ -48,6 +48,8 @@ _ABOUT = Help(
     example="odfa compare digits methods=bp,shallow,dfa,odfa   # each COMMAND has a --help",
 )
 FAILED, REFUSED = 1, 2
+STOPPED = 128 + signal.SIGINT
+"""A Ctrl-C that left nothing to resume; the code that shells have for it."""
 _MACHINE = (*FULL, errno.EIO)
 """Failures of the machine, not of the words that were given."""
 

@@ -14,6 +14,7 @@ from odfa.encode import AbstractEncoder
 from odfa.engine import membership
 from odfa.engine.alignment import Alignment, Measurement
 from odfa.engine.arguments import check_arguments
+from odfa.engine.attached import handle_of, refuse_second_handle
 from odfa.engine.blocks import Blocks, match_blocks, match_inside
 from odfa.engine.handle import InputGradient, Mode, Recompute, Unread
 from odfa.engine.hooks import Hooks
@@ -22,7 +23,6 @@ from odfa.engine.paths import Cut
 from odfa.engine.rules import AbstractRule, RandomFeedback
 from odfa.engine.status import describe
 from odfa.engine.step import Step, Tie
-from odfa.engine.surroundings import refuse_second_handle
 from odfa.error import Errors, Tap, find_taps
 from odfa.errors import CheckpointError, ConfigError, MatchError, NonFinite
 from odfa.flow import Light, StepRecord
@@ -131,11 +131,8 @@ class DFA:
     @staticmethod
     def of(model: nn.Module) -> "DFA | None":
         """The handle attached to `model`, if any (also after a deep copy or unpickling of an attached model)."""
-        for hook in model._forward_pre_hooks.values():
-            owner = getattr(hook, "__self__", None)
-            if isinstance(owner, Hooks) and isinstance(owner.handle, DFA):
-                return owner.handle
-        return None
+        handle = handle_of(model)
+        return handle if isinstance(handle, DFA) else None
 
     def backward(self, loss: Tensor) -> None:
         """`loss.backward()` with its conditions checked: the spelling that is always safe.

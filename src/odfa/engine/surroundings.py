@@ -1,13 +1,9 @@
 """What must not change around the blocks while a handle is attached."""
 
-from typing import TYPE_CHECKING
-
 from torch import nn
 
+from odfa.engine.handle import Handle
 from odfa.errors import MatchError
-
-if TYPE_CHECKING:
-    from odfa.engine.handle import Handle
 
 _AGAIN = "call remove() on the handle, change the model, then attach again"
 
@@ -19,7 +15,7 @@ class Surroundings:
     and nobody would say so.
     """
 
-    def __init__(self, handle: "Handle") -> None:
+    def __init__(self, handle: Handle) -> None:
         names = {id(module): name for name, module in handle.model.named_modules()}
         watched = [*handle.blocks.values(), *handle.branches.values(), *(tap.module for tap in handle.taps)]
         inside = {id(module) for module in watched}
@@ -47,23 +43,3 @@ class Surroundings:
                         f"{prefix}{key} was {what} after DFA was attached, and would not learn as the rest; {_AGAIN}"
                     )
             raise MatchError(f"the children of {name or 'the model'} changed their order; {_AGAIN}")
-
-
-def refuse_second_handle(model: nn.Module) -> None:
-    """Two handles on one forward pass would cut each other's graphs.
-
-    Raises:
-        MatchError: a module of `model`, or one that holds it, carries a handle.
-    """
-    from odfa.engine.hooks import Hooks
-
-    for name, module in model.named_modules():
-        for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values()):
-            owner = getattr(getattr(hook, "func", hook), "__self__", None)
-            if isinstance(owner, Hooks):
-                attached = type(owner.handle.model).__name__
-                where = f"its module {name}" if name else "it"
-                raise MatchError(
-                    f"DFA is already attached to this model ({where} belongs to the handle of a {attached}); "
-                    "call remove() on that handle first"
-                )
