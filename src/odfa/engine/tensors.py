@@ -32,18 +32,21 @@ def named_tensors(output: Any, path: str = "") -> list[tuple[str, Tensor]]:
 
 
 def map_tensors(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Copy of nested tuples, lists, mappings (ModelOutput too) with `change` applied to every tensor.
+    """Nested tuples, lists, mappings (ModelOutput too) with `change` applied to every tensor.
 
+    A container is copied if something in it changed, and the same one otherwise: whoever fills it goes on filling it.
     Anything else (caches, None, numbers) is passed on as it is.
     """
     if isinstance(output, Tensor):
         return change(output)
     if isinstance(output, Mapping):
-        return _like(output, {key: map_tensors(value, change) for key, value in output.items()})
-    if isinstance(output, tuple) and hasattr(output, "_fields"):
-        return type(output)(*(map_tensors(item, change) for item in output))
+        items = {key: map_tensors(value, change) for key, value in output.items()}
+        return output if all(items[key] is value for key, value in output.items()) else _like(output, items)
     if isinstance(output, (tuple, list)):
-        return type(output)(map_tensors(item, change) for item in output)
+        values = [map_tensors(item, change) for item in output]
+        if all(new is old for new, old in zip(values, output, strict=True)):
+            return output
+        return type(output)(*values) if hasattr(output, "_fields") else type(output)(values)
     return output
 
 
