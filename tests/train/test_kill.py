@@ -19,7 +19,17 @@ _NUM_KILLS = 20
 def children() -> ForkServerContext:
     """Processes that start in milliseconds, because their server has imported everything."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["odfa.train", "odfa.engine", "sklearn.datasets", "safetensors.torch"])
+    # optimisers import torch._dynamo when they first step
+    context.set_forkserver_preload(
+        [
+            "odfa.train",
+            "odfa.engine",
+            "sklearn.datasets",
+            "safetensors.torch",
+            "torch._dynamo",
+            "torch.utils.tensorboard",
+        ]
+    )
     first = context.Process(target=time.monotonic)
     first.start()
     first.join()
