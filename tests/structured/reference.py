@@ -17,13 +17,20 @@ def exchange(place: int) -> int:
 
 
 def matrix(seed: int, num_inputs: int, num_outputs: int) -> np.ndarray:
-    """B_DM, entry by entry as the docstring of `layout` has it."""
+    """B_DM, entry by entry."""
+    return project(seed, np.eye(num_inputs), num_outputs)
+
+
+def project(seed: int, x_ND: np.ndarray, num_outputs: int) -> np.ndarray:
+    """x_ND B_DM, factor by factor as the docstring of `layout` has it: cheaper than B_DM for few rows."""
+    num_inputs = x_ND.shape[1]
     layout = Layout(seed, num_inputs)
     points, width = layout.points, layout.width
     num_blocks = -(-num_outputs // points)
     signs2, signs3 = layout.signs(num_blocks)
     h = hadamard(points).astype(np.float64)
-    first = h * np.array([sign(layout.signs1, i) for i in range(points)])
+    signs1 = np.array([sign(layout.signs1, i) for i in range(points)])
+    first = h[:, :num_inputs] @ (signs1[:num_inputs, None] * x_ND.T)
     units_in_row, num_rows = width // 32, points // width
     out = []
     for b in range(num_blocks):
@@ -42,4 +49,4 @@ def matrix(seed: int, num_inputs: int, num_outputs: int) -> np.ndarray:
             output = layout.order[place // 32] * 32 + place % 32
             ordered[output] = sign(layout.signs4, place) * block[exchange(place)]
         out.append(ordered)
-    return np.concatenate(out)[:num_outputs, :num_inputs].T
+    return np.concatenate(out)[:num_outputs].T
