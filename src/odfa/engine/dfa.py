@@ -23,6 +23,7 @@ from odfa.engine.paths import Cut
 from odfa.engine.rules import AbstractRule, RandomFeedback
 from odfa.engine.status import describe
 from odfa.engine.step import Step, Tie
+from odfa.engine.tensors import named_tensors
 from odfa.error import Errors, Tap, find_taps
 from odfa.errors import CheckpointError, ConfigError, MatchError, NonFinite
 from odfa.flow import Light, StepRecord
@@ -124,7 +125,9 @@ class DFA:
         self._errors = Errors(self.taps)
         self._answered = 0
         self._traced: set[object] = set()
-        self._retrace, self._trained = False, -1
+        self._untraced: set[object] = set()
+        self._trained: frozenset[int] = frozenset()
+        self._behind: set[int] = set()
         self._hooks = Hooks(self)
         self._hooks.attach(recompute=recompute)
 
@@ -226,10 +229,10 @@ class DFA:
     def wants_trace(self) -> bool:
         """Whether the next pass has to be traced: the first, the first with other blocks or trained parameters, and
         every one where the model has ways around its blocks."""
-        trained = sum(p.requires_grad for p in self.model.parameters())
+        trained = frozenset(id(p) for p in self.model.parameters() if p.requires_grad)
         if trained != self._trained:
-            self._trained, self._retrace = trained, True
-        return self._retrace or self.members is None or self.members.around
+            self._trained, self._traced, self._untraced = trained, set(), set()
+        return not self._traced or bool(self._untraced) or (self.members is not None and self.members.around)
 
     def note(self, step: Step, output: Any) -> list[Cut]:
         """Which parameters are fed by which signal, and which edges of the graph of this traced pass must be cut.
@@ -237,25 +240,43 @@ class DFA:
         Raises:
             MatchError: see `membership.trace`; streaming with fused updates where blocks share what learns.
         """
-        found, cuts = membership.trace(self.model, self.blocks, step, self.rule.wiring)
-        membership.note_output(found, self.model, output, step)
+        found, cuts = membership.trace(self.model, self.blocks, step, output, self.rule.wiring)
+        membership.note_output(found, self.model, output, step, cuts)
         fused = any(p._post_accumulate_grad_hooks for p in self.model.parameters())
         if found.shared and fused and self.recompute == "stream":
             raise MatchError(
                 "several blocks read something that learns (a condition, an encoder's end), and a fused optimiser "
                 "would move it between two of them; use recompute=True, or an ordinary optimiser"
             )
-        self._traced.add(_key(step))
-        self._retrace = False
+        self._traced.add(_key(step, output))
+        self._untraced.discard(_key(step, output))
         if self.members is None:
             self.members = found
         self.members.merge(found)
+        exact = self.members.behind | self.members.ahead
+        self._behind = {id(p) for name, p in self.model.named_parameters() if name in exact}
         return cuts
 
-    def note_calls(self, step: Step) -> None:
-        """A pass that was not traced: if other blocks ran than before, the next one will be."""
-        if self.rule.wiring != "none" and _key(step) not in self._traced:
-            self._retrace = True
+    def note_calls(self, step: Step, output: Any) -> None:
+        """A pass that was not traced: if other blocks ran or other outputs came, the next are, until these come again.
+
+        Raises:
+            MatchError: the error reaches parameters that it did not reach in traced passes.
+        """
+        if self.rule.wiring != "none" and _key(step, output) not in self._traced:
+            self._untraced.add(_key(step, output))
+        new = {id(leaf) for leaf in membership.leaves_behind(step.reads)} - self._behind
+        if not new:
+            return
+        self._untraced.add(_key(step, output))
+        assert self.members is not None
+        local = set().union(*self.members.blocks.values())
+        names = [name for name, p in self.model.named_parameters() if id(p) in new and name in local]
+        if names and self.rule.wiring != "none":
+            raise MatchError(
+                f"the error now reaches {names[0]} by a way that was not there when the model was traced and may lead "
+                "around the blocks; run this step again, it will be traced"
+            )
 
     def complain_unread(self, path: str) -> str:
         """What to say when a gradient comes from a place that is not read."""
@@ -347,8 +368,9 @@ class DFA:
             raise MatchError(f"rule {self.rule.name} reads the error at the head's output, got error_at={tap}")
 
 
-def _key(step: Step) -> object:
-    return frozenset((call.block, call.deferred) for call in step.calls)
+def _key(step: Step, output: Any) -> object:
+    calls = frozenset((call.block, call.deferred) for call in step.calls)
+    return calls, frozenset(path for path, _ in named_tensors(output))
 
 
 def _with_encoder(projection: AbstractProjection, encoder: AbstractEncoder | None) -> AbstractProjection:

@@ -48,7 +48,7 @@ class Handle(Protocol):
         """Read a traced pass; returns the edges of its graph that must be cut."""
         ...
 
-    def note_calls(self, step: Step) -> None:
+    def note_calls(self, step: Step, output: Any) -> None:
         """Look at a pass that was not traced."""
         ...
 

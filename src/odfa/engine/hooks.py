@@ -87,10 +87,7 @@ class Hooks:
     @eager
     def before_model(self, _model: nn.Module, args: Any, kwargs: Any) -> Any:
         """Open a fresh record; what an interrupted forward (Ctrl-C) left behind is closed first."""
-        if self.answers.replay is not None:
-            self.steps.append(None)
-            return None
-        if not torch.is_grad_enabled() or self.handle.mode == "through":
+        if self.answers.replay is not None or not torch.is_grad_enabled() or self.handle.mode == "through":
             self.steps.append(None)
             return None
         refuse_transforms()
@@ -128,11 +125,12 @@ class Hooks:
                 if step.trace is not None and step.ties:
                     self._read_trace(step, output)
                 elif step.ties:
-                    self.handle.note_calls(step)
+                    self.handle.note_calls(step, output)
                     self._axes.settle(step)
+                return self._guard_unread(step, output)
         finally:
             step.close()
-        return self._guard_unread(output) if output is not None and not step.refused else None
+        return None
 
     def _read_trace(self, step: Step, output: Any) -> None:
         closed = self.handle.note(step, output)
@@ -140,12 +138,13 @@ class Hooks:
         step.keeps_signals = any(cut.call is not None for cut in closed)
         cuts.install(closed, step, partial(self.answers.instead, step))
 
-    def _guard_unread(self, output: Any) -> Any:
+    def _guard_unread(self, step: Step, output: Any) -> Any:
         """Outputs that depend on blocks but not on a tap: an error that comes from there would reach nobody."""
         members = self.handle.members
         if members is None or not members.unread or self.handle.unread == "allow":
             return None
-        told = {id(t): path for path, t in named_tensors(output) if path in members.unread and t.requires_grad}
+        past = [(path, t) for path, t in named_tensors(output) if t.requires_grad and t.grad_fn not in step.gates]
+        told = {id(t): path for path, t in past if path in members.unread}
         if not told:
             return None
         return map_tensors(output, lambda t: mark(t, partial(self._unread, told[id(t)])) if id(t) in told else t)
@@ -165,7 +164,8 @@ class Hooks:
         if step.trace is not None:
             tensors = [tensor for _, tensor in named_tensors([args, kwargs])]
             stripped = step.trace.begin(tensors, strip=recording and not step.measuring)
-            args, kwargs = (map_tensors(given, lambda t: stripped.get(id(t), t)) for given in (args, kwargs))
+            args = tuple(stripped.get(id(given), given) for given in args)
+            kwargs = {key: stripped.get(id(given), given) for key, given in kwargs.items()}
         if recording and self.handle.recompute and not (step.measuring or step.watching):
             if kwargs.get("past_key_values") is not None:
                 raise MatchError(
@@ -246,8 +246,7 @@ class Hooks:
     def _count(step: Step, span: Span | None, name: str, main: Tensor, *, deferred: bool) -> None:
         step.calls.append(Call(name, tuple(main.shape), main.dtype, deferred))
         if step.trace is not None and span is not None:
-            span.shape = tuple(main.shape)
-            step.trace.spans.append(span)
+            step.trace.count(span, tuple(main.shape))
 
     def _cut(self, step: Step, span: Span | None, name: str, main: Tensor) -> Tensor:
         wiring = self.handle.rule.wiring
@@ -355,12 +354,15 @@ class Hooks:
         if step.trace is not None:
             step.trace.ends.append(main.grad_fn)
             step.trace.head_input = None if step.head_input is None else step.head_input.grad_fn
+        else:
+            step.reads += [main.grad_fn] + ([] if step.head_input is None else [step.head_input.grad_fn])
         if step.measuring:
             self.handle.record(tie, main, targets)
         step.sources, step.head_input, step.refused = [], None, False
         if wiring == "none":
             return None
         tied = self._gate(step, tie, main, targets)
+        step.gates.add(tied.grad_fn)
         if step.trace is not None:
             step.trace.gates.add(tied.grad_fn)
         return map_tensors(value, lambda t: tied if t is main else t)

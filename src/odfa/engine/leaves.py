@@ -5,17 +5,18 @@ from typing import Any
 from torch import Tensor
 
 from odfa.engine.gate import gate, mark
-from odfa.engine.tensors import first_tensor, is_spread
+from odfa.engine.tensors import is_spread, named_tensors
 from odfa.errors import MatchError
 
 
 def main_of(name: str, output: Any) -> Tensor:
-    """The main tensor of what block `name` returned.
+    """The main tensor of what block `name` returned: the first that asks for a gradient, the first where none does.
 
     Raises:
         MatchError: there is none, or each process holds a part of it.
     """
-    main = first_tensor(output)
+    tensors = [tensor for _, tensor in named_tensors(output)]
+    main = next((tensor for tensor in tensors if tensor.requires_grad), next(iter(tensors), None))
     if main is None:
         raise MatchError(f"block {name} returned {type(output).__name__} without a floating-point tensor")
     if is_spread(main):
@@ -33,9 +34,9 @@ def asks(main: Tensor) -> bool:
     return channels_last or type(main.grad_fn).__name__ == "CheckpointFunctionBackward"
 
 
-def leaf_of(main: Tensor) -> Tensor:
-    """`main` without history. It asks for no gradient unless it has to."""
-    return handed_out(main.detach().requires_grad_()) if asks(main) else main.detach()
+def leaf_of(main: Tensor, *, asking: bool = False) -> Tensor:
+    """`main` without history. It asks for no gradient unless it has to, or is told to."""
+    return handed_out(main.detach().requires_grad_()) if asking or asks(main) else main.detach()
 
 
 def side_of(tensor: Tensor) -> Tensor:

@@ -4,13 +4,16 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from odfa.engine.paths import Cut, Paths, is_leaf
 from odfa.engine.step import Step
 from odfa.engine.tensors import named_tensors
 from odfa.engine.trace import Node
 from odfa.errors import MatchError
+
+_CUT = ("_GateBackward", "_MarkBackward", "_ChainedBackward", "CheckpointFunctionBackward")
+"""Where the graph is cut, or a block may stand, in passes that are not traced."""
 
 
 @dataclass
@@ -34,6 +37,8 @@ class Membership:
     """Edges around blocks that get the signal of the block they lead around."""
     severed: int = 0
     """Edges around blocks that get nothing."""
+    checkpoints: bool = False
+    """Modules between blocks run in reentrant checkpoints, which build a graph only for inputs that ask for one."""
     shared: bool = False
     """Several blocks read something that learns and that no block made."""
 
@@ -52,10 +57,13 @@ class Membership:
         self.hidden |= other.hidden
         self.unread.update(other.unread)
         self.shared |= other.shared
+        self.checkpoints |= other.checkpoints
         self.residuals, self.severed = max(self.residuals, other.residuals), max(self.severed, other.severed)
 
 
-def trace(model: nn.Module, blocks: dict[str, nn.Module], step: Step, wiring: str) -> tuple[Membership, list[Cut]]:
+def trace(
+    model: nn.Module, blocks: dict[str, nn.Module], step: Step, output: Any, wiring: str
+) -> tuple[Membership, list[Cut]]:
     """Read a traced pass when the model has run.
 
     Returns:
@@ -67,19 +75,22 @@ def trace(model: nn.Module, blocks: dict[str, nn.Module], step: Step, wiring: st
     """
     made = step.trace
     assert made is not None
-    paths = Paths(made, [*made.ends, *made.sources, made.head_input])
+    returned = [tensor.grad_fn for _, tensor in named_tensors(output)]
+    paths = Paths(made, [*made.ends, *made.sources, made.head_input, *returned])
     _refuse_escapes(paths, step)
     cuts = paths.cuts()
-    dark = any(call.deferred for call in step.calls)
-    if cuts and dark:
+    # without a mark: a block that ran under no_grad, and learns nothing in this pass
+    dark = [call.deferred and bool(span.marks) for call, span in zip(step.calls, made.spans, strict=True)]
+    if cuts and any(dark):
         raise MatchError(
             "the model adds a residual outside its blocks, and here blocks run without a graph, so the true gradient "
             "around them cannot be cut; use recompute=True or use_reentrant=False, or make the residual a part of the "
             "blocks"
         )
     names = {id(p): name for name, p in model.named_parameters()}
-    found = Membership(hidden=dark, residuals=sum(cut.call is not None for cut in cuts))
+    found = Membership(hidden=any(dark), residuals=sum(cut.call is not None for cut in cuts))
     found.severed, found.shared = len(cuts) - found.residuals, paths.shared()
+    found.checkpoints = paths.checkpoints()
     closed, marks = {(cut.node, cut.index) for cut in cuts}, set(paths.call_of)
 
     def reached(roots: list[Node], fed: Iterable[Cut] = ()) -> set[Node]:
@@ -88,6 +99,8 @@ def trace(model: nn.Module, blocks: dict[str, nn.Module], step: Step, wiring: st
 
     with_graph = iter(made.sources)
     for number, call in enumerate(step.calls):
+        if call.deferred and not dark[number]:
+            continue
         nodes = reached([] if call.deferred else [next(with_graph)], (cut for cut in cuts if cut.call == number))
         learned = _parameters(nodes, names)
         checkpointed = any(type(node).__name__ == "CheckpointFunctionBackward" for node in nodes)
@@ -103,11 +116,10 @@ def trace(model: nn.Module, blocks: dict[str, nn.Module], step: Step, wiring: st
         if not (found.hidden or kept & to_head):
             raise MatchError("the head does not read what the last block returns; use RandomFeedback() for this model")
         found.behind |= _parameters(to_head, names)
-    reentrant = dark and step.replay is None
-    return found, cuts + ([] if reentrant else paths.known(without=kept))
+    return found, cuts + paths.known(without=kept)
 
 
-def note_output(found: Membership, model: nn.Module, output: Any, step: Step) -> None:
+def note_output(found: Membership, model: nn.Module, output: Any, step: Step, cuts: list[Cut]) -> None:
     """Add what lies between the gates and what the model returned, and outputs that reach blocks past the gates.
 
     Those depend on what blocks returned, or on something inside of a block (what a router said, for instance).
@@ -115,13 +127,29 @@ def note_output(found: Membership, model: nn.Module, output: Any, step: Step) ->
     assert step.trace is not None
     names = {id(p): name for name, p in model.named_parameters()}
     marks = {node for span in step.trace.spans for node in span.marks}
+    closed = {(cut.node, cut.index) for cut in cuts if cut.node.next_functions[cut.index][0] not in marks}
     for path, tensor in named_tensors(output):
-        nodes = walk([tensor.grad_fn], (), step.trace.gates | marks)
-        if nodes & step.trace.gates:
-            found.ahead |= _parameters(nodes, names)
+        nodes = walk([tensor.grad_fn], closed, step.trace.gates | marks)
+        found.ahead |= _parameters(nodes, names)
         past = nodes & marks or any(not is_leaf(n) and step.trace.inside(n) is not None for n in nodes)
         if past and step.trace.gates:
             found.unread[path] = _parameters(nodes, names)
+
+
+def leaves_behind(reads: Iterable[Node]) -> list[Tensor]:
+    """What the error reaches from the taps without meeting a block, in a pass that is not traced."""
+    seen: set[Node] = set()
+    todo, found = [node for node in reads if node is not None], []
+    while todo:
+        node = todo.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if is_leaf(node):
+            found.append(node.variable)
+        elif node.name() not in _CUT:
+            todo += [child for child, _ in node.next_functions if child is not None]
+    return found
 
 
 def walk(roots: Iterable[Node], closed: Collection[tuple[Node, int]] = (), stop: Collection[Node] = ()) -> set[Node]:
@@ -140,7 +168,9 @@ def walk(roots: Iterable[Node], closed: Collection[tuple[Node, int]] = (), stop:
 
 
 def _refuse_escapes(paths: Paths, step: Step) -> None:
-    call = paths.escapes()
+    made = step.trace
+    assert made is not None
+    call = paths.escapes(walk([*made.ends, *made.sources, made.head_input], stop=set(paths.call_of)))
     if call is not None:
         raise MatchError(
             f"the output of block {step.calls[call].block} reaches the error by another way than being returned by it, "

@@ -24,9 +24,9 @@ _ELEMENTWISE = {
     f"{name}Backward0" for name in ("Add", "Mul", "Div", "Neg", "NativeDropout", "ToCopy", "Clone", "Alias")
 }
 """What may stand between a block's output and the place where its residual is added."""
-_FORMS = {
-    f"{name}Backward0" for name in ("T", "Transpose", "Permute", "View", "Unsqueeze", "Expand", "ToCopy", "Alias")
-}
+_VIEWS = ("T", "Transpose", "Permute", "View", "Unsqueeze", "Squeeze", "Expand", "Repeat", "Slice", "Select", "Alias")
+_MAPS = ("ToCopy", "Clone", "Add", "Sub", "Rsub", "Mul", "Div", "Neg", "Exp", "Sigmoid", "Softplus", "Tanh")
+_FORMS = {f"{name}Backward{version}" for name in (*_VIEWS, *_MAPS) for version in "01"}
 """Another form of the same tensor."""
 
 
@@ -43,7 +43,7 @@ class Paths:
     """The graph behind `roots`, nodes in an order in which what a node is made of comes first."""
 
     def __init__(self, trace: Trace, roots: Iterable[Node]) -> None:
-        self.spans, self._inside = trace.spans, trace.inside
+        self.spans, self._inside, self._gates = trace.spans, trace.inside, trace.gates
         self._made = {node: made for span in self.spans for node, made in span.made_of.items()}
         roots = list(roots)
         self._adopt_checkpoints(roots)
@@ -54,9 +54,13 @@ class Paths:
         self._feeds = self._fed()
         self._reaches = self._reached()
 
+    def _edges(self, node: Node) -> Any:
+        """A gate at a tap is made of what the tap reads; its other edges carry signals."""
+        return node.next_functions[:1] if node in self._gates else node.next_functions
+
     def children(self, node: Node) -> Iterator[tuple[int, Node, int]]:
         """Edges of a node to others that are not leaves: their number, the node, which of its outputs."""
-        for index, (child, output) in enumerate(node.next_functions):
+        for index, (child, output) in enumerate(self._edges(node)):
             if child is not None and not is_leaf(child):
                 yield index, child, output
 
@@ -80,12 +84,12 @@ class Paths:
         return found
 
     def known(self, *, without: set[Node]) -> list[Cut]:
-        """All edges to marks, but for those in `without`: gradients that arrive there have nowhere to go."""
+        """All edges to marks of ours, but for those in `without`: gradients that arrive there have nowhere to go."""
         return [
             Cut(node, index, None)
             for node in self._order
             for index, child, _ in self.children(node)
-            if child in self.call_of and child not in without and node not in self.call_of
+            if child in self._made and child not in without and node not in self.call_of
         ]
 
     def shared(self) -> bool:
@@ -105,14 +109,19 @@ class Paths:
             read |= own
         return False
 
-    def escapes(self) -> int | None:
-        """A call whose inside is reached by another way than by what it returned, if there is one."""
-        for node in self._order:
-            if node in self.call_of or self._inside(node) is not None:
+    def checkpoints(self) -> bool:
+        """Whether something outside the blocks runs in a reentrant checkpoint."""
+        return any(_is_checkpoint(n) and n not in self.call_of and self._inside(n) is None for n in self._order)
+
+    def escapes(self, nodes: Iterable[Node]) -> int | None:
+        """A call whose inside `nodes` reach by another way than by what it returned, if there is one."""
+        for node in nodes:
+            if is_leaf(node):
                 continue
-            for _, child, _ in self.children(node):
+            own = self._inside(node)
+            for _, child, _ in () if node in self.call_of else self.children(node):
                 call = self._inside(child)
-                if child not in self.call_of and self._learns[child] and call is not None:
+                if call not in (None, own) and child not in self.call_of and self._learns[child]:
                     return call
         return None
 
@@ -121,7 +130,7 @@ class Paths:
         unmarked = [span for span in self.spans if not span.marks]
         if not unmarked:
             return
-        nodes = [n for n in self._made_first(roots) if type(n).__name__ == "CheckpointFunctionBackward"]
+        nodes = [node for node in self._made_first(roots) if _is_checkpoint(node)]
         for span in unmarked:
             earlier = [node for node in nodes if node._sequence_nr() < span.start]
             if earlier:
@@ -158,7 +167,7 @@ class Paths:
         """Whether something that learns is reached from a node without passing a mark."""
         found: dict[Node, bool] = {}
         for node in self._order:
-            children = [child for child, _ in node.next_functions if child is not None]
+            children = [child for child, _ in self._edges(node) if child is not None]
             found[node] = node not in self.call_of and any(is_leaf(c) or found[c] for c in children)
         return found
 
@@ -201,7 +210,7 @@ class Paths:
                 node = children[0] if len(children) == 1 else None
 
     def _is_parameter(self, node: Node) -> bool:
-        """Whether a node is a leaf in another form: transposed, cast, expanded."""
+        """Whether a node is a leaf in another form: transposed, sliced, shifted or squashed by itself."""
         while node is not None and node.name() in _FORMS:
             node = next(iter(child for child, _ in node.next_functions if child is not None), None)
         return node is not None and is_leaf(node)
@@ -228,6 +237,10 @@ class Paths:
                 for _, child, _ in self.children(node):
                     self._users_of.setdefault(child, set()).add(node)
         return self._users_of
+
+
+def _is_checkpoint(node: Node) -> bool:
+    return type(node).__name__ == "CheckpointFunctionBackward"
 
 
 def is_leaf(node: Node) -> bool:

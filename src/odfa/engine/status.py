@@ -40,7 +40,9 @@ def _around(handle: Handle) -> list[str]:
 
 def _fed_by_blocks(handle: Handle) -> tuple[dict[str, set[str]], dict[str, str]]:
     by_id = {id(p): name for name, p in handle.model.named_parameters()}
-    inside = {block: {by_id[id(p)] for p in module.parameters()} for block, module in handle.blocks.items()}
+    inside = {
+        block: {by_id[id(p)] for p in module.parameters() if id(p) in by_id} for block, module in handle.blocks.items()
+    }
     if handle.members is None:
         return inside, {}
     shapes = {block: "x".join(map(str, shape)) for block, shape in handle.members.shapes.items()}

@@ -8,7 +8,7 @@ from torch import Tensor
 from odfa.engine.lean import Recomputation
 from odfa.engine.rules import Call
 from odfa.engine.stream import Replay
-from odfa.engine.trace import Trace
+from odfa.engine.trace import Node, Trace
 
 
 @dataclass
@@ -52,6 +52,10 @@ class Step:
     ties: list[Tie] = field(default_factory=list)
     link: Tensor | None = None
     """Several taps: what ties the next gate to those before."""
+    gates: set[Node] = field(default_factory=set)
+    """The gates at the taps."""
+    reads: list[Node] = field(default_factory=list)
+    """Where what the taps (and, in residual wiring, the head) read comes from."""
     refused: bool = False
     """A check at the tap failed; its message is the one to be heard."""
     exact: bool = False
@@ -83,5 +87,6 @@ class Step:
         """Let go of graphs; close recomputations that an interrupted forward left open, newest first."""
         while self.recomputations:
             self.recomputations.pop().close()
+        self.reads, self.gates = [], set()
         self.sources, self.head_input, self.link, self.trace = [], None, None, None
         self.probes, self.outputs = [], []

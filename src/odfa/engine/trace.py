@@ -24,7 +24,7 @@ class Span:
     entries: list[Node] = field(default_factory=list)
     """What the block's tensor arguments came from."""
     stream: Node = None
-    """The same of its first tensor, None if that has no history."""
+    """Of these, the stream that the block changes: the first tensor of its output's shape, or else its first one."""
     shape: tuple[int, ...] = ()
     """Of the main output."""
     marks: list[Node] = field(default_factory=list)
@@ -46,6 +46,7 @@ class Trace:
         self.gates: set[Node] = set()
         """The gates at the taps, behind which the error is read."""
         self._running: list[Span] = []
+        self._shapes: dict[int, list[tuple[tuple[int, ...], Node]]] = {}
         self._bare: dict[Node, bool] = {}
 
     def begin(self, arguments: list[Tensor], *, strip: bool) -> dict[int, Tensor]:
@@ -57,8 +58,9 @@ class Trace:
         """
         span = Span(torch.autograd._get_sequence_nr())  # type: ignore[attr-defined]
         self._running.append(span)
-        span.entries = [t.grad_fn for t in arguments if t.grad_fn is not None]
-        span.stream = next((t.grad_fn for t in arguments if t.is_floating_point()), None)
+        made = [(tuple(t.shape), t.grad_fn) for t in arguments if t.grad_fn is not None]
+        span.entries = [node for _, node in made]
+        self._shapes[id(span)] = made
         bare = [t for t in arguments if strip and t.grad_fn is not None and self._is_bare(t.grad_fn)]
         return {id(t): t.detach() for t in bare}
 
@@ -67,6 +69,14 @@ class Trace:
         span = self._running.pop()
         span.end = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]
         return span
+
+    def count(self, span: Span, shape: tuple[int, ...]) -> None:
+        """A block returned an output of this shape that learns, or will when it runs again."""
+        entries = self._shapes.pop(id(span))
+        span.shape = shape
+        alike = [node for entry, node in entries if entry == shape] or [node for _, node in entries]
+        span.stream = next(iter(alike), None)
+        self.spans.append(span)
 
     def inside(self, node: Node) -> int | None:
         """The number of the call that made a node; None if no block did."""
