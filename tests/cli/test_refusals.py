@@ -105,7 +105,7 @@ WORDS = {
     "temperature": (("sample", "run", "--temperature", "nan"), "temperature: expected 0, or 0.01 to 100, got nan"),
     "a tiny temperature": (("sample", "run", "--temperature", "1e-300"), "expected 0, or 0.01 to 100, got 1e-300"),
     "texts": (("sample", "run", "--count", "1000000"), "count: expected 1 to 1000 texts"),
-    "tokens": (("sample", "run", "--tokens", "-1"), "tokens: expected a positive number or none"),
+    "tokens": (("sample", "run", "--tokens", "-1"), "tokens: expected a positive number"),
     "a negative seed": (("sample", "run", "--seed", "-1"), "seed: expected a number in [0, 2^63), got -1"),
     "bytes for a prompt": (("sample", "run", "--prompt", "hi \udcff"), "prompt: expected text in UTF-8"),
 }

@@ -9,7 +9,7 @@ import torch
 
 from odfa.device import Drift, Twin
 from odfa.encode import Ternary
-from odfa.errors import ConfigError, Drifted
+from odfa.errors import CheckpointError, ConfigError, Drifted
 from odfa.keys import torch_generator
 from odfa.project import DriftWarning, Guard, Optical
 from odfa.project.guard import overlap, witnesses
@@ -156,6 +156,36 @@ def test_state_goes_on_where_it_was():
     for _ in range(2):
         assert torch.equal(optical.project(rows(8)), resumed.project(rows(8)))
     assert optical.diagnostics == resumed.diagnostics
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda w: w.real.double(),
+        lambda w: w.to(torch.complex128),
+        lambda w: w.real.to(torch.int8),
+        torch.zeros_like,
+        lambda w: w * torch.nan,
+        lambda w: w[:-1],
+    ],
+)
+def test_remembered_witnesses_of_another_kind_are_refused(damage):
+    optical = watched(Twin())
+    optical.project(rows(3))
+    state = copy.deepcopy(optical.state_dict())
+    places = [(part, key) for part in _parts(state) for key in part if key == "_then_WM"]
+    assert places
+    for part, key in places:
+        part[key] = damage(part[key])
+    with pytest.raises(CheckpointError, match=r"guard\._then_WM: expected"):
+        optical.load_state_dict(state)
+
+
+def _parts(state):
+    yield state
+    for value in state.values():
+        if isinstance(value, dict):
+            yield from _parts(value)
 
 
 def test_widths_of_one_device_are_watched_together():

@@ -2,11 +2,12 @@
 
 import contextlib
 import sys
+import threading
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from typing import Any
 
-from odfa.cli.command import Command, Outcome, print_table, say, take
+from odfa.cli.command import Command, Outcome, note, print_table, say, take
 from odfa.cli.help import Help, add_settings, listing
 from odfa.errors import ConfigError
 
@@ -40,9 +41,25 @@ def _execute(arguments: Namespace) -> Outcome:
         opu=get_opu("opu-2021" if opu is None else opu),
     )
     makers = {name: recipe.make for name, recipe in RECIPES.items()}
-    with contextlib.redirect_stdout(sys.stderr):  # what a model's own code prints is not the result
+    with (
+        _told_if_slow(arguments.model),
+        contextlib.redirect_stdout(sys.stderr),
+    ):  # what a model's own code prints is not the result
         page = plan(arguments.model, apply(config, settings), makers)
     return Outcome(json=page, show=lambda: _show(page))
+
+
+@contextlib.contextmanager
+def _told_if_slow(model: str) -> Iterator[None]:
+    """Most plans take a second; what loops over positions, as a recurrent model does, takes minutes."""
+    line = f"counting the operations of {model}; models that loop over positions take long …"
+    timer = threading.Timer(3, note, [line])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _show(page: dict[str, Any]) -> None:

@@ -10,16 +10,16 @@ from odfa.errors import ConfigError
 
 def _configure(parser: ArgumentParser) -> None:
     parser.add_argument("runs", metavar="RUN", type=place, nargs="+", help="run folders of one task")
-    parser.add_argument("--prompt", metavar="TEXT", default="", help="text: what was said before (default: nothing)")
-    parser.add_argument("--count", metavar="N", type=int, default=3, help="text: samples; images: per class (3)")
+    parser.add_argument("--prompt", metavar="TEXT", help="text: what was said before (default: nothing)")
+    parser.add_argument("--count", metavar="N", type=int, help="text: samples; images: per class (3)")
     parser.add_argument("--tokens", metavar="N", type=int, help="text: most tokens to add (default: the context)")
-    parser.add_argument("--temperature", metavar="T", type=float, default=0.8, help="text: 0 is likeliest (0.8)")
-    parser.add_argument("--seed", metavar="K", type=int, default=0, help="equal seeds, equal samples (default: 0)")
+    parser.add_argument("--temperature", metavar="T", type=float, help="text: 0 is likeliest (0.8)")
+    parser.add_argument("--seed", metavar="K", type=int, help="text, images: equal seeds, equal samples (0)")
     parser.add_argument("--image", metavar="FILE", type=place, help="images, maps: draw into this file")
     parser.add_argument("--classes", metavar="A,B", help="images: classes by name or number (default: all)")
-    parser.add_argument("--guidance", metavar="W", type=float, default=1.0, help="images: weight of the class (1)")
-    parser.add_argument("--sampler", choices=("ddim", "ddpm"), default="ddim", help="images: scheduler (ddim)")
-    parser.add_argument("--steps", metavar="N", type=int, default=50, help="images: denoising steps (50)")
+    parser.add_argument("--guidance", metavar="W", type=float, help="images: weight of the class (1)")
+    parser.add_argument("--sampler", choices=("ddim", "ddpm"), help="images: scheduler (ddim)")
+    parser.add_argument("--steps", metavar="N", type=int, help="images: denoising steps (50)")
     parser.add_argument("--sample", metavar="N", type=int, help="climate: number of the test sample (the middle one)")
 
 
@@ -34,8 +34,19 @@ def _execute(arguments: Namespace) -> Outcome:
         raise ConfigError("--image: this run draws nothing; leave it out")
     if draw is not None:
         check_figure(arguments.image, "--image")
+    _fill(arguments, _DEFAULTS[draw])
     note(f"sampling from {', '.join(map(str, arguments.runs))} …")
     return (draw or _texts)(arguments)
+
+
+def _fill(arguments: Namespace, defaults: dict[str, Any]) -> None:
+    """Set what was not given; refuse what was given and these runs have no use for."""
+    for name in {key for kind in _DEFAULTS.values() for key in kind}:
+        given = getattr(arguments, name)
+        if given is not None and name not in defaults:
+            has = ", ".join(f"--{key}" for key in defaults)
+            raise ConfigError(f"--{name}: these runs have no use for it, they take {has}; leave it out")
+        setattr(arguments, name, defaults.get(name) if given is None else given)
 
 
 def _images(arguments: Namespace) -> Outcome:
@@ -93,6 +104,13 @@ def readable(text: str) -> str:
     """Speaker tokens as the beginnings of lines."""
     return text.replace("<|a|>", "\nA: ").replace("<|b|>", "\nB: ").strip()
 
+
+_DEFAULTS: dict[Any, dict[str, Any]] = {
+    None: {"prompt": "", "count": 3, "tokens": None, "temperature": 0.8, "seed": 0},
+    _images: {"count": 3, "seed": 0, "classes": None, "guidance": 1.0, "sampler": "ddim", "steps": 50},
+    _maps: {"sample": None},
+}
+"""What writes, draws or projects → its options with their defaults; None writes."""
 
 SAMPLE = Command(
     name="sample",

@@ -210,10 +210,15 @@ class Watch:
         """
         check_state(state, _REMEMBERED, "guard")
         then_WM = state["_then_WM"]
-        if then_WM is not None and (then_WM.ndim != 2 or len(then_WM) != self._guard.num_witnesses):
+        if then_WM is not None and not self._fits(then_WM):
             raise CheckpointError(
-                f"the saved state does not fit: guard._then_WM: expected {self._guard.num_witnesses} witnesses, got "
-                f"{shown(then_WM)}"
+                f"the saved state does not fit: guard._then_WM: expected fields of {self._guard.num_witnesses} "
+                f"witnesses, finite and not all zero, got {shown(then_WM)}"
             )
         for name in _REMEMBERED:
             setattr(self, name, state[name])
+
+    def _fits(self, then_WM: Tensor) -> bool:
+        kind = then_WM.ndim == 2 and then_WM.dtype in (torch.complex64, torch.float32)  # float32: without a reference
+        size = kind and len(then_WM) == self._guard.num_witnesses
+        return bool(size and then_WM.isfinite().all() and then_WM.any())

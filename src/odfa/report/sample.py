@@ -45,7 +45,7 @@ def sample(
         ConfigError: not a language model, a prompt that fills the context, or a number out of range.
     """
     require(0 < count <= _MOST, "count", f"1 to {_MOST} texts", count)
-    require(tokens is None or tokens > 0, "tokens", "a positive number or none", tokens)
+    require(tokens is None or tokens > 0, "tokens", "a positive number", tokens)
     fits = temperature == 0 or _COLDEST <= temperature <= _HOTTEST
     require(fits, "temperature", f"0, or {_COLDEST:g} to {_HOTTEST:g}", temperature)
     require(seed in SEEDS, "seed", SEEDS_TOLD, seed)
@@ -57,9 +57,10 @@ def sample(
     ids_T = torch.tensor(tokenizer.encode(_opened(prompt, has_turns=run.kept.has_turns)).ids)
     room = run.config.data.context - len(ids_T)
     if room < 1 or (tokens is not None and not 0 < tokens <= room):
+        advice = f"expected 1 to {room} tokens to add" if room > 0 else "give a shorter prompt"
         raise ConfigError(
             f"the prompt takes {len(ids_T)} of the context of {run.config.data.context} tokens, got "
-            f"tokens={tokens or 'all that fit'}; expected 1 to {max(room, 0)}"
+            f"tokens={tokens or 'all that fit'}; {advice}"
         )
     written_CT = _generate(run, ids_T.expand(count, -1), tokens or room, temperature, seed)
     texts = [tokenizer.decode(written_T.tolist(), skip_special_tokens=False) for written_T in written_CT]
