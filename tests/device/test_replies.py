@@ -87,6 +87,7 @@ def test_counts_are_copied_out_of_the_vendors_buffer():
         ([[1, 2], [3]], DeviceError, r"list \[\[1, 2\], \[3\]\] came back"),
         (torch.ones(6, 4, 5, dtype=torch.int32, device="meta"), DeviceError, "torch.int32 of shape"),
         (torch.ones(6, 4, 5, dtype=torch.int32).to_sparse(), DeviceError, "torch.int32 of shape"),
+        (torch.full((6, 4, 5), math.nan).to_sparse(), DeviceError, "torch.float32 of shape"),
         (torch.ones(6, 4, 5, dtype=torch.bfloat16), DeviceError, "torch.bfloat16 of shape"),
         ([[["1"]]], DeviceError, "<U1 of shape"),
         (COUNTS_FPQ[0], FrameMismatch, r"shape \(4, 5\) came back, expected frames of 4 x 5 pixels, three axes"),
