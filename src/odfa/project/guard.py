@@ -32,6 +32,8 @@ _REMEMBERED = {
     "_gain": float,
 }
 """What a watch saves, and in what form."""
+_FIELDS = (torch.float32, torch.complex64)
+"""Types of the fields that read-outs give: of real ones, and of complex ones."""
 
 Show = Callable[[Frames], Tensor]
 """Shows patterns on the device and returns their field (W, M)."""
@@ -209,11 +211,11 @@ class Watch:
             CheckpointError: this is not the state of a watch over so many witnesses.
         """
         check_state(state, _REMEMBERED, "guard")
-        then_WM = state["_then_WM"]
-        if then_WM is not None and (then_WM.ndim != 2 or len(then_WM) != self._guard.num_witnesses):
+        then_WM, count = state["_then_WM"], self._guard.num_witnesses
+        if then_WM is not None and (then_WM.dtype not in _FIELDS or then_WM.ndim != 2 or len(then_WM) != count):
             raise CheckpointError(
-                f"the saved state does not fit: guard._then_WM: expected {self._guard.num_witnesses} witnesses, got "
-                f"{shown(then_WM)}"
+                f"the saved state does not fit: guard._then_WM: expected fields of {count} witnesses, float32 or "
+                f"complex64, got {shown(then_WM)}"
             )
         for name in _REMEMBERED:
             setattr(self, name, state[name])
