@@ -40,7 +40,7 @@ class LowRank:
             basis_Dq = torch.linalg.qr(matrix_DK @ torch.linalg.qr(matrix_DK.T @ basis_Dq).Q).Q
         try:
             u_qq, s_q, v_qK = torch.linalg.svd(basis_Dq.T @ matrix_DK, full_matrices=False)
-        except torch.linalg.LinAlgError as error:
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
             raise NonFinite(
                 "the read-out has drifted so far that its correction overflows; lower the learning rate"
             ) from error
