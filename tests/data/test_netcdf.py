@@ -138,6 +138,7 @@ YEARS = [2000, 2001, 2002]
             "time is float64 in 'day as %Y%m%d.%f'; expected",
         ),
         (lambda: _series([1], [20000115]), "a time is 20000115 without a unit; expected whole years"),
+        (lambda: _series([1, 2], [-(2**63), 2000]), r"a time is -9.22337203685e\+18 without a unit"),  # has no abs
         (lambda: _series([1], [3], units="days"), "time is int64 in 'days'; expected whole years"),
         (lambda: _series([1], [3], units="months since 1850-01-01"), "cannot read times in 'months since 1850-01-01'"),
         (lambda: _series([1, 2], [3, np.nan], **NOLEAP), "a time is missing"),

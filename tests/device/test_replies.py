@@ -87,6 +87,7 @@ def test_counts_are_copied_out_of_the_vendors_buffer():
         ([[1, 2], [3]], DeviceError, r"list \[\[1, 2\], \[3\]\] came back"),
         (torch.ones(6, 4, 5, dtype=torch.int32, device="meta"), DeviceError, "torch.int32 of shape"),
         (torch.ones(6, 4, 5, dtype=torch.int32).to_sparse(), DeviceError, "torch.int32 of shape"),
+        (torch.full((6, 4, 5), math.nan).to_sparse(), DeviceError, "torch.float32 of shape"),
         (torch.ones(6, 4, 5, dtype=torch.bfloat16), DeviceError, "torch.bfloat16 of shape"),
         ([[["1"]]], DeviceError, "<U1 of shape"),
         (COUNTS_FPQ[0], FrameMismatch, r"shape \(4, 5\) came back, expected frames of 4 x 5 pixels, three axes"),
@@ -119,6 +120,7 @@ def test_odd_answers_are_named_in_one_line(answer, error, words):
     [
         ({"shape_dmd": (100,)}, r"shape_dmd must be \(rows, columns\), integers of at least 1; got \(100,\)"),
         ({"shape_cam": 5}, "shape_cam must be"),
+        ({"shape_cam": (2,)}, r"shape_cam must be .* got \(2,\)"),
         ({"shape_cam": (4.0, 5)}, "shape_cam must be"),
         ({"rate_hz": math.nan}, "rate_hz must be a number"),
         ({"rate_hz": None}, "rate_hz must be a number"),
@@ -132,7 +134,11 @@ def test_odd_answers_are_named_in_one_line(answer, error, words):
 )
 def test_what_a_device_states_is_checked_before_the_first_frame(stated, words):
     device = Own(COUNTS_FPQ, **stated)
-    uses = [lambda: device.run(FRAMES, roi=(4, 5)), lambda: calibrate(device, num_inputs=3, num_modes=2)]
+    uses = [
+        lambda: device.run(FRAMES, roi=(4, 5)),
+        lambda: calibrate(device, num_inputs=3, num_modes=2),
+        lambda: calibrate(device, num_inputs=3, num_modes=2, demodulator=Anchor()),
+    ]
     if stated.keys() <= {"device_id", "shape_dmd", "shape_cam"}:
         uses.append(lambda: Optical(device))  # what planning needs is asked for before the device is opened
     for use in uses:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from odfa.encode import Ternary
 from odfa.engine import DFA, AlignedReadout, ElectronicOnly, RandomFeedback, Shallow, fuse_optimizer
 from odfa.engine.rules import AbstractRule
-from odfa.errors import CheckpointError, MatchError
+from odfa.errors import CheckpointError, MatchError, NonFinite
+from odfa.feedback import LowRank
 from odfa.project import Gaussian
 from tests.engine.problems import gradients, make
 from tests.engine.test_handled import X, Y
@@ -416,3 +417,13 @@ def test_errors_of_zero_everywhere_give_zero_gradients() -> None:
     model(input_ids=ids, labels=torch.full_like(ids, -100)).logits.mul(0).sum().backward()
     assert dfa.last is not None
     assert not any(p.grad is not None and p.grad.any() for p in model.parameters())
+
+
+def test_a_correction_that_overflows_is_named() -> None:
+    matrix = torch.full((5, 4), 1e38)
+    fits, overflows = LowRank(2), LowRank(2)
+    fits.fit(matrix / 1e20, 1)
+    assert torch.allclose(fits(torch.ones(1, 5)), torch.full((1, 4), 5e18))
+    with pytest.raises(NonFinite, match="has drifted so far that its correction overflows; lower the learning rate"):
+        overflows.fit(matrix, 1)
+    assert overflows(torch.ones(1, 5)) is None

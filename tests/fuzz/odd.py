@@ -118,7 +118,8 @@ def json_edits(value: Any) -> st.SearchStrategy[Any]:
 def edited_json(value: Any, edits: Any) -> Any:
     """A copy with the edits that still find their place."""
     changed = copy.deepcopy(value)
-    for path, action, what in edits:
+    for path, action, new in edits:
+        what = copy.deepcopy(new)  # an edit may go into what an earlier one put there
         try:
             *lead, last = path
             holder = changed
@@ -215,6 +216,13 @@ def edited_tensors(tensors: dict[str, Tensor], edits: Any) -> dict[str, Tensor]:
     return tensors
 
 
+def _whole(tensor: Tensor) -> int:
+    """The largest integer of a tensor whose negative is one, too."""
+    if tensor.dtype in (torch.uint8, torch.bool):
+        return 0
+    return 1 if tensor.is_complex() else torch.iinfo(tensor.dtype).max
+
+
 def _edited(tensor: Tensor, action: str, what: Any) -> Tensor:
     if action == "cut":
         return tensor[:1] if tensor.ndim else tensor
@@ -223,10 +231,10 @@ def _edited(tensor: Tensor, action: str, what: Any) -> Tensor:
     if action == "type":
         return tensor.to(getattr(torch, what))
     if action == "fill":
-        return torch.full_like(tensor, what) if tensor.is_floating_point() else torch.full_like(tensor, 2**30)
+        return torch.full_like(tensor, what if tensor.is_floating_point() else _whole(tensor))
     if action == "one":
         changed = tensor.clone()
-        changed.view(-1)[:1] = what if tensor.is_floating_point() else -1
+        changed.view(-1)[:1] = what if tensor.is_floating_point() else -_whole(tensor)
         return changed
     shaped = {
         "flat": tensor.flatten(),

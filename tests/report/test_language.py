@@ -11,6 +11,7 @@ from tests.cut import train_and_cut
 from tests.talk import small_run, write_corpus
 
 from odfa import recipes, train
+from odfa.cli import main
 from odfa.data import MASKED, text
 from odfa.errors import ConfigError, OdfaError, RunFolderError
 from odfa.report import align, compare, export, sample
@@ -117,6 +118,13 @@ def test_samples_are_keyed_and_answer_the_prompt(tmp_path: Path, corpus: str) ->
         sample(tmp_path / "run", "is it more than this context can hold, or is it not?")
     with pytest.raises(ConfigError, match="tokens=99; expected 1 to"):
         sample(tmp_path / "run", tokens=99)
+
+
+@pytest.mark.parametrize("given", [("--classes", "1"), ("--guidance", "nan"), ("--steps", "5"), ("--sample", "0")])
+def test_options_of_other_tasks_are_refused(tmp_path: Path, corpus: str, capsys, given: tuple[str, str]) -> None:
+    train.run(small_run(corpus), tmp_path / "run", progress=False)
+    assert main(["sample", str(tmp_path / "run"), *given]) == 2
+    assert f"{given[0]}: these runs have no use for it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])

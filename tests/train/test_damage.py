@@ -274,11 +274,11 @@ def test_every_entry_of_the_feedback_s_state(
     sound = json.loads((newest / "state.json").read_text())
     session = sessions[name]
     assert checkpoint.restore(session, newest)
-    strange = [None, -1, 10**30, 2.5, [0, 0, 0], {"items": [["\n", 1]]}, {"__tensor__": "9"}]
-    for path in _leaves(sound["dfa"])[1:]:
+    strange = [None, "7", -1, 10**30, 2.5, [0, 0, 0], {"items": [["\n", 1]]}, {"__tensor__": "9"}]
+    for path in (("dfa", *leaf) for leaf in _leaves(sound["dfa"])):
         for value in strange:
             state = json.loads(json.dumps(sound))
-            place = state["dfa"]
+            place = state
             for key in path[:-1]:
                 place = place[key]
             if place[path[-1]] == value or (isinstance(place[path[-1]], float) and type(value) in (int, float)):
@@ -292,7 +292,12 @@ def test_every_entry_of_the_feedback_s_state(
             assert "\n" not in str(caught.value), (path, value)
 
 
-TENSORS = {"a row": lambda t: t[:1], "an axis more": lambda t: t[None], "nan": _with(0, float("nan"))}
+TENSORS = {
+    "a row": lambda t: t[:1],
+    "an axis more": lambda t: t[None],
+    "half": lambda t: t.abs().half(),
+    "nan": _with(0, float("nan")),
+}
 
 
 @pytest.mark.parametrize("name", ["odfa aligned", "dfa electronic"])

@@ -67,6 +67,34 @@ def test_a_diverging_run_is_recorded_as_failed(tmp_path: Path, quick: Quick) -> 
     assert str(status["reason"]).startswith("NonFinite: step")
 
 
+@pytest.mark.parametrize("spoiled", ["weight", "moment"])
+def test_no_checkpoint_is_left_that_nobody_could_go_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: Quick, spoiled: str
+) -> None:
+    step = train.loop.train_step
+
+    def spoil(session, batch):
+        row = step(session, batch)
+        if session.step == 3:
+            weight = session.model.head.weight
+            with torch.no_grad():
+                (weight if spoiled == "weight" else session.optimizer.state[weight]["exp_avg_sq"])[1, 2] = float("inf")
+        return row
+
+    monkeypatch.setattr(train.loop, "train_step", spoil)
+    config = replace(quick("bp"), steps=3, checkpoint_every=1, evaluate_every=None)
+    named = r"model: head\.weight" if spoiled == "weight" else r"optimizer: \d\.exp_avg_sq"
+    with pytest.raises(NonFinite, match=rf"^step 3: {named} holds NaN or infinity; lower the learning rate$"):
+        train.run(config, tmp_path / "run", progress=False)
+    assert [path.name for path in train.checkpoint.find(tmp_path / "run/checkpoints")] == [
+        "step_0000001",
+        "step_0000002",
+    ]
+    assert (_status(tmp_path / "run")["status"], _status(tmp_path / "run")["step"]) == ("failed", 2)
+    monkeypatch.setattr(train.loop, "train_step", step)
+    assert train.resume(tmp_path / "run", progress=False).steps == 3
+
+
 @pytest.mark.parametrize(
     ("x", "y", "message"), [(float("nan"), 0, "NaN or infinity"), (0.0, 10, "label 10 of sample 7")]
 )

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from odfa.data import DataShape
 from odfa.error import error_rows, find_tap
 from odfa.errors import ConfigError
-from odfa.train.config import CnnConfig, DitConfig, MlpConfig, TransformerConfig, UnetConfig, VitConfig
+from odfa.train.config import CnnConfig, DitConfig, MemoryConfig, MlpConfig, TransformerConfig, UnetConfig, VitConfig
+from odfa.train.memory import new_weights
 from odfa.train.networks import network_of
 from odfa.train.networks.vit import to_fields
 
@@ -117,3 +118,17 @@ def test_networks_that_do_not_fit_the_images_are_refused(config, shape, message:
 def test_settings_out_of_range_are_refused(wrong) -> None:
     with pytest.raises(ConfigError, match="model"):
         wrong()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_network_in_bfloat16_takes_data_in_float32(case: str) -> None:
+    config, shape = CASES[case]
+    network = network_of(config, shape)
+    with new_weights(MemoryConfig(precision="bfloat16")):
+        half = network.build().eval()
+    whole = network.build().eval()
+    whole.load_state_dict({name: weight.float() for name, weight in half.state_dict().items()})
+    inputs = tuple(torch.randn_like(x) if x.is_floating_point() else x for x in network.example(3))
+    with torch.no_grad():
+        found, expected = (getattr(out, "logits", out) for out in (half(*inputs), whole(*inputs)))
+    assert torch.allclose(found.float(), expected, rtol=0.05, atol=0.05 * float(expected.abs().max()))

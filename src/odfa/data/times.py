@@ -84,7 +84,7 @@ def _whole_years(stamps: np.ndarray, bounds: Any | None, unit: str, where: str) 
         raise DataError(f"{where}: time is {stamps.dtype} {said}; {_GOOD}")
     if bounds is not None:
         stamps = np.floor(np.asarray(bounds.values, np.float64).mean(axis=1))
-    odd = stamps[~((stamps == np.round(stamps)) & (np.abs(stamps) <= _LAST_YEAR))]
+    odd = stamps[~((stamps == np.round(stamps)) & (stamps >= -_LAST_YEAR) & (stamps <= _LAST_YEAR))]
     if len(odd):
         raise DataError(f"{where}: a time is {odd[0]:.12g} {said}; {_GOOD}")
     years, counts = np.unique(stamps.astype(int), return_counts=True)

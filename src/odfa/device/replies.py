@@ -112,7 +112,8 @@ def _brief(reply: Any) -> str:
         return textwrap.shorten(f"{type(reply).__name__} {reply!r}", 80, placeholder=" …")
     kind = "a masked array" if isinstance(reply, np.ma.MaskedArray) else f"{reply.dtype} of shape {tuple(reply.shape)}"
     if isinstance(reply, Tensor):
-        odd = reply.is_floating_point() and not reply.is_meta and not bool(torch.isfinite(reply).all())
+        plain = reply.layout == torch.strided and not reply.is_meta  # others hold no numbers that can be looked at
+        odd = plain and reply.is_floating_point() and not bool(torch.isfinite(reply).all())
     else:
         odd = reply.dtype.kind in "fc" and not np.isfinite(reply).all()
     return f"{kind}, NaN or infinite in places," if odd else kind

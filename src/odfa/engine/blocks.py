@@ -9,7 +9,7 @@ from torch import nn
 from odfa.engine.finding import find_blocks, held
 from odfa.error.head import never_called
 from odfa.errors import MatchError
-from odfa.feedback import matches
+from odfa.feedback import described
 
 _NUMBERS = (r"(?<=\.)\d+(?=\.|$)|^\d+(?=\.|$)", r"(?<=\.)\d+(?=\.)|^\d+(?=\.)")
 """Parts of a dotted name that are numbers: all, and all but the last."""
@@ -67,7 +67,7 @@ def match_inside(model: nn.Module, patterns: str | Sequence[str], blocks: dict[s
 def _by_pattern(patterns: list[str], names: dict[str, nn.Module]) -> dict[str, nn.Module]:
     found: dict[str, str] = {}
     for pattern in patterns:
-        matched = [name for name in names if matches(pattern, name)]
+        matched = described(pattern, names)
         if not matched:
             called = [name for name, module in names.items() if not never_called(module)]
             near = get_close_matches(pattern, called, n=3, cutoff=0.3) or called[:3]
@@ -120,6 +120,6 @@ def _as_patterns(chosen: list[str], names: dict[str, nn.Module]) -> list[str]:
     """The shortest list of patterns that match exactly the chosen names."""
     starred = [list(dict.fromkeys(re.sub(parts, "*", name) for name in chosen)) for parts in _NUMBERS]
     for patterns in starred:
-        if sorted(name for name in names for pattern in patterns if matches(pattern, name)) == sorted(chosen):
+        if sorted(name for pattern in patterns for name in described(pattern, names)) == sorted(chosen):
             return patterns
     return chosen

@@ -327,9 +327,6 @@ class DFA:
         Raises:
             CheckpointError: the state belongs to another rule, projection or model; nothing was changed.
         """
-        missing = {"identity", "blocks", "feedback", "projection"} - state.keys()
-        if missing:
-            raise CheckpointError(f"this is not the state of a DFA handle: it lacks {', '.join(sorted(missing))}")
         form = {"identity": str, "blocks": [str, ...], "feedback": {str: object}, "projection": {str: object}}
         check_state(state, form, "dfa")
         ours, theirs = repr(self.rule), state["identity"].partition(" | ")[0]

@@ -1,8 +1,8 @@
 """Stage 5: projected errors become one signal per block, placed and scaled."""
 
 from odfa.feedback.low_rank import LowRank
-from odfa.feedback.patterns import matches
+from odfa.feedback.patterns import described, matches
 from odfa.feedback.placement import Axes, Placement, place, possible_axes
 from odfa.feedback.slots import Slots
 
-__all__ = ["Axes", "LowRank", "Placement", "Slots", "matches", "place", "possible_axes"]
+__all__ = ["Axes", "LowRank", "Placement", "Slots", "described", "matches", "place", "possible_axes"]

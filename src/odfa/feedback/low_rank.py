@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from odfa.errors import NonFinite
 from odfa.keys import torch_generator
 from odfa.saved import check_state
 
@@ -25,7 +26,11 @@ class LowRank:
         self.v_rK: Tensor | None = None
 
     def fit(self, matrix_DK: Tensor, fit_number: int) -> None:
-        """Refit to `matrix_DK`; the n-th fit always draws the same test vectors."""
+        """Refit to `matrix_DK`; the n-th fit always draws the same test vectors.
+
+        Raises:
+            NonFinite: its entries or their products are not finite.
+        """
         if not self.rank:
             return
         width = min(self.rank + _OVERSAMPLING, *matrix_DK.shape)
@@ -33,7 +38,12 @@ class LowRank:
         basis_Dq = torch.linalg.qr(matrix_DK @ test_Kq.to(matrix_DK)).Q
         for _ in range(_POWER_ITERATIONS):
             basis_Dq = torch.linalg.qr(matrix_DK @ torch.linalg.qr(matrix_DK.T @ basis_Dq).Q).Q
-        u_qq, s_q, v_qK = torch.linalg.svd(basis_Dq.T @ matrix_DK, full_matrices=False)
+        try:
+            u_qq, s_q, v_qK = torch.linalg.svd(basis_Dq.T @ matrix_DK, full_matrices=False)
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+            raise NonFinite(
+                "the read-out has drifted so far that its correction overflows; lower the learning rate"
+            ) from error
         self.u_Dr = ((basis_Dq @ u_qq) * s_q)[:, : self.rank].contiguous()
         self.v_rK = v_qK[: self.rank].contiguous()
 

@@ -48,6 +48,7 @@ class Probe:
         self.device, self.readout = device, readout
         self.num_inputs = arguments.whole("num_inputs", num_inputs, 1)
         self.num_modes = arguments.whole("num_modes", num_modes, 1)
+        device.check_stated()  # before its camera is divided
         self.roi = readout.roi(num_modes, device.view)
         device.require(num_inputs=readout.inputs(num_inputs), roi=self.roi, arm=readout.arm)
 

@@ -32,6 +32,8 @@ _REMEMBERED = {
     "_gain": float,
 }
 """What a watch saves, and in what form."""
+_FIELDS = (torch.float32, torch.complex64)
+"""Types of the fields that read-outs give: of real ones, and of complex ones."""
 
 Show = Callable[[Frames], Tensor]
 """Shows patterns on the device and returns their field (W, M)."""
@@ -209,16 +211,15 @@ class Watch:
             CheckpointError: this is not the state of a watch over so many witnesses.
         """
         check_state(state, _REMEMBERED, "guard")
-        then_WM = state["_then_WM"]
+        then_WM, count = state["_then_WM"], self._guard.num_witnesses
         if then_WM is not None and not self._fits(then_WM):
             raise CheckpointError(
-                f"the saved state does not fit: guard._then_WM: expected fields of {self._guard.num_witnesses} "
-                f"witnesses, finite and not all zero, got {shown(then_WM)}"
+                f"the saved state does not fit: guard._then_WM: expected fields of {count} witnesses, float32 or "
+                f"complex64, finite and not all zero, got {shown(then_WM)}"
             )
         for name in _REMEMBERED:
             setattr(self, name, state[name])
 
     def _fits(self, then_WM: Tensor) -> bool:
-        kind = then_WM.ndim == 2 and then_WM.dtype in (torch.complex64, torch.float32)  # float32: without a reference
-        size = kind and len(then_WM) == self._guard.num_witnesses
-        return bool(size and then_WM.isfinite().all() and then_WM.any())
+        kind = then_WM.ndim == 2 and then_WM.dtype in _FIELDS and len(then_WM) == self._guard.num_witnesses
+        return bool(kind and then_WM.isfinite().all() and then_WM.any())

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from odfa.errors import CheckpointError, OdfaError
+from odfa.errors import CheckpointError, NonFinite, OdfaError
 from odfa.files import PARTIAL, new_folder, own_folder, read_file, remove, write_new
 from odfa.saved import finite, from_json, misfit, shown, to_json, word
 from odfa.train.build import Session, num_projected
@@ -51,7 +51,8 @@ def save(session: Session, checkpoints: Path, log_sizes: dict[str, int]) -> Path
     """Write the checkpoint of `session.step` into a temporary sibling, sync, rename; keep the newest `KEEP`.
 
     Raises:
-        RunFolderError: the folder cannot be written; nothing half-written stays.
+        NonFinite: a weight, a moment or the feedback's state is not finite, and nobody could go on from it.
+        RunFolderError: the folder cannot be written. Nothing half-written stays.
     """
     final = checkpoints / f"step_{session.step:07d}"
     with folder_errors(checkpoints):
@@ -206,11 +207,11 @@ def check_model(model: torch.nn.Module, files: dict[str, Path], path: Path, stem
 
 
 def _write(folder: Path, session: Session, log_sizes: dict[str, int]) -> None:
-    write_tensors(folder, "model", session.model.state_dict())
+    _write_finite(folder, "model", session.model.state_dict())
     if session.average is not None:
-        write_tensors(folder, "average", session.average.module.state_dict())
+        _write_finite(folder, "average", session.average.module.state_dict())
     remembered = moments(session.optimizer)
-    write_tensors(folder, STEM, remembered)
+    _write_finite(folder, STEM, remembered)
     tensors: dict[str, Tensor] = {}
     state = {
         "step": session.step,
@@ -222,9 +223,16 @@ def _write(folder: Path, session: Session, log_sizes: dict[str, int]) -> None:
         "learned": parameters_with(remembered),
         "log_sizes": log_sizes,
     }
-    write_tensors(folder, "state", tensors)
+    _write_finite(folder, "state", tensors)
     write_new(folder / "state.json", to_json(state))
     seal(folder)
+
+
+def _write_finite(folder: Path, stem: str, tensors: dict[str, Tensor]) -> None:
+    odd = next((name for name, tensor in tensors.items() if not finite(tensor)), None)
+    if odd is not None:
+        raise NonFinite(f"{stem}: {word(odd)} holds NaN or infinity")
+    write_tensors(folder, stem, tensors)
 
 
 def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:

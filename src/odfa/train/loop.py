@@ -130,7 +130,8 @@ def _train(session: Session, folder: RunFolder, stop: StopRequest, progress: boo
             last = session.step == session.total_steps
             figures = figures if session.step % look_every == 0 else None
             if stop.requested or session.step % every == 0 or last:
-                checkpoint.save(session, folder.checkpoints, folder.sync_logs())
+                with _told_when(session.step):
+                    checkpoint.save(session, folder.checkpoints, folder.sync_logs())
                 folder.set_status("running", step=session.step)
             if stop.requested and not last:
                 raise Interrupted(session.step, folder.path)
@@ -229,7 +230,8 @@ def _finish(session: Session, folder: RunFolder, validation: dict[str, float] | 
     """The test part is read here, once, and nowhere else."""
     metric = session.task.metric
     test = session.task.evaluate(session.evaluated, session.splits.test)
-    folder.log("metrics", _row(session, "test", test))
+    with _told_when(session.step):
+        folder.log("metrics", _row(session, "test", test))
     folder.sync_logs()
     result = RunResult(
         status="complete",
@@ -242,7 +244,8 @@ def _finish(session: Session, folder: RunFolder, validation: dict[str, float] | 
         peak_memory_bytes=peak_memory_bytes(),
         light=light_figures(_light(session)),
     )
-    folder.finish(result.to_json(), step=session.step)
+    with _told_when(session.step):
+        folder.finish(result.to_json(), step=session.step)
     return result
 
 
@@ -268,16 +271,23 @@ def _threads(count: int | None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _told_when(step: int) -> Iterator[None]:
+    """Say at which step a number that is to be written was not finite, and what helps."""
+    try:
+        yield
+    except NonFinite as error:
+        raise NonFinite(f"step {step}: {error}; lower the learning rate") from error
+
+
+@contextlib.contextmanager
 def _journal(session: Session, folder: RunFolder) -> Iterator[Any]:
     """A function that writes a row of metrics everywhere: metrics.jsonl, timing.jsonl, TensorBoard."""
     with folder_errors(folder.path):
         board = TensorBoard(folder.path / "tb", first_step=session.step) if session.config.tensorboard else None
 
     def log(row: dict[str, Any]) -> None:
-        try:
+        with _told_when(row["step"]):
             folder.log("metrics", row)
-        except NonFinite as error:
-            raise NonFinite(f"step {row['step']}: {error}; lower the learning rate") from error
         clock = {"seconds": session.seconds, "peak_memory_bytes": peak_memory_bytes()}
         folder.log("timing", {"step": row["step"], **clock})
         if board:

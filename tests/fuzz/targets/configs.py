@@ -1,6 +1,7 @@
-"""config.json of a run folder: edited, or no JSON object at all."""
+"""config.json, data.json and tokenizer.json of a run folder: edited, or no JSON object at all."""
 
 import contextlib
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,17 @@ from odfa.train import load_run
 from odfa.train.overrides import digest, from_dict, keys, to_dict
 from odfa.train.shards import seal
 from tests.fuzz.base import Draw, Room, Target
-from tests.fuzz.odd import FEW, SPOILED_JSON, dumped, edited_json, fitting, json_edits, spoiled_json
+from tests.fuzz.odd import (
+    FEW,
+    ODD_JSON,
+    SPOILED_JSON,
+    dumped,
+    edited_json,
+    fitting,
+    json_edits,
+    json_paths,
+    spoiled_json,
+)
 
 _COMMANDS = ("resume", "resume", "align", "load")
 _KINDS = st.sampled_from(("bp", "dfa", "odfa", "aligned", "text"))
@@ -40,16 +51,30 @@ def use(command: str, run: str, room: Room) -> Any:
 
 
 class Configs(Target):
-    """{"run", "command", "complete"} and one of {"edits"}, {"settings", "owned"}, {"whole"}.
+    """{"run", "command", "complete", "file"} and one of {"edits"}, {"places"}, {"settings", "owned"}, {"whole"}.
 
-    Owned: the checkpoint is made to say that it belongs to the changed config, as a stranger's could.
+    A tokenizer.json is always the one that data.json names, as in a stranger's folder. Owned: the checkpoint is made to
+    say that it belongs to the changed config, likewise.
     """
 
     name, share = "configs", 6
 
     def draw(self, draw: Draw) -> Any:
         kind = draw(_KINDS)
-        value = {"run": kind, "command": draw(commands(kind)), "complete": draw(st.integers(0, 3)) == 3}
+        value = {
+            "run": kind,
+            "command": draw(commands(kind)),
+            "complete": draw(st.integers(0, 3)) == 3,
+            "file": draw(
+                st.sampled_from(("config", "config", "config", "data", "tokenizer")[: 5 if kind == "text" else 4])
+            ),
+        }
+        if value["file"] != "config":
+            if draw(st.integers(0, 5)) == 5:
+                return {**value, "whole": draw(SPOILED_JSON)}
+            # places are named by number, because the values are not known before there is a run
+            edit = st.tuples(st.integers(0, 400), st.sampled_from(("set", "set", "set", "drop")), ODD_JSON)
+            return {**value, "places": draw(st.lists(edit, min_size=1, max_size=2))}
         way = draw(st.sampled_from(("settings", "settings", "settings", "edits", "whole")))
         if way == "whole":
             return {**value, "whole": draw(SPOILED_JSON)}
@@ -66,17 +91,31 @@ class Configs(Target):
 
     def lay(self, value: Any, room: Room) -> None:
         run = room.stock.copy_run(value["run"], room.given / "run", complete=value["complete"])
-        file = run / "config.json"
+        file = run / f"{value['file']}.json"
+        if not file.exists():
+            return
         if "whole" in value:
             file.write_bytes(spoiled_json(value["whole"]))
-            return
+        elif "places" in value:
+            kept = json.loads(file.read_text())
+            paths = list(json_paths(kept))
+            edits = [(paths[place % len(paths)], action, what) for place, action, what in value["places"]]
+            file.write_bytes(dumped(edited_json(kept, edits)))
+        else:
+            self._edit_config(file, value)
+        if value["file"] == "tokenizer":
+            named = json.loads((run / "data.json").read_text())
+            named["tokenizer"] = hashlib.sha256(file.read_bytes()).hexdigest()
+            (run / "data.json").write_bytes(dumped(named))
+
+    def _edit_config(self, file: Path, value: Any) -> None:
         config = json.loads(file.read_text())
         edits = [(tuple(key.split(".")), "set", what) for key, what in value.get("settings", {}).items()]
         config = edited_json(config, value.get("edits", edits))
         file.write_bytes(dumped(config))
         if value.get("owned"):
             with contextlib.suppress(OdfaError):  # a config that no run can have belongs to nobody
-                _own(run, digest(from_dict(config)))
+                _own(file.parent, digest(from_dict(config)))
 
     def run(self, value: Any, room: Room) -> Any:
         return use(value["command"], str(room.given / "run"), room)

@@ -14,14 +14,21 @@ _PLACES = (
     *("status.json", "result.json", "environment.json", "config.json", "metrics.jsonl", "timing.jsonl", "tb"),
     *("checkpoints", _STEP, f"{_STEP}/model.safetensors", f"{_STEP}/state.json", f"{_STEP}/manifest.json"),
     *("checkpoints/.step_0000002.partial", "checkpoints/step_0000002", "checkpoints/.step_0000001.removed"),
-    *(f"{_STEP}/extra", "checkpoints/step_x", "checkpoints/step_", "checkpoints/step_0000009", "tokenizer.json"),
+    *(
+        f"{_STEP}/extra",
+        "checkpoints/step_x",
+        "checkpoints/step_",
+        "checkpoints/step_0000009",
+        "tokenizer.json",
+        "data.json",
+    ),
 )
 _FORMS = ("link", "folder link", "dangling", "loop", "pipe", "folder", "empty", "odd", "pickle", "missing", "lines")
 _COMMANDS = ("resume", "resume", "resume", "align", "align", "image", "load", "again")
 _LINES = (
     b'{"step": 1}\n', b'{"step": NaN}\n', b"[1]\n", b'{"step": 1', b"\xff\n", b'{"step": 1, "loss": Infinity}\n',
     b'{"status": "complete", "step": 2}', b'{"status": 3}', b'{"sessions": {}}', b'{"sessions": [1]}', b"{}",
-    b'{"status": "complete", "steps": 2, "metric": null}',
+    b'{"status": "complete", "steps": 2, "metric": null}', b'{"fingerprint": "x"}',
 )  # fmt: skip
 
 

@@ -33,7 +33,7 @@ _NAMES = (
 def use(command: str, path: str, room: Room) -> Any:
     """Read a corpus, cut it into tokens, or train on it."""
     if command == "read":
-        "".join(read_documents(path)).encode()  # what cannot be encoded is no text, and no tokenizer takes it
+        "".join(piece for document in read_documents(path) for _, piece in document).encode()  # what no tokenizer takes
         return None
     if command == "load":
         splits = load_text(path, context=8, vocabulary=270, holdout=0.2)

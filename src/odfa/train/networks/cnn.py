@@ -45,7 +45,7 @@ class Cnn(nn.Module):
 
     def forward(self, x_ND: Tensor) -> Tensor:
         """Logits (N, classes)."""
-        x_NCHW = self.stem(x_ND.view(-1, *self.image))
+        x_NCHW = self.stem(x_ND.to(self.head.weight.dtype).view(-1, *self.image))
         for block in self.blocks:
             x_NCHW = block(x_NCHW)
         logits_NC: Tensor = self.head(self.norm(x_NCHW.mean(dim=(2, 3))))

@@ -28,9 +28,10 @@ class Denoiser(nn.Module):
         self.backbone, self.config, self.image, self.num_classes = backbone, config, shape.image, shape.num_classes
 
     def forward(self, x_ND: Tensor, t_N: Tensor, c_N: Tensor) -> Tensor:
-        """The prediction, of the images' shape."""
-        predicted = self.backbone(x_ND.view(-1, *self.image), timestep=t_N, class_labels=c_N).sample
-        y_ND: Tensor = predicted.flatten(1)
+        """The prediction, of the images' shape and precision."""
+        x_NCHW = x_ND.to(next(self.backbone.parameters()).dtype).view(-1, *self.image)
+        predicted = self.backbone(x_NCHW, timestep=t_N, class_labels=c_N).sample
+        y_ND: Tensor = predicted.flatten(1).to(x_ND.dtype)
         return y_ND
 
 

@@ -24,7 +24,7 @@ class Mlp(nn.Module):
 
     def forward(self, x_ND: Tensor) -> Tensor:
         """Logits of shape (N, classes)."""
-        hidden_NK = x_ND
+        hidden_NK = x_ND.to(self.head.weight.dtype)
         for block in self.blocks:
             hidden_NK = block(hidden_NK)
         logits_NC: Tensor = self.head(hidden_NK)

@@ -50,7 +50,7 @@ class Classify(AbstractTask):
             for x_ND, y_N in zip(
                 *(torch.split(whole, _EVALUATION_BATCH) for whole in (part.x_ND, part.y_N)), strict=True
             ):
-                logits_NC = model(x_ND)
+                logits_NC = model(x_ND).float()  # sums over a part need more digits than bfloat16 has
                 loss += cross_entropy(logits_NC, y_N, reduction="sum").item()
                 correct += int((logits_NC.argmax(dim=1) == y_N).sum())
         return {"loss": loss / len(part), "accuracy": correct / len(part)}
