@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from odfa.engine import DFA
 from odfa.errors import MatchError
@@ -260,3 +261,28 @@ def test_a_replaced_list_of_blocks_further_up_is_noticed_and_the_table_still_pri
     with pytest.raises(MatchError, match=r"0\.layers was replaced"):
         model(X)
     assert "0.layers.0" in repr(dfa)
+
+
+def test_modules_between_blocks_in_reentrant_checkpoints_learn_in_every_pass() -> None:
+    class Between(Net):
+        def __init__(self, reentrant: bool) -> None:
+            super().__init__()
+            self.mids = nn.ModuleList(nn.Linear(W, W) for _ in range(3))
+            self.reentrant = reentrant
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.embed(x)
+            for block, mid in zip(self.blocks, self.mids, strict=True):
+                x = checkpoint(mid, block(x), use_reentrant=self.reentrant)
+            return self.head(x)
+
+    found = []
+    for reentrant in (False, True):
+        model = Between(reentrant)
+        DFA(model, "blocks.*", error_at="head")
+        for _ in range(3):
+            step(model)
+            found.append([mid.weight.grad.clone() for mid in model.mids])
+    for gradients in found[1:]:
+        for ours, expected in zip(gradients, found[0], strict=True):
+            torch.testing.assert_close(ours, expected)

@@ -267,7 +267,7 @@ class Hooks:
             step.fans += 1
             end = gate(main, earlier, partial(self.answers.fan_out, step, step.fans, len(step.sources)))
         elif not (self._axes.watch(step, name, main) or span is not None):
-            return leaf_of(main)
+            return leaf_of(main, asking=self.handle.members is not None and self.handle.members.checkpoints)
         else:
             end = self._mark(step, name, main)
         if step.trace is not None and span is not None:

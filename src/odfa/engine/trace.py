@@ -101,6 +101,7 @@ class Trace:
                 todo += unknown
                 continue
             todo.pop()
-            if current not in self._bare:  # a leaf has no children, and is not bare
-                self._bare[current] = bool(children) and all(self._bare[child] for child in children)
+            if current not in self._bare:  # a leaf has no children and is not bare; a reentrant checkpoint hides some
+                hides = type(current).__name__ == "CheckpointFunctionBackward"
+                self._bare[current] = bool(children) and not hides and all(self._bare[child] for child in children)
         return self._bare[node]
