@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[2] / "src" / "odfa"
-BASE = {"flow", "errors", "keys", "units", "fourier", "sparse", "files", "saved", "structured"}
+BASE = {"flow", "errors", "keys", "units", "fourier", "sparse", "files", "saved", "structured", "settings"}
 STAGES = {"error", "encode", "device", "demodulate"}
 BELOW_ENGINE = BASE | STAGES | {"project", "feedback"}
 ALLOWED = {

@@ -1,0 +1,41 @@
+"""One set of settings: frozen classes, each beside what it configures; their trees as objects, `key=value`, JSON."""
+
+from odfa.settings.base import (
+    FIXED,
+    MAX_COUNT,
+    MAX_LAYERS,
+    MAX_WIDTH,
+    SEEDS,
+    SEEDS_TOLD,
+    SettingError,
+    Settings,
+    require,
+    require_counts,
+    shown,
+)
+from odfa.settings.kinds import kinds_of, load, named, tag_of
+from odfa.settings.override import apply
+from odfa.settings.tree import digest, from_dict, keys, to_dict
+
+__all__ = [
+    "FIXED",
+    "MAX_COUNT",
+    "MAX_LAYERS",
+    "MAX_WIDTH",
+    "SEEDS",
+    "SEEDS_TOLD",
+    "SettingError",
+    "Settings",
+    "apply",
+    "digest",
+    "from_dict",
+    "keys",
+    "kinds_of",
+    "load",
+    "named",
+    "require",
+    "require_counts",
+    "shown",
+    "tag_of",
+    "to_dict",
+]

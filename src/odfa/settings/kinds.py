@@ -1,0 +1,158 @@
+"""Which classes a slot takes: those that its room defines, entry points of other packages, `package.module:Name`."""
+
+import dataclasses
+import difflib
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Hashable, Mapping
+from functools import cache
+from importlib.metadata import entry_points
+from types import MappingProxyType
+from typing import Any, TypeVar, cast
+
+from odfa.errors import ConfigError
+from odfa.settings.base import Settings, shown
+
+_S = TypeVar("_S", bound=Settings)
+TYPE = "type"
+"""Key in JSON that tells the kind."""
+
+
+def kinds_of(slot: type[_S]) -> Mapping[str, type[_S]]:
+    """Word → class, for every kind of the slot that this package defines, in alphabetical order."""
+    return cast(Mapping[str, type[_S]], _defined(cast(Hashable, _root(slot))))
+
+
+def words_of(slot: type[Settings]) -> list[str]:
+    """Every word that the slot takes: kinds, presets, and what other packages registered."""
+    presets = [word for kind in kinds_of(slot).values() for word in kind.presets]
+    registered = [point.name for point in entry_points(group=slot.group)] if slot.group else []
+    return list(dict.fromkeys([*kinds_of(slot), *presets, *sorted(registered)]))
+
+
+def named(slot: type[_S], word: str, *, before: Settings | None = None) -> _S:
+    """The settings that a word of the command line names.
+
+    A kind keeps of `before` what both inherit from a declaration they share, and starts from its defaults elsewhere;
+    presets, functions and instances are taken as they are.
+
+    Raises:
+        ConfigError: there is no such kind, or what is named is no settings of this slot.
+    """
+    found = _found(slot, word)
+    if inspect.isclass(found):
+        return cast(_S, _made(found, word, before))
+    made = found() if callable(found) else found
+    if not isinstance(made, slot):
+        raise ConfigError(f"{word}: expected {_described(slot)}, got {shown(made)}")
+    return made
+
+
+def class_of(slot: type[_S], tag: Any, key: str) -> type[_S]:
+    """The class that `tag_of` named; nothing is called.
+
+    Raises:
+        ConfigError: there is none, or it is no settings class of this slot.
+    """
+    if not isinstance(tag, str):
+        raise ConfigError(f"{key}: expected {TYPE!r} with one of {', '.join(kinds_of(slot))}, got {shown(tag)}")
+    found = kinds_of(slot).get(tag) or (load(tag) if ":" in tag else None)
+    if not (inspect.isclass(found) and issubclass(found, slot)):
+        raise ConfigError(f"{key}: expected one of {', '.join(kinds_of(slot))}, got {shown(tag)}")
+    return found
+
+
+def tag_of(settings: Settings) -> str:
+    """The word that JSON holds: the kind, or `package.module:Name` for a class from another package."""
+    kind = type(settings)
+    if kind.kind and kind.room and kinds_of(kind).get(kind.kind) is kind:
+        return kind.kind
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def load(name: str) -> Any:
+    """The object that `package.module:Name` names.
+
+    Raises:
+        ConfigError: it cannot be imported.
+    """
+    module_name, _, attribute = name.partition(":")
+    try:
+        found = importlib.import_module(module_name)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        told = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ConfigError(
+            f"{shown(name)} cannot be imported ({told}); expected package.module:Name of an installed package, or of a "
+            "file in a folder of PYTHONPATH"
+        ) from error
+    return found
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """Words like this one, or all of them."""
+    return " or ".join(difflib.get_close_matches(word, known, n=3, cutoff=0.5) or known)
+
+
+@cache
+def _defined(slot: Any) -> Mapping[str, type[Settings]]:
+    found: dict[str, type[Settings]] = {}
+    room = importlib.import_module(slot.room)
+    modules = [slot.room]
+    modules += [info.name for info in pkgutil.walk_packages(getattr(room, "__path__", ()), f"{slot.room}.")]
+    for module_name in modules:
+        for value in vars(importlib.import_module(module_name)).values():
+            ours = inspect.isclass(value) and issubclass(value, Settings) and value.__module__ == module_name
+            if ours and issubclass(value, slot) and value.kind:
+                found[value.kind] = value
+    return MappingProxyType(dict(sorted(found.items())))
+
+
+def _root(kind: type[Settings]) -> type[Settings]:
+    """The slot that a class belongs to."""
+    return next(base for base in kind.__mro__ if "room" in vars(base) and vars(base)["room"])
+
+
+def _found(slot: type[Settings], word: str) -> Any:
+    if ":" in word:
+        return load(word)
+    kinds = kinds_of(slot)
+    if word in kinds:
+        return kinds[word]
+    for kind in kinds.values():
+        if word in kind.presets:
+            return kind.presets[word]
+    for point in entry_points(group=slot.group) if slot.group else ():
+        if point.name == word:
+            return load(point.value)
+    raise ConfigError(f"expected {nearest(word, words_of(slot))}, or package.module:Name, got {shown(word)}")
+
+
+def _made(kind: Callable[..., Any], word: str, before: Settings | None) -> Settings:
+    if not (inspect.isclass(kind) and issubclass(kind, Settings)):
+        raise ConfigError(f"{word}: expected a settings class (odfa.settings.Settings), got {shown(kind)}")
+    kept = {} if before is None else {name: getattr(before, name) for name in _shared(kind, type(before))}
+    try:
+        return kind(**kept)
+    except TypeError as error:
+        raise ConfigError(f"{word}: {error}; give every setting of {kind.__name__} a default") from error
+
+
+def _shared(kind: type[Settings], other: type[Settings]) -> list[str]:
+    """Fields that both classes inherit from one declaration."""
+    ours, theirs = _declared(kind), _declared(other)
+    return [name for name, owner in ours.items() if theirs.get(name) is owner]
+
+
+def _declared(kind: type[Settings]) -> dict[str, type]:
+    names = {field.name for field in dataclasses.fields(kind)}
+    owners: dict[str, type] = {}
+    for base in reversed(kind.__mro__):
+        owners |= dict.fromkeys(names & set(vars(base).get("__annotations__", {})), base)
+    return owners
+
+
+def _described(slot: type[Settings]) -> str:
+    return f"settings of the kind {slot.__name__} ({', '.join(kinds_of(slot))})"

@@ -1,0 +1,119 @@
+"""`key=value`: words of a command line applied to a tree of settings."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from odfa.errors import ConfigError
+from odfa.settings.base import SettingError, Settings, shown
+from odfa.settings.kinds import kinds_of, named, nearest
+from odfa.settings.tree import Key, hints_of, keys
+from odfa.settings.values import from_text
+
+_S = TypeVar("_S", bound=Settings)
+
+
+def apply(config: _S, overrides: Iterable[str]) -> _S:
+    """Copy of `config` with overrides such as `optimizer.learning_rate=1e-3`, `encoder=sampled` or `opu=ideal`.
+
+    A key is a dotted path, or the end of one if only one path ends so. Words that choose a kind come first, from the
+    root of the tree outwards, whatever their order: the others then set what the chosen kinds have.
+
+    Raises:
+        ConfigError: an unknown or ambiguous key, one that is fixed, a value of the wrong type or out of range.
+    """
+    waiting = [_split(override) for override in overrides]
+    while choice := _next_choice(config, waiting):
+        path, word = choice
+        waiting.remove(word)
+        config = _chosen(config, path, keys(config)[path], word[1])
+    for key, text in waiting:
+        known = keys(config)
+        path = _resolve(known, key)
+        config = _replaced(config, path.split("."), _value(known[path], text, path))
+    return config
+
+
+def _split(override: str) -> tuple[str, str]:
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise ConfigError(f"expected key=value, got {shown(override)}")
+    return key.strip(), text.strip()
+
+
+def _next_choice(config: Settings, waiting: list[tuple[str, str]]) -> tuple[str, tuple[str, str]] | None:
+    """Of the words that choose what stands in a part of the tree, the one nearest to the root."""
+    known = keys(config)
+    found = []
+    for word in waiting:
+        matches = _matches(known, word[0])
+        if len(matches) == 1 and known[matches[0]].settings is not None:
+            found.append((matches[0].count("."), matches[0], word))
+    return min(found, key=lambda choice: choice[0])[1:] if found else None
+
+
+def _chosen(config: _S, path: str, key: Key, text: str) -> _S:
+    if key.optional and text.lower() == "none":
+        made = None
+    elif key.slot is not None:
+        try:
+            made = named(key.slot, text, before=key.value)
+        except SettingError as error:
+            raise SettingError(f"{path}.{error.key}", error.complaint) from error
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from error
+    elif text.lower() == "default" and key.settings is not None:
+        made = key.settings()
+    else:
+        words = "default or none" if key.optional else "default"
+        raise SettingError(path, f"expected {words} (its settings are {path}.NAME=VALUE), got {shown(text)}")
+    return _replaced(config, path.split("."), made)
+
+
+def _value(key: Key, text: str, path: str) -> Any:
+    if key.fixed:
+        raise ConfigError(f"{path} is settled by the recipe, got {shown(text)}; name another recipe instead")
+    return from_text(text, key.hint, path)
+
+
+def _replaced(config: _S, path: list[str], value: Any) -> _S:
+    name, rest = path[0], path[1:]
+    if rest:
+        try:
+            value = _replaced(getattr(config, name), rest, value)
+        except SettingError as error:
+            raise error.under(name) from error
+    return config.changed(name, value)
+
+
+def _matches(known: Mapping[str, Key], key: str) -> list[str]:
+    if key in known:
+        return [key]
+    return [path for path in known if path.endswith("." + key)] if key else []
+
+
+def _resolve(known: Mapping[str, Key], key: str) -> str:
+    matches = _matches(known, key)
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise ConfigError(f"{shown(key)} could be {' or '.join(matches)}; write it in full")
+    raise ConfigError(f"unknown setting {shown(key)}; {_elsewhere(known, key) or _near(known, key)}")
+
+
+def _elsewhere(known: Mapping[str, Key], key: str) -> str:
+    """The other kinds that have such a setting, where what is chosen has not."""
+    leaf, found = key.rpartition(".")[2], []
+    for path, place in known.items():
+        for word, kind in kinds_of(place.slot).items() if place.slot else ():
+            if leaf in hints_of(kind) and type(place.value) is not kind:
+                found.append(f"{path}={word}")
+    return f"these have it: {', '.join(found[:4])}" if found else ""
+
+
+def _near(known: Mapping[str, Key], key: str) -> str:
+    by_leaf = {name: path for path in known for name in (path, path.rpartition(".")[2])}
+    words = nearest(key, list(by_leaf)).split(" or ")
+    if len(words) == len(by_leaf):
+        words = nearest(key.rpartition(".")[2], list(by_leaf)).split(" or ")
+    paths = list(dict.fromkeys(by_leaf[word] for word in words))
+    return f"settings: {', '.join(known)}" if len(paths) == len(known) else f"did you mean {' or '.join(paths)}?"

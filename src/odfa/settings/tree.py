@@ -1,0 +1,125 @@
+"""Trees of settings: their keys, and JSON in both directions."""
+
+import dataclasses
+import hashlib
+import inspect
+import json
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar, cast, get_type_hints
+
+from odfa.errors import ConfigError
+from odfa.settings.base import SettingError, Settings, shown
+from odfa.settings.kinds import TYPE, class_of, nearest, tag_of
+from odfa.settings.values import from_json, is_optional, without_none
+
+_S = TypeVar("_S", bound=Settings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Key:
+    """A place in a tree of settings; `value` is what stands there now."""
+
+    hint: Any
+    value: Any
+    fixed: bool
+    """Whether `key=value` may not change it."""
+
+    @property
+    def slot(self) -> type[Settings] | None:
+        """The slot whose kinds may stand here."""
+        kind = self.settings
+        return kind if kind is not None and kind.room else None
+
+    @property
+    def settings(self) -> type[Settings] | None:
+        """The class of the settings that may stand here; None: this is a single value."""
+        kind = without_none(self.hint)
+        return kind if inspect.isclass(kind) and issubclass(kind, Settings) else None
+
+    @property
+    def optional(self) -> bool:
+        """Whether none may stand here."""
+        return is_optional(self.hint)
+
+
+def keys(config: Settings) -> dict[str, Key]:
+    """Every dotted key of a tree, in order of declaration; parts that hold settings come before what is in them."""
+    return dict(_walk(config, ""))
+
+
+def to_dict(config: Settings) -> dict[str, Any]:
+    """Plain JSON values: nested objects, each part of a slot with its `type`; lists for tuples, None."""
+    plain: dict[str, Any] = {}
+    for name, hint in hints_of(type(config)).items():
+        value = getattr(config, name)
+        if isinstance(value, Settings):
+            kind = without_none(hint)
+            tag = {TYPE: tag_of(value)} if kind.room else {}
+            plain[name] = tag | to_dict(value)
+        else:
+            plain[name] = _plain(value)
+    return plain
+
+
+def from_dict(values: Any, kind: type[_S], key: str = "") -> _S:
+    """Inverse of `to_dict`; missing keys take their defaults.
+
+    Raises:
+        ConfigError: an unknown key, a missing key without default, a value of the wrong type or out of range.
+    """
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{key or 'config'}: expected an object, got {shown(values)}")
+    prefix = f"{key}." if key else ""
+    if kind.room:
+        kind = class_of(kind, values.get(TYPE), key)
+        values = {name: value for name, value in values.items() if name != TYPE}
+    hints, arguments = hints_of(kind), {}
+    for name, value in values.items():
+        if name not in hints:
+            raise ConfigError(f"unknown setting {shown(prefix + name)}; did you mean {nearest(name, list(hints))}?")
+        inner = Key(hint=hints[name], value=None, fixed=False).settings
+        if inner is None or (value is None and is_optional(hints[name])):
+            arguments[name] = from_json(value, hints[name], prefix + name)
+        else:
+            arguments[name] = from_dict(value, inner, prefix + name)
+    try:
+        return kind(**arguments)
+    except SettingError as error:
+        raise SettingError(prefix + error.key, error.complaint) from error
+    except TypeError as error:
+        raise ConfigError(f"{key or 'config'}: {error}") from error
+
+
+def digest(config: Settings) -> str:
+    """SHA-256 of the tree's canonical JSON: equal digests mean equal settings."""
+    return hashlib.sha256(json.dumps(to_dict(config), sort_keys=True).encode()).hexdigest()
+
+
+def hints_of(kind: type[Settings]) -> Mapping[str, Any]:
+    """Field → type of a settings class, in order of declaration."""
+    return _hints(cast(Hashable, kind))
+
+
+@cache
+def _hints(kind: Any) -> Mapping[str, Any]:
+    hints = get_type_hints(kind)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+
+
+def _walk(config: Settings, prefix: str) -> Iterator[tuple[str, Key]]:
+    hints = hints_of(type(config))
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        fixed = bool(field.metadata.get("fixed"))
+        yield prefix + field.name, Key(hint=hints[field.name], value=value, fixed=fixed)
+        if isinstance(value, Settings):
+            yield from _walk(value, f"{prefix}{field.name}.")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(inner) for inner in value]
+    return str(value) if isinstance(value, Path) else value
