@@ -141,7 +141,7 @@ def test_changed_corrupt_and_missing_records_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("opu", "shape", "demodulator", "words"),
     [
-        (Twin(seed=9), (D, 2 * M), PhaseSteps(), "for OPU"),
+        (Twin(seed=9), (D, 2 * M), PhaseSteps(), "for opu"),
         (Twin(), (D + 1, 2 * M), PhaseSteps(), "for inputs 40, this is 41"),
         (Twin(), (D, 2 * M + 2), PhaseSteps(), "for region"),
         (Twin(), (D, 2 * M), PhaseSteps(3), "for demodulator"),

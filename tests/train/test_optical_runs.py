@@ -104,7 +104,7 @@ def test_a_run_takes_a_calibration_and_refuses_a_foreign_one(tmp_path: Path, qui
     )
     result = train.run(ours, tmp_path / "run", progress=False)
     assert result.light["frames"] == 18 * 40 * 8 + 8 * 8  # one look at the witnesses instead of two to calibrate
-    for wrong, words in ((foreign, "is for OPU"), (missing, "no calibration in")):
+    for wrong, words in ((foreign, "is for opu"), (missing, "no calibration in")):
         with pytest.raises(CalibrationError, match=words):
             train.run(wrong, tmp_path / "no", progress=False)
     assert not (tmp_path / "no").exists()
