@@ -1,4 +1,4 @@
-"""Accuracy against drift of the interferometer: which read-outs keep learning, and which only seem to.
+"""Accuracy against drift of the interferometer: which demodulators keep learning, and which only seem to.
 
     python benchmarks/drift.py [--recipe fashion_mlp_tiny] [--seeds 5] [--out DIR] [key=value ...]
 
@@ -36,9 +36,9 @@ COLOURS = ["#E69F00", "#E69F00", "#0072B2", "#0072B2", "#009E73"]
 
 
 def variant(base: RunConfig, name: str, total_rad: float, seed: int) -> RunConfig:
-    """The run of one read-out whose reference drifts by `total_rad` in all."""
-    readout, settings = ARMS[name]
-    feedback = replace(base.feedback, readout=readout, **settings)
+    """The run of one demodulator whose reference drifts by `total_rad` in all."""
+    demodulator, settings = ARMS[name]
+    feedback = replace(base.feedback, demodulator=demodulator, **settings)
     run = replace(base, method="odfa", seed=seed, tensorboard=False, feedback=feedback)
     if not total_rad:
         return run

@@ -20,9 +20,9 @@ from odfa.flow import Frames
 from odfa.keys import torch_generator
 
 
-def vectors_per_second(readout: object, num_vectors: int, rounds: int) -> float:
-    """Median rate of one read-out."""
-    optical = Optical(Twin.preset("opu-2021"), demodulator=readout).shaped(1024, 1024)  # type: ignore[arg-type]
+def vectors_per_second(demodulator: object, num_vectors: int, rounds: int) -> float:
+    """Median rate of one demodulator."""
+    optical = Optical(Twin.preset("opu-2021"), demodulator=demodulator).shaped(1024, 1024)  # type: ignore[arg-type]
     e_ND = torch.randn(num_vectors, 1024, generator=torch_generator(0))
     times_s = []
     for _ in range(rounds + 1):
@@ -53,9 +53,9 @@ def main() -> None:
     arguments = parser.parse_args()
     first_s, again_s, peak_gb = full_frame()  # before the others, whose memory would count
     print(f"full frame: first {first_s:.2f} s, again {again_s:.2f} s, peak {peak_gb:.2f} GB")
-    for readout in (PhaseSteps(4), OffAxis(), Anchor()):
-        rate = vectors_per_second(readout, arguments.vectors, arguments.rounds)
-        print(f"{readout!r:28} {rate:8.0f} vectors/s on {torch.get_num_threads()} threads")
+    for demodulator in (PhaseSteps(4), OffAxis(), Anchor()):
+        rate = vectors_per_second(demodulator, arguments.vectors, arguments.rounds)
+        print(f"{demodulator!r:28} {rate:8.0f} vectors/s on {torch.get_num_threads()} threads")
 
 
 if __name__ == "__main__":

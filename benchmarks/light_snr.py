@@ -1,4 +1,4 @@
-"""How noisy the light of a run is: the errors of a language model through its device and through an ideal twin.
+"""How noisy the light of a run is: the errors of a language model through its OPU and through an ideal twin.
 
     python benchmarks/light_snr.py RUN [--rows 512]
 
@@ -32,10 +32,10 @@ def errors(run: train.LoadedRun, rows: int) -> Tensor:
     return (p_ND - one_hot(target_N.clamp(min=0), p_ND.shape[1]))[known_N][:rows]
 
 
-def projected(config: RunConfig, device: str, e_ND: Tensor, width: int) -> Tensor:
-    """Through this device, with the run's medium, read-out and quantiser."""
+def projected(config: RunConfig, opu: str, e_ND: Tensor, width: int) -> Tensor:
+    """Through this OPU, with the run's medium, demodulator and quantiser."""
     return (
-        build_optical(replace(config, feedback=replace(config.feedback, device=device)))
+        build_optical(replace(config, feedback=replace(config.feedback, opu=opu)))
         .shaped(e_ND.shape[1], width)
         .project(e_ND)
     )
@@ -54,7 +54,7 @@ def main() -> None:
     options = parser.parse_args()
     run = train.load_run(options.run)
     e_ND, width = errors(run, options.rows), run.config.model.widths[-1]
-    ideal, real = (projected(run.config, device, e_ND, width) for device in ("ideal", run.config.feedback.device))
+    ideal, real = (projected(run.config, opu, e_ND, width) for opu in ("ideal", run.config.feedback.opu))
     one_by_one = projected(
         replace(run.config, feedback=replace(run.config.feedback, quantiser="sampled", repeats=1)),
         "ideal",
@@ -64,7 +64,7 @@ def main() -> None:
     exact = e_ND @ one_by_one
     print(f"{len(e_ND)} errors of {e_ND.shape[1]} entries, {run.config.feedback.quantiser}, "
           f"repeats={run.config.feedback.repeats}, {width} outputs")  # fmt: skip
-    print(f"light:        {decibel(ideal, real - ideal):5.1f} dB  device {run.config.feedback.device} against ideal")
+    print(f"light:        {decibel(ideal, real - ideal):5.1f} dB  OPU {run.config.feedback.opu} against ideal")
     print(f"ternary code: {decibel(exact, ideal - exact):5.1f} dB  against the exact error")
 
 

@@ -1,6 +1,6 @@
 """Optical direct feedback alignment in one file: the projection of `dfa.py`, done by (simulated) light.
 
-    (1) error → (2) encode: ternary, two mirror patterns → (3) device: mirrors, scattering medium, reference, camera
+    (1) error → (2) encode: ternary, two mirror patterns → (3) opu: mirrors, scattering medium, reference, camera
     → (4) demodulate: four phase steps → (5) feedback → (6) local updates
 
 Replace `camera_counts` by a real mirror array and camera and nothing else changes. Shapes: N samples · D error width ·

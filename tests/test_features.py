@@ -1,4 +1,4 @@
-"""scikit-learn transformers: the estimator's contract, sparse rows, pipelines, pickles, devices."""
+"""scikit-learn transformers: the estimator's contract, sparse rows, pipelines, pickles, OPUs."""
 
 import pickle
 
@@ -21,7 +21,7 @@ EVERY = [
     RandomProjection(20, kind="gaussian"),
     RandomProjection(20, kind="rademacher", random_state=np.random.RandomState(1)),
     OpticalFeatures(20, random_state=0),
-    OpticalFeatures(20, kind="linear", device="ideal", random_state=0),
+    OpticalFeatures(20, kind="linear", opu="ideal", random_state=0),
 ]
 
 
@@ -53,7 +53,7 @@ def test_levels_are_those_of_all_values_however_they_are_held(form):
     if form in ("none", "all one"):
         X = scipy.sparse.csr_matrix(np.full((4, 8), float(form == "all one")))
     for levels in (1, 4, 7):
-        optical = OpticalFeatures(9, device="ideal", levels=levels, random_state=0)
+        optical = OpticalFeatures(9, opu="ideal", levels=levels, random_state=0)
         sparse, dense = clone(optical).fit(X), clone(optical).fit(X.toarray())
         values = X.toarray().reshape(-1)
         lit = values[values > values.min()]
@@ -121,7 +121,7 @@ def test_inverse():
 def test_intensities_follow_the_kernel():
     """E |a.x|^2 |a.z|^2 = |x|^2 |z|^2 + (x.z)^2 for bits x, z."""
     X = (np.random.default_rng(0).random((2, 64)) > 0.5).astype(float)
-    Y = OpticalFeatures(20_000, device="ideal", levels=1, random_state=0).fit_transform(X) * 64
+    Y = OpticalFeatures(20_000, opu="ideal", levels=1, random_state=0).fit_transform(X) * 64
     same, shared = X.sum(1), float(X[0] @ X[1])
     np.testing.assert_allclose(Y.mean(1), same, rtol=0.05)
     assert (Y[0] * Y[1]).mean() == pytest.approx(same[0] * same[1] + shared**2, rel=0.08)
@@ -137,12 +137,12 @@ def test_digits_in_a_pipeline():
 
 
 @pytest.mark.parametrize("kind", ["intensity", "linear"])
-def test_a_device_of_ones_own(kind):
-    device = odfa.Twin(seed=5)
+def test_an_opu_of_ones_own(kind):
+    opu = odfa.Twin(seed=5)
     X = np.eye(30) + np.eye(30, k=1)
-    Y = OpticalFeatures(50, kind=kind, device=device).fit_transform(X)
+    Y = OpticalFeatures(50, kind=kind, opu=opu).fit_transform(X)
     assert Y.shape == (30, 50)
-    assert device.spent.frames > 0
+    assert opu.spent.frames > 0
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_a_device_of_ones_own(kind):
         (RandomProjection(3, kind="fourier"), "kind"),
         (OpticalFeatures(3, kind="phase"), "kind"),
         (OpticalFeatures(3, levels=0), "levels"),
-        (OpticalFeatures(3, device="opu-2020"), "did you mean"),
+        (OpticalFeatures(3, opu="opu-2020"), "did you mean"),
     ],
     ids=str,
 )
@@ -162,7 +162,7 @@ def test_bad_settings(estimator, message):
         estimator.fit(np.eye(3))
 
 
-def test_more_outputs_than_a_device_has():
+def test_more_outputs_than_an_opu_has():
     with pytest.raises(Incompatible, match="camera pixels"):
         OpticalFeatures(3_000_000).fit(np.eye(3))
     with pytest.raises(Incompatible, match="mirrors"):

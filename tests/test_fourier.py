@@ -1,4 +1,4 @@
-"""Transforms whose energy is right, and the pupil that twin and read-out share."""
+"""Transforms whose energy is right, and the pupil that twin and demodulator share."""
 
 import math
 
@@ -48,7 +48,7 @@ def test_elements_at_the_faulty_size_equal_numpys():
 
 
 @pytest.mark.usefixtures("two_threads")
-def test_the_read_outs_own_transform_is_right_at_the_faulty_size():
+def test_the_demodulators_own_transform_is_right_at_the_faulty_size():
     from odfa.demodulate.off_axis import _gather
 
     image_PQ = noise((2048, 2048), torch.float32)

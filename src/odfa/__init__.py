@@ -13,14 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from odfa.demodulate import Anchor, Intensity, OffAxis, PhaseSteps
-    from odfa.device import AbstractDevice, Bench, Twin, open_device
     from odfa.encode import BitPlanes, Sign, Ternary
     from odfa.engine import DFA, AlignedReadout, ElectronicOnly, ExactReadout, RandomFeedback, Shallow, fuse_optimizer
     from odfa.errors import (
         CheckpointError,
         ConfigError,
         DataError,
-        DeviceError,
         Drifted,
         FrameMismatch,
         Incompatible,
@@ -28,9 +26,11 @@ if TYPE_CHECKING:
         MissingExtra,
         NonFinite,
         OdfaError,
+        OpuError,
         RunFolderError,
         Saturated,
     )
+    from odfa.opu import AbstractOpu, Bench, Twin, open_opu
     from odfa.project import Gaussian, Guard, Hadamard, Identity, Optical, Rademacher
     from odfa.train import load_run
 
@@ -47,10 +47,10 @@ __all__ = [
     "Ternary",
     "Sign",
     "BitPlanes",
-    "AbstractDevice",
+    "AbstractOpu",
     "Twin",
     "Bench",
-    "open_device",
+    "open_opu",
     "PhaseSteps",
     "OffAxis",
     "Anchor",
@@ -66,7 +66,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "DataError",
-    "DeviceError",
+    "OpuError",
     "Drifted",
     "FrameMismatch",
     "Incompatible",
@@ -78,7 +78,7 @@ __all__ = [
     "__version__",
 ]
 
-_ROOMS = ("errors", "engine", "encode", "device", "demodulate", "project", "train")
+_ROOMS = ("errors", "engine", "encode", "opu", "demodulate", "project", "train")
 """Where the names above live."""
 
 

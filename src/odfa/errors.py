@@ -37,33 +37,33 @@ class CheckpointError(OdfaError, ValueError):
     """A checkpoint is corrupt, foreign, or belongs to another model or projection."""
 
 
-class DeviceError(OdfaError, RuntimeError):
-    """An optical device misbehaves; subclasses name how."""
+class OpuError(OdfaError, RuntimeError):
+    """An OPU misbehaves; subclasses name how."""
 
 
-class Incompatible(DeviceError, ValueError):
-    """Encoder, device and demodulator do not fit together; found before the first frame."""
+class Incompatible(OpuError, ValueError):
+    """Encoder, OPU and demodulator do not fit together; found before the first frame."""
 
 
-class FrameMismatch(DeviceError):
+class FrameMismatch(OpuError):
     """The camera returned another number or shape of frames than the mirrors showed."""
 
 
-class Saturated(DeviceError):
-    """Too many camera pixels are at full scale for the read-out to be linear."""
+class Saturated(OpuError):
+    """Too many camera pixels are at full scale for the demodulator to be linear."""
 
 
-class Dark(DeviceError):
+class Dark(OpuError):
     """Mirrors are lit and the camera sees nothing: laser off, shutter shut, fibre unplugged."""
 
 
-class Disconnected(DeviceError):
+class Disconnected(OpuError):
     """The hardware does not answer, or not in time."""
 
 
-class Drifted(DeviceError):
+class Drifted(OpuError):
     """The medium is no longer the one that was calibrated, so the feedback cannot be trusted."""
 
 
-class CalibrationError(DeviceError, ValueError):
-    """A calibration is missing, stale, corrupt, or belongs to another device, layout or read-out."""
+class CalibrationError(OpuError, ValueError):
+    """A calibration is missing, stale, corrupt, or belongs to another OPU, layout or demodulator."""

@@ -2,7 +2,7 @@
 
     make_pipeline(OpticalFeatures(n_components=10_000, random_state=0), RidgeClassifier()).fit(X, y)
 
-Everything is made in `fit`: clones and pickles carry settings and what was fitted, never a matrix or an open device.
+Everything is made in `fit`: clones and pickles carry settings and what was fitted, never a matrix or an open OPU.
 Shape letters: `N` samples · `D` features · `L` levels · `M` components.
 """
 
@@ -17,9 +17,9 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from odfa.demodulate import Intensity
-from odfa.device import TWINS, AbstractDevice, arguments, open_device
 from odfa.encode import Threshold
 from odfa.errors import ConfigError, Incompatible, NonFinite
+from odfa.opu import TWINS, AbstractOpu, arguments, open_opu
 from odfa.project import AbstractProjection, Gaussian, Hadamard, Optical, Rademacher
 
 _ROWS_AT_A_TIME = 1024
@@ -132,7 +132,7 @@ class RandomProjection(_Features):
 
 
 class OpticalFeatures(_Features):
-    """Random features by an optical device: Y = |A b(X)|^2, or linear Re(A b(X)); A complex Gaussian, b bits.
+    """Random features by an OPU: Y = |A b(X)|^2, or linear Re(A b(X)); A complex Gaussian, b bits.
 
     Each feature drives `levels` inputs: input l is lit where the feature exceeds the l-th level, quantiles of the
     training data, so that b(x) . b(z) counts the levels that both reach. The intensity's kernel is then
@@ -142,9 +142,9 @@ class OpticalFeatures(_Features):
     Args:
         n_components: M, features that come out; at most the camera's pixels.
         kind: "intensity", one frame a row; "linear", through holography, ternary differences, both quadratures.
-        device: name of a device (see `odfa device list`) or a device; opened in `fit`. A name of a twin ("twin",
+        opu: name of an OPU (see `odfa opu list`) or an OPU; opened in `fit`. A name of a twin ("twin",
             "opu-2021", "ideal") with `random_state` as its key; with its noise and its camera's bits.
-        levels: L, thresholds per feature; D L at most the device's mirrors.
+        levels: L, thresholds per feature; D L at most the OPU's mirrors.
         random_state: key of the twin's medium; without meaning for hardware.
 
     >>> OpticalFeatures(8, random_state=0).fit_transform(np.eye(50)).shape
@@ -155,25 +155,25 @@ class OpticalFeatures(_Features):
 
     def __init__(
         self, n_components: int = 100, *, kind: Literal["intensity", "linear"] = "intensity",
-        device: str | AbstractDevice = "opu-2021", levels: int = 4, random_state: Any = None,
+        opu: str | AbstractOpu = "opu-2021", levels: int = 4, random_state: Any = None,
     ) -> None:  # fmt: skip
-        self.n_components, self.kind, self.device = n_components, kind, device
+        self.n_components, self.kind, self.opu = n_components, kind, opu
         self.levels, self.random_state = levels, random_state
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Choose the levels from X, make and open the device.
+        """Choose the levels from X, make and open the OPU.
 
         Raises:
-            ConfigError: a setting is out of range, or the device is unknown.
-            Incompatible: the device has too few mirrors, pixels, or no reference arm for kind="linear".
+            ConfigError: a setting is out of range, or the OPU is unknown.
+            Incompatible: the OPU has too few mirrors, pixels, or no reference arm for kind="linear".
         """
         if self.kind not in ("intensity", "linear"):
             raise ConfigError(f"kind must be intensity or linear, got {self.kind!r}")
         if isinstance(self.levels, bool) or not isinstance(self.levels, int | np.integer) or self.levels < 1:
             raise ConfigError(f"levels must be a positive integer, got {self.levels!r}")
         X = self._begin(X)
-        self.device_ = _device(self.device, self.seed_)
-        mirrors = self.device_.num_mirrors
+        self.opu_ = _opu(self.opu, self.seed_)
+        mirrors = self.opu_.num_mirrors
         if self.levels > max(1, mirrors // X.shape[1]):  # before anything of that size is made
             raise Incompatible(
                 f"levels: {X.shape[1]:,} features share {mirrors:,} mirrors, expected at most "
@@ -186,11 +186,11 @@ class OpticalFeatures(_Features):
     def _open(self) -> None:
         num_inputs, num_outputs = self.levels_LD_.size, int(self.n_components)
         if self.kind == "linear":
-            self._optical = Optical(self.device_).shaped(num_inputs, num_outputs)
+            self._optical = Optical(self.opu_).shaped(num_inputs, num_outputs)
         else:
-            roi = Intensity().roi(num_outputs, self.device_.view)
-            self.device_.require(num_inputs=num_inputs, roi=roi, arm="blocked")
-        self.device_.open()
+            roi = Intensity().roi(num_outputs, self.opu_.view)
+            self.opu_.require(num_inputs=num_inputs, roi=roi, arm="blocked")
+        self.opu_.open()
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -210,10 +210,10 @@ class OpticalFeatures(_Features):
             if not hasattr(self, "_optical"):
                 self._open()
             return np.asarray(self._optical.project(x_ND).numpy() / bits_ND.shape[1] ** 0.5)
-        readout = Intensity()
-        frames = readout.expand(Threshold(0.5).encode(x_ND))
-        capture = self.device_.run(frames, roi=readout.roi(int(self.n_components), self.device_.view))
-        field_NM = readout.demodulate(capture, frames).field_NM[:, : int(self.n_components)]
+        demodulator = Intensity()
+        frames = demodulator.expand(Threshold(0.5).encode(x_ND))
+        capture = self.opu_.run(frames, roi=demodulator.roi(int(self.n_components), self.opu_.view))
+        field_NM = demodulator.demodulate(capture, frames).field_NM[:, : int(self.n_components)]
         return np.asarray(field_NM.numpy() / bits_ND.shape[1])
 
 
@@ -256,8 +256,8 @@ def _levels(X: Any, levels: int) -> np.ndarray:
     return np.ascontiguousarray(np.broadcast_to(below_L[:, None], (levels, X.shape[1])))
 
 
-def _device(device: str | AbstractDevice, seed: int) -> AbstractDevice:
-    if not isinstance(device, str):
-        arguments.kind("device", device, AbstractDevice)
-        return device
-    return open_device(device, seed=seed) if device in TWINS else open_device(device)
+def _opu(opu: str | AbstractOpu, seed: int) -> AbstractOpu:
+    if not isinstance(opu, str):
+        arguments.kind("opu", opu, AbstractOpu)
+        return opu
+    return open_opu(opu, seed=seed) if opu in TWINS else open_opu(opu)

@@ -26,7 +26,7 @@ def _expect(condition: bool, message: str) -> None:
 class Light:
     """What a projection costs in light: frames shown, seconds on the optical bench, joules, operations.
 
-    `ops_peak` counts 2 x mirrors x camera pixels that the device could have read in this time; `ops_useful` counts
+    `ops_peak` counts 2 x mirrors x camera pixels that the OPU could have read in this time; `ops_useful` counts
     2 x D x M for each projected vector (what was asked for). Digital projections cost no light: all zeros.
     """
 
@@ -153,7 +153,7 @@ class Acquisition:
     counts per unit of field. `view` holds the pixels read (the region of interest).
     """
 
-    device_id: str
+    opu_id: str
     view: View
     exposure_s: float
     rate_hz: float
@@ -188,7 +188,7 @@ class Capture:
 class Field:
     """Stage 4 → 5: field per sample and mode, already recombined with the frames' gains.
 
-    Complex from holography; real from read-outs that see one quadrature (anchor) or the intensity.
+    Complex from holography; real from demodulators that see one quadrature (anchor) or the intensity.
     """
 
     field_NM: Tensor
@@ -208,4 +208,4 @@ class StepRecord:
     diagnostics: dict[str, float]
     light: Light
     projecting_s: float = 0.0
-    """Time that stages 1 to 5 took here: of a twin the computing, of a device the waiting."""
+    """Time that stages 1 to 5 took here: of a twin the computing, of an OPU the waiting."""

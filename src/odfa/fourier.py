@@ -1,4 +1,4 @@
-"""Two-dimensional Fourier transforms whose energy is right, and the pupil disc that twin and read-out share.
+"""Two-dimensional Fourier transforms whose energy is right, and the pupil disc that twin and demodulator share.
 
 torch 2.13 on CPU scales `fft2(norm="ortho")` and `ifft2` twice for 2048 x 2048 complex64 on two or more threads
 (pytorch/pytorch#169670). The transforms here ask for the unscaled sums only and scale themselves.
@@ -38,7 +38,7 @@ def carrier_bin(view: View) -> tuple[int, int]:
         Incompatible: the view has no carrier.
     """
     if view.carrier_cpp is None:
-        raise Incompatible("off-axis holography needs a device whose reference arrives under an angle (a carrier)")
+        raise Incompatible("off-axis holography needs an OPU whose reference arrives under an angle (a carrier)")
     return round(view.carrier_cpp[0] * view.shape[0]), round(view.carrier_cpp[1] * view.shape[1])
 
 
@@ -50,7 +50,7 @@ def pupil_bins(view: View) -> tuple[Tensor, Tensor]:
         Incompatible: the view has no pupil.
     """
     if view.pupil_cpp is None:
-        raise Incompatible("off-axis holography needs a device that states its pupil in cycles per pixel")
+        raise Incompatible("off-axis holography needs an OPU that states its pupil in cycles per pixel")
     frequency_P, frequency_Q = (torch.fft.fftfreq(size, dtype=torch.float64) for size in view.shape)
     radius_PQ = (frequency_P[:, None].square() + frequency_Q[None, :].square()).sqrt_()
     inside = (radius_PQ.flatten() <= view.pupil_cpp).nonzero().squeeze(1)

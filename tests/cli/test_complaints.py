@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from odfa.errors import DeviceError, NonFinite
+from odfa.errors import NonFinite, OpuError
 
 TINY = ("digits_tiny", "epochs=1")
 
@@ -98,7 +98,7 @@ def test_aligning_a_run_without_feedback_is_refused(odfa, method, clue):
     assert clue in said.complaint
 
 
-@pytest.mark.parametrize("error", [NonFinite("step 3: the loss is nan"), DeviceError("the camera is gone")], ids=repr)
+@pytest.mark.parametrize("error", [NonFinite("step 3: the loss is nan"), OpuError("the camera is gone")], ids=repr)
 def test_a_run_that_fails_ends_with_1(odfa, monkeypatch, error):
     def step(*_arguments):
         raise error

@@ -96,9 +96,9 @@ WORDS = {
     "curves in a file": (("study", "scaling", f"out={TAKEN}", "--dry-run"), "expected a folder, /dev/null is none"),
     "a measurement in a folder": (("study", "measure", "out=."), "out: expected a file, . is a folder"),
     "threads": (("study", "measure", "threads=100000"), "threads: expected a positive integer up to"),
-    "a calibration in a file": (("device", "calibrate", "ideal", f"out={TAKEN}/x"), "expected a folder, /dev/null"),
-    "pictures in a file": (("device", "show", "ideal", f"out={TAKEN}"), "expected a folder, /dev/null is none"),
-    "inputs": (("device", "check", "ideal", f"inputs={10**12}"), "inputs: expected a positive integer up to"),
+    "a calibration in a file": (("opu", "calibrate", "ideal", f"out={TAKEN}/x"), "expected a folder, /dev/null"),
+    "pictures in a file": (("opu", "show", "ideal", f"out={TAKEN}"), "expected a folder, /dev/null is none"),
+    "inputs": (("opu", "check", "ideal", f"inputs={10**12}"), "inputs: expected a positive integer up to"),
     "guidance": (("judge", "run", "--by", "run", "--guidance", "nan"), "guidance: expected a weight from 0 to 100"),
     "images": (("judge", "run", "--by", "run", "--count", "1000000000"), "count: expected 100 to 100000 images"),
     "an image of text": (("sample", "run", "--image", "a.png"), "--image: this run draws nothing"),
@@ -150,7 +150,7 @@ def test_a_full_disk_leaves_no_half_calibration(odfa, tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
-        said = odfa("device", "calibrate", "ideal", "inputs=16", "modes=64", "matrix=one_hot", "out=cal")
+        said = odfa("opu", "calibrate", "ideal", "inputs=16", "modes=64", "matrix=one_hot", "out=cal")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert said.code == 2

@@ -107,7 +107,7 @@ def test_commands_and_options():
         ],
         "judge": ["RUN", "--by", "--count", "--steps", "--sampler", "--guidance", "--seed"],
         "export": ["RUN", "FOLDER"],
-        "device": {
+        "opu": {
             "list": [],
             "check": ["NAME", "key=value"],
             "calibrate": ["NAME", "key=value"],

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from tests.device.rig import rig
+from tests.opu.rig import rig
 
 from odfa.compat.lightonml import OPU, OutputRescaling
 from odfa.compat.lightonml.context import ContextArray
@@ -24,8 +24,8 @@ from odfa.compat.lightonml.encoding.base import (
 )
 from odfa.compat.lightonml.projections.sklearn import OPUMap as SklearnMap
 from odfa.compat.lightonml.projections.torch import OPUMap as TorchMap
-from odfa.device import Twin
 from odfa.errors import ConfigError, Disconnected
+from odfa.opu import Twin
 
 
 def published_matrix(n: int, m: int, seed: int = 0) -> np.ndarray:
@@ -114,7 +114,7 @@ def test_settings_can_change_and_pickles_carry_the_key():
 
 
 @pytest.mark.parametrize("arm", ["stepped", "tilted", "blocked"])
-def test_any_device_takes_its_place(arm):
+def test_any_opu_takes_its_place(arm):
     x = bits(6, 50)
     bench, _ = rig(50 + 15 * (arm == "blocked"), arm=arm)
     with OPU(30, opu_device=bench, rescale="none") as ours:
@@ -155,7 +155,7 @@ def test_what_the_old_library_bent_in_silence_is_refused(wrong):
         (lambda: OPU(10), "no OPU: say simulated=True"),
         (lambda: OPU(0, simulated=True), "n_components must be a positive integer, got 0"),
         (lambda: OPU(10, simulated=True, opu_device=Twin()), "contradict"),
-        (lambda: OPU(10, opu_device="opu"), "must be an odfa.AbstractDevice, got str"),
+        (lambda: OPU(10, opu_device="opu"), "must be an odfa.AbstractOpu, got str"),
         (lambda: OPU(10, simulated=True, rescale="best"), "rescale must be one of variance, norm, none"),
         (lambda: opu().transform(bits(3, 60)), "call fit1d or fit2d"),
         (lambda: opu().fit1d(), "expected an input X or n_features"),

@@ -29,7 +29,7 @@ def capture_of(intensity_NFSM: torch.Tensor) -> Capture:
     return Capture(
         counts_NFPQ=counts_NFPQ,
         acquisition=Acquisition(
-            device_id="test",
+            opu_id="test",
             view=View(shape=(P, Q)),
             exposure_s=1e-3,
             rate_hz=1.0,

@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from odfa.device import Twin
 from odfa.encode import BitPlanes, Sign, Threshold
 from odfa.errors import ConfigError, Incompatible
 from odfa.keys import torch_generator
+from odfa.opu import Twin
 from odfa.project import Optical
 
 shapes = st.tuples(st.integers(0, 5), st.integers(1, 40), st.integers(0, 1000))

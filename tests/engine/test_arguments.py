@@ -19,7 +19,7 @@ ADVISED = {
     "another word": ({"feedback": "Hadamard"}, "got str 'Hadamard'"),
     "a word for light": ({"feedback": "optical"}, "got str 'optical'"),
     "a class": ({"feedback": odfa.Rademacher}, "got the class Rademacher"),
-    "the class of a device": ({"feedback": odfa.Twin}, "got the class Twin"),
+    "the class of an OPU": ({"feedback": odfa.Twin}, "got the class Twin"),
     "a word for a rule": ({"rule": "aligned"}, "rule: expected a rule, got str 'aligned'"),
     "the class of a rule": ({"rule": odfa.Shallow}, "rule: expected a rule, got the class Shallow"),
     "a word for an encoder": ({"encoder": "ternary"}, "encoder: expected an encoder, got str 'ternary'"),
@@ -48,7 +48,7 @@ def test_the_advice_is_followed(arguments, got):
 @pytest.mark.parametrize(
     ("arguments", "advice"),
     [
-        ({"feedback": odfa.Twin()}, r"write feedback=odfa\.Optical\(device\)$"),
+        ({"feedback": odfa.Twin()}, r"write feedback=odfa.Optical\(opu\)$"),
         ({"feedback": odfa.Ternary()}, r"write encoder=Ternary\(…\)$"),
         ({"rule": odfa.Gaussian()}, r"write feedback=Gaussian\(…\)$"),
         ({"error_at": 3}, "error_at: expected a name or a list of names, got int"),
@@ -73,8 +73,8 @@ def test_a_model_is_a_module(model):
 @pytest.mark.parametrize(
     ("make", "advice"),
     [
-        (lambda: odfa.Optical("ideal"), "write odfa.Optical(odfa.open_device(name))"),
-        (lambda: odfa.Optical(odfa.Twin), "device: expected a device, got the class Twin"),
+        (lambda: odfa.Optical("ideal"), "write odfa.Optical(odfa.open_opu(name))"),
+        (lambda: odfa.Optical(odfa.Twin), "opu: expected an opu, got the class Twin"),
         (lambda: odfa.Optical(odfa.Twin(), encoder="ternary"), "write encoder=odfa.Ternary()"),
         (lambda: odfa.Optical(odfa.Twin(), demodulator="phase"), "write demodulator=odfa.PhaseSteps()"),
         (lambda: odfa.Optical(odfa.Twin(), guard=True), "write guard=odfa.Guard()"),

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jvp, vmap
 
-from odfa.device import Twin
 from odfa.encode import BitPlanes, Sign, Ternary
 from odfa.engine import DFA, AlignedReadout, ElectronicOnly, RandomFeedback, Shallow
 from odfa.engine.rules import AbstractRule
 from odfa.errors import MatchError
+from odfa.opu import Twin
 from odfa.project import AbstractProjection, Encoded, Gaussian, Hadamard, Identity, Optical, Rademacher
 
 

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from odfa.device import Twin
 from odfa.encode import Ternary
 from odfa.engine import DFA, AlignedReadout, ElectronicOnly, RandomFeedback, Shallow
 from odfa.errors import CheckpointError, ConfigError, MatchError, NonFinite
+from odfa.opu import Twin
 from odfa.project import Gaussian, Identity, Optical
 from tests.engine.problems import Cnn, gradients, make
 

@@ -10,7 +10,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[2] / "src" / "odfa"
 BASE = {"flow", "errors", "keys", "units", "fourier", "sparse", "files", "saved", "structured", "settings"}
-STAGES = {"error", "encode", "device", "demodulate"}
+STAGES = {"error", "encode", "opu", "demodulate"}
 BELOW_ENGINE = BASE | STAGES | {"project", "feedback"}
 ALLOWED = {
     "__main__": {"cli"},
@@ -71,8 +71,8 @@ def test_the_stages_are_apart():
         assert not ALLOWED[stage] & (STAGES | {"project"})
 
 
-def test_encode_device_and_demodulate_meet_in_one_file():
-    meeting = {"encode", "device", "demodulate"}
+def test_encode_opu_and_demodulate_meet_in_one_file():
+    meeting = {"encode", "opu", "demodulate"}
     project = [name for name in FILES if room(name) == "project"]
     places = [name for name in project if meeting <= {room(used) for used in imported(FILES[name], lazy=True)}]
     assert places == ["odfa.project.optical"]

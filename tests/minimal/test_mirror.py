@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from odfa.device import Twin
-from odfa.device.twin.medium import transmission
 from odfa.encode import Ternary
 from odfa.engine import DFA
 from odfa.keys import torch_generator
+from odfa.opu import Twin
+from odfa.opu.twin.medium import transmission
 from odfa.project import Gaussian, Optical
 
 WIDTHS, LR, STEPS = [12, 9, 7, 4], 0.3, 20

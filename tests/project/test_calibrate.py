@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from odfa.demodulate import Anchor, OffAxis, PhaseSteps
-from odfa.device import Calibration, Drift, Reference, Twin
 from odfa.encode import Ternary
-from odfa.errors import CalibrationError, ConfigError, DeviceError, Drifted
+from odfa.errors import CalibrationError, ConfigError, Drifted, OpuError
 from odfa.keys import torch_generator
+from odfa.opu import Calibration, Drift, Reference, Twin
 from odfa.project import Guard, Optical
 from odfa.project.calibrate import Probe, calibrate, hadamard, measure_matrix, mode_grid, twin_from
 
@@ -32,9 +32,9 @@ def relative(a: torch.Tensor, b: torch.Tensor) -> float:
     return ((a - b).norm() / b.norm()).item()
 
 
-@pytest.mark.parametrize("readout", [PhaseSteps(), OffAxis(), Anchor()], ids=repr)
-def test_an_ideal_device_measures_ideal(readout):
-    found = record(Twin.ideal(), demodulator=readout)
+@pytest.mark.parametrize("demodulator", [PhaseSteps(), OffAxis(), Anchor()], ids=repr)
+def test_an_ideal_opu_measures_ideal(demodulator):
+    found = record(Twin.ideal(), demodulator=demodulator)
     assert (found.noise_counts, found.paired) == (0.0, True)
     assert found.linearity_error < 1e-5
     assert found.repeatability == pytest.approx(1, abs=1e-6)
@@ -59,9 +59,9 @@ def test_the_mode_grid_is_found(carrier):
 
 def test_no_fringes_are_an_error():
     twin = Twin(reference=Reference(ratio=0.01))
-    twin.carrier_cpp = (0.2, -0.4)  # the device believes in a carrier that is not there
+    twin.carrier_cpp = (0.2, -0.4)  # the OPU believes in a carrier that is not there
     twin._reference = dataclasses.replace(twin._reference, ratio=0.01)
-    with pytest.raises(DeviceError, match="no interference fringes"):
+    with pytest.raises(OpuError, match="no interference fringes"):
         mode_grid(
             Probe(
                 Twin(reference=Reference(ratio=0.01), sensor=dataclasses.replace(twin._sensor, exposure_fill=0.01)),
@@ -91,19 +91,19 @@ def test_hadamard_patterns_average_the_noise_away():
     assert np.polyfit(np.log(widths), np.log(gains), 1)[0] == pytest.approx(0.5, abs=0.1)
 
 
-@pytest.mark.parametrize("readout", [PhaseSteps(), OffAxis()], ids=repr)
-def test_the_measured_matrix_is_the_matrix(readout):
-    found = record(Twin.ideal(), demodulator=readout, matrix="hadamard")
+@pytest.mark.parametrize("demodulator", [PhaseSteps(), OffAxis()], ids=repr)
+def test_the_measured_matrix_is_the_matrix(demodulator):
+    found = record(Twin.ideal(), demodulator=demodulator, matrix="hadamard")
     torch.testing.assert_close(
         found.matrix_DM.to(torch.complex128), Twin.ideal().transmission(D, M), atol=1e-5, rtol=1e-5
     )
 
 
-def test_a_twin_of_a_calibration_projects_like_the_device():
-    device = Twin(seed=4)
-    found = record(device, matrix="hadamard")
+def test_a_twin_of_a_calibration_projects_like_the_opu():
+    opu = Twin(seed=4)
+    found = record(opu, matrix="hadamard")
     twin = twin_from(found)
-    ours, theirs = (Optical(d, encoder=EXACT).shaped(D, 2 * M).project(rows()) for d in (twin, device))
+    ours, theirs = (Optical(d, encoder=EXACT).shaped(D, 2 * M).project(rows()) for d in (twin, opu))
     exact = Optical(Twin.ideal(4), encoder=EXACT).shaped(D, 2 * M).project(rows())
     noise = relative(theirs, exact)
     assert relative(ours, exact) < 1.5 * noise + 0.03
@@ -139,19 +139,19 @@ def test_changed_corrupt_and_missing_records_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("device", "shape", "readout", "words"),
+    ("opu", "shape", "demodulator", "words"),
     [
-        (Twin(seed=9), (D, 2 * M), PhaseSteps(), "for device"),
+        (Twin(seed=9), (D, 2 * M), PhaseSteps(), "for opu"),
         (Twin(), (D + 1, 2 * M), PhaseSteps(), "for inputs 40, this is 41"),
         (Twin(), (D, 2 * M + 2), PhaseSteps(), "for region"),
-        (Twin(), (D, 2 * M), PhaseSteps(3), "for read-out"),
+        (Twin(), (D, 2 * M), PhaseSteps(3), "for demodulator"),
     ],
 )
-def test_foreign_calibrations_are_refused_before_the_first_frame(device, shape, readout, words):
+def test_foreign_calibrations_are_refused_before_the_first_frame(opu, shape, demodulator, words):
     found = record()
     with pytest.raises(CalibrationError, match=words):
-        Optical(device, demodulator=readout, calibration=found).shaped(*shape)
-    assert device.spent.frames == 0
+        Optical(opu, demodulator=demodulator, calibration=found).shaped(*shape)
+    assert opu.spent.frames == 0
 
 
 def test_stale_calibrations_are_refused():

@@ -1,4 +1,4 @@
-"""The conformance suite: sound devices pass, and each broken one fails for its own reason."""
+"""The conformance suite: sound OPUs pass, and each broken one fails for its own reason."""
 
 import ast
 import re
@@ -6,22 +6,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.device.rig import rig
+from tests.opu.rig import rig
 
-import odfa.device.template
+import odfa.opu.template
 from odfa.demodulate import Anchor, OffAxis, PhaseSteps
-from odfa.device import AbstractDevice, Drift, Sensor, Twin
-from odfa.device.template import MyOPU
 from odfa.errors import ConfigError, Disconnected
+from odfa.opu import AbstractOpu, Drift, Sensor, Twin
+from odfa.opu.template import MyOPU
 from odfa.project.conformance import check
 
 
-class Broken(AbstractDevice):
+class Broken(AbstractOpu):
     """A twin behind a fault."""
 
     def __init__(self, twin: Twin, fault, arm: str = "stepped") -> None:
         self._twin, self._fault = twin, fault
-        self.device_id, self.shape_dmd, self.shape_cam = "broken", twin.shape_dmd, twin.shape_cam
+        self.opu_id, self.shape_dmd, self.shape_cam = "broken", twin.shape_dmd, twin.shape_cam
         self.rate_hz, self.power_w, self.exposure_s = twin.rate_hz, twin.power_w, twin.exposure_s
         self.full_scale, self.arms = twin.full_scale, frozenset({arm})
         if arm == "tilted":
@@ -37,18 +37,18 @@ class Broken(AbstractDevice):
         return self._fault(self._twin._run_hw(bits_FD, phase_S=phase_S, arm=arm, roi=roi), self._twin)
 
 
-def failed(device: AbstractDevice, **settings: object) -> dict[str, str]:
-    report = check(device, **settings)
+def failed(opu: AbstractOpu, **settings: object) -> dict[str, str]:
+    report = check(opu, **settings)
     assert report.passed == (not any(not c.passed for c in report.checks))
     assert all(c.reason for c in report.checks if not c.passed)
     assert all("\n" not in c.reason for c in report.checks)
     return {c.name: c.reason for c in report.checks if not c.passed}
 
 
-@pytest.mark.parametrize("readout", [PhaseSteps(4), PhaseSteps(3), OffAxis(), Anchor()], ids=repr)
+@pytest.mark.parametrize("demodulator", [PhaseSteps(4), PhaseSteps(3), OffAxis(), Anchor()], ids=repr)
 @pytest.mark.parametrize("twin", [Twin(), Twin.ideal(), Twin.preset("opu-2021", seed=3)], ids=repr)
-def test_twins_pass_with_every_read_out(twin, readout):
-    assert failed(twin, demodulator=readout) == {}
+def test_twins_pass_with_every_demodulator(twin, demodulator):
+    assert failed(twin, demodulator=demodulator) == {}
 
 
 @pytest.mark.parametrize("arm", ["stepped", "tilted", "blocked"])
@@ -59,7 +59,7 @@ def test_a_bench_passes(arm):
 
 def test_the_template_passes_and_is_short():
     assert failed(MyOPU()) == {}
-    tree = ast.parse(Path(odfa.device.template.__file__).read_text(encoding="utf-8"))
+    tree = ast.parse(Path(odfa.opu.template.__file__).read_text(encoding="utf-8"))
     lines = {node.lineno for node in ast.walk(tree) if isinstance(node, ast.stmt)}
     assert len(lines) < 30
 
@@ -96,7 +96,7 @@ def refusing(counts, twin):
         (refusing, {"shapes", "noise", "pairing", "timing"}),
     ],
 )
-def test_a_broken_device_fails_where_it_is_broken(fault, names):
+def test_a_broken_opu_fails_where_it_is_broken(fault, names):
     assert names <= failed(Broken(Twin(), fault)).keys()
 
 
@@ -165,13 +165,13 @@ def test_hardware_that_does_not_open_or_close_is_a_finding():
     assert failed(Stuck(Twin(), lambda counts, twin: counts)) == {"closing": "Disconnected: broken: OSError: busy"}
 
 
-def test_a_device_is_left_as_it_was_found():
-    device = MyOPU()
-    assert check(device).passed
-    assert not device.is_open
-    with device:
-        check(device)
-        assert device.is_open
+def test_an_opu_is_left_as_it_was_found():
+    opu = MyOPU()
+    assert check(opu).passed
+    assert not opu.is_open
+    with opu:
+        check(opu)
+        assert opu.is_open
 
 
 @pytest.mark.parametrize(
@@ -181,17 +181,17 @@ def test_a_device_is_left_as_it_was_found():
         ({"power_w": float("nan")}, "power_w must be a number"),
     ],
 )
-def test_what_a_device_states_wrongly_is_all_that_is_reported(stated, words):
-    device = MyOPU()
+def test_what_an_opu_states_wrongly_is_all_that_is_reported(stated, words):
+    opu = MyOPU()
     for name, value in stated.items():
-        setattr(device, name, value)
-    found = failed(device)
+        setattr(opu, name, value)
+    found = failed(opu)
     assert found.keys() == {"abilities"}
     assert re.search(words, found["abilities"])
 
 
 def test_what_cannot_be_checked_is_refused():
-    with pytest.raises(ConfigError, match="device must be of type AbstractDevice, got str 'twin'"):
+    with pytest.raises(ConfigError, match="opu must be of type AbstractOpu, got str 'twin'"):
         check("twin")
     with pytest.raises(ConfigError, match="num_inputs must be an integer"):
         check(Twin(), num_inputs=0)
@@ -211,18 +211,18 @@ def test_a_drifting_reference_is_seen_by_holography_and_not_by_an_anchor():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("rate_hz", 0.0), ("arms", frozenset({"waving"})), ("full_scale", 0), ("shape_cam", (0, 5)), ("device_id", "")],
+    [("rate_hz", 0.0), ("arms", frozenset({"waving"})), ("full_scale", 0), ("shape_cam", (0, 5)), ("opu_id", "")],
 )
 def test_claims_that_make_no_sense_fail(name, value):
-    device = Twin()
-    setattr(device, name, value)
-    assert failed(device)
+    opu = Twin()
+    setattr(opu, name, value)
+    assert failed(opu)
 
 
 def test_a_rate_that_the_exposure_forbids_fails():
-    device = MyOPU()
-    device.exposure_s = 1e-2
-    assert failed(device).keys() == {"timing"}
+    opu = MyOPU()
+    opu.exposure_s = 1e-2
+    assert failed(opu).keys() == {"timing"}
 
 
 def test_a_dim_camera_fails_for_noise_or_light():

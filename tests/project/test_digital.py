@@ -6,11 +6,11 @@ import pickle
 import pytest
 import torch
 
-from odfa.device import Twin
 from odfa.encode import Ternary
 from odfa.errors import ConfigError
 from odfa.flow import Light
 from odfa.keys import torch_generator
+from odfa.opu import Twin
 from odfa.project import Encoded, Gaussian, Identity, Optical
 
 

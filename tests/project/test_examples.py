@@ -5,9 +5,9 @@ import doctest
 import pytest
 import torch
 
-from odfa import device, encode, project
-from odfa.device.twin import twin
+from odfa import encode, opu, project
 from odfa.encode import ternary
+from odfa.opu.twin import twin
 from odfa.project import encoded, gaussian, identity, optical
 
 
@@ -15,7 +15,7 @@ from odfa.project import encoded, gaussian, identity, optical
     "module", [ternary, twin, gaussian, identity, encoded, optical], ids=lambda module: module.__name__
 )
 def test_examples_run(module):
-    names = {**vars(encode), **vars(device), **vars(project), "torch": torch}
+    names = {**vars(encode), **vars(opu), **vars(project), "torch": torch}
     result = doctest.testmod(module, extraglobs=names)
     assert result.attempted >= 1
     assert result.failed == 0

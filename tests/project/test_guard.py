@@ -7,10 +7,10 @@ import warnings
 import pytest
 import torch
 
-from odfa.device import Drift, Twin
 from odfa.encode import Ternary
 from odfa.errors import CheckpointError, ConfigError, Drifted
 from odfa.keys import torch_generator
+from odfa.opu import Drift, Twin
 from odfa.project import DriftWarning, Guard, Optical
 from odfa.project.guard import overlap, witnesses
 
@@ -55,7 +55,7 @@ def test_overlap_is_the_cosine_with_its_angle():
     assert overlap(a_WM, torch.zeros_like(a_WM)) == 0
 
 
-def test_a_quiet_device_is_left_alone():
+def test_a_quiet_opu_is_left_alone():
     plain = Optical(Twin.ideal(), encoder=EXACT).shaped(D, M)
     optical = watched(Twin.ideal())
     torch.testing.assert_close(optical.project(rows()), plain.project(rows()), atol=1e-4, rtol=1e-4)
@@ -129,7 +129,7 @@ def test_light_that_breathes_is_rescaled_and_light_that_fails_is_refused():
     before_NM = optical.project(rows(10))
     real = type(twin).counts_per_intensity
     for factor, refused in ((0.7, False), (0.1, True)):
-        # a device that believes it is brighter than it is: the fields come out smaller by `factor`
+        # an OPU that believes it is brighter than it is: the fields come out smaller by `factor`
         twin.counts_per_intensity = lambda n, arm, f=factor: real(twin, n, arm) / f
         if refused:
             with pytest.raises(Drifted, match=r"light 0\.10 times"):
@@ -139,7 +139,7 @@ def test_light_that_breathes_is_rescaled_and_light_that_fails_is_refused():
             assert optical.diagnostics["witness_gain"] == pytest.approx(0.7, rel=1e-4)
 
 
-def test_a_device_that_does_not_repeat_is_refused_at_once():
+def test_an_opu_that_does_not_repeat_is_refused_at_once():
     optical = watched(Twin(drift=Drift(phase_jitter_rad=2.5)))
     with pytest.raises(Drifted, match="shown twice correlate"):
         optical.project(rows(1))
@@ -188,7 +188,7 @@ def _parts(state):
             yield from _parts(value)
 
 
-def test_widths_of_one_device_are_watched_together():
+def test_widths_of_one_opu_are_watched_together():
     optical = watched(Twin())
     optical.project(rows(5))
     wider = optical.shaped(D, 2 * M)

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from odfa.demodulate import PhaseSteps
-from odfa.device import Reference, Sensor, Twin
 from odfa.encode import Ternary
 from odfa.errors import Incompatible
 from odfa.keys import torch_generator
+from odfa.opu import Reference, Sensor, Twin
 from odfa.project import Optical
 from odfa.project import optical as optical_module
 
@@ -159,7 +159,7 @@ def test_chunks_over_samples_change_nothing_but_the_noise(monkeypatch):
     monkeypatch.setattr(optical_module, "_PIXELS_AT_A_TIME", 2 * 8 * 15)
     chunked = Optical(Twin.ideal(), encoder=EXACT).shaped(9, 30)
     torch.testing.assert_close(chunked.project(e_ND), expected_NM, atol=1e-6, rtol=1e-6)
-    assert chunked.state_dict()["device"]["captures"] == 6
+    assert chunked.state_dict()["opu"]["captures"] == 6
     assert chunked.spent.frames == whole.spent.frames
     assert chunked.diagnostics == pytest.approx(whole.diagnostics)
 
@@ -180,7 +180,7 @@ def test_state_continues_code_and_noise_bit_for_bit():
     assert not torch.equal(optical.project(e_ND), second_NM)
 
 
-def test_shapes_share_the_device():
+def test_shapes_share_the_opu():
     optical = Optical(Twin())
     wide, narrow = optical.shaped(10, 20), optical.shaped(5, 4)
     wide.project(torch.ones(1, 10))
@@ -201,7 +201,7 @@ def test_what_does_not_fit_is_refused_before_the_first_frame():
     assert twin.spent.frames == 0
 
 
-def test_identity_names_medium_inputs_readout_and_encoder():
+def test_identity_names_medium_inputs_demodulator_and_encoder():
     def identity(
         seed: int = 0, inputs: int = 10, steps: int = 4, quantiser: str = "stochastic", noise_seed: int = 0
     ) -> str:

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from odfa.demodulate import OffAxis
-from odfa.device import Twin
 from odfa.errors import ConfigError, Incompatible
+from odfa.opu import Twin
 from odfa.project import Optical
 from odfa.scaling import (
     METHODS,
@@ -131,8 +131,8 @@ def test_light_is_what_the_projection_of_training_would_spend(inputs, outputs):
 
 
 def test_1500_teraops_at_30_watts_follow_from_mirrors_pixels_and_rates():
-    readout_s = 1088 * 2.6875e-6 + 32.25e-6
-    assert OPU.peak_ops_per_s == pytest.approx(2 * 912 * 1140 * 1088 * 2040 / (readout_s + 50e-6))
+    reading_s = 1088 * 2.6875e-6 + 32.25e-6
+    assert OPU.peak_ops_per_s == pytest.approx(2 * 912 * 1140 * 1088 * 2040 / (reading_s + 50e-6))
     assert OPU.peak_ops_per_s == pytest.approx(1.5e15, rel=0.03)
     assert OPU.power_w == 30
     assert OPU.power_w / OPU.peak_ops_per_s == pytest.approx(20e-15, rel=0.03)

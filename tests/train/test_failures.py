@@ -278,7 +278,7 @@ def test_a_config_without_a_key_takes_the_default(tmp_path: Path, quick: Quick) 
     whole = train.run(quick("bp"), tmp_path / "run", progress=False)
     file = tmp_path / "run/config.json"
     config = json.loads(file.read_text())
-    del config["feedback"]["device"]
+    del config["feedback"]["opu"]
     file.write_text(json.dumps(config))
     (tmp_path / "run/status.json").unlink()
     assert train.resume(tmp_path / "run", progress=False).metric == whole.metric

@@ -1,6 +1,6 @@
 """A fault campaign: an instrument that misbehaves in the middle of training is lived with or named, never trusted.
 
-The network learns digits through the simulated bench of tests/device/rig.py. Each fault strikes at a random frame with
+The network learns digits through the simulated bench of tests/opu/rig.py. Each fault strikes at a random frame with
 a random strength. Afterwards a run is one of
 
 - absorbed: it reached the end, its accuracy is that of sound runs, and the feedback was right but for what was
@@ -18,12 +18,12 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from tests.device.rig import Fault, rig
+from tests.opu.rig import Fault, rig
 from torch import nn
 from torch.nn.functional import cross_entropy
 
 from odfa import DFA, Guard, Optical, Ternary
-from odfa.errors import DeviceError
+from odfa.errors import OpuError
 from odfa.keys import numpy_generator
 from odfa.project import DriftWarning
 
@@ -67,7 +67,7 @@ def fault_of(kind: str, draw: int) -> Fault:
 
 
 def train(digits, *faults: Fault, seed: int = 0) -> Outcome:
-    """Fifty steps through the bench; whatever the device raises ends the run."""
+    """Fifty steps through the bench; whatever the OPU raises ends the run."""
     torch.manual_seed(seed)
     x_ND, y_N = digits
     blocks = [nn.Sequential(nn.Linear(width, WIDTH), nn.Tanh()) for width in (64, WIDTH)]
@@ -93,7 +93,7 @@ def train(digits, *faults: Fault, seed: int = 0) -> Outcome:
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
-        except DeviceError as error:
+        except OpuError as error:
             return Outcome(type(error).__name__, 0.0, agreement)
         assert dfa.last is not None
     accuracy = (model(x_ND[1400:]).argmax(1) == y_N[1400:]).float().mean().item()

@@ -1,4 +1,4 @@
-"""Runs through an optical device: named, watched, let go."""
+"""Runs through an OPU: named, watched, let go."""
 
 import json
 from collections.abc import Callable
@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.device.rig import rig
+from tests.opu.rig import rig
 
 from odfa import train
-from odfa.device import Drift, Twin, open_device, registry
 from odfa.errors import CalibrationError, ConfigError, Drifted
+from odfa.opu import Drift, Twin, open_opu, registry
 from odfa.project.calibrate import calibrate
 from odfa.project.guard import overlap
 from odfa.train import RunConfig
@@ -25,15 +25,15 @@ def test_an_instrument_is_found_by_name_driven_and_let_go(tmp_path: Path, quick:
     monkeypatch.setitem(registry._BUILT_IN, "table-3", (lambda: bench, "a simulated bench"))
     config = quick("odfa")
     result = train.run(
-        replace(config, feedback=replace(config.feedback, device="table-3")), tmp_path / "run", progress=False
+        replace(config, feedback=replace(config.feedback, opu="table-3")), tmp_path / "run", progress=False
     )
     assert result.status == "complete"
     assert world.shown > result.light["frames"]  # sync frames come on top
     assert bench._opened is False
     assert bench._camera._opened is False
     drift = replace(config.feedback.drift, gain_jitter=0.1)
-    shaky = replace(config, feedback=replace(config.feedback, device="table-3", drift=drift))
-    seeded = replace(config, feedback=replace(config.feedback, device="table-3", seed=1))
+    shaky = replace(config, feedback=replace(config.feedback, opu="table-3", drift=drift))
+    seeded = replace(config, feedback=replace(config.feedback, opu="table-3", seed=1))
     for wrong, words in (
         (shaky, r"feedback.drift: .*only the twins"),
         (seeded, r"feedback.seed: .* matrix is its glass"),
@@ -42,12 +42,12 @@ def test_an_instrument_is_found_by_name_driven_and_let_go(tmp_path: Path, quick:
             train.run(wrong, tmp_path / "no", progress=False)
 
 
-@pytest.mark.parametrize("device", ["twin", "opu-2021", "ideal"])
-def test_the_seed_of_the_feedback_is_the_key_of_a_twins_medium(quick: Quick, device: str) -> None:
+@pytest.mark.parametrize("opu", ["twin", "opu-2021", "ideal"])
+def test_the_seed_of_the_feedback_is_the_key_of_a_twins_medium(quick: Quick, opu: str) -> None:
     config = quick("odfa")
 
     def projected(seed: int, noise_seed: int = 0) -> torch.Tensor:
-        feedback = replace(config.feedback, device=device, seed=seed, drift=Drift(gain_jitter=1e-3), witness_every=None)
+        feedback = replace(config.feedback, opu=opu, seed=seed, drift=Drift(gain_jitter=1e-3), witness_every=None)
         optical = build_optical(replace(config, seed=noise_seed, feedback=feedback)).shaped(10, 64)
         return optical.project(torch.eye(10))
 
@@ -56,7 +56,7 @@ def test_the_seed_of_the_feedback_is_the_key_of_a_twins_medium(quick: Quick, dev
     assert overlap(same, projected(3, noise_seed=1)).real > 0.9  # the run's seed is the noise's
     assert not torch.equal(projected(3, noise_seed=1), same)
     assert abs(overlap(same, projected(4)).real) < 0.2
-    named = open_device(device, seed=3).transmission(10, 32)
+    named = open_opu(opu, seed=3).transmission(10, 32)
     assert overlap(torch.view_as_real(named).flatten(1), same).real > 0.9
 
 
@@ -79,13 +79,13 @@ def test_a_run_that_loses_its_matrix_ends_and_says_so(tmp_path: Path, quick: Qui
     assert "Drifted" in status["reason"]
 
 
-@pytest.mark.parametrize("readout", ["phase", "phase3", "offaxis", "anchor"])
-def test_every_read_out_trains_and_its_plan_counts_its_light(tmp_path: Path, quick: Quick, readout: str) -> None:
+@pytest.mark.parametrize("demodulator", ["phase", "phase3", "offaxis", "anchor"])
+def test_every_demodulator_trains_and_its_plan_counts_its_light(tmp_path: Path, quick: Quick, demodulator: str) -> None:
     config = quick("odfa")
-    config = replace(config, feedback=replace(config.feedback, readout=readout, witness_every=120))
+    config = replace(config, feedback=replace(config.feedback, demodulator=demodulator, witness_every=120))
     result = train.run(config, tmp_path / "run", progress=False)
     planned = train.dry_run(config)["light"]["frames"]
-    shared = result.steps if readout == "anchor" else 0  # one frame of the anchor per call is left out of the plan
+    shared = result.steps if demodulator == "anchor" else 0  # one frame of the anchor per call is left out of the plan
     assert planned <= result.light["frames"] <= planned + shared
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert all(row["witness_correlation"] > 0.9 for row in rows if "loss" in row)
@@ -104,7 +104,7 @@ def test_a_run_takes_a_calibration_and_refuses_a_foreign_one(tmp_path: Path, qui
     )
     result = train.run(ours, tmp_path / "run", progress=False)
     assert result.light["frames"] == 18 * 40 * 8 + 8 * 8  # one look at the witnesses instead of two to calibrate
-    for wrong, words in ((foreign, "is for device"), (missing, "no calibration in")):
+    for wrong, words in ((foreign, "is for opu"), (missing, "no calibration in")):
         with pytest.raises(CalibrationError, match=words):
             train.run(wrong, tmp_path / "no", progress=False)
     assert not (tmp_path / "no").exists()

@@ -14,18 +14,18 @@ from odfa import __version__
 from odfa.cli.align import ALIGN
 from odfa.cli.command import Command, Outcome, OutputError, note
 from odfa.cli.compare import COMPARE
-from odfa.cli.device import DEVICE
 from odfa.cli.env import ENV
 from odfa.cli.export import EXPORT
 from odfa.cli.help import Help, Parser, chosen, explained
 from odfa.cli.judge import JUDGE
+from odfa.cli.opu import OPU
 from odfa.cli.plan import PLAN
 from odfa.cli.project import PROJECT
 from odfa.cli.recipes import RECIPES
 from odfa.cli.sample import SAMPLE
 from odfa.cli.study import STUDY
 from odfa.cli.train import TRAIN
-from odfa.errors import CalibrationError, ConfigError, DeviceError, Incompatible, NonFinite, OdfaError
+from odfa.errors import CalibrationError, ConfigError, Incompatible, NonFinite, OdfaError, OpuError
 from odfa.train import Interrupted, RunFolderLost
 from odfa.train.folder import FULL
 
@@ -37,7 +37,7 @@ COMMANDS: tuple[Command, ...] = (
     SAMPLE,
     JUDGE,
     EXPORT,
-    DEVICE,
+    OPU,
     PROJECT,
     PLAN,
     STUDY,
@@ -137,10 +137,10 @@ def _report(error: BaseException, code: int, *, as_json: bool) -> int:
 
 def _exit_code(error: BaseException) -> int | None:
     """None for what nobody foresaw: the traceback is then the best that can be said."""
-    # device errors too, but found before the first frame: the settings are off
+    # OPU errors too, but found before the first frame: the settings are off
     if isinstance(error, Incompatible | CalibrationError):
         return REFUSED
-    if isinstance(error, Interrupted | NonFinite | DeviceError | RunFolderLost | OutputError):
+    if isinstance(error, Interrupted | NonFinite | OpuError | RunFolderLost | OutputError):
         return FAILED
     if _stopped(error):
         return STOPPED

@@ -9,12 +9,12 @@ from odfa.flow import Arm, Capture, Field, Frames, View
 
 
 class AbstractDemodulator(ABC):
-    """A read-out: says which frames it needs, then turns their counts into a field."""
+    """A demodulator: says which frames it needs, then turns their counts into a field."""
 
     name: str
     """Short name, part of a projection's identity."""
     arm: Arm
-    """What the device's reference arm must do."""
+    """What the OPU's reference arm must do."""
     linear: bool = True
     """True if the field is linear in the pattern; only then can it carry feedback."""
     quadratures: int = 2
@@ -24,21 +24,21 @@ class AbstractDemodulator(ABC):
 
     @abstractmethod
     def expand(self, frames: Frames) -> Frames:
-        """Add what the read-out needs to the encoder's patterns: the arm, reference phases, anchor, shared patterns."""
+        """Add to the encoder's patterns what the demodulator needs: arm, reference phases, anchor, shared patterns."""
 
     @abstractmethod
     def exposures(self, num_patterns: int) -> int:
         """Camera frames that `num_patterns` encoder patterns of one sample become after `expand`."""
 
     def inputs(self, num_inputs: int) -> int:
-        """Inputs that the device must have for errors of width `num_inputs` (an anchor needs some of its own)."""
+        """Inputs that the OPU must have for errors of width `num_inputs` (an anchor needs some of its own)."""
         return num_inputs
 
     def roi(self, num_modes: int, view: View) -> tuple[int, int]:
         """Camera rows and columns to read for `num_modes` modes on a camera with this view; one pixel each here.
 
         Raises:
-            Incompatible: the camera cannot give that many modes by this read-out.
+            Incompatible: the camera cannot give that many modes by this demodulator.
         """
         return region(num_modes, view)
 
@@ -48,7 +48,7 @@ class AbstractDemodulator(ABC):
 
 
 def region(num_pixels: int, view: View) -> tuple[int, int]:
-    """Fewest rows that hold `num_pixels`, since read-out time grows with rows, and as many columns as those need."""
+    """Fewest rows that hold `num_pixels` (more rows make a frame longer), and as many columns as they need."""
     rows = -(-num_pixels // view.shape[1])
     return rows, -(-num_pixels // max(1, rows))
 

@@ -74,7 +74,7 @@ class OffAxis(AbstractDemodulator):
         """
         if view.carrier_cpp is None or view.pupil_cpp is None:
             raise Incompatible(
-                "off_axis() needs a device with a tilted reference that states carrier_cpp and pupil_cpp; "
+                "off_axis() needs an OPU with a tilted reference that states carrier_cpp and pupil_cpp; "
                 "PhaseSteps() or Anchor() may fit"
             )
         least = num_modes / (math.pi * view.pupil_cpp**2)
@@ -165,7 +165,7 @@ def _flattened(field_NM: Tensor, reference_PQ: Tensor, view: View) -> Tensor:
     amplitude_PQ = reference_PQ.double().clamp_(min=0).sqrt()
     slow_PQ = _spread(_gather(amplitude_PQ[None], centre_M), centre_M, view)[0].real
     flat_PQ = (slow_PQ / slow_PQ.mean()).clamp_(min=0.05)
-    level = float(slow_PQ.mean() ** 2 / reference_PQ.double().mean())  # the read-out is scaled by the rms amplitude
+    level = float(slow_PQ.mean() ** 2 / reference_PQ.double().mean())  # the demodulator is scaled by the rms amplitude
     field_NPQ = _spread(field_NM.to(torch.complex128), centre_M, view) / flat_PQ
     spectrum_NK = fourier.fft2(field_NPQ).flatten(1)
     return (spectrum_NK[:, centre_M] / math.sqrt(level)).to(field_NM.dtype)

@@ -5,16 +5,16 @@ from typing import Any
 
 from torch import nn
 
-from odfa.device import AbstractDevice
 from odfa.encode import AbstractEncoder, BitPlanes, Sign, Ternary
 from odfa.engine.rules import AbstractRule, AlignedReadout, ElectronicOnly, ExactReadout, RandomFeedback, Shallow
 from odfa.errors import ConfigError
+from odfa.opu import AbstractOpu
 from odfa.project import AbstractProjection, Gaussian, Hadamard, Identity, Optical, Rademacher
 from odfa.project.rows import check_kind
 
 _PLACES: dict[type, str] = {
     AbstractProjection: "feedback=",
-    AbstractDevice: "feedback=odfa.Optical(device)",
+    AbstractOpu: "feedback=odfa.Optical(opu)",
     AbstractRule: "rule=",
     AbstractEncoder: "encoder=",
 }
@@ -63,7 +63,7 @@ def check_arguments(
 def _instead(key: str, value: Any, usual: type) -> str:
     """What to write in place of `value`."""
     if isinstance(value, type):
-        usual = Optical if issubclass(value, AbstractDevice) else value if value in _NAMES[key].values() else usual
+        usual = Optical if issubclass(value, AbstractOpu) else value if value in _NAMES[key].values() else usual
     elif isinstance(value, str):
         usual = _NAMES[key].get(value.lower().replace("-", "_"), usual)
     else:

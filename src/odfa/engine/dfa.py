@@ -41,7 +41,7 @@ class DFA:
     Args:
         model: the module whose forward will be called.
         blocks: a pattern ("transformer.h.*"), patterns, modules, or None to have them found.
-        feedback: the projection B; `Gaussian(seed=0)` by default, or `Optical(device)`, `Identity()`, …
+        feedback: the projection B; `Gaussian(seed=0)` by default, or `Optical(opu)`, `Identity()`, …
         rule: `RandomFeedback()` by default, `AlignedReadout()`, or a control (`Shallow()`, `ElectronicOnly()`).
         encoder: ternarise the error before a digital projection (an optical one has its own encoder).
         error_at: where e is read: "logits" (the head's output), "head_input", "output" (what the model returns), a
@@ -374,5 +374,5 @@ def _with_encoder(projection: AbstractProjection, encoder: AbstractEncoder | Non
     if encoder is None:
         return projection
     if isinstance(projection, (Optical, Encoded)):
-        raise ConfigError("this projection has an encoder of its own; give it there: odfa.Optical(device, encoder=...)")
+        raise ConfigError("this projection has an encoder of its own; give it there: odfa.Optical(opu, encoder=...)")
     return Encoded(projection, encoder)

@@ -27,10 +27,10 @@ class AbstractProjection(ABC):
 
     @abstractmethod
     def shaped(self, num_inputs: int, num_outputs: int) -> Self:
-        """The same projection with this shape; shares devices and random state with `self`.
+        """The same projection with this shape; shares OPUs and random state with `self`.
 
         Raises:
-            Incompatible: the device behind the projection cannot serve this shape.
+            Incompatible: the OPU behind the projection cannot serve this shape.
         """
 
     @property
@@ -98,7 +98,7 @@ class AbstractProjection(ABC):
         return {}
 
     def close(self) -> None:  # noqa: B027 - digital projections hold nothing
-        """Let go of the device, if there is one; the next projection opens it again."""
+        """Let go of the OPU, if there is one; the next projection opens it again."""
 
     def state_dict(self) -> dict[str, Any]:
         """Random state and counters as plain numbers."""

@@ -1,4 +1,4 @@
-"""Measuring a device: noise, gain, mode grid, linearity, repeatability, pairing, and the matrix where it is asked for.
+"""Measuring an OPU: noise, gain, mode grid, linearity, repeatability, pairing, and the matrix where it is asked for.
 
 Shape letters: `N` patterns · `D` inputs · `M` optical modes · `P Q` camera rows, columns.
 """
@@ -11,26 +11,26 @@ from torch import Tensor
 
 from odfa import fourier
 from odfa.demodulate import AbstractDemodulator, Anchor, OffAxis, PhaseSteps
-from odfa.device import AbstractDevice, Drift, Reference, Sensor, Twin, arguments
-from odfa.device.calibration import Calibration
-from odfa.errors import ConfigError, DeviceError
+from odfa.errors import ConfigError, OpuError
 from odfa.flow import Frames
 from odfa.keys import torch_generator
+from odfa.opu import AbstractOpu, Drift, Reference, Sensor, Twin, arguments
+from odfa.opu.calibration import Calibration
 from odfa.project.guard import Guard, overlap, witnesses
 
 _REPEATS = 16
 _CODES_AT_A_TIME = 256
 
 
-def readout_for(device: AbstractDevice) -> AbstractDemodulator:
-    """The read-out that a device's arms allow: phase steps, else off-axis, else an anchor.
+def demodulator_for(opu: AbstractOpu) -> AbstractDemodulator:
+    """The demodulator that an OPU's arms allow: phase steps, else off-axis, else an anchor.
 
     Raises:
-        ConfigError: no device. DeviceError: it does not state its abilities sensibly.
+        ConfigError: no OPU. OpuError: it does not state its abilities sensibly.
     """
-    arguments.kind("device", device, AbstractDevice)
-    device.check_stated()
-    return PhaseSteps() if "stepped" in device.arms else OffAxis() if "tilted" in device.arms else Anchor()
+    arguments.kind("opu", opu, AbstractOpu)
+    opu.check_stated()
+    return PhaseSteps() if "stepped" in opu.arms else OffAxis() if "tilted" in opu.arms else Anchor()
 
 
 def ternary(code_ND: Tensor) -> Frames:
@@ -40,77 +40,77 @@ def ternary(code_ND: Tensor) -> Frames:
 
 
 class Probe:
-    """A device, a read-out and a region, and the few things that one asks of them."""
+    """An OPU, a demodulator and a region, and the few things that one asks of them."""
 
-    def __init__(self, device: AbstractDevice, readout: AbstractDemodulator, num_inputs: int, num_modes: int) -> None:
-        arguments.kind("device", device, AbstractDevice)
-        arguments.kind("demodulator", readout, AbstractDemodulator)
-        self.device, self.readout = device, readout
+    def __init__(self, opu: AbstractOpu, demodulator: AbstractDemodulator, num_inputs: int, num_modes: int) -> None:
+        arguments.kind("opu", opu, AbstractOpu)
+        arguments.kind("demodulator", demodulator, AbstractDemodulator)
+        self.opu, self.demodulator = opu, demodulator
         self.num_inputs = arguments.whole("num_inputs", num_inputs, 1)
         self.num_modes = arguments.whole("num_modes", num_modes, 1)
-        device.check_stated()  # before its camera is divided
-        self.roi = readout.roi(num_modes, device.view)
-        device.require(num_inputs=readout.inputs(num_inputs), roi=self.roi, arm=readout.arm)
+        opu.check_stated()  # before its camera is divided
+        self.roi = demodulator.roi(num_modes, opu.view)
+        opu.require(num_inputs=demodulator.inputs(num_inputs), roi=self.roi, arm=demodulator.arm)
 
     def field(self, frames: Frames) -> Tensor:
         """Field of patterns, the modes asked for."""
-        expanded = self.readout.expand(frames)
-        capture = self.device.run(expanded, roi=self.roi)
-        return self.readout.demodulate(capture, expanded).field_NM[:, : self.num_modes]
+        expanded = self.demodulator.expand(frames)
+        capture = self.opu.run(expanded, roi=self.roi)
+        return self.demodulator.demodulate(capture, expanded).field_NM[:, : self.num_modes]
 
     def counts(self, bits_ND: Tensor, roi: tuple[int, int] | None = None) -> Tensor:
-        """Raw counts (N, P, Q) of single patterns, the arm as the read-out wants it, no phase steps; `roi` = (rows,
-        columns) other than the read-out's."""
+        """Raw counts (N, P, Q) of single patterns, the arm as the demodulator wants it, no phase steps; `roi` = (rows,
+        columns) other than the demodulator's."""
         frames = Frames(
-            bits_NFD=bits_ND[:, None], gain_NF=torch.ones(len(bits_ND), 1), encoder="raw", arm=self.readout.arm
+            bits_NFD=bits_ND[:, None], gain_NF=torch.ones(len(bits_ND), 1), encoder="raw", arm=self.demodulator.arm
         )
-        return self.device.run(frames, roi=roi or self.roi).counts_NFPQ[:, 0]
+        return self.opu.run(frames, roi=roi or self.roi).counts_NFPQ[:, 0]
 
 
 def calibrate(
-    device: AbstractDevice,
+    opu: AbstractOpu,
     *,
     num_inputs: int,
     num_modes: int,
     demodulator: AbstractDemodulator | None = None,
     matrix: Literal["hadamard", "one_hot"] | None = None,
 ) -> Calibration:
-    """Measure `device` for errors of `num_inputs` entries and `num_modes` modes.
+    """Measure `opu` for errors of `num_inputs` entries and `num_modes` modes.
 
     Args:
-        demodulator: the read-out; by default the first of phase steps, off-axis and anchor that the device can do.
+        demodulator: by default the first of phase steps, off-axis and anchor that the OPU can do.
         matrix: how to measure the transmission matrix: "hadamard" shows D patterns of +-1 at once lit half each and
             averages the noise over all of them, "one_hot" one input at a time; None: not at all.
 
     Raises:
-        ConfigError: an unknown way to measure the matrix, no device, or no positive numbers.
-        DeviceError: what the device raises; Incompatible before the first frame.
+        ConfigError: an unknown way to measure the matrix, no OPU, or no positive numbers.
+        OpuError: what the OPU raises; Incompatible before the first frame.
     """
     if matrix not in ("hadamard", "one_hot", None):
         raise ConfigError(f"matrix must be hadamard, one_hot or None, got {matrix!r}")
-    probe = Probe(device, demodulator or readout_for(device), num_inputs, num_modes)
+    probe = Probe(opu, demodulator or demodulator_for(opu), num_inputs, num_modes)
     dark, noise = noise_floor(probe)
     patterns = witnesses(num_inputs, Guard.num_witnesses)
     first_WM, second_WM = probe.field(patterns), probe.field(patterns)
     lit = float(patterns.bits_NFD.sum(dim=(1, 2)).float().mean())
-    carrier_cpp, pupil_cpp = mode_grid(probe) if probe.readout.arm == "tilted" else (None, None)
-    inputs = probe.readout.inputs(num_inputs)
+    carrier_cpp, pupil_cpp = mode_grid(probe) if probe.demodulator.arm == "tilted" else (None, None)
+    inputs = probe.demodulator.inputs(num_inputs)
     return Calibration(
-        device_id=device.device_id,
-        readout=probe.readout.name,
+        opu_id=opu.opu_id,
+        demodulator=probe.demodulator.name,
         num_inputs=num_inputs,
         roi=probe.roi,
         created_s=time.time(),
         dark_counts=dark,
         noise_counts=noise,
-        gain=float(first_WM.abs().square().mean().sqrt()) / (lit * probe.readout.quadratures / 2) ** 0.5,
+        gain=float(first_WM.abs().square().mean().sqrt()) / (lit * probe.demodulator.quadratures / 2) ** 0.5,
         linearity_error=linearity_error(probe),
         repeatability=abs(overlap(first_WM, second_WM)),
         paired=paired(probe),
-        counts_per_intensity=device.counts_per_intensity(inputs, probe.readout.arm),
-        reference_amplitude=device.reference_amplitude(inputs),
-        full_scale=device.full_scale,
-        exposure_s=device.exposure_s,
+        counts_per_intensity=opu.counts_per_intensity(inputs, probe.demodulator.arm),
+        reference_amplitude=opu.reference_amplitude(inputs),
+        full_scale=opu.full_scale,
+        exposure_s=opu.exposure_s,
         carrier_cpp=carrier_cpp,
         pupil_cpp=pupil_cpp,
         witness_WM=first_WM.contiguous(),
@@ -120,7 +120,7 @@ def calibrate(
 
 def noise_floor(probe: Probe) -> tuple[float, float]:
     """Mean count with dark mirrors, and the standard deviation of a pixel between equal frames, half of them lit."""
-    inputs = probe.readout.inputs(probe.num_inputs)
+    inputs = probe.demodulator.inputs(probe.num_inputs)
     dark_ND = torch.zeros((2, inputs), dtype=torch.bool)
     half_ND = (torch.rand((1, inputs), generator=torch_generator(inputs)) < 0.5).expand(_REPEATS, -1)
     counts_NPQ = probe.counts(torch.cat([dark_ND, half_ND])).double()
@@ -143,7 +143,7 @@ def linearity_error(probe: Probe) -> float:
 
 def paired(probe: Probe) -> bool:
     """True if frames shown as 0, 0, 1, 1, … come back so: each is nearer to its own kind than to the other."""
-    inputs = probe.readout.inputs(probe.num_inputs)
+    inputs = probe.demodulator.inputs(probe.num_inputs)
     shown_N = torch.tensor([1, 0, 1, 1, 0, *[0, 0, 1, 1] * 4], dtype=torch.bool)
     counts_NPQ = probe.counts(shown_N[:, None].expand(-1, inputs)).double()
     dark_PQ, lit_PQ = counts_NPQ[~shown_N].median(0).values, counts_NPQ[shown_N].median(0).values
@@ -158,7 +158,7 @@ def mode_grid(probe: Probe) -> tuple[tuple[float, float], float]:
     follows from its second moment, which for an evenly filled disc is b^2 / 2.
 
     Raises:
-        DeviceError: no interference stands out.
+        OpuError: no interference stands out.
     """
     inputs, generator = probe.num_inputs, torch_generator(probe.num_inputs, 2)
     bits_ND = torch.cat(
@@ -172,7 +172,7 @@ def mode_grid(probe: Probe) -> tuple[tuple[float, float], float]:
     above_PQ = (spectrum_PQ - 4 * floor).clamp_min(0.0)
     row_PQ, col_PQ = torch.meshgrid(frequency_P, frequency_Q, indexing="ij")
     half_PQ = (row_PQ < 0) | ((row_PQ == 0) & (col_PQ < 0))  # E R* stands opposite to the carrier; its twin is dropped
-    stated = probe.device.view
+    stated = probe.opu.view
     start = stated.carrier_cpp or (0.25, 0.25)
     if start[0] < 0 or (start[0] == 0 and start[1] < 0):
         half_PQ = ~half_PQ
@@ -181,8 +181,8 @@ def mode_grid(probe: Probe) -> tuple[tuple[float, float], float]:
     power_PQ = above_PQ * half_PQ * near_PQ
     total = float(power_PQ.sum())
     if total <= 0 or float(power_PQ.max()) < 10 * floor:
-        raise DeviceError(
-            f"{probe.device.device_id}: no interference fringes near {start} cycles per pixel; check that reference "
+        raise OpuError(
+            f"{probe.opu.opu_id}: no interference fringes near {start} cycles per pixel; check that reference "
             "and signal overlap on the camera, and the angle between them"
         )
     row, col = float((power_PQ * row_PQ).sum()) / total, float((power_PQ * col_PQ).sum()) / total
@@ -191,7 +191,7 @@ def mode_grid(probe: Probe) -> tuple[tuple[float, float], float]:
 
 
 def measure_matrix(probe: Probe, patterns: Literal["hadamard", "one_hot"]) -> Tensor:
-    """Transmission matrix (D, M) complex64 (float32 for a real read-out).
+    """Transmission matrix (D, M) complex64 (float32 for a real demodulator).
 
     Hadamard: with H of +-1 and order J >= D, A = H^T (H A) / J; every entry averages J fields of D lit inputs.
     """
@@ -213,7 +213,7 @@ def hadamard(order: int) -> Tensor:
 
 
 def twin_from(calibration: Calibration, *, seed: int = 0, drift: Drift | None = None) -> Twin:
-    """A twin of the device that was calibrated: its matrix if measured (else the same statistics), noise and exposure.
+    """A twin of the OPU that was calibrated: its matrix if measured (else the same statistics), noise and exposure.
 
     The noise that was measured between frames is put in as read noise, shot noise included; the full well is taken as
     10,000 electrons, which only sets the units.

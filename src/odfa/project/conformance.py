@@ -1,6 +1,6 @@
-"""One conformance suite for twin and instrument: does a device keep what its contract promises?
+"""One conformance suite for twin and instrument: does an OPU keep what its contract promises?
 
-Every check ends with a value, what was expected and, if it failed, a reason in one line; a device that breaks down
+Every check ends with a value, what was expected and, if it failed, a reason in one line; an OPU that breaks down
 fails the check in which it does.
 """
 
@@ -13,13 +13,13 @@ from typing import Any
 import torch
 
 from odfa.demodulate import AbstractDemodulator
-from odfa.device import AbstractDevice, arguments
-from odfa.device.abilities import flaws
-from odfa.device.replies import one_line
-from odfa.errors import DeviceError, OdfaError, Saturated
+from odfa.errors import OdfaError, OpuError, Saturated
 from odfa.flow import Frames
 from odfa.keys import torch_generator
-from odfa.project.calibrate import Probe, linearity_error, noise_floor, paired, readout_for, ternary
+from odfa.opu import AbstractOpu, arguments
+from odfa.opu.abilities import flaws
+from odfa.opu.replies import one_line
+from odfa.project.calibrate import Probe, demodulator_for, linearity_error, noise_floor, paired, ternary
 from odfa.project.guard import overlap
 from odfa.project.photometry import photometry
 
@@ -57,10 +57,10 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """All promises of one device."""
+    """All promises of one OPU."""
 
-    device_id: str
-    readout: str
+    opu_id: str
+    demodulator: str
     checks: list[Check]
 
     @property
@@ -71,77 +71,77 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         checks = [asdict(check) for check in self.checks]
-        return {"passed": self.passed, "device_id": self.device_id, "readout": self.readout, "checks": checks}
+        return {"passed": self.passed, "opu_id": self.opu_id, "demodulator": self.demodulator, "checks": checks}
 
 
 def check(
-    device: AbstractDevice,
+    opu: AbstractOpu,
     *,
     num_inputs: int | None = None,
     num_modes: int | None = None,
     demodulator: AbstractDemodulator | None = None,
 ) -> Report:
-    """Try a device on small patterns; takes about 600 camera frames. Never raises for what the device does wrong.
+    """Try an OPU on small patterns; takes about 600 camera frames. Never raises for what the OPU does wrong.
 
-    A device that was not open is closed again.
+    An OPU that was not open is closed again.
 
     Args:
         num_inputs: width of the patterns; 64 or what the mirrors allow.
         num_modes: modes to read; 64 or what the camera allows.
-        demodulator: the read-out; by default the first of phase steps, off-axis and anchor that the device can do.
+        demodulator: by default the first of phase steps, off-axis and anchor that the OPU can do.
 
     Raises:
-        ConfigError: no device, no demodulator, or no positive numbers.
+        ConfigError: no OPU, no demodulator, or no positive numbers.
     """
-    arguments.kind("device", device, AbstractDevice)
+    arguments.kind("opu", opu, AbstractOpu)
     for name, count in (("num_inputs", num_inputs), ("num_modes", num_modes)):
         if count is not None:
             arguments.whole(name, count, 1)
     if demodulator is not None:
         arguments.kind("demodulator", demodulator, AbstractDemodulator)
-    was_open, opening = device.is_open, _acting("opening", device.open)
-    name = str(getattr(device, "device_id", None) or type(device).__name__)
+    was_open, opening = opu.is_open, _acting("opening", opu.open)
+    name = str(getattr(opu, "opu_id", None) or type(opu).__name__)
     if opening:
-        return Report(device_id=name, readout="none", checks=opening)
-    readout, checks = _in_use(device, demodulator, num_inputs, num_modes)
+        return Report(opu_id=name, demodulator="none", checks=opening)
+    used, checks = _in_use(opu, demodulator, num_inputs, num_modes)
     if not was_open:
-        checks += _acting("closing", device.close)
-    return Report(device_id=name, readout=readout, checks=checks)
+        checks += _acting("closing", opu.close)
+    return Report(opu_id=name, demodulator=used, checks=checks)
 
 
 def _acting(name: str, act: Callable[[], object]) -> list[Check]:
     """A failed check where opening or closing fails."""
     try:
         act()
-    except DeviceError as error:
+    except OpuError as error:
         return [_failed(name, one_line(error), "no error")]
     return []
 
 
 def _in_use(
-    device: AbstractDevice, demodulator: AbstractDemodulator | None, num_inputs: int | None, num_modes: int | None
+    opu: AbstractOpu, demodulator: AbstractDemodulator | None, num_inputs: int | None, num_modes: int | None
 ) -> tuple[str, list[Check]]:
-    """The read-out's name, and what an open device shows of itself; only its claims where these make no sense."""
+    """The demodulator's name, and what an open OPU shows of itself; only its claims where these make no sense."""
     tests: list[Callable[[Probe], Check | list[Check]]] = [
         _shapes, _repeatability, _linearity, _additivity, _noise, _saturation, _pairing, _timing, _camera,
     ]  # fmt: skip
-    abilities = _abilities(device)
+    abilities = _abilities(opu)
     if not abilities.passed:
         return "none", [abilities]
-    readout = demodulator or readout_for(device)
+    demodulator = demodulator or demodulator_for(opu)
     try:
-        inputs = num_inputs or max(1, min(64, int(device.num_mirrors / 1.5)))
-        probe = Probe(device, readout, inputs, num_modes or _modes(device, readout))
+        inputs = num_inputs or max(1, min(64, int(opu.num_mirrors / 1.5)))
+        probe = Probe(opu, demodulator, inputs, num_modes or _modes(opu, demodulator))
     except OdfaError as error:
-        return readout.name, [abilities, _failed("read-out", one_line(error), "one that fits")]
-    return readout.name, [abilities, *(found for test in tests for found in _guarded(test, probe))]
+        return demodulator.name, [abilities, _failed("demodulator", one_line(error), "one that fits")]
+    return demodulator.name, [abilities, *(found for test in tests for found in _guarded(test, probe))]
 
 
-def _modes(device: AbstractDevice, readout: AbstractDemodulator) -> int:
+def _modes(opu: AbstractOpu, demodulator: AbstractDemodulator) -> int:
     for modes in (64, 32, 16, 8, 4, 2):
-        if _or_none(lambda modes=modes: readout.roi(modes, device.view)) is not None:  # type: ignore[misc]
-            rows, cols = readout.roi(modes, device.view)
-            if rows <= device.shape_cam[0] and cols <= device.shape_cam[1]:
+        if _or_none(lambda modes=modes: demodulator.roi(modes, opu.view)) is not None:  # type: ignore[misc]
+            rows, cols = demodulator.roi(modes, opu.view)
+            if rows <= opu.shape_cam[0] and cols <= opu.shape_cam[1]:
                 return modes
     return 1
 
@@ -169,8 +169,8 @@ def _verdict(name: str, passed: bool, value: str, expected: str, reason: str) ->
     return Check(name=name, passed=passed, value=value, expected=expected, reason="" if passed else reason)
 
 
-def _abilities(device: AbstractDevice) -> Check:
-    wrong = flaws(device)
+def _abilities(opu: AbstractOpu) -> Check:
+    wrong = flaws(opu)
     reason = f"not stated, or not sensible: {'; '.join(wrong)}"
     return _verdict("abilities", not wrong, "stated" if not wrong else "wrong", "all stated", reason)
 
@@ -183,13 +183,13 @@ def _patterns(probe: Probe, num_patterns: int, density: float = 0.5, seed: int =
 
 def _shapes(probe: Probe) -> Check:
     field_NM = probe.field(_patterns(probe, 3))
-    counts_NPQ = probe.counts(torch.ones((2, probe.readout.inputs(probe.num_inputs)), dtype=torch.bool))
+    counts_NPQ = probe.counts(torch.ones((2, probe.demodulator.inputs(probe.num_inputs)), dtype=torch.bool))
     value = f"{tuple(field_NM.shape)}, counts {counts_NPQ.dtype} up to {int(counts_NPQ.max())}"
     fits = field_NM.shape == (3, probe.num_modes) and bool(
         torch.isfinite(torch.view_as_real(field_NM) if field_NM.is_complex() else field_NM).all()
     )
-    fits = fits and int(counts_NPQ.min()) >= 0 and int(counts_NPQ.max()) <= probe.device.full_scale
-    expected = f"(3, {probe.num_modes}) finite, counts in 0 … {probe.device.full_scale}"
+    fits = fits and int(counts_NPQ.min()) >= 0 and int(counts_NPQ.max()) <= probe.opu.full_scale
+    expected = f"(3, {probe.num_modes}) finite, counts in 0 … {probe.opu.full_scale}"
     return _verdict("shapes", fits, value, expected, "fields or counts are out of shape or out of range")
 
 
@@ -220,15 +220,15 @@ def _additivity(probe: Probe) -> Check:
 
 def _noise(probe: Probe) -> Check:
     dark, noise = noise_floor(probe)
-    share = noise / probe.device.full_scale
+    share = noise / probe.opu.full_scale
     value = f"{share:.4f} of full scale, dark level {dark:.1f} counts"
     return _verdict("noise", share <= _NOISE, value, f"<= {_NOISE} of full scale", "equal frames differ too much")
 
 
 def _saturation(probe: Probe) -> Check:
-    frames = probe.readout.expand(_patterns(probe, 8))
+    frames = probe.demodulator.expand(_patterns(probe, 8))
     try:
-        found = probe.device.run(frames, roi=probe.roi).acquisition.saturated_fraction
+        found = probe.opu.run(frames, roi=probe.roi).acquisition.saturated_fraction
     except Saturated as error:
         return Check(
             name="saturation", passed=False, value="refused", expected=f"<= {_SATURATED}", reason=one_line(error)
@@ -245,7 +245,7 @@ def _pairing(probe: Probe) -> Check:
 def _camera(probe: Probe) -> list[Check]:
     """Counts in proportion to the light, in every frame and at every pixel."""
     found, (low, high) = photometry(probe), _GAMMA
-    scaled = found.following < _FOLLOWING and (probe.readout.arm != "blocked" or found.unsteady > _UNSTEADY)
+    scaled = found.following < _FOLLOWING and (probe.demodulator.arm != "blocked" or found.unsteady > _UNSTEADY)
     told = found.following >= _FOLLOWING and not math.isnan(found.gamma)
     power = f"light to the power {found.gamma:.2f}"
     share, places = f"{found.deaf:.1%} of the pixels", ", ".join(f"({row}, {col})" for row, col in found.where)
@@ -270,14 +270,14 @@ def _camera(probe: Probe) -> list[Check]:
 
 def _timing(probe: Probe) -> Check:
     """Light time adds up, and an instrument (not a twin, which has no clock of its own) is not faster than it says."""
-    before, start_s = probe.device.spent, time.perf_counter()
-    frames = probe.readout.expand(_patterns(probe, 16))
-    probe.device.run(frames, roi=probe.roi)
-    took_s, spent = time.perf_counter() - start_s, probe.device.spent - before
+    before, start_s = probe.opu.spent, time.perf_counter()
+    frames = probe.demodulator.expand(_patterns(probe, 16))
+    probe.opu.run(frames, roi=probe.roi)
+    took_s, spent = time.perf_counter() - start_s, probe.opu.spent - before
     shown = 16 * frames.frames_per_sample + frames.shared_frames
-    frame_s = probe.device.frame_s(probe.roi)
+    frame_s = probe.opu.frame_s(probe.roi)
     exact = spent.frames == shown and math.isclose(spent.seconds, shown * frame_s, rel_tol=1e-6)
-    sensible = frame_s >= probe.device.exposure_s and frame_s >= 1 / probe.device.rate_hz * (1 - 1e-9)
+    sensible = frame_s >= probe.opu.exposure_s and frame_s >= 1 / probe.opu.rate_hz * (1 - 1e-9)
     value = (
         f"{shown / spent.seconds if spent.seconds else math.inf:.0f} frames/s stated, {shown / took_s:.0f} by the clock"
     )

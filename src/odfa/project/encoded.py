@@ -40,7 +40,7 @@ class Encoded(AbstractProjection):
 
         Raises:
             ConfigError: the projection cannot take this shape.
-            Incompatible: the device behind the projection cannot serve this shape.
+            Incompatible: the OPU behind the projection cannot serve this shape.
         """
         shaped = copy.copy(self)
         shaped._projection = self._projection.shaped(num_inputs, num_outputs)

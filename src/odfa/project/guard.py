@@ -12,10 +12,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from odfa.device import arguments
 from odfa.errors import CheckpointError, ConfigError, Drifted
 from odfa.flow import Frames
 from odfa.keys import torch_generator
+from odfa.opu import arguments
 from odfa.saved import check_state, shown
 
 _STREAM = int.from_bytes(b"witness")
@@ -33,10 +33,10 @@ _REMEMBERED = {
 }
 """What a watch saves, and in what form."""
 _FIELDS = (torch.float32, torch.complex64)
-"""Types of the fields that read-outs give: of real ones, and of complex ones."""
+"""Types of the fields that demodulators give: of real ones, and of complex ones."""
 
 Show = Callable[[Frames], Tensor]
-"""Shows patterns on the device and returns their field (W, M)."""
+"""Shows patterns on the OPU and returns their field (W, M)."""
 
 
 class DriftWarning(UserWarning):
@@ -59,7 +59,7 @@ class Guard:
     """Correlation below which the feedback cannot be trusted: a third of its power is then something else."""
     when_lost: Literal["stop", "recalibrate"] = "stop"
     """What to do then: end with `Drifted`, or take the matrix as it now is for the new calibration and go on (random
-    feedback learns to use a new matrix; an aligned read-out does not)."""
+    feedback learns to use a new matrix; an aligned head does not)."""
     max_recalibrations: int = 3
     """Recalibrations after which a run stops nevertheless."""
 

@@ -1,4 +1,4 @@
-"""The light path on one screen: the only place where encoder, device and demodulator meet.
+"""The light path on one screen: the only place where encoder, OPU and demodulator meet.
 
 Shape letters: `N` samples · `D` error width · `F` patterns per sample · `M` optical modes, two real outputs each.
 """
@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from odfa.demodulate import AbstractDemodulator, PhaseSteps
-from odfa.device import AbstractDevice, Calibration
 from odfa.encode import AbstractEncoder, Ternary
 from odfa.errors import CheckpointError, Incompatible
 from odfa.flow import Frames, Light
+from odfa.opu import AbstractOpu, Calibration
 from odfa.project.base import AbstractProjection
 from odfa.project.guard import Guard, Watch
 from odfa.project.rows import check_kind, check_shape, project_lit
@@ -37,7 +37,7 @@ class Optical(AbstractProjection):
 
     def __init__(
         self,
-        device: AbstractDevice,
+        opu: AbstractOpu,
         *,
         encoder: AbstractEncoder | None = None,
         demodulator: AbstractDemodulator | None = None,
@@ -47,31 +47,31 @@ class Optical(AbstractProjection):
         """Join the stages.
 
         Args:
-            device: the twin, a bench, any `AbstractDevice`.
+            opu: the twin, a bench, any `AbstractOpu`.
             encoder: `Ternary()` unless given.
             demodulator: `PhaseSteps(4)` unless given.
             guard: looks at witness patterns while the projection is used, to correct, warn or stop (see `Guard`);
                 None: the matrix is trusted.
-            calibration: what was measured of this device (`odfa device calibrate`): scales the field, holds the witness
+            calibration: what was measured of this OPU (`odfa opu calibrate`): scales the field, holds the witness
                 fields that the guard compares with (`Guard()` unless one is given), and the matrix if it was measured.
 
         Raises:
             ConfigError: an argument is of the wrong kind.
-            Incompatible: the read-out is not linear, or the encoder has no minus patterns.
+            Incompatible: the demodulator is not linear, or the encoder has no minus patterns.
             ConfigError: a stage is of the wrong kind.
-            DeviceError: the device does not state its abilities sensibly.
+            OpuError: the OPU does not state its abilities sensibly.
         """
-        check_kind("device", device, AbstractDevice, "odfa.Optical(odfa.open_device(name))")
+        check_kind("opu", opu, AbstractOpu, "odfa.Optical(odfa.open_opu(name))")
         for key, value, kind, write in (
             ("encoder", encoder, AbstractEncoder, "encoder=odfa.Ternary()"),
             ("demodulator", demodulator, AbstractDemodulator, "demodulator=odfa.PhaseSteps()"),
             ("guard", guard, Guard, "guard=odfa.Guard()"),
-            ("calibration", calibration, Calibration, "calibration=odfa.device.Calibration.load(folder)"),
+            ("calibration", calibration, Calibration, "calibration=odfa.opu.Calibration.load(folder)"),
         ):
             if value is not None:
                 check_kind(key, value, kind, write)
-        device.check_stated()
-        self._device, self._encoder, self._demodulator = device, encoder or Ternary(), demodulator or PhaseSteps(4)
+        opu.check_stated()
+        self._opu, self._encoder, self._demodulator = opu, encoder or Ternary(), demodulator or PhaseSteps(4)
         if not self._demodulator.linear:
             raise Incompatible(
                 f"{self._demodulator.name} is not linear and cannot carry an error; use OffAxis(), PhaseSteps() or "
@@ -91,40 +91,38 @@ class Optical(AbstractProjection):
         return self.identity
 
     def shaped(self, num_inputs: int, num_outputs: int) -> Self:
-        """The projection with this shape, on the same device and encoder.
+        """The projection with this shape, on the same OPU and encoder.
 
         Raises:
-            Incompatible: the device lacks mirrors, pixels or the reference arm; found before the first frame.
-            CalibrationError: the calibration is for another device, width, region or read-out.
+            Incompatible: the OPU lacks mirrors, pixels or the reference arm; found before the first frame.
+            CalibrationError: the calibration is for another OPU, width, region or demodulator.
         """
         check_shape(num_inputs, num_outputs)
         shaped = copy.copy(self)
         shaped.num_inputs, shaped.num_outputs, shaped._diagnostics = num_inputs, num_outputs, {}
-        self._device.require(
-            num_inputs=self._demodulator.inputs(num_inputs), roi=shaped._roi, arm=self._demodulator.arm
-        )
+        self._opu.require(num_inputs=self._demodulator.inputs(num_inputs), roi=shaped._roi, arm=self._demodulator.arm)
         if self._calibration is not None:
             self._calibration.check_fits(
-                device_id=self._device.device_id,
+                opu_id=self._opu.opu_id,
                 num_inputs=num_inputs,
                 roi=shaped._roi,
-                readout=self._demodulator.name,
+                demodulator=self._demodulator.name,
             )
-            self._device.calibration_id = self._calibration.id
+            self._opu.calibration_id = self._calibration.id
         return shaped
 
     @property
     def identity(self) -> str:
-        """Device (which names the medium), inputs, read-out and encoder."""
+        """OPU (which names the medium), inputs, demodulator and encoder."""
         inputs = "" if self.num_inputs is None else f", inputs={self.num_inputs}"
         if self._calibration is not None:
             inputs += f", calibration={self._calibration.id}"
-        return f"optical({self._device.device_id}{inputs}, {self._demodulator.name}, {self._encoder.name})"
+        return f"optical({self._opu.opu_id}{inputs}, {self._demodulator.name}, {self._encoder.name})"
 
     @property
     def _roi(self) -> tuple[int, int]:
         """Camera rows and columns that the outputs take."""
-        return self._demodulator.roi(-(-(self.num_outputs or 0) // self._demodulator.quadratures), self._device.view)
+        return self._demodulator.roi(-(-(self.num_outputs or 0) // self._demodulator.quadratures), self._opu.view)
 
     def _project(self, e_ND: Tensor) -> Tensor:
         assert self.num_outputs is not None
@@ -141,7 +139,7 @@ class Optical(AbstractProjection):
             start += len(e_nD)
             code = self._encoder.encode(e_nD.cpu())
             frames = self._demodulator.expand(code)
-            capture = self._device.run(frames, roi=roi, ops_useful=self._ops_useful(len(e_nD)))
+            capture = self._opu.run(frames, roi=roi, ops_useful=self._ops_useful(len(e_nD)))
             field_NM = self._demodulator.demodulate(capture, frames).field_NM
             field_NM = field_NM if self._watch is None else self._watch.corrected(field_NM)
             p_nM.append(self._outputs(field_NM).to(e_ND))
@@ -187,7 +185,7 @@ class Optical(AbstractProjection):
 
     def _show(self, patterns: Frames) -> Tensor:
         frames, roi = self._demodulator.expand(patterns), self._roi
-        return self._demodulator.demodulate(self._device.run(frames, roi=roi), frames).field_NM
+        return self._demodulator.demodulate(self._opu.run(frames, roi=roi), frames).field_NM
 
     def _ops_useful(self, num_vectors: int) -> float:
         return 2.0 * (self.num_inputs or 0) * (self.num_outputs or 0) * num_vectors
@@ -202,12 +200,12 @@ class Optical(AbstractProjection):
         if self._guard is not None and num_vectors:
             looks = 1 + -(-num_vectors // self._guard.every)
             frames += looks * (self._guard.num_witnesses * exposures(2) + shared)
-        return self._device.cost(frames, roi=self._roi) + Light(ops_useful=self._ops_useful(num_vectors))
+        return self._opu.cost(frames, roi=self._roi) + Light(ops_useful=self._ops_useful(num_vectors))
 
     @property
     def spent(self) -> Light:
-        """Light that the device has spent."""
-        return self._device.spent
+        """Light that the OPU has spent."""
+        return self._opu.spent
 
     @property
     def diagnostics(self) -> dict[str, float]:
@@ -217,31 +215,29 @@ class Optical(AbstractProjection):
         return self._diagnostics | (watched if self._diagnostics else {})
 
     def close(self) -> None:
-        """Close the device; the next projection opens it again."""
-        self._device.close()
+        """Close the OPU; the next projection opens it again."""
+        self._opu.close()
 
     def _can_be_wide(self, width: str) -> bool:
-        return (
-            width.isascii() and width.isdigit() and 0 < len(width) < 12 and 0 < int(width) <= self._device.num_mirrors
-        )
+        return width.isascii() and width.isdigit() and 0 < len(width) < 12 and 0 < int(width) <= self._opu.num_mirrors
 
     def state_dict(self) -> dict[str, Any]:
-        """Random state and counters of encoder and device; what the guard remembers."""
+        """Random state and counters of encoder and OPU; what the guard remembers."""
         watched = {str(width): watch.state_dict() for width, watch in self._watches.items()}
-        return {"encoder": self._encoder.state_dict(), "device": self._device.state_dict(), "guard": watched}
+        return {"encoder": self._encoder.state_dict(), "opu": self._opu.state_dict(), "guard": watched}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned.
 
         Raises:
-            CheckpointError: this is not the state of such an encoder, device and guard.
+            CheckpointError: this is not the state of such an encoder, OPU and guard.
         """
-        check_state(state, {"encoder": {str: object}, "device": {str: object}, "guard": {str: object}}, "projection")
+        check_state(state, {"encoder": {str: object}, "opu": {str: object}, "guard": {str: object}}, "projection")
         wide = next((width for width in state["guard"] if not self._can_be_wide(width)), None)
         if wide is not None:
             raise CheckpointError(f"the saved state does not fit: projection.guard: no projection is {word(wide)} wide")
         self._encoder.load_state_dict(state["encoder"])
-        self._device.load_state_dict(state["device"])
+        self._opu.load_state_dict(state["opu"])
         self._watches.clear()
         if self._guard is not None:
             for width, watched in state["guard"].items():

@@ -1,4 +1,4 @@
-"""Are counts proportional to the light, in every frame and at every pixel? Raw frames tell, whatever the read-out.
+"""Are counts proportional to the light, in every frame and at every pixel? Raw frames tell, whatever the demodulator.
 
 Three patterns x, y, z without a common mirror are shown alone, in pairs, all together, and none of them. With
 J_x = I(x) - I(0), in units where the reference gives R counts and a pattern n on average,
@@ -54,7 +54,7 @@ class Photometry:
 
 def photometry(probe: Probe) -> Photometry:
     """Measure with 256 frames, or 512 where the camera has few pixels."""
-    if probe.readout.inputs(probe.num_inputs) < 3:
+    if probe.demodulator.inputs(probe.num_inputs) < 3:
         return Photometry(gamma=math.nan, following=math.nan, unsteady=math.nan, deaf=0.0, where=[])
     first, second = _shown(probe)
     mean_8 = (first + second).mean((1, 2, 3)) / 2
@@ -77,7 +77,7 @@ def photometry(probe: Probe) -> Photometry:
 
 def _shown(probe: Probe) -> tuple[Tensor, Tensor]:
     """Counts with x, y, z lit as the bits of the first index say, twice: two of (8, T, P, Q), neighbours in time."""
-    inputs, cam = probe.readout.inputs(probe.num_inputs), probe.device.shape_cam
+    inputs, cam = probe.demodulator.inputs(probe.num_inputs), probe.opu.shape_cam
     roi = min(_REGION, cam[0]), min(_REGION, cam[1])
     triples = _TRIPLES if roi[0] * roi[1] >= _FEW_PIXELS else _MORE_TRIPLES
     generator = torch_generator(probe.num_inputs, 3)
@@ -98,7 +98,7 @@ def _gamma(probe: Probe, first: Tensor, second: Tensor, means: tuple[float, floa
     dark, one, three = means
     if min(one, three) <= dark:
         return math.nan
-    if probe.readout.arm == "blocked" or dark < one - dark:
+    if probe.demodulator.arm == "blocked" or dark < one - dark:
         return math.log((three - dark) / (one - dark), 3)
     rise, crossed = (three - dark) / 3, 0.0
     for x, y, z in _PAIRS:
@@ -114,6 +114,6 @@ def _deaf(probe: Probe, first: Tensor, second: Tensor) -> Tensor:
     varying_PQ = (centred[0] * centred[1]).mean(0)
     share = _DEAF if probe.num_inputs >= _FEW_INPUTS else _DEAFER
     deaf_PQ = varying_PQ <= share * varying_PQ.median()
-    if probe.readout.arm == "blocked":  # without a reference dark mirrors leave the camera dark
-        deaf_PQ |= first[0].mean(0) > probe.device.full_scale / 4
+    if probe.demodulator.arm == "blocked":  # without a reference dark mirrors leave the camera dark
+        deaf_PQ |= first[0].mean(0) > probe.opu.full_scale / 4
     return deaf_PQ

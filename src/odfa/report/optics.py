@@ -1,4 +1,4 @@
-"""Pictures of a device: what its camera sees, and how that compares with the laws of thick scattering media.
+"""Pictures of an OPU: what its camera sees, and how that compares with the laws of thick scattering media.
 
 Shape letters: `P Q` camera rows, columns · `D` inputs · `M` optical modes.
 """
@@ -14,10 +14,10 @@ from torch import Tensor
 
 from odfa import fourier
 from odfa.data import needs
-from odfa.device import AbstractDevice
 from odfa.flow import Arm, Frames, View
 from odfa.keys import torch_generator
-from odfa.project.calibrate import Probe, measure_matrix, readout_for
+from odfa.opu import AbstractOpu
+from odfa.project.calibrate import Probe, demodulator_for, measure_matrix
 from odfa.report.destination import check_folder, save_figure
 
 _SIDE = 192
@@ -26,57 +26,53 @@ _INPUTS = 256
 _BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#777777"
 
 
-def draw_all(device: AbstractDevice, folder: Path | str) -> list[Path]:
-    """Every picture that the device's reference arm allows, as PNG files in `folder`.
+def draw_all(opu: AbstractOpu, folder: Path | str) -> list[Path]:
+    """Every picture that the OPU's reference arm allows, as PNG files in `folder`.
 
     Raises:
         MissingExtra: matplotlib is absent. ConfigError, RunFolderError: the folder cannot be written.
-        DeviceError: the device fails.
+        OpuError: the OPU fails.
     """
     with needs("matplotlib", "figures"):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-    pictures: dict[str, Callable[[AbstractDevice, Any], None]] = {}
-    if "blocked" in device.arms:
+    pictures: dict[str, Callable[[AbstractOpu, Any], None]] = {}
+    if "blocked" in opu.arms:
         pictures |= {"speckle": _speckle, "intensity": _histogram}
-    if "tilted" in device.arms:
+    if "tilted" in opu.arms:
         pictures |= {"hologram": _hologram, "fourier": _fourier}
-    if device.arms != {"blocked"}:
+    if opu.arms != {"blocked"}:
         pictures["singular-values"] = _singular_values
     path, written = check_folder(Path(folder), "out"), []
     for name, draw in pictures.items():
         figure = Figure(figsize=(5.6, 4.6), layout="constrained")
         FigureCanvasAgg(figure)
-        draw(device, figure)
+        draw(opu, figure)
         written.append(path / f"{name}.png")
         save_figure(figure, written[-1], dpi=150)
     return written
 
 
-def snapshot(device: AbstractDevice, arm: Arm, num_patterns: int = 1) -> Tensor:
+def snapshot(opu: AbstractOpu, arm: Arm, num_patterns: int = 1) -> Tensor:
     """Counts (N, P, Q) of random patterns, a third of the inputs lit (half without a reference), on a square region."""
-    inputs = min(_INPUTS, device.num_mirrors)
+    inputs = min(_INPUTS, opu.num_mirrors)
     density = 0.5 if arm == "blocked" else 0.3
     bits_ND = torch.rand((num_patterns, inputs), generator=torch_generator(inputs)) < density
     frames = Frames(bits_NFD=bits_ND[:, None], gain_NF=torch.ones(num_patterns, 1), encoder="picture", arm=arm)
-    return device.run(frames, roi=_region(device)).counts_NFPQ[:, 0]
+    return opu.run(frames, roi=_region(opu)).counts_NFPQ[:, 0]
 
 
-def _region(device: AbstractDevice) -> tuple[int, int]:
-    return min(_SIDE, device.shape_cam[0]), min(_SIDE, device.shape_cam[1])
+def _region(opu: AbstractOpu) -> tuple[int, int]:
+    return min(_SIDE, opu.shape_cam[0]), min(_SIDE, opu.shape_cam[1])
 
 
-def _speckle(device: AbstractDevice, figure: Any) -> None:
-    _image(
-        figure, snapshot(device, "blocked")[0], f"{device.device_id}\nspeckle: mirrors alone, reference shut", "counts"
-    )
+def _speckle(opu: AbstractOpu, figure: Any) -> None:
+    _image(figure, snapshot(opu, "blocked")[0], f"{opu.opu_id}\nspeckle: mirrors alone, reference shut", "counts")
 
 
-def _hologram(device: AbstractDevice, figure: Any) -> None:
-    counts_PQ = snapshot(device, "tilted")[0]
-    _image(
-        figure, counts_PQ[:64, :64], f"{device.device_id}\nhologram: speckle and tilted reference (detail)", "counts"
-    )
+def _hologram(opu: AbstractOpu, figure: Any) -> None:
+    counts_PQ = snapshot(opu, "tilted")[0]
+    _image(figure, counts_PQ[:64, :64], f"{opu.opu_id}\nhologram: speckle and tilted reference (detail)", "counts")
 
 
 def _image(figure: Any, counts_PQ: Tensor, title: str, label: str) -> None:
@@ -87,11 +83,11 @@ def _image(figure: Any, counts_PQ: Tensor, title: str, label: str) -> None:
     figure.colorbar(shown, ax=axes, label=label, shrink=0.85)
 
 
-def _fourier(device: AbstractDevice, figure: Any) -> None:
+def _fourier(opu: AbstractOpu, figure: Any) -> None:
     """Log spectrum of a hologram; the circle is the window that off-axis holography reads."""
     from matplotlib.patches import Circle
 
-    counts_NPQ = snapshot(device, "tilted", 16).to(torch.complex128)
+    counts_NPQ = snapshot(opu, "tilted", 16).to(torch.complex128)
     power_PQ = torch.fft.fftshift(fourier.fft2(counts_NPQ).abs().square().mean(0))
     axes = figure.subplots()
     floor = float(power_PQ.median())
@@ -102,23 +98,23 @@ def _fourier(device: AbstractDevice, figure: Any) -> None:
         vmax=40,
         interpolation="nearest",
     )
-    row, col = device.carrier_cpp or (0.0, 0.0)
-    radius = device.pupil_cpp or 0.0
+    row, col = opu.carrier_cpp or (0.0, 0.0)
+    radius = opu.pupil_cpp or 0.0
     axes.add_patch(Circle((-col, -row), radius, fill=False, color="white", linewidth=1.5))
     axes.add_patch(Circle((0, 0), 2 * radius, fill=False, color="white", linewidth=1, linestyle=":"))
     axes.annotate("window", (-col, -row), color="black", ha="center", va="center", fontsize=8)
     axes.annotate("|E|², twice the pupil", (0, -2 * radius - 0.015), color="white", ha="center", fontsize=8)
     axes.set(xlabel="column frequency, cycles per pixel", ylabel="row frequency, cycles per pixel")
-    axes.set_title(f"{device.device_id}\nFourier plane of holograms, mean power of 16", fontsize=9)
+    axes.set_title(f"{opu.opu_id}\nFourier plane of holograms, mean power of 16", fontsize=9)
     figure.colorbar(shown, ax=axes, label="power over the noise floor, dB", shrink=0.85)
 
 
-def _histogram(device: AbstractDevice, figure: Any) -> None:
+def _histogram(opu: AbstractOpu, figure: Any) -> None:
     """Speckle intensity over its mean, against exp(-I)."""
-    counts_NPQ = snapshot(device, "blocked", 8).double().numpy()
+    counts_NPQ = snapshot(opu, "blocked", 8).double().numpy()
     relative = counts_NPQ / counts_NPQ.mean()
-    top = min(8.0, device.full_scale / counts_NPQ.mean())
-    step = max(1, round(device.full_scale / top / 12)) / counts_NPQ.mean()
+    top = min(8.0, opu.full_scale / counts_NPQ.mean())
+    step = max(1, round(opu.full_scale / top / 12)) / counts_NPQ.mean()
     edges = (np.arange(0, math.ceil(top / step) + 1) - 0.5 / max(1, round(step * counts_NPQ.mean()))) * step
     axes = figure.subplots()
     axes.hist(relative.ravel(), edges, density=True, color=_BLUE, alpha=0.5, label="camera")
@@ -128,15 +124,15 @@ def _histogram(device: AbstractDevice, figure: Any) -> None:
         axes.axvline(top, color=_GREY, linestyle=":", label="full scale")
     axes.set(yscale="log", xlabel="intensity over its mean", ylabel="probability density", ylim=(1e-4, 2))
     contrast = counts_NPQ.std() / counts_NPQ.mean()
-    axes.set_title(f"{device.device_id}\nspeckle contrast {contrast:.3f} (law: 1, less what clips)", fontsize=9)
+    axes.set_title(f"{opu.opu_id}\nspeckle contrast {contrast:.3f} (law: 1, less what clips)", fontsize=9)
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _singular_values(device: AbstractDevice, figure: Any) -> None:
+def _singular_values(opu: AbstractOpu, figure: Any) -> None:
     """Spectrum of the measured matrix against Marchenko and Pastur's law."""
-    inputs = min(_INPUTS, device.num_mirrors)
-    probe = Probe(device, readout_for(device), inputs, min(2 * inputs, View(shape=device.shape_cam).num_pixels))
+    inputs = min(_INPUTS, opu.num_mirrors)
+    probe = Probe(opu, demodulator_for(opu), inputs, min(2 * inputs, View(shape=opu.shape_cam).num_pixels))
     matrix_DM = measure_matrix(probe, "hadamard")
     singular = torch.linalg.svdvals(matrix_DM).numpy()
     singular = singular / np.sqrt(np.mean(singular**2))
@@ -146,7 +142,7 @@ def _singular_values(device: AbstractDevice, figure: Any) -> None:
     axes.hist(singular, 32, density=True, color=_BLUE, alpha=0.5, label="measured, Hadamard patterns")
     axes.plot(x, density, color=_ORANGE, linewidth=2, label="Marchenko–Pastur")
     axes.set(xlabel="singular value over its rms", ylabel="probability density")
-    axes.set_title(f"{device.device_id}\n{matrix_DM.shape[0]} inputs, {matrix_DM.shape[1]} modes", fontsize=9)
+    axes.set_title(f"{opu.opu_id}\n{matrix_DM.shape[0]} inputs, {matrix_DM.shape[1]} modes", fontsize=9)
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
 

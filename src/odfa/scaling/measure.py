@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from odfa.device import Twin
 from odfa.errors import ConfigError
+from odfa.opu import Twin
 from odfa.project import Gaussian, Optical
 from odfa.scaling.family import Gpt
 from odfa.train import MemoryConfig, attach, build_model

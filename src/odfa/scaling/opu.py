@@ -1,6 +1,6 @@
 """What an optical processing unit can do: mirrors, pixels and rates, and from them operations per second and joules.
 
-Frames and their time come from the device and the read-out that training uses; only the link to the host is added here.
+Frames and their time come from the twin and the demodulator that training uses; the link to the host is added here.
 """
 
 import difflib
@@ -8,18 +8,18 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal
 
-from odfa.device import Sensor, Twin
 from odfa.encode import Ternary
 from odfa.errors import ConfigError
 from odfa.flow import Light
-from odfa.train.build import make_readout
+from odfa.opu import Sensor, Twin
+from odfa.train.build import make_demodulator
 from odfa.train.config.base import MAX_WIDTH
 from odfa.units import check_fields
 
 
 @dataclass(frozen=True, kw_only=True)
 class Opu:
-    """Mirrors, camera, read-out and link."""
+    """Mirrors, camera, demodulator and link."""
 
     name: str
     source: str
@@ -41,10 +41,10 @@ class Opu:
     overhead_s: float = 32.25e-6
     """Time to read a frame beyond its rows."""
     margin_s: float = 50e-6
-    """Pause between exposure or read-out and the next frame."""
+    """Pause between exposure or reading the rows and the next frame."""
     power_w: float = 30.0
     """Electrical power, for as long as it is on."""
-    readout: Literal["offaxis", "phase", "phase3", "anchor"] = "offaxis"
+    demodulator: Literal["offaxis", "phase", "phase3", "anchor"] = "offaxis"
     """How counts become a field; off-axis holography needs two frames a ternary error, four phases need eight."""
     link_bytes_per_s: float = 1.6e9
     """Link to the host: patterns out, one bit a mirror, and pixels back, one byte each."""
@@ -76,8 +76,8 @@ class Opu:
             link_bytes_per_s=factor * self.link_bytes_per_s,
         )
 
-    def device(self) -> Twin:
-        """The device whose frame times these are; nothing is drawn."""
+    def twin(self) -> Twin:
+        """The twin whose frame times these are; nothing is drawn."""
         sensor = Sensor(
             exposure_s=self.exposure_s, row_s=self.row_s, overhead_s=self.overhead_s, margin_s=self.margin_s
         )
@@ -96,7 +96,7 @@ class Opu:
         One real multiplication and addition per mirror and pixel. It leaves out: the two signs of a ternary error
         (x 1/2), pixels spent on holography (off-axis: two real outputs for 16 pixels), and that fields are complex.
         """
-        frame_s = self.device().frame_s((self.camera_rows, self.camera_columns))
+        frame_s = self.twin().frame_s((self.camera_rows, self.camera_columns))
         return 2.0 * self.num_mirrors * self.camera_rows * self.camera_columns / frame_s
 
 
@@ -141,20 +141,20 @@ def beam(opu: Opu, num_inputs: int, num_outputs: int) -> Beam:
     Raises:
         Incompatible: more inputs than mirrors, or more outputs than the camera can hold.
     """
-    device, demodulator = opu.device(), make_readout(opu.readout)
-    roi = demodulator.roi(-(-num_outputs // demodulator.quadratures), device.view)
-    device.require(num_inputs=demodulator.inputs(num_inputs), roi=roi, arm=demodulator.arm)
+    twin, demodulator = opu.twin(), make_demodulator(opu.demodulator)
+    roi = demodulator.roi(-(-num_outputs // demodulator.quadratures), twin.view)
+    twin.require(num_inputs=demodulator.inputs(num_inputs), roi=roi, arm=demodulator.arm)
     transfer_s = max(opu.num_mirrors / 8, roi[0] * roi[1]) / opu.link_bytes_per_s
-    device_s = device.frame_s(roi)
+    twin_s = twin.frame_s(roi)
     return Beam(
         opu=opu,
         num_inputs=num_inputs,
         num_outputs=num_outputs,
         frames_per_vector=demodulator.exposures(Ternary().patterns_per_sample),
-        frame_s=max(device_s, transfer_s),
+        frame_s=max(twin_s, transfer_s),
         pixels=roi[0] * roi[1],
         rows=roi[0],
-        limit="link" if transfer_s > device_s else "camera" if device_s > 1 / opu.rate_hz else "mirrors",
+        limit="link" if transfer_s > twin_s else "camera" if twin_s > 1 / opu.rate_hz else "mirrors",
     )
 
 
@@ -164,7 +164,7 @@ OPUS: dict[str, Opu] = {
         Opu(
             name="opu-2021",
             source="LightOn's 2021 unit as the twin opu-2021 has it: mirrors, camera, 2 kHz and exposure of its "
-            "published library, read-out times of the CMV2000 data sheet, 30 W of arXiv 2409.12965; PCIe 2 x4, 80 % of "
+            "published library, row times of the CMV2000 data sheet, 30 W of arXiv 2409.12965; PCIe 2 x4, 80 % of "
             "2 GB/s",
         ),
         Opu(

@@ -36,7 +36,7 @@ SIZES: dict[str, tuple[int, int, int, int]] = {
     "gpt-1t": (128, 25600, 50304, 2048),
 }
 """Depth, width, vocabulary and positions: GPT-2 (Radford et al. 2019) and GPT-3 (arXiv 2005.14165, table 2.1),
-vocabulary padded to a multiple of 128, read-out untied, heads of 64; gpt-1t as in arXiv 2104.04473. A walk gives them
+vocabulary padded to a multiple of 128, head untied, heads of 64; gpt-1t as in arXiv 2104.04473. A walk gives them
 as many positions as a sequence has tokens."""
 _MOST = 10**9
 """Tokens, and blocks and width of a GPT, beyond which a plan is a slip of the pen."""
@@ -265,10 +265,10 @@ def _changes(config: PlanConfig, blocks: float) -> Iterable[tuple[str, PlanConfi
             "one error vector per sequence (vectors=sequence; learning with it is not shown)",
             laid(vectors="sequence"),
         )
-    if opu.readout != "offaxis":
+    if opu.demodulator != "offaxis":
         yield (
-            "off-axis holography, two frames a vector (opu.readout=offaxis)",
-            replace(config, opu=replace(opu, readout="offaxis")),
+            "off-axis holography, two frames a vector (opu.demodulator=offaxis)",
+            replace(config, opu=replace(opu, demodulator="offaxis")),
         )
     yield f"{2 * layout.opus} OPUs (opus={2 * layout.opus})", laid(opus=2 * layout.opus)
     if opu.rate_hz < 1e5:

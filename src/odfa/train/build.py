@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from torch.optim.swa_utils import AveragedModel
 
     from odfa.demodulate import AbstractDemodulator
-    from odfa.device import AbstractDevice
     from odfa.encode import AbstractEncoder
     from odfa.engine import DFA, FusedOptimizer
+    from odfa.opu import AbstractOpu
     from odfa.project import AbstractProjection
 
 _T = TypeVar("_T")
@@ -98,8 +98,8 @@ def check_fit(config: RunConfig, shape: DataShape) -> None:
 
     Raises:
         ConfigError: a batch larger than the training part, a rank that the read-out does not have, blocks of several
-            widths for method identity, recalibration with a rule that cannot follow it, an unknown device.
-        Incompatible: the device has too few mirrors or modes.
+            widths for method identity, recalibration with a rule that cannot follow it, an unknown OPU.
+        Incompatible: the OPU has too few mirrors or modes.
     """
     if shape.num_train < config.batch_size:
         raise ConfigError(
@@ -272,10 +272,10 @@ _METHODS = {
 }
 
 
-READOUTS = ("phase", "phase3", "offaxis", "anchor")
+DEMODULATORS = ("phase", "phase3", "offaxis", "anchor")
 
 
-def make_readout(name: str) -> "AbstractDemodulator":
+def make_demodulator(name: str) -> "AbstractDemodulator":
     """The demodulator behind a word of the command line."""
     from odfa.demodulate import Anchor, OffAxis, PhaseSteps
 
@@ -289,13 +289,13 @@ def make_readout(name: str) -> "AbstractDemodulator":
 
 
 def build_optical(config: RunConfig) -> "AbstractProjection":
-    """The optical projection of method odfa: ternary frames, a device, a read-out, a guard against drift.
+    """The optical projection of method odfa: ternary frames, an OPU, a demodulator, a guard against drift.
 
     Raises:
-        ConfigError: no device of this name, or seed or drift of a twin asked of another device.
+        ConfigError: no OPU of this name, or seed or drift of a twin asked of another OPU.
         CalibrationError: the calibration is missing, corrupt or changed.
     """
-    from odfa.device import Calibration
+    from odfa.opu import Calibration
     from odfa.project import Guard, Optical
 
     feedback = config.feedback
@@ -304,30 +304,30 @@ def build_optical(config: RunConfig) -> "AbstractProjection":
     if feedback.witness_every is not None:
         guard = Guard(every=feedback.witness_every, correct=feedback.witness_correct, when_lost=feedback.witness_lost)
     return Optical(
-        _device(config),
+        _opu(config),
         encoder=_encoder(config),
-        demodulator=make_readout(feedback.readout),
+        demodulator=make_demodulator(feedback.demodulator),
         guard=guard,
         calibration=measured,
     )
 
 
-def _device(config: RunConfig) -> "AbstractDevice":
-    from odfa.device import TWINS, Drift, open_device
+def _opu(config: RunConfig) -> "AbstractOpu":
+    from odfa.opu import TWINS, Drift, open_opu
 
     feedback = config.feedback
-    if feedback.device in TWINS:
+    if feedback.opu in TWINS:
         noise_seed = mix(_NOISE_KEY, config.seed)
-        return open_device(feedback.device, seed=feedback.seed, noise_seed=noise_seed, drift=feedback.drift)
+        return open_opu(feedback.opu, seed=feedback.seed, noise_seed=noise_seed, drift=feedback.drift)
     twins = f"only the twins ({', '.join(sorted(TWINS))}) take it"
     if feedback.drift != Drift():
-        raise ConfigError(f"feedback.drift: expected nothing set with device={feedback.device}; {twins}")
+        raise ConfigError(f"feedback.drift: expected nothing set with opu={feedback.opu}; {twins}")
     if feedback.seed:
         raise ConfigError(
-            f"feedback.seed: expected 0 with device={feedback.device}, whose matrix is its glass, got {feedback.seed}; "
+            f"feedback.seed: expected 0 with opu={feedback.opu}, whose matrix is its glass, got {feedback.seed}; "
             f"{twins}"
         )
-    return open_device(feedback.device)
+    return open_opu(feedback.opu)
 
 
 def _encoder(config: RunConfig) -> "AbstractEncoder":

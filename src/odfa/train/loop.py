@@ -52,7 +52,7 @@ def run(
         note: told in one line where the run is, once nothing stands in its way.
 
     Raises:
-        ConfigError, MatchError, DataError, Incompatible: the config does not fit itself, model, data or device.
+        ConfigError, MatchError, DataError, Incompatible: the config does not fit itself, model, data or OPU.
         RunFolderError: the folder cannot be used (RunFolderLost: no longer, in the middle of the run).
         CheckpointError: its checkpoint is corrupt or foreign.
         NonFinite: a loss, gradient or feedback was not finite; the optimiser has not moved.
@@ -73,7 +73,7 @@ def run(
             keep(path, session.splits)
             _restore(session, folder)  # a refusal up to here leaves the folder's status as it was
             note(f"resuming {path} after step {session.step}" if session.step else f"run folder: {path}")
-            with _recorded_failure(folder), _device_closed(session):
+            with _recorded_failure(folder), _opu_closed(session):
                 folder.add_session(environment())
                 folder.set_status("running", step=session.step)
                 return _finish(session, folder, _train(session, folder, stop, progress))
@@ -250,8 +250,8 @@ def _finish(session: Session, folder: RunFolder, validation: dict[str, float] | 
 
 
 @contextlib.contextmanager
-def _device_closed(session: Session) -> Iterator[None]:
-    """Let go of the optical device at the end, however the run ends."""
+def _opu_closed(session: Session) -> Iterator[None]:
+    """Let go of the OPU at the end, however the run ends."""
     try:
         yield
     finally:

@@ -19,7 +19,7 @@ FIXED = ("recipe", "task")
 
 
 def apply(config: _T, overrides: Iterable[str]) -> _T:
-    """Copy of `config` with overrides such as `optimizer.learning_rate=1e-3`, `seed=1` or `device=ideal`.
+    """Copy of `config` with overrides such as `optimizer.learning_rate=1e-3`, `seed=1` or `opu=ideal`.
 
     A key is a dotted path, or the last part of one if only one path ends so.
 

@@ -38,9 +38,9 @@ class RunResult:
     peak_memory_bytes: int
     """Largest resident size of the process so far."""
     compute_s: float
-    """Of `seconds`, those without projecting: what a processor still does beside an optical device."""
+    """Of `seconds`, those without projecting: what a processor still does beside an OPU."""
     light: dict[str, float]
-    """frames, seconds, joules, ops_peak (what the device could have done in these seconds), ops_useful (what was asked
+    """frames, seconds, joules, ops_peak (what the OPU could have done in these seconds), ops_useful (what was asked
     of it), utilisation (the second over the first)."""
 
     def to_json(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ _LINES = tuple(
     tuple(line.replace("{small}", " ".join(f"!{word}" for word in SMALL)).split())
     for line in (
         "train digits_tiny {small} !steps=1 seed=1 method=dfa !--run-dir {given}/r --json",
-        "train digits method=odfa device=twin !--dry-run --json",
+        "train digits method=odfa opu=twin !--dry-run --json",
         "train !--resume {bp} --json",
         "align {dfa} --json",
         "align {dfa} --image {given}/a.png",
@@ -25,9 +25,9 @@ _LINES = tuple(
         "judge {dfa} --by {bp} --count 2 --steps 1 --guidance 1 --seed 0",
         "recipes --json",
         "env --json",
-        "device list --json",
-        "device check ideal inputs=4 modes=2 readout=phase --json",
-        "device calibrate ideal inputs=4 modes=2 readout=phase3 matrix=hadamard out={given}/c --json",
+        "opu list --json",
+        "opu check ideal inputs=4 modes=2 demodulator=phase --json",
+        "opu calibrate ideal inputs=4 modes=2 demodulator=phase3 matrix=hadamard out={given}/c --json",
         "project bench !sizes=7x7 repeats=1 threads=1 --json",
         "plan digits tokens=64 context=32 processor=a100 opu=opu-2021 vectors=token devices=1 --json",
         "plan digits_tiny tokens=64 microbatches=2 opus=1",

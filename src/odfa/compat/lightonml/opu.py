@@ -1,4 +1,4 @@
-"""The class `OPU` of the archived library, on odfa's devices.
+"""The class `OPU` of the archived library, on odfa's OPUs.
 
 In its units the transmission matrix R has independent real and imaginary parts of variance 1 / n each;
 odfa's fields come from A with E|A|^2 = 1, so R = sqrt(2 / n) A.
@@ -19,9 +19,9 @@ from odfa.compat.lightonml.encoding.base import NoDecoding, NoEncoding
 from odfa.compat.lightonml.inputs import Traits, traits_of
 from odfa.compat.lightonml.types import InputRoiStrategy, OutputRescaling
 from odfa.demodulate import AbstractDemodulator, Anchor, Intensity, OffAxis, PhaseSteps
-from odfa.device import AbstractDevice, Twin
 from odfa.errors import ConfigError, Disconnected
 from odfa.flow import Frames
+from odfa.opu import AbstractOpu, Twin
 
 _VECTORS_AT_A_TIME = 3000
 
@@ -37,7 +37,7 @@ class OPU:
     def __init__(
         self,
         n_components: int = 200_000,
-        opu_device: AbstractDevice | None = None,
+        opu_device: AbstractOpu | None = None,
         max_n_features: int = 1000,
         config_file: str = "",
         config_override: dict[str, Any] | None = None,
@@ -50,28 +50,28 @@ class OPU:
         *,
         seed: int = 0,
     ) -> None:
-        """Choose the device; arguments keep that library's order and names, `seed` is new.
+        """Choose the OPU; arguments keep that library's order and names, `seed` is new.
 
         Args:
             n_components: outputs.
-            opu_device: any odfa device: a twin with noise, a bench.
+            opu_device: any odfa OPU: a twin with noise, a bench.
             max_n_features: rows of the simulated matrix.
             simulated: a noise-free twin with the old simulator's matrix.
             rescale: scale of `linear_transform`.
             seed: key of the simulated matrix; the old simulator always used 0.
-            open_at_init: open the device now; True unless said otherwise.
+            open_at_init: open the OPU now; True unless said otherwise.
             input_roi_strategy: taken for compatibility; features always fill the mirrors.
             config_file, config_override, verbose_level, disable_pbar: taken for compatibility, without effect.
 
         Raises:
-            ConfigError: no device, two devices, or numbers below 1.
+            ConfigError: no OPU, two OPUs, or numbers below 1.
         """
         if simulated and opu_device is not None:
             raise ConfigError("simulated=True and opu_device=... contradict each other; give one of them")
         if not simulated and opu_device is None:
-            raise ConfigError("no OPU: say simulated=True, or hand in opu_device=odfa.open_device(NAME)")
-        if opu_device is not None and not isinstance(opu_device, AbstractDevice):
-            raise ConfigError(f"opu_device must be an odfa.AbstractDevice, got {type(opu_device).__name__}")
+            raise ConfigError("no OPU: say simulated=True, or hand in opu_device=odfa.open_opu(NAME)")
+        if opu_device is not None and not isinstance(opu_device, AbstractOpu):
+            raise ConfigError(f"opu_device must be an odfa.AbstractOpu, got {type(opu_device).__name__}")
         if config_file or config_override or verbose_level != -1:
             warnings.warn("config_file, config_override and verbose_level have no effect here", stacklevel=2)
         self._seed, self._simulated = seed, simulated
@@ -80,14 +80,14 @@ class OPU:
         self.rescale = rescale
         self.input_roi_strategy, self.disable_pbar = input_roi_strategy, disable_pbar
         self._traits: Traits | None = None
-        self._device: AbstractDevice | None = opu_device
+        self._device: AbstractOpu | None = opu_device
         self._active = False
         if open_at_init is None or open_at_init:
             self.open()
 
     @property
-    def device(self) -> AbstractDevice:
-        """The device behind; the simulated one is built when it is first needed."""
+    def device(self) -> AbstractOpu:
+        """The OPU behind; the simulated one is built when it is first needed."""
         if self._device is None:
             matrix_DM = simulated_matrix(self._max_n_features, self._n_components, self._seed)
             self._device = Twin.ideal(matrix=torch.from_numpy(matrix_DM * math.sqrt(self._max_n_features / 2)))
@@ -105,13 +105,13 @@ class OPU:
 
     @property
     def max_n_features(self) -> int:
-        """Most features of a vector: rows of the simulated matrix, or mirrors of the device."""
+        """Most features of a vector: rows of the simulated matrix, or mirrors of the OPU."""
         return self._max_n_features if self._simulated else self.device.num_mirrors
 
     @max_n_features.setter
     def max_n_features(self, value: int) -> None:
         if not self._simulated:
-            raise ConfigError("max_n_features is the device's number of mirrors; it can be set if simulated=True")
+            raise ConfigError("max_n_features is the OPU's number of mirrors; it can be set if simulated=True")
         self._max_n_features = _positive("max_n_features", value)
         self._forget_matrix()
 
@@ -136,16 +136,16 @@ class OPU:
     @property
     def config(self) -> dict[str, Any]:
         """The settings that matter, as plain values."""
-        return {"name": self.device.device_id, "input": {"shape": self.device.shape_dmd}, "seed": self._seed}
+        return {"name": self.device.opu_id, "input": {"shape": self.device.shape_dmd}, "seed": self._seed}
 
     def version(self, devices: bool = False) -> str:
         """What runs here."""
         from importlib.metadata import version
 
-        return f"odfa {version('odfa')}, in place of lightonml" + (f"\n{self.device.device_id}" if devices else "")
+        return f"odfa {version('odfa')}, in place of lightonml" + (f"\n{self.device.opu_id}" if devices else "")
 
     def open(self) -> None:
-        """Claim the device."""
+        """Claim the OPU."""
         if self._device is not None:
             self._device.open()
         self._active = True
@@ -191,7 +191,7 @@ class OPU:
     def transform(self, X: Any, encoder_cls: Any = NoEncoding, decoder_cls: Any = NoDecoding) -> Any:
         """|R x|^2 of one vector or a batch; tensor in, tensor out, otherwise a `ContextArray`.
 
-        float32 if simulated, the camera's counts on a device.
+        float32 if simulated, the camera's counts on an OPU.
 
         Raises:
             ConfigError: not fitted, another shape, or values that are not bits. Disconnected: the OPU is closed.
@@ -217,7 +217,7 @@ class OPU:
             raise ConfigError("linear_transform takes no packed input; unpack it with numpy.unpackbits")
         encoder = _made(encoder_cls)
         bits_ND, lead = traits.bits(encoder.transform(X))
-        values_NM, context = self._measure(bits_ND, _linear_readout(self.device))
+        values_NM, context = self._measure(bits_ND, _linear_demodulator(self.device))
         features = self._max_n_features if self._simulated else traits.n_features
         real_NM = math.sqrt(2 / features) * (values_NM.real if values_NM.is_complex() else values_NM)
         output = self._handed_back(real_NM, lead, context, X, encoder, decoder_cls)
@@ -252,17 +252,19 @@ class OPU:
             raise Disconnected('the OPU is closed; use opu.open() or "with opu:"')
         return self._traits
 
-    def _measure(self, bits_ND: Tensor, readout: AbstractDemodulator) -> tuple[Tensor, Context]:
+    def _measure(self, bits_ND: Tensor, demodulator: AbstractDemodulator) -> tuple[Tensor, Context]:
         """Field or intensity (N, M) of patterns, and how it was taken."""
         if self._simulated and bits_ND.shape[1] < self._max_n_features:  # the first rows of the matrix
             bits_ND = torch.nn.functional.pad(bits_ND, (0, self._max_n_features - bits_ND.shape[1]))
-        roi = readout.roi(self._n_components, self.device.view)
-        self.device.require(num_inputs=readout.inputs(bits_ND.shape[1]), roi=roi, arm=readout.arm)
+        roi = demodulator.roi(self._n_components, self.device.view)
+        self.device.require(num_inputs=demodulator.inputs(bits_ND.shape[1]), roi=roi, arm=demodulator.arm)
         start, parts = datetime.now(UTC), []
         for chunk_nD in torch.split(bits_ND, 1 if self._ready().online else _VECTORS_AT_A_TIME):
             single = Frames(bits_NFD=chunk_nD[:, None], gain_NF=torch.ones(len(chunk_nD), 1), encoder="lightonml")
-            frames = readout.expand(single)
-            parts.append(readout.demodulate(self.device.run(frames, roi=roi), frames).field_NM[:, : self._n_components])
+            frames = demodulator.expand(single)
+            parts.append(
+                demodulator.demodulate(self.device.run(frames, roi=roi), frames).field_NM[:, : self._n_components]
+            )
         context = Context(
             exposure_us=round(1e6 * self.device.exposure_s),
             frametime_us=round(1e6 * self.device.frame_s(roi)),
@@ -304,8 +306,8 @@ def simulated_matrix(n_features: int, n_components: int, seed: int) -> np.ndarra
     return matrix
 
 
-def _linear_readout(device: AbstractDevice) -> AbstractDemodulator:
-    return PhaseSteps() if "stepped" in device.arms else OffAxis() if "tilted" in device.arms else Anchor()
+def _linear_demodulator(opu: AbstractOpu) -> AbstractDemodulator:
+    return PhaseSteps() if "stepped" in opu.arms else OffAxis() if "tilted" in opu.arms else Anchor()
 
 
 def _made(kind: Any) -> Any:

@@ -15,7 +15,7 @@ class OutputRescaling(Enum):
 
 
 class InputRoiStrategy(Enum):
-    """How features fill the mirrors; odfa's devices always fill the display (`full`)."""
+    """How features fill the mirrors; odfa's OPUs always fill the display (`full`)."""
 
     full = 1
     small = 2

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from odfa.device import Drift
+from odfa.opu import Drift
 from odfa.train.config.base import MAX_COUNT, SEEDS, SEEDS_TOLD, require, require_counts
 from odfa.train.config.data import AnyData, DataConfig
 from odfa.train.config.model import AnyModel, MlpConfig
@@ -99,14 +99,14 @@ class FeedbackConfig:
     """Independent draws that are averaged (quantisers stochastic and sampled)."""
     bits: int | None = None
     """Methods tdfa and odfa: send real values in that many bit planes, two patterns each, instead of a ternary code."""
-    device: str = "opu-2021"
-    """Optical device of method odfa: opu-2021 or twin, a digital twin of the 2021 instrument; ideal, one without noise;
-    or any name that `odfa device list` shows."""
-    readout: Literal["phase", "phase3", "offaxis", "anchor"] = "phase"
+    opu: str = "opu-2021"
+    """OPU of method odfa: opu-2021 or twin, a digital twin of the 2021 instrument; ideal, one without noise;
+    or any name that `odfa opu list` shows."""
+    demodulator: Literal["phase", "phase3", "offaxis", "anchor"] = "phase"
     """How counts become a field: four or three reference phases, a tilted reference, or an anchor pattern instead of a
     reference."""
     calibration: str | None = None
-    """Folder that `odfa device calibrate` wrote for this device, width, region and read-out; none: the run calibrates
+    """Folder that `odfa opu calibrate` wrote for this OPU, width, region and demodulator; none: the run calibrates
     its witnesses itself."""
     witness_every: int | None = 1024
     """Vectors between two looks at witness patterns, which tell how far the matrix has drifted; none: it is trusted."""
@@ -151,7 +151,7 @@ class RunConfig:
     """Data and loss: digits, fashion or text."""
     method: Method = "dfa"
     """bp: backpropagation; shallow: the head learns alone; dfa: digital projection; tdfa: so, with a ternary error;
-    odfa: through an optical device; identity: unprojected error, a control."""
+    odfa: through an OPU; identity: unprojected error, a control."""
     rule: RuleName = "random"
     """Where the projected error enters: random feedback, aligned read-out, its electronic part alone, or the exact
     error of the aligned read-out's place, a bound."""

@@ -1,0 +1,6 @@
+"""Mirrors and a camera of one's own."""
+
+from odfa.opu.bench.bench import Bench as Bench
+from odfa.opu.bench.parts import AbstractCamera as AbstractCamera
+from odfa.opu.bench.parts import AbstractModulator as AbstractModulator
+from odfa.opu.bench.parts import AbstractShifter as AbstractShifter

@@ -1,0 +1,67 @@
+"""What moves between frames: the interferometer's phase, the laser's power, the medium, the warming mirrors.
+
+Shape letters: `F` frames (every phase step is one) · `D` inputs.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from odfa.units import check_fields
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drift:
+    """Each effect can be set, swept and switched off alone; off unless set. Time is the OPU's light time."""
+
+    phase_jitter_rad: float | None = None
+    """Fluctuation of the reference phase from frame to frame, rms (fans, cables)."""
+    phase_drift_rad_per_s: float | None = None
+    """Steady drift of the reference phase (air, temperature)."""
+    gain_jitter: float | None = None
+    """Fluctuation of the laser's power from frame to frame, rms relative."""
+    decorrelation_s: float | None = None
+    """Time after which the medium has become another one: correlation cos(pi t / 2 T) with what it was at t = 0."""
+    warmup_rad: float | None = None
+    """Aberration of the cold mirror array at t = 0, rms over the array; decays over `warmup_s`."""
+    warmup_s: float = 3600.0
+    """Time constant of warming up; about an hour (Popoff et al., practical guide to digital micro-mirror devices)."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def phase_F(self, time_F: Tensor, generator: torch.Generator) -> Tensor:
+        """Phase of the reference beyond the one asked for, rad: drift * t + jitter * N(0, 1), float64."""
+        phase_F = time_F * (self.phase_drift_rad_per_s or 0.0)
+        if self.phase_jitter_rad:
+            phase_F = phase_F + self.phase_jitter_rad * torch.randn(
+                len(time_F), generator=generator, dtype=torch.float64
+            )
+        return phase_F
+
+    def gain_F(self, num_frames: int, generator: torch.Generator) -> Tensor | None:
+        """Laser power of each frame relative to its mean; None where it does not fluctuate."""
+        if not self.gain_jitter:
+            return None
+        noise_F = torch.randn(num_frames, generator=generator, dtype=torch.float64)
+        return (1.0 + self.gain_jitter * noise_F).clamp_(min=0.0)
+
+    def epoch(self, time_s: float) -> int:
+        """Number of decorrelation times gone by: the medium turns from that one into the next."""
+        return 0 if self.decorrelation_s is None else int(time_s // self.decorrelation_s)
+
+    def turn_F(self, time_F: Tensor, epoch: int) -> Tensor:
+        """Angle by which the medium has turned into the next one: A = cos(turn) A_epoch + sin(turn) A_(epoch + 1)."""
+        assert self.decorrelation_s is not None
+        return (time_F / self.decorrelation_s - epoch) * (math.pi / 2)
+
+    def aberration_D(self, num_inputs: int, time_s: float) -> Tensor | None:
+        """Phase that each input's field picks up, rad: tilt and defocus along the array; None once it is gone."""
+        left_rad = (self.warmup_rad or 0.0) * math.exp(-time_s / self.warmup_s)
+        if left_rad < 1e-6:
+            return None
+        place_D = torch.linspace(-1.0, 1.0, num_inputs, dtype=torch.float64)
+        profile_D = place_D + place_D.square() - 1 / 3
+        return profile_D * (left_rad / profile_D.square().mean().sqrt())
