@@ -10,13 +10,13 @@ from dataclasses import replace
 
 import torch
 
-from odfa import DFA, AlignedReadout, Gaussian, RandomFeedback, recipes, train
+from odfa import DFA, AlignedHead, Gaussian, RandomFeedback, recipes, train
 from odfa.errors import NonFinite
 
 ARMS = {
     "backpropagation": None,
     "shallow": None,
-    "aligned, a row per patch": (AlignedReadout(scale=0.5, rank=6), "logits", 16),
+    "aligned, a row per patch": (AlignedHead(scale=0.5, rank=6), "logits", 16),
     "random, a row per patch": (RandomFeedback(), "logits", 16),
     "random, a row per image": (RandomFeedback(), "output", 1),
 }
@@ -33,7 +33,7 @@ def measure(name: str, steps: int, rate: float) -> float:
     if ARMS[name] is not None:
         rule, error_at, _ = ARMS[name]
         blocks = config.model.blocks[1 :: config.feedback.group]
-        session.dfa = DFA(session.model, blocks=blocks, feedback=Gaussian(seed=0), rule=rule, error_at=error_at)
+        session.dfa = DFA(session.model, blocks=blocks, projection=Gaussian(seed=0), rule=rule, error_at=error_at)
     for batch in train.batches(session):
         train.train_step(session, batch)
     return session.task.evaluate(session.model, session.splits.validation)["loss"]

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from odfa import DFA, AlignedReadout, Gaussian, Optical, RandomFeedback, Shallow, Ternary, Twin
+from odfa import DFA, AlignedHead, Gaussian, Optical, RandomFeedback, Shallow, Ternary, Twin
 from odfa.train.config import MlpConfig
 from odfa.train.networks import Mlp
 
@@ -59,7 +59,7 @@ PROBLEMS = {"fashion_mlp": fashion_mlp, "gpt2": gpt2, "gpt2_768": gpt2_768}
 def _granularities() -> dict[str, dict[str, Any] | None]:
     """Block, sublayer and linear layer, with the exact and with the ternary error."""
     sampled = Ternary("sampled", repeats=4)
-    aligned = {"feedback": Gaussian(seed=0), "rule": AlignedReadout(rank=96)}
+    aligned = {"projection": Gaussian(seed=0), "rule": AlignedHead(rank=96)}
     sublayer = {**aligned, "branches": "transformer.h.*.ln_2"}
     linear = {**sublayer, "linears": ("transformer.h.*.attn.c_proj", "transformer.h.*.mlp.c_proj")}
     return {
@@ -75,7 +75,7 @@ def _granularities() -> dict[str, dict[str, Any] | None]:
 
 def contenders(name: str, model: nn.Module, blocks: str) -> dict[str, nn.Module]:
     """The same model, attached in different ways; every copy has weights of its own."""
-    exact = {"feedback": Gaussian(seed=0)}
+    exact = {"projection": Gaussian(seed=0)}
     if name == "gpt2_768":
         return attached(model, blocks, _granularities())
     settings: dict[str, dict[str, Any] | None] = {
@@ -86,10 +86,10 @@ def contenders(name: str, model: nn.Module, blocks: str) -> dict[str, nn.Module]
         "tdfa, shared slice": {**exact, "rule": RandomFeedback(shared=True), "encoder": Ternary()},
     }
     if name == "fashion_mlp":
-        settings["odfa (twin)"] = {"feedback": Optical(Twin.preset("opu-2021"))}
+        settings["odfa (twin)"] = {"projection": Optical(Twin.preset("opu-2021"))}
     else:
         settings["dfa, own slices at head_input"] = {**exact, "error_at": "head_input"}
-        settings["dfa, aligned read-out"] = {**exact, "rule": AlignedReadout(rank=16)}
+        settings["dfa, aligned head"] = {**exact, "rule": AlignedHead(rank=16)}
     return attached(model, blocks, settings)
 
 

@@ -3,7 +3,7 @@
 The one heavy step of the learning rule, a fixed random projection of the output error, can be done by an optical
 processing unit (arXiv 2409.12965) or by its digital twin; everything else is ordinary PyTorch.
 
-    dfa = odfa.DFA(model, blocks="blocks.*", feedback=odfa.Optical(odfa.Twin.preset("opu-2021")))
+    dfa = odfa.DFA(model, blocks="blocks.*", projection=odfa.Optical(odfa.Twin.preset("opu-2021")))
     loss.backward()  # unchanged: any loop, any optimiser
 """
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from odfa.demodulate import Anchor, Intensity, OffAxis, PhaseSteps
     from odfa.encode import BitPlanes, Sign, Ternary
-    from odfa.engine import DFA, AlignedReadout, ElectronicOnly, ExactReadout, RandomFeedback, Shallow, fuse_optimizer
+    from odfa.engine import DFA, AlignedHead, ElectronicOnly, ExactHead, RandomFeedback, Shallow, fuse_optimizer
     from odfa.errors import (
         CheckpointError,
         ConfigError,
@@ -39,9 +39,9 @@ __version__ = "0.1.0"
 __all__ = [
     "DFA",
     "RandomFeedback",
-    "AlignedReadout",
+    "AlignedHead",
     "ElectronicOnly",
-    "ExactReadout",
+    "ExactHead",
     "Shallow",
     "fuse_optimizer",
     "Ternary",

@@ -21,7 +21,7 @@ class Problem:
     blocks: Any
     found: int
     residual: bool = True
-    """The aligned read-out fits: one residual stream ends in a head with a weight matrix of its own."""
+    """The aligned head fits: one residual stream ends in a head with a weight matrix of its own."""
     cuts_sides: bool = False
     """Blocks hand on more than their main output (skip connections, position biases)."""
     tied: bool = False

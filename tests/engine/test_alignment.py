@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from odfa.engine import DFA, AlignedReadout, ElectronicOnly, RandomFeedback
+from odfa.engine import DFA, AlignedHead, ElectronicOnly, RandomFeedback
 from odfa.engine.rules import AbstractRule
 from odfa.errors import MatchError
 from tests.engine.problems import IDS, PROBLEMS, gradients, make
@@ -95,7 +95,7 @@ def test_a_gradient_of_exactly_zero_has_no_angle() -> None:
 
 
 @pytest.mark.parametrize(
-    "rule", [RandomFeedback(), AlignedReadout(rank=2, every=1), ElectronicOnly(rank=2)], ids=lambda r: r.name
+    "rule", [RandomFeedback(), AlignedHead(rank=2, every=1), ElectronicOnly(rank=2)], ids=lambda r: r.kind
 )
 def test_measuring_leaves_weights_gradients_and_training_alone(rule: AbstractRule) -> None:
     model, problem = make("gpt2", torch.float64)
@@ -114,15 +114,15 @@ def test_measuring_leaves_weights_gradients_and_training_alone(rule: AbstractRul
         torch.testing.assert_close(after[n], before[n], rtol=1e-9, atol=1e-13)
 
 
-def test_aligned_readout_starts_aligned_where_random_feedback_does_not() -> None:
+def test_aligned_head_starts_aligned_where_random_feedback_does_not() -> None:
     model, problem = make("gpt2")
     angles = {}
-    for rule in (RandomFeedback(), AlignedReadout(rank=0)):
+    for rule in (RandomFeedback(), AlignedHead(rank=0)):
         dfa = DFA(model, problem.blocks, rule=rule)
         with dfa.measure_alignment() as measured:
             problem.loss(model).backward()
         dfa.remove()
-        angles[rule.name] = dict(measured)
+        angles[rule.kind] = dict(measured)
     assert angles["aligned"]["transformer.h.2"] == pytest.approx(
         1.0, abs=1e-5
     )  # the last block's signal is exact at the start

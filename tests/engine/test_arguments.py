@@ -15,16 +15,16 @@ def net() -> nn.Module:
 
 
 ADVISED = {
-    "a word": ({"feedback": "gaussian"}, "feedback: expected a projection, got str 'gaussian'"),
-    "another word": ({"feedback": "Hadamard"}, "got str 'Hadamard'"),
-    "a word for light": ({"feedback": "optical"}, "got str 'optical'"),
-    "a class": ({"feedback": odfa.Rademacher}, "got the class Rademacher"),
-    "the class of an OPU": ({"feedback": odfa.Twin}, "got the class Twin"),
+    "a word": ({"projection": "gaussian"}, "projection: expected a projection, got str 'gaussian'"),
+    "another word": ({"projection": "Hadamard"}, "got str 'Hadamard'"),
+    "a word for light": ({"projection": "optical"}, "got str 'optical'"),
+    "a class": ({"projection": odfa.Rademacher}, "got the class Rademacher"),
+    "the class of an OPU": ({"projection": odfa.Twin}, "got the class Twin"),
     "a word for a rule": ({"rule": "aligned"}, "rule: expected a rule, got str 'aligned'"),
     "the class of a rule": ({"rule": odfa.Shallow}, "rule: expected a rule, got the class Shallow"),
     "a word for an encoder": ({"encoder": "ternary"}, "encoder: expected an encoder, got str 'ternary'"),
     "the class of an encoder": ({"encoder": odfa.Sign}, "encoder: expected an encoder, got the class Sign"),
-    "a matrix": ({"feedback": np.ones((3, 16))}, "got ndarray"),
+    "a matrix": ({"projection": np.ones((3, 16))}, "got ndarray"),
 }
 
 
@@ -39,18 +39,18 @@ def test_the_advice_is_followed(arguments, got):
     assert odfa.DFA.of(model) is None
     advised = eval(f"dict({message.rpartition('; write ')[2]})", {"odfa": odfa})
     assert [*advised] == [*arguments]
-    settings = {"rank": 1} if type(advised.get("rule")) is odfa.AlignedReadout else {}
+    settings = {"rank": 1} if type(advised.get("rule")) is odfa.AlignedHead else {}
     if settings:
-        advised["rule"] = odfa.AlignedReadout(**settings)
+        advised["rule"] = odfa.AlignedHead(**settings)
     assert odfa.DFA(model, **advised)
 
 
 @pytest.mark.parametrize(
     ("arguments", "advice"),
     [
-        ({"feedback": odfa.Twin()}, r"write feedback=odfa.Optical\(opu\)$"),
-        ({"feedback": odfa.Ternary()}, r"write encoder=Ternary\(…\)$"),
-        ({"rule": odfa.Gaussian()}, r"write feedback=Gaussian\(…\)$"),
+        ({"projection": odfa.Twin()}, r"write projection=odfa\.Optical\(opu\)$"),
+        ({"projection": odfa.Ternary()}, r"write encoder=Ternary\(…\)$"),
+        ({"rule": odfa.Gaussian()}, r"write projection=Gaussian\(…\)$"),
         ({"error_at": 3}, "error_at: expected a name or a list of names, got int"),
         ({"branches": [1]}, "branches: expected a name or a list of names"),
         ({"linears": None}, "linears: expected a name or a list of names, got NoneType"),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, jvp, vmap
 
 from odfa.encode import BitPlanes, Sign, Ternary
-from odfa.engine import DFA, AlignedReadout, ElectronicOnly, RandomFeedback, Shallow
+from odfa.engine import DFA, AlignedHead, ElectronicOnly, RandomFeedback, Shallow
 from odfa.engine.rules import AbstractRule
 from odfa.errors import MatchError
 from odfa.opu import Twin
@@ -34,7 +34,7 @@ def learn(model: nn.Module) -> list[Tensor | None]:
 
 
 @pytest.mark.parametrize("trained", [False, True])
-@pytest.mark.parametrize("rule", [RandomFeedback(), AlignedReadout(rank=1)], ids=lambda r: r.name)
+@pytest.mark.parametrize("rule", [RandomFeedback(), AlignedHead(rank=1)], ids=lambda r: r.kind)
 def test_a_model_is_saved_whole_with_its_handle_or_as_weights_alone(rule: AbstractRule, trained: bool) -> None:
     model, file, weights = small(), io.BytesIO(), io.BytesIO()
     DFA(model, ["0", "1"], rule=rule)
@@ -74,7 +74,7 @@ PROJECTIONS: dict[str, Callable[[], AbstractProjection]] = {
 def test_a_batch_without_a_sample_is_a_step_without_gradient(projection: str, shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6))
-    dfa = DFA(model, ["1"], feedback=PROJECTIONS[projection]())
+    dfa = DFA(model, ["1"], projection=PROJECTIONS[projection]())
     dfa.backward(model(torch.randn(shape)).sum())
     assert [p.grad.abs().sum().item() for p in model.parameters()] == [0.0] * 4  # type: ignore[union-attr]
     assert dfa.spent.frames == 0
@@ -84,7 +84,7 @@ def test_a_batch_without_a_sample_is_a_step_without_gradient(projection: str, sh
 
 @pytest.mark.parametrize("recompute", [False, True, "stream"])
 @pytest.mark.parametrize(
-    "rule", [AlignedReadout(rank=1), ElectronicOnly(rank=1), Shallow(), RandomFeedback()], ids=lambda r: r.name
+    "rule", [AlignedHead(rank=1), ElectronicOnly(rank=1), Shallow(), RandomFeedback()], ids=lambda r: r.kind
 )
 def test_no_rule_needs_a_sample(rule: AbstractRule, recompute: Any) -> None:
     model = small()

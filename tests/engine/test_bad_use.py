@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from odfa.encode import Ternary
-from odfa.engine import DFA, AlignedReadout, ElectronicOnly, RandomFeedback, Shallow
+from odfa.engine import DFA, AlignedHead, ElectronicOnly, RandomFeedback, Shallow
 from odfa.errors import CheckpointError, ConfigError, MatchError, NonFinite
 from odfa.opu import Twin
 from odfa.project import Gaussian, Identity, Optical
@@ -172,38 +172,38 @@ def test_a_loss_or_error_that_is_not_finite(value: float) -> None:
 def test_settings_that_do_not_fit_together() -> None:
     model, _ = make("gpt2")
     with pytest.raises(ConfigError, match="encoder of its own"):
-        DFA(model, "transformer.h.*", feedback=Optical(Twin.ideal()), encoder=Ternary())
+        DFA(model, "transformer.h.*", projection=Optical(Twin.ideal()), encoder=Ternary())
     with pytest.raises(ConfigError, match="scale"):
         DFA(model, "transformer.h.*", rule=RandomFeedback(scale=0.0))
     with pytest.raises(ConfigError, match="exact product"):
-        DFA(model, "transformer.h.*", rule=AlignedReadout(rank=16))
+        DFA(model, "transformer.h.*", rule=AlignedHead(rank=16))
     with pytest.raises(ConfigError, match="every"):
-        DFA(model, "transformer.h.*", rule=AlignedReadout(rank=1, every=0))
+        DFA(model, "transformer.h.*", rule=AlignedHead(rank=1, every=0))
     with pytest.raises(ConfigError, match="rank"):
         DFA(model, "transformer.h.*", rule=ElectronicOnly(rank=0))
     with pytest.raises(MatchError, match="head's output"):
-        DFA(model, "transformer.h.*", rule=AlignedReadout(rank=1), error_at="head_input")
+        DFA(model, "transformer.h.*", rule=AlignedHead(rank=1), error_at="head_input")
     assert hooks(model) == 0
 
 
-def test_tied_embeddings_cannot_be_overwritten_by_an_aligned_readout() -> None:
+def test_tied_embeddings_cannot_be_overwritten_by_an_aligned_head() -> None:
     model, problem = make("gpt2_tied")
     before = model.lm_head.weight.detach().clone()
     with pytest.raises(MatchError, match="tie_word_embeddings=False"):
-        DFA(model, problem.blocks, rule=AlignedReadout(rank=1))
+        DFA(model, problem.blocks, rule=AlignedHead(rank=1))
     assert torch.equal(model.lm_head.weight, before)
 
 
-def test_one_stream_is_what_the_aligned_readout_needs() -> None:
+def test_one_stream_is_what_the_aligned_head_needs() -> None:
     model = Cnn()
-    DFA(model, "stages.*", rule=AlignedReadout(rank=1))
+    DFA(model, "stages.*", rule=AlignedHead(rank=1))
     with pytest.raises(MatchError, match=re.escape("use RandomFeedback()")):
         model(torch.randn(2, 3, 8, 8))
 
 
 def test_identity_feedback_of_another_width() -> None:
     model, problem = make("gpt2")
-    DFA(model, problem.blocks, feedback=Identity(), rule=RandomFeedback(shared=True))
+    DFA(model, problem.blocks, projection=Identity(), rule=RandomFeedback(shared=True))
     with pytest.raises(ConfigError, match="Identity"):
         problem.loss(model).backward()
 
@@ -221,16 +221,16 @@ def test_widths_that_change_between_steps() -> None:
 
 def test_state_of_another_projection_or_rule_is_refused() -> None:
     model, problem = make("gpt2")
-    first = DFA(model, problem.blocks, feedback=Gaussian(seed=0))
+    first = DFA(model, problem.blocks, projection=Gaussian(seed=0))
     problem.loss(model).backward()
     state = first.state_dict()
     first.remove()
-    for kwargs in ({"feedback": Gaussian(seed=1)}, {"rule": RandomFeedback(shared=True)}, {"rule": Shallow()}):
+    for kwargs in ({"projection": Gaussian(seed=1)}, {"rule": RandomFeedback(shared=True)}, {"rule": Shallow()}):
         other = DFA(model, problem.blocks, **kwargs)  # type: ignore[arg-type]
         with pytest.raises(CheckpointError):
             other.load_state_dict(state)
         other.remove()
-    same = DFA(model, problem.blocks, feedback=Gaussian(seed=0))
+    same = DFA(model, problem.blocks, projection=Gaussian(seed=0))
     same.load_state_dict(state)
     assert same.identity == first.identity
 

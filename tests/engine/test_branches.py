@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from odfa.engine import DFA, AlignedReadout, RandomFeedback
+from odfa.engine import DFA, AlignedHead, RandomFeedback
 from odfa.engine.handle import Recompute
 from odfa.engine.rules import AbstractRule
 from odfa.errors import MatchError
 from tests.engine.problems import make
 
 FAMILIES = {"gpt2": "transformer.h.*.ln_2", "llama": "model.layers.*.post_attention_layernorm"}
-RULES: list[AbstractRule] = [RandomFeedback(), AlignedReadout(rank=0)]
+RULES: list[AbstractRule] = [RandomFeedback(), AlignedHead(rank=0)]
 
 
 class _Stopped(nn.Module):
@@ -35,7 +35,7 @@ def _grads(model: nn.Module, loss) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("recompute", [False, True, "stream"])
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.kind)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_gradients_are_those_of_a_model_cut_by_hand(name: str, rule: AbstractRule, recompute: Recompute) -> None:
     model, problem = make(name, torch.float64)

@@ -10,11 +10,11 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from odfa.engine import DFA, AlignedReadout, RandomFeedback
+from odfa.engine import DFA, AlignedHead, RandomFeedback
 from odfa.engine.rules import AbstractRule
 
 STEPS = 3
-RULES: dict[str, AbstractRule] = {"random": RandomFeedback(), "aligned": AlignedReadout(rank=2, every=2)}
+RULES: dict[str, AbstractRule] = {"random": RandomFeedback(), "aligned": AlignedHead(rank=2, every=2)}
 
 
 def build(rule: str, recompute: bool) -> tuple[nn.Module, Tensor]:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from odfa.encode import Ternary
-from odfa.engine import DFA, AlignedReadout, ElectronicOnly, RandomFeedback, Shallow, fuse_optimizer
+from odfa.engine import DFA, AlignedHead, ElectronicOnly, RandomFeedback, Shallow, fuse_optimizer
 from odfa.engine.rules import AbstractRule
 from odfa.errors import CheckpointError, MatchError, NonFinite
 from odfa.feedback import LowRank
@@ -20,7 +20,7 @@ from odfa.project import Gaussian
 from tests.engine.problems import gradients, make
 from tests.engine.test_handled import X, Y
 
-RULES: list[AbstractRule] = [RandomFeedback(), AlignedReadout(rank=1, every=2)]
+RULES: list[AbstractRule] = [RandomFeedback(), AlignedHead(rank=1, every=2)]
 
 
 def mlp(depth: int = 3) -> nn.Sequential:
@@ -61,18 +61,18 @@ def test_code_compiled_before_attaching_does_not_go_on_without_the_hooks() -> No
 
 def test_weights_loaded_before_attaching_are_noticed() -> None:
     model = mlp()
-    dfa = DFA(model, rule=AlignedReadout(rank=0))
+    dfa = DFA(model, rule=AlignedHead(rank=0))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     loss_of(model).backward()
     optimizer.step()
     weights, state = copy.deepcopy(model.state_dict()), dfa.state_dict()
     wrong = mlp()
     wrong.load_state_dict(weights)
-    DFA(wrong, rule=AlignedReadout(rank=0)).load_state_dict(state)
+    DFA(wrong, rule=AlignedHead(rank=0)).load_state_dict(state)
     with pytest.raises(CheckpointError, match="load the model's weights after attaching"):
         loss_of(wrong).backward()
     right = mlp()
-    DFA(right, rule=AlignedReadout(rank=0)).load_state_dict(state)
+    DFA(right, rule=AlignedHead(rank=0)).load_state_dict(state)
     right.load_state_dict(weights)
     ours, expected = gradients(right, loss_of), gradients(model, loss_of)
     assert all(torch.equal(ours[n], expected[n]) for n in expected)
@@ -176,7 +176,7 @@ def test_a_head_that_does_not_read_the_last_block_is_refused_in_residual_wiring(
             return self.head(early)
 
     model = Early([nn.Linear(6, 6) for _ in range(3)], nn.Linear(6, 3)).double()
-    DFA(model, "blocks.*", rule=AlignedReadout(rank=0), error_at="head")
+    DFA(model, "blocks.*", rule=AlignedHead(rank=0), error_at="head")
     with pytest.raises(MatchError, match="does not read what the last block returns"):
         model(X)
 
@@ -200,8 +200,8 @@ def test_how_a_block_is_fed_does_not_change_with_the_length_of_a_batch() -> None
     dfa = DFA(model, ["encoder.*", "decoder.*"])
     model(long, short).sum().backward()  # other lengths: the encoder is fed per sample …
     seen = []
-    taken = dfa.feedback.signals
-    dfa.feedback.signals = lambda *a: seen.extend(taken(*a)) or seen  # type: ignore[method-assign, func-returns-value]
+    taken = dfa.at_work.signals
+    dfa.at_work.signals = lambda *a: seen.extend(taken(*a)) or seen  # type: ignore[method-assign, func-returns-value]
     model(short, short).sum().backward()  # … and stays so where lengths happen to agree
     assert torch.equal(seen[0][:, 0], seen[0][:, 1])
     dfa.remove()
@@ -224,12 +224,12 @@ def test_a_loss_is_no_place_to_read_an_error() -> None:
 
 def test_the_correction_follows_a_replaced_head_weight() -> None:
     model = mlp()
-    dfa = DFA(model, rule=AlignedReadout(rank=1, every=1))
+    dfa = DFA(model, rule=AlignedHead(rank=1, every=1))
     loss_of(model).backward()
     state = {n: v + 0.1 * torch.randn_like(v) for n, v in model.state_dict().items()}
     model.load_state_dict(state, assign=True)
     loss_of(model).backward()
-    assert dfa.feedback.correction.u_Dr.norm() > 0.01  # type: ignore[attr-defined]
+    assert dfa.at_work.correction.u_Dr.norm() > 0.01  # type: ignore[attr-defined]
 
 
 def test_refits_leave_torchs_random_state_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,7 +252,7 @@ def test_second_derivatives_are_refused() -> None:
         torch.autograd.grad(model(x).sum(), x, create_graph=True)
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda r: r.name)
+@pytest.mark.parametrize("rule", RULES, ids=lambda r: r.kind)
 def test_a_second_backward_gives_the_same_gradients_again(rule: AbstractRule) -> None:
     model = mlp()
     DFA(model, rule=rule)
@@ -262,13 +262,13 @@ def test_a_second_backward_gives_the_same_gradients_again(rule: AbstractRule) ->
     loss.backward(retain_graph=True)
     model.zero_grad()
     loss.backward()
-    if rule.name == "random":
+    if rule.kind == "random":
         assert all(torch.equal(p.grad, once[n]) for n, p in model.named_parameters())
     assert all(p.grad is not None for p in model.parameters())
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("rule", [*RULES, ElectronicOnly(rank=1, every=2)], ids=lambda r: r.name)
+@pytest.mark.parametrize("rule", [*RULES, ElectronicOnly(rank=1, every=2)], ids=lambda r: r.kind)
 def test_half_precision_weights_over_refits(rule: AbstractRule, dtype: torch.dtype) -> None:
     model = mlp().to(dtype)
     DFA(model, rule=rule)
@@ -294,11 +294,11 @@ def test_in_place_operations_between_blocks(between: Any) -> None:
 
 def test_states_that_do_not_fit_are_refused_and_change_nothing() -> None:
     states = {}
-    for rule in (RandomFeedback(), AlignedReadout(rank=1), ElectronicOnly(rank=1), Shallow()):
+    for rule in (RandomFeedback(), AlignedHead(rank=1), ElectronicOnly(rank=1), Shallow()):
         model = mlp()
         dfa = DFA(model, rule=rule)
         loss_of(model).backward()
-        states[rule.name] = dfa.state_dict()
+        states[rule.kind] = dfa.state_dict()
     model = mlp()
     dfa = DFA(model)
     loss_of(model).backward()
@@ -367,11 +367,11 @@ def test_the_order_of_a_list_of_blocks_is_kept() -> None:
 
 
 def _attach(model: nn.Module, blocks: list[nn.Module]) -> None:
-    DFA(model, blocks, rule=AlignedReadout(rank=0))
+    DFA(model, blocks, rule=AlignedHead(rank=0))
     loss_of(model).backward()
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda r: r.name)
+@pytest.mark.parametrize("rule", RULES, ids=lambda r: r.kind)
 def test_forwards_without_backward_do_not_wait_for_the_garbage_collector(rule: AbstractRule) -> None:
     model = mlp()
     DFA(model, rule=rule)
@@ -412,7 +412,7 @@ def test_reentrant_checkpointing_hides_the_graph_and_the_table_does_not_guess() 
 
 def test_errors_of_zero_everywhere_give_zero_gradients() -> None:
     model, problem = make("gpt2")
-    dfa = DFA(model, problem.blocks, feedback=Gaussian(seed=0))
+    dfa = DFA(model, problem.blocks, projection=Gaussian(seed=0))
     ids = torch.tensor([[1, 2, 3]])
     model(input_ids=ids, labels=torch.full_like(ids, -100)).logits.mul(0).sum().backward()
     assert dfa.last is not None

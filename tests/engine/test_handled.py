@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from odfa.engine import DFA, AlignedReadout, RandomFeedback, Shallow
+from odfa.engine import DFA, AlignedHead, RandomFeedback, Shallow
 from odfa.engine.rules import AbstractRule
 from odfa.errors import MatchError
 from odfa.project import Gaussian
@@ -100,7 +100,7 @@ class Twice(nn.Module):
 def test_shared_block_called_twice_is_fed_at_both_calls() -> None:
     torch.manual_seed(0)
     model = Twice().double()
-    DFA(model, ["block"], feedback=Gaussian(seed=3))
+    DFA(model, ["block"], projection=Gaussian(seed=3))
     ours = gradients(model, lambda m: F.cross_entropy(m(X), Y))
     with torch.no_grad():
         w, b = model.block[0].weight, model.block[0].bias
@@ -116,7 +116,7 @@ def test_shared_last_block_in_residual_wiring() -> None:
     """Only the true last call hands the signal on; the exact gradient between the two calls is dropped."""
     torch.manual_seed(0)
     model = Twice().double()
-    DFA(model, ["block"], feedback=Gaussian(seed=3), rule=AlignedReadout(scale=1.0, rank=0))
+    DFA(model, ["block"], projection=Gaussian(seed=3), rule=AlignedHead(scale=1.0, rank=0))
     ours = gradients(model, lambda m: F.cross_entropy(m(X), Y))
     with torch.no_grad():
         w, b = model.block[0].weight, model.block[0].bias
@@ -169,7 +169,7 @@ def test_transposed_weights_of_a_conv1d_head() -> None:
     linear = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3, bias=False)).double()
     transposed = copy.deepcopy(linear)
     transposed[4] = Conv1D(3, 6).double()
-    rule = AlignedReadout(rank=0)
+    rule = AlignedHead(rank=0)
     DFA(linear, rule=rule)
     DFA(transposed, rule=rule)
     with torch.no_grad():
@@ -182,7 +182,7 @@ def test_transposed_weights_of_a_conv1d_head() -> None:
 
 def test_cls_pooling_reaches_every_token_and_the_patch_projection() -> None:
     model, problem = make("vit")  # ViTForImageClassification pools by its CLS token
-    for rule in (RandomFeedback(), AlignedReadout(rank=0)):
+    for rule in (RandomFeedback(), AlignedHead(rank=0)):
         dfa = DFA(model, problem.blocks, rule=rule)
         grads = gradients(model, problem.loss)
         dfa.remove()
@@ -202,7 +202,7 @@ def test_generation_with_a_cache(name: str) -> None:
     assert torch.equal(model.generate(IDS, attention_mask=mask, **settings), plain)
 
 
-@pytest.mark.parametrize("rule", [RandomFeedback(), AlignedReadout(rank=1)], ids=lambda r: r.name)
+@pytest.mark.parametrize("rule", [RandomFeedback(), AlignedHead(rank=1)], ids=lambda r: r.kind)
 def test_bf16_autocast(rule: AbstractRule) -> None:
     model, problem = make("gpt2")
     DFA(model, problem.blocks, rule=rule)
@@ -240,10 +240,10 @@ def test_gradient_clipping_and_optimisers_see_ordinary_gradients() -> None:
     assert problem.loss(model).item() < 0.8 * first
 
 
-RULES: list[AbstractRule] = [RandomFeedback(), AlignedReadout(rank=1), Shallow()]
+RULES: list[AbstractRule] = [RandomFeedback(), AlignedHead(rank=1), Shallow()]
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda r: r.name)
+@pytest.mark.parametrize("rule", RULES, ids=lambda r: r.kind)
 @pytest.mark.parametrize("reentrant", [False, True])
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
 @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
@@ -258,7 +258,7 @@ def test_activation_checkpointing(name: str, reentrant: bool, rule: AbstractRule
     ours = gradients(model, problem.loss)
     assert dfa._hooks.answers.waiting is None
     for n in expected:
-        if rule.name == "shallow" and reentrant and expected[n] is None:
+        if rule.kind == "shallow" and reentrant and expected[n] is None:
             continue  # see test_shallow_under_reentrant_checkpointing
         assert (expected[n] is None) == (ours[n] is None), n
         if expected[n] is not None:
@@ -282,7 +282,7 @@ class Checkpointed(nn.Module):
         return self.head(x)
 
 
-@pytest.mark.parametrize("rule", [RandomFeedback(), AlignedReadout(rank=0), Shallow()], ids=lambda r: r.name)
+@pytest.mark.parametrize("rule", [RandomFeedback(), AlignedHead(rank=0), Shallow()], ids=lambda r: r.kind)
 @pytest.mark.parametrize("order", [(0, 1, 2), (0, 1, 1, 2), (0, 1, 2, 2)])
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_checkpointing_inside_the_model(reentrant: bool, order: tuple[int, ...], rule: AbstractRule) -> None:
@@ -367,7 +367,7 @@ def test_dropout_with_recompute_draws_the_same_masks() -> None:
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("rule", [RandomFeedback(), AlignedReadout(rank=0)], ids=lambda r: r.name)
+@pytest.mark.parametrize("rule", [RandomFeedback(), AlignedHead(rank=0)], ids=lambda r: r.kind)
 @pytest.mark.filterwarnings("ignore")
 def test_compile(backend: str, rule: AbstractRule) -> None:
     torch._dynamo.reset()
@@ -384,7 +384,7 @@ def test_compile(backend: str, rule: AbstractRule) -> None:
 
 
 @pytest.mark.parametrize("copier", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["deepcopy", "pickle"])
-@pytest.mark.parametrize("rule", [RandomFeedback(), AlignedReadout(rank=1)], ids=lambda r: r.name)
+@pytest.mark.parametrize("rule", [RandomFeedback(), AlignedHead(rank=1)], ids=lambda r: r.kind)
 def test_copies_carry_a_handle_of_their_own(copier: Any, rule: AbstractRule) -> None:
     model, problem = make("gpt2", torch.float64)
     dfa = DFA(model, problem.blocks, rule=rule)

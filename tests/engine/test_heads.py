@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from odfa.engine import DFA, AlignedReadout, RandomFeedback
+from odfa.engine import DFA, AlignedHead, RandomFeedback
 from odfa.errors import MatchError
 from odfa.project import Gaussian
 
@@ -78,7 +78,7 @@ def _bias_gradient(model: Trunk, x: Tensor, block: int, signal: Tensor) -> Tenso
 def test_the_errors_of_two_heads_stand_side_by_side(used: str) -> None:
     """Against explicit matrices, also where the loss knows one head only."""
     model = trunk()
-    DFA(model, "blocks.*", feedback=Gaussian(seed=3), error_at=["cls", "val"])
+    DFA(model, "blocks.*", projection=Gaussian(seed=3), error_at=["cls", "val"])
     for _ in range(2):
         model.zero_grad()
         cls, val = model(X)
@@ -91,7 +91,7 @@ def test_the_errors_of_two_heads_stand_side_by_side(used: str) -> None:
 
 def test_a_sample_s_error_is_shared_by_its_tokens() -> None:
     model = trunk("pooled")
-    DFA(model, "blocks.*", feedback=Gaussian(seed=3), error_at=["cls", "val"])
+    DFA(model, "blocks.*", projection=Gaussian(seed=3), error_at=["cls", "val"])
     cls, val = model(TOKENS)
     (_loss(cls) + _loss(val)).backward()
     per_token = _error(val)[:, None].expand(5, 7, 2) / 7
@@ -103,7 +103,7 @@ def test_a_sample_s_error_is_shared_by_its_tokens() -> None:
 
 def test_a_head_that_does_not_run_has_no_error() -> None:
     model = trunk()
-    dfa = DFA(model, "blocks.*", feedback=Gaussian(seed=3), error_at=["cls", "val"])
+    dfa = DFA(model, "blocks.*", projection=Gaussian(seed=3), error_at=["cls", "val"])
     dfa.backward(sum(map(_loss, model(X))))
     model.zero_grad()
     model.mode = "cls"
@@ -148,7 +148,7 @@ def test_a_loss_on_a_head_that_is_not_read_is_refused_and_the_advice_works(tap: 
 
 def test_told_to_allow_it_the_unread_head_learns_alone() -> None:
     model = trunk()
-    DFA(model, "blocks.*", error_at="cls", unread="allow", feedback=Gaussian(seed=3))
+    DFA(model, "blocks.*", error_at="cls", unread="allow", projection=Gaussian(seed=3))
     cls, val = model(X)
     (_loss(cls) + _loss(val)).backward()
     expected = _bias_gradient(model, X, 0, _signal(_error(cls), 3, 0))
@@ -187,7 +187,7 @@ def test_auxiliary_losses_of_experts_are_refused_instead_of_lost() -> None:
 def test_residual_rules_read_one_head() -> None:
     model = trunk()
     with pytest.raises(MatchError, match=r"use RandomFeedback\(\) for several heads"):
-        DFA(model, "blocks.*", rule=AlignedReadout(rank=0), error_at=["cls", "val"])
+        DFA(model, "blocks.*", rule=AlignedHead(rank=0), error_at=["cls", "val"])
     DFA(model, "blocks.*", rule=RandomFeedback(), error_at=["cls", "val"])
 
 
@@ -239,7 +239,7 @@ def test_input_gradients_as_told() -> None:
     _loss(model(x)).backward()
     assert x.grad is None
     dfa.remove()
-    dfa = DFA(model, input_gradient="local", feedback=Gaussian(seed=3))
+    dfa = DFA(model, input_gradient="local", projection=Gaussian(seed=3))
     y = model(x)
     _loss(y).backward()
     signal = _error(y) @ Gaussian(seed=3).shaped(2, 16).matrix().double()[:, :8] / 8**0.5
@@ -313,10 +313,10 @@ def _trained_head(steps: int) -> nn.Module:
 def test_a_trained_head_is_not_replaced_without_a_word() -> None:
     model = _trained_head(60)
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    with pytest.raises(MatchError, match="overwrite=True"):
-        DFA(model, rule=AlignedReadout(rank=1))
+    with pytest.raises(MatchError, match="overwrite_head=True"):
+        DFA(model, rule=AlignedHead(rank=1))
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
-    DFA(model, rule=AlignedReadout(rank=1, overwrite=True))
+    DFA(model, rule=AlignedHead(rank=1), overwrite_head=True)
     assert not torch.equal(model[4].weight, before["4.weight"])
 
 
@@ -334,4 +334,4 @@ def test_fresh_heads_are_recognised(shape: tuple[int, int], start: str, seed: in
         "kaiming": nn.init.kaiming_normal_,
         "zeros": nn.init.zeros_,
     }[start](weight)
-    DFA(model, "0", rule=AlignedReadout(rank=0))
+    DFA(model, "0", rule=AlignedHead(rank=0))

@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from odfa.engine import DFA, AbstractRule, AlignedReadout, ElectronicOnly, RandomFeedback, Shallow
+from odfa.engine import DFA, AbstractRule, AlignedHead, ElectronicOnly, RandomFeedback, Shallow
 from odfa.engine.blocks import match_blocks
 from odfa.engine.rules import AbstractFeedback, Call
+from odfa.engine.wirings import Direct
 from odfa.errors import ConfigError, MatchError
 from odfa.flow import ErrorSignal
 from odfa.project import AbstractProjection
@@ -78,9 +79,9 @@ def test_head_learns_by_backpropagation_bit_for_bit(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RESIDUAL)
-def test_aligned_readout_leaves_the_heads_gradient_exact(name: str) -> None:
+def test_aligned_head_leaves_the_heads_gradient_exact(name: str) -> None:
     model, problem = make(name)
-    dfa = DFA(model, problem.blocks, rule=AlignedReadout(rank=0))
+    dfa = DFA(model, problem.blocks, rule=AlignedHead(rank=0))
     ours = gradients(model, problem.loss)
     dfa.remove()
     true = gradients(model, problem.loss)
@@ -130,10 +131,10 @@ def test_removing_restores_backpropagation(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("rule", [RandomFeedback(), AlignedReadout(rank=1)], ids=lambda r: r.name)
+@pytest.mark.parametrize("rule", [RandomFeedback(), AlignedHead(rank=1)], ids=lambda r: r.kind)
 def test_nothing_is_left_over_after_backward(name: str, rule: AbstractRule) -> None:
     model, problem = make(name)
-    if rule.name == "aligned" and not problem.residual:
+    if rule.kind == "aligned" and not problem.residual:
         pytest.skip("one residual stream is what this rule is for")
     dfa = DFA(model, problem.blocks, rule=rule)
     alive: list[weakref.ref[Tensor]] = []
@@ -179,12 +180,12 @@ def test_gradient_accumulation_adds_up(name: str) -> None:
 
 
 @dataclass(frozen=True)
-class Oracle(AbstractRule):
+class Oracle(AbstractRule, kind="oracle"):
     """Feeds every block the true gradient at its output: DFA must then be backpropagation."""
 
     truth: list[Tensor] = field(default_factory=list)
-    name = "oracle"
-    wiring = "direct"
+    wiring = Direct
+    label = "oracle"
 
     def start(self, projection: AbstractProjection, model: nn.Module, head: nn.Module) -> AbstractFeedback:
         return _OracleFeedback(self.truth)
@@ -257,7 +258,7 @@ def test_shallow_gives_blocks_nothing(name: str) -> None:
     assert "nothing: keeps its initial weights" in repr(dfa)
 
 
-@pytest.mark.parametrize("rule", [AlignedReadout(rank=1), ElectronicOnly(rank=1)], ids=lambda r: r.name)
+@pytest.mark.parametrize("rule", [AlignedHead(rank=1), ElectronicOnly(rank=1)], ids=lambda r: r.kind)
 @pytest.mark.parametrize("name", [n for n in NAMES if not PROBLEMS[n].residual])
 def test_residual_rules_refuse_what_is_no_residual_stream(name: str, rule: AbstractRule) -> None:
     model, problem = make(name)

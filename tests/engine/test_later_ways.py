@@ -55,7 +55,7 @@ def add(_i: int, x: Tensor, h: Tensor) -> Tensor:
 
 def test_a_residual_that_is_switched_on_later_is_refused_once_and_then_cut() -> None:
     model = Net()
-    DFA(model, "blocks.*", feedback=Zeros(), error_at="head")
+    DFA(model, "blocks.*", projection=Zeros(), error_at="head")
     step(model)
     model.join = add
     with pytest.raises(MatchError, match="run this step again"):
@@ -67,7 +67,7 @@ def test_a_residual_that_is_switched_on_later_is_refused_once_and_then_cut() -> 
 
 def test_tasks_in_turn_that_run_other_blocks() -> None:
     model = Net()
-    DFA(model, "blocks.*", feedback=Zeros(), error_at="head")
+    DFA(model, "blocks.*", projection=Zeros(), error_at="head")
     refused = 0
     for turn in range(8):
         model.order, model.join = ((0, 1), Net().join) if turn % 2 == 0 else ((0, 2), add)
@@ -84,7 +84,7 @@ def test_other_frozen_parameters_of_the_same_number_are_noticed() -> None:
     model = Net()
     model.join = add
     model.embed.requires_grad_(False)
-    DFA(model, "blocks.*", feedback=Zeros(), error_at="head")
+    DFA(model, "blocks.*", projection=Zeros(), error_at="head")
     step(model)
     model.embed.requires_grad_(True)
     model.short.requires_grad_(False)
@@ -136,7 +136,7 @@ def test_a_way_around_that_joins_behind_the_tap_is_cut_also_as_advised() -> None
     for taps in ("head", ["short", "head"]):
         model = Net()
         model.end = lambda x, x0, m=model: m.head(x) + m.short(x0)
-        DFA(model, "blocks.*", feedback=Zeros(), error_at=taps, unread="allow")
+        DFA(model, "blocks.*", projection=Zeros(), error_at=taps, unread="allow")
         for _ in range(2):
             step(model)
             assert local(model) == 0, taps
@@ -145,7 +145,7 @@ def test_a_way_around_that_joins_behind_the_tap_is_cut_also_as_advised() -> None
 def test_an_unread_head_that_reads_stream_and_embedding_is_named_and_cut() -> None:
     model = Net()
     model.end = lambda x, x0: (model.head(x), model.aux(x + x0))
-    dfa = DFA(model, "blocks.*", feedback=Zeros(), error_at="head", unread="allow")
+    dfa = DFA(model, "blocks.*", projection=Zeros(), error_at="head", unread="allow")
     for _ in range(2):
         step(model)
         assert local(model) == 0
@@ -183,7 +183,7 @@ def test_the_stream_is_found_behind_masks_keywords_and_positions(kind: str) -> N
             return self.head(x + x0)
 
     model = Long()
-    DFA(model, "blocks.*", feedback=Zeros(), error_at="head")
+    DFA(model, "blocks.*", projection=Zeros(), error_at="head")
     for _ in range(2):
         step(model)
         assert local(model) == 0

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from odfa.engine import DFA, AlignedReadout, RandomFeedback, Shallow, fuse_optimizer
+from odfa.engine import DFA, AlignedHead, RandomFeedback, Shallow, fuse_optimizer
 from odfa.engine.rules import AbstractRule
 from odfa.errors import MatchError
 from odfa.project import AbstractProjection, Gaussian
@@ -54,7 +54,7 @@ def test_there_are_enough_layouts() -> None:
 def test_without_signals_nothing_in_front_of_the_last_block_learns(name: str) -> None:
     model, loss, _ = make(name)
     true = gradients(model, loss)
-    _attach(name, model, feedback=Zeros())
+    _attach(name, model, projection=Zeros())
     inside = _inside(name, model)
     assert inside
     for _ in range(2):  # the second pass is traced only where there are ways around blocks
@@ -65,13 +65,13 @@ def test_without_signals_nothing_in_front_of_the_last_block_learns(name: str) ->
                 assert torch.equal(ours[n], true[n]), n
 
 
-@pytest.mark.parametrize("rule", [AlignedReadout(rank=0), Shallow()], ids=lambda r: r.name)
+@pytest.mark.parametrize("rule", [AlignedHead(rank=0), Shallow()], ids=lambda r: r.kind)
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_the_same_for_a_residual_stream_and_without_feedback(name: str, rule: AbstractRule) -> None:
-    if rule.name == "aligned" and ((name in PROBLEMS and not PROBLEMS[name].residual) or name in _NO_STREAM):
+    if rule.kind == "aligned" and ((name in PROBLEMS and not PROBLEMS[name].residual) or name in _NO_STREAM):
         pytest.skip("one residual stream that ends in a head is what this rule is for")
     model, loss, _ = make(name)
-    _attach(name, model, feedback=Zeros(), rule=rule)
+    _attach(name, model, projection=Zeros(), rule=rule)
     gradients(model, loss)
     assert _all_zero(model, _inside(name, model)) == []
 
@@ -131,7 +131,7 @@ def test_the_table_is_right_parameter_by_parameter(name: str) -> None:
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_a_traced_pass_gives_what_any_other_gives(name: str) -> None:
     model, loss, _ = make(name, torch.float32 if name != "mixtral" else torch.float64)
-    _attach(name, model, feedback=Gaussian(seed=1))
+    _attach(name, model, projection=Gaussian(seed=1))
     state = {k: v.clone() for k, v in model.state_dict().items()}
     first = gradients(model, loss)
     model.load_state_dict(state)  # batch norm moved its running statistics
@@ -179,14 +179,14 @@ class _Checkpointed(nn.Module):
 _X = torch.linspace(-1, 1, 20).sin().reshape(5, 4)
 
 
-@pytest.mark.parametrize("rule", [RandomFeedback(), AlignedReadout(rank=0), Shallow()], ids=lambda r: r.name)
+@pytest.mark.parametrize("rule", [RandomFeedback(), AlignedHead(rank=0), Shallow()], ids=lambda r: r.kind)
 def test_a_residual_around_reentrant_checkpoints_is_refused_and_the_advice_works(rule: AbstractRule) -> None:
     model = _Checkpointed(reentrant=True)
-    DFA(model, "blocks.*", rule=rule, feedback=Zeros())
+    DFA(model, "blocks.*", rule=rule, projection=Zeros())
     with pytest.raises(MatchError, match="use recompute=True or use_reentrant=False"):
         model(_X)
     for advised in (_Checkpointed(reentrant=False), Around(lambda m, i, x, h: x + h)):
-        dfa = DFA(advised, "blocks.*", rule=rule, feedback=Zeros(), recompute=not isinstance(advised, _Checkpointed))
+        dfa = DFA(advised, "blocks.*", rule=rule, projection=Zeros(), recompute=not isinstance(advised, _Checkpointed))
         advised(
             _X if isinstance(advised, _Checkpointed) else LAYOUTS["residual"].inputs()[0]
         ).square().mean().backward()
@@ -194,7 +194,7 @@ def test_a_residual_around_reentrant_checkpoints_is_refused_and_the_advice_works
         assert dfa.members is not None
 
 
-@pytest.mark.parametrize("rule", [RandomFeedback(), AlignedReadout(rank=0)], ids=lambda r: r.name)
+@pytest.mark.parametrize("rule", [RandomFeedback(), AlignedHead(rank=0)], ids=lambda r: r.kind)
 def test_streaming_a_model_with_residuals_outside_is_refused(rule: AbstractRule) -> None:
     model, loss, _ = make("residual")
     _attach("residual", model, rule=rule, recompute="stream")
@@ -233,9 +233,9 @@ def test_streaming_with_fused_updates_of_what_blocks_share_is_refused_and_the_ad
 
 
 @pytest.mark.parametrize("name", ["residual", "pairs, second of each", "dense", "u-net, added", "latents, mlps only"])
-@pytest.mark.parametrize("rule", [RandomFeedback(), AlignedReadout(rank=0)], ids=lambda r: r.name)
+@pytest.mark.parametrize("rule", [RandomFeedback(), AlignedHead(rank=0)], ids=lambda r: r.kind)
 def test_recomputing_gives_the_same_where_ways_are_cut(name: str, rule: AbstractRule) -> None:
-    if rule.name == "aligned" and name in _NO_STREAM:
+    if rule.kind == "aligned" and name in _NO_STREAM:
         pytest.skip("no residual stream")
     found = []
     for recompute in (False, True):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from odfa.engine import DFA, AlignedReadout, RandomFeedback, Shallow, fuse_optimizer
+from odfa.engine import DFA, AlignedHead, RandomFeedback, Shallow, fuse_optimizer
 from odfa.engine.handle import Recompute
 from odfa.engine.rules import AbstractRule
 from odfa.errors import CheckpointError, ConfigError
@@ -15,7 +15,7 @@ from tests.engine.problems import make
 
 
 @pytest.mark.parametrize(
-    "rule", [None, RandomFeedback(), AlignedReadout(rank=2, every=2)], ids=lambda r: r.name if r else "bp"
+    "rule", [None, RandomFeedback(), AlignedHead(rank=2, every=2)], ids=lambda r: r.kind if r else "bp"
 )
 @pytest.mark.parametrize("recompute", [False, True, "stream"])
 @pytest.mark.parametrize("name", ["mlp", "gpt2", "dit"])
@@ -82,7 +82,7 @@ def test_nothing_to_optimise() -> None:
         fuse_optimizer(model, lambda p: torch.optim.SGD(p, lr=0.1))
 
 
-RULES: list[AbstractRule] = [RandomFeedback(), RandomFeedback(shared=True), AlignedReadout(rank=2, every=2), Shallow()]
+RULES: list[AbstractRule] = [RandomFeedback(), RandomFeedback(shared=True), AlignedHead(rank=2, every=2), Shallow()]
 
 
 @pytest.mark.parametrize("rule", RULES, ids=repr)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from odfa.engine import DFA, AlignedReadout, RandomFeedback, fuse_optimizer
+from odfa.engine import DFA, AlignedHead, RandomFeedback, fuse_optimizer
 from odfa.engine.handle import Recompute
 from odfa.engine.rules import AbstractRule
 from odfa.errors import MatchError
@@ -16,7 +16,7 @@ from tests.engine.problems import Problem, make
 
 BRANCHES = {"gpt2": "transformer.h.*.ln_2", "llama": "model.layers.*.post_attention_layernorm"}
 LINEARS = {"gpt2": ("attn.c_proj", "mlp.c_proj"), "llama": ("self_attn.o_proj", "mlp.down_proj")}
-RULES: list[AbstractRule] = [RandomFeedback(), AlignedReadout(rank=0)]
+RULES: list[AbstractRule] = [RandomFeedback(), AlignedHead(rank=0)]
 
 
 class _Swapped(torch.autograd.Function):
@@ -73,7 +73,7 @@ def _gradients(model: nn.Module, problem: Problem) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("recompute", [False, True, "stream"])
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.kind)
 @pytest.mark.parametrize("name", LINEARS)
 def test_gradients_are_those_of_a_model_fed_by_hand(name: str, rule: AbstractRule, recompute: Recompute) -> None:
     model, problem = _problem(name)
@@ -111,7 +111,7 @@ def test_one_product_serves_all_blocks(monkeypatch: pytest.MonkeyPatch, fused: b
     plain = linears._times
     monkeypatch.setattr(linears, "_times", lambda d, m, layout: calls.append(tuple(m.shape)) or plain(d, m, layout))
     model, problem = _problem("gpt2")
-    _attach(model, problem, "gpt2", rule=AlignedReadout(rank=0), recompute="stream")
+    _attach(model, problem, "gpt2", rule=AlignedHead(rank=0), recompute="stream")
     if fused:
         fuse_optimizer(model, lambda p: torch.optim.SGD(p, lr=0.1))
     for _ in range(2):
@@ -121,7 +121,7 @@ def test_one_product_serves_all_blocks(monkeypatch: pytest.MonkeyPatch, fused: b
 
 def test_passthrough_and_the_measured_true_gradient_use_each_layers_own_weights() -> None:
     model, problem = _problem("gpt2")
-    dfa = _attach(model, problem, "gpt2", rule=AlignedReadout(rank=0))
+    dfa = _attach(model, problem, "gpt2", rule=AlignedHead(rank=0))
     _moved(model, problem, "gpt2")
     plain = copy.deepcopy(model)
     DFA.of(plain).remove()
@@ -144,7 +144,7 @@ def test_a_layer_that_is_not_linear_is_refused_and_nothing_has_changed() -> None
     model, problem = _problem("gpt2")
     before = copy.deepcopy(model.state_dict())
     with pytest.raises(MatchError, match="LayerNorm, expected a linear layer"):
-        DFA(model, problem.blocks, linears="transformer.h.*.ln_1", rule=AlignedReadout(rank=0))
+        DFA(model, problem.blocks, linears="transformer.h.*.ln_1", rule=AlignedHead(rank=0))
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
@@ -158,7 +158,7 @@ def test_what_would_backpropagate_instead_is_refused() -> None:
 
 def test_an_attached_model_is_pickled_and_copied_after_a_step() -> None:
     model, problem = _problem("gpt2")
-    _attach(model, problem, "gpt2", rule=AlignedReadout(rank=0))
+    _attach(model, problem, "gpt2", rule=AlignedHead(rank=0))
     ours = _gradients(model, problem)
     for twin in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
         theirs = _gradients(twin, problem)

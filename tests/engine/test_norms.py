@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from odfa.engine import DFA, AlignedReadout, RandomFeedback
+from odfa.engine import DFA, AlignedHead, RandomFeedback
 from odfa.engine.handle import Recompute
 from odfa.engine.membership import walk
 from odfa.engine.norms import NormReaders
@@ -60,7 +60,7 @@ def _compare(model: nn.Module, problem: Problem, patch: pytest.MonkeyPatch, **se
 def test_every_gradient_is_that_of_autograd(name: str, cut_inside: bool, recompute: Recompute, monkeypatch) -> None:
     model, problem = _shaken(name)
     branches = BRANCHES[name] if cut_inside else ()
-    _compare(model, problem, monkeypatch, rule=AlignedReadout(rank=0), recompute=recompute, branches=branches)
+    _compare(model, problem, monkeypatch, rule=AlignedHead(rank=0), recompute=recompute, branches=branches)
 
 
 @pytest.mark.parametrize("name", PROBLEMS)

@@ -106,7 +106,7 @@ def test_without_signals_nothing_between_blocks_learns_in_any_program(lines: tup
     torch.manual_seed(0)
     model = Program(lines).double()
     x = torch.linspace(-1, 1, 5 * _WIDTH, dtype=torch.float64).sin().reshape(5, _WIDTH)
-    DFA(model, [f"blocks.{n}" for n in used], feedback=Zeros(), error_at="head")
+    DFA(model, [f"blocks.{n}" for n in used], projection=Zeros(), error_at="head")
     for _ in range(2):
         model.zero_grad()
         model(x).sin().square().mean().backward()

@@ -185,7 +185,7 @@ def test_a_layout_found_once_is_kept_and_goes_into_checkpoints() -> None:
     model = Stack(encoder_layer, "mean", batch_first=False)
     dfa = DFA(model, "blocks.*")
     model(x).sum().backward()
-    state = dfa.feedback.state_dict()
+    state = dfa.at_work.state_dict()
     assert [flags for _, _, flags in state["slots"].values()] == [4, 4]
     slots = Slots(shared=False)
     slots.load_state_dict(state["slots"])

@@ -12,7 +12,7 @@ import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from odfa.engine import DFA, AlignedReadout
+from odfa.engine import DFA, AlignedHead
 from odfa.errors import MatchError
 
 WIDTH, TOKENS, CLASSES = 8, 4, 6
@@ -89,9 +89,9 @@ def fully_sharded(mesh: dist.DeviceMesh, rank: int, expected: Gradients) -> None
     assert set(alignment) == {"blocks.0", "blocks.1"}
     DFA.of(attached_after).remove()  # type: ignore[union-attr]
     with pytest.raises(MatchError, match=r"DTensor.*use RandomFeedback"):
-        DFA(attached_after, "blocks.*", rule=AlignedReadout(rank=1))
+        DFA(attached_after, "blocks.*", rule=AlignedHead(rank=1))
     late = Net()
-    DFA(late, "blocks.*", rule=AlignedReadout(rank=1))
+    DFA(late, "blocks.*", rule=AlignedHead(rank=1))
     shard(late)
     with pytest.raises(MatchError, match="the head's whole weight, but fully_shard"):
         gradients(late, x, y)

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from odfa.engine import DFA, AlignedReadout, RandomFeedback
+from odfa.engine import DFA, AlignedHead, RandomFeedback
 from odfa.project import Identity
 from tests.engine.problems import make
 
@@ -32,7 +32,7 @@ def test_direct_wiring() -> None:
 
 def test_residual_wiring_counts_the_electronic_part() -> None:
     model, problem = make("gpt2")
-    DFA(model, problem.blocks, rule=AlignedReadout(rank=2))
+    DFA(model, problem.blocks, rule=AlignedHead(rank=2))
     problem.loss(model).backward()
     rows = lines(model)
     assert rows["true gradient"] == "lm_head.weight"
@@ -49,7 +49,7 @@ def test_tied_weights_are_named_as_receiving_both() -> None:
 
 def test_what_lies_between_the_tap_and_the_loss_learns_by_true_gradient() -> None:
     model, problem = make("mlp")
-    DFA(model, ["2", "4", "6"], feedback=Identity(), rule=RandomFeedback(shared=True), error_at="6")
+    DFA(model, ["2", "4", "6"], projection=Identity(), rule=RandomFeedback(shared=True), error_at="6")
     problem.loss(model).backward()
     rows = lines(model)
     assert rows["true gradient"] == "5.bias, 5.weight, 7.bias, 7.weight"

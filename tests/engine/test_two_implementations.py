@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from odfa.engine import DFA, AlignedReadout, ElectronicOnly, RandomFeedback
+from odfa.engine import DFA, AlignedHead, ElectronicOnly, RandomFeedback
 from odfa.project import Gaussian
 
 
@@ -101,7 +101,7 @@ def test_random_feedback(lead: tuple[int, ...], shared: bool) -> None:
     torch.manual_seed(0)
     model = Stream().double()
     x, y = batch(lead)
-    DFA(model, "blocks.*", feedback=Gaussian(seed=7), rule=RandomFeedback(shared=shared))
+    DFA(model, "blocks.*", projection=Gaussian(seed=7), rule=RandomFeedback(shared=shared))
     matrix = Gaussian(seed=7).shaped(5, 6 if shared else 18).matrix().double()
     slices = [matrix[:, :6]] * 3 if shared else [matrix[:, 6 * i : 6 * i + 6] for i in range(3)]
 
@@ -112,11 +112,11 @@ def test_random_feedback(lead: tuple[int, ...], shared: bool) -> None:
 
 
 @pytest.mark.parametrize("lead", LEADS, ids=["samples", "tokens"])
-def test_aligned_readout(lead: tuple[int, ...]) -> None:
+def test_aligned_head(lead: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     model = Stream().double()
     x, y = batch(lead)
-    DFA(model, "blocks.*", feedback=Gaussian(seed=7), rule=AlignedReadout(scale=0.3, rank=0))
+    DFA(model, "blocks.*", projection=Gaussian(seed=7), rule=AlignedHead(scale=0.3, rank=0))
     start = 0.3 / math.sqrt(6) * Gaussian(seed=7).shaped(5, 6).matrix().double()
     torch.testing.assert_close(model.head.weight.detach(), start)
     with torch.no_grad():
@@ -130,11 +130,11 @@ def test_aligned_readout(lead: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("lead", LEADS, ids=["samples", "tokens"])
-def test_aligned_readout_with_drift_correction(lead: tuple[int, ...]) -> None:
+def test_aligned_head_with_drift_correction(lead: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     model = Stream().double()
     x, y = batch(lead)
-    DFA(model, "blocks.*", feedback=Gaussian(seed=7), rule=AlignedReadout(scale=0.3, rank=2, every=1))
+    DFA(model, "blocks.*", projection=Gaussian(seed=7), rule=AlignedHead(scale=0.3, rank=2, every=1))
     start = model.head.weight.detach().clone()
     by_engine(model, x, y)  # the first pass finds nothing to correct
     with torch.no_grad():
@@ -154,7 +154,7 @@ def test_electronic_only(lead: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     model = Stream().double()
     x, y = batch(lead)
-    DFA(model, "blocks.*", feedback=Gaussian(seed=7), rule=ElectronicOnly(scale=0.3, rank=2, every=1))
+    DFA(model, "blocks.*", projection=Gaussian(seed=7), rule=ElectronicOnly(scale=0.3, rank=2, every=1))
     u, s, v = torch.linalg.svd(model.head.weight.detach(), full_matrices=False)
     low_rank = u[:, :2] * s[:2] @ v[:2]
 
@@ -171,7 +171,7 @@ def test_identity_control_copies_the_top_error() -> None:
     torch.manual_seed(0)
     model = Stream().double()
     x, y = batch((8,))
-    DFA(model, "blocks.*", feedback=Identity(), rule=RandomFeedback(shared=True), error_at="blocks.2")
+    DFA(model, "blocks.*", projection=Identity(), rule=RandomFeedback(shared=True), error_at="blocks.2")
 
     def signals(e: Tensor, through_norm: object) -> tuple[Tensor, list[Tensor]]:
         q = e @ model.head.weight
@@ -195,9 +195,9 @@ def test_sample_error_is_shared_by_tokens() -> None:
     x, y = batch((3, 4))
     y = y[:, 0]
     received: list[Tensor] = []
-    dfa = DFA(model, "blocks.*", feedback=Gaussian(seed=7))
-    taken = dfa.feedback.signals
-    dfa.feedback.signals = lambda *a: received.extend(taken(*a)) or received  # type: ignore[method-assign, func-returns-value]
+    dfa = DFA(model, "blocks.*", projection=Gaussian(seed=7))
+    taken = dfa.at_work.signals
+    dfa.at_work.signals = lambda *a: received.extend(taken(*a)) or received  # type: ignore[method-assign, func-returns-value]
     logits = model(x)
     F.cross_entropy(logits, y).backward()
     e = (logits.detach().softmax(1) - F.one_hot(y, 5)) / 3

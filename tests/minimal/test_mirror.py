@@ -74,7 +74,7 @@ def test_dfa_py_equals_the_package() -> None:
     x, y = data()
     weights, biases = minimal.init(WIDTHS)
     model = package_model(weights, biases)
-    DFA(model, feedback=Gaussian(seed=5))
+    DFA(model, projection=Gaussian(seed=5))
     matrix = Gaussian(seed=5).shaped(4, 16).matrix()
     feedback = [matrix[:, :9], matrix[:, 9:]]
     assert_same_after(model, x, y, weights, biases, lambda t: minimal.step(x[t], y[t], weights, biases, feedback, LR))
@@ -85,7 +85,7 @@ def test_optical_dfa_py_equals_the_package_on_an_ideal_twin() -> None:
     x, y = data()
     weights, biases = minimal.init(WIDTHS)
     model = package_model(weights, biases)
-    DFA(model, feedback=Optical(Twin.ideal(seed=5), encoder=Ternary(seed=2)))
+    DFA(model, projection=Optical(Twin.ideal(seed=5), encoder=Ternary(seed=2)))
     opu = minimal.make_opu(num_inputs=4, num_modes=8, bits=None)
     opu.medium_DM = torch.complex(*transmission(5, 4, 8)).to(torch.complex128)
     stream = int.from_bytes(b"ternary")

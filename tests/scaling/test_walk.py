@@ -60,7 +60,7 @@ def test_a_walk_counts_what_torch_counts_in_a_real_step():
 def test_feedback_walks_count_what_an_attached_model_does():
     walk = walk_module(Stack(24, 3, 7), (torch.empty(5, 24),), "feedback", blocks="blocks.*")
     model = Stack(24, 3, 7)
-    DFA(model, "blocks.*", feedback=Gaussian(seed=0), rule=RandomFeedback(shared=True))
+    DFA(model, "blocks.*", projection=Gaussian(seed=0), rule=RandomFeedback(shared=True))
     model(torch.randn(5, 24)).square().mean().backward()  # the first step looks for ways around the blocks
     with FlopCounterMode(display=False) as counter:
         model(torch.randn(5, 24)).square().mean().backward()

@@ -136,7 +136,7 @@ def test_another_projection_is_refused(
     """The same config, on a machine or instrument that would give another matrix."""
     train.run(quick(method), tmp_path / "run", progress=False)
     (tmp_path / "run/status.json").unlink()
-    other = {"feedback": Gaussian(seed=9), "error_at": "logits"}
+    other = {"projection": Gaussian(seed=9), "error_at": "logits"}
     monkeypatch.setitem(_METHODS, method, lambda config, num_outputs: other)
     with pytest.raises(OdfaError, match=r"gaussian\(seed=9") as caught:
         train.resume(tmp_path / "run", progress=False)

@@ -74,7 +74,7 @@ def train(digits, *faults: Fault, seed: int = 0) -> Outcome:
     model = nn.Sequential(*blocks, nn.Linear(WIDTH, CLASSES))
     bench, world = rig(CLASSES, *faults)
     matrix_DM = (2**0.5 * torch.view_as_real(world.twin.transmission(CLASSES, WIDTH)).flatten(1)).float()
-    dfa = DFA(model, blocks=blocks, feedback=Optical(bench, encoder=Ternary(seed=seed), guard=Guard(every=EVERY)))
+    dfa = DFA(model, blocks=blocks, projection=Optical(bench, encoder=Ternary(seed=seed), guard=Guard(every=EVERY)))
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
     order_N = torch.randperm(1400)
     agreement: list[float] = []

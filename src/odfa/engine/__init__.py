@@ -2,16 +2,17 @@
 
 from odfa.engine.alignment import Alignment
 from odfa.engine.dfa import DFA
-from odfa.engine.lean import FusedOptimizer, fuse_optimizer
-from odfa.engine.rules import AbstractRule, AlignedReadout, ElectronicOnly, ExactReadout, RandomFeedback, Shallow
+from odfa.engine.fused import FusedOptimizer, fuse_optimizer
+from odfa.engine.rules import AbstractRule, AlignedHead, Backprop, ElectronicOnly, ExactHead, RandomFeedback, Shallow
 
 __all__ = [
     "DFA",
     "AbstractRule",
-    "AlignedReadout",
+    "AlignedHead",
     "Alignment",
+    "Backprop",
     "ElectronicOnly",
-    "ExactReadout",
+    "ExactHead",
     "FusedOptimizer",
     "RandomFeedback",
     "Shallow",

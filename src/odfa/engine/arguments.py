@@ -6,35 +6,33 @@ from typing import Any
 from torch import nn
 
 from odfa.encode import AbstractEncoder, BitPlanes, Sign, Ternary
-from odfa.engine.rules import AbstractRule, AlignedReadout, ElectronicOnly, ExactReadout, RandomFeedback, Shallow
+from odfa.engine.rules import AbstractRule, RandomFeedback
+from odfa.engine.rules.base import Need
 from odfa.errors import ConfigError
 from odfa.opu import AbstractOpu
 from odfa.project import AbstractProjection, Gaussian, Hadamard, Identity, Optical, Rademacher
 from odfa.project.rows import check_kind
+from odfa.settings import kinds_of
 
+SUPPLIED: frozenset[Need] = frozenset({"error"})
+"""What the engine gives a rule."""
 _PLACES: dict[type, str] = {
-    AbstractProjection: "feedback=",
-    AbstractOpu: "feedback=odfa.Optical(opu)",
+    AbstractProjection: "projection=",
+    AbstractOpu: "projection=odfa.Optical(opu)",
     AbstractRule: "rule=",
     AbstractEncoder: "encoder=",
 }
 """Where an argument of this kind belongs."""
 _NAMES: dict[str, Mapping[str, type]] = {
-    "feedback": {made.__name__.lower(): made for made in (Gaussian, Hadamard, Rademacher, Identity, Optical)},
-    "rule": {
-        "random": RandomFeedback,
-        "aligned": AlignedReadout,
-        "electronic": ElectronicOnly,
-        "exact": ExactReadout,
-        "shallow": Shallow,
-    },
+    "projection": {made.__name__.lower(): made for made in (Gaussian, Hadamard, Rademacher, Identity, Optical)},
+    "rule": {word: kind for word, kind in kinds_of(AbstractRule).items() if kind.cuts},
     "encoder": {"ternary": Ternary, "sign": Sign, "bit_planes": BitPlanes},
 }
 """What a word stands for on the command line; from Python one gives the object."""
 
 
 def check_arguments(
-    *, model: Any, blocks: Any, feedback: Any, rule: Any, encoder: Any, error_at: Any, branches: Any, linears: Any
+    *, model: Any, blocks: Any, projection: Any, rule: Any, encoder: Any, error_at: Any, branches: Any, linears: Any
 ) -> None:
     """Refuse arguments of the wrong kind before anything is looked at.
 
@@ -43,7 +41,7 @@ def check_arguments(
     """
     check_kind("model", model, nn.Module, "a module, such as odfa.DFA(Net())")
     kinds = {
-        "feedback": (feedback, AbstractProjection, Gaussian),
+        "projection": (projection, AbstractProjection, Gaussian),
         "rule": (rule, AbstractRule, RandomFeedback),
         "encoder": (encoder, AbstractEncoder, Ternary),
     }
@@ -57,6 +55,40 @@ def check_arguments(
     if isinstance(blocks, Iterator) or not (blocks is None or hasattr(blocks, "__iter__")):
         raise ConfigError(
             f"blocks: expected a pattern or a list, got {type(blocks).__name__}; write blocks=[module, …]"
+        )
+
+
+def check_choices(*, recompute: object, unread: object, input_gradient: object) -> None:
+    """Refuse words that these arguments do not know.
+
+    Raises:
+        ConfigError: the first of them.
+    """
+    if recompute not in (True, False, "stream"):
+        raise ConfigError(f"recompute: expected True, False or 'stream', got {recompute!r}")
+    if unread not in ("refuse", "allow") or input_gradient not in ("refuse", "none", "local"):
+        raise ConfigError(
+            "expected unread='refuse' or 'allow' and input_gradient='refuse', 'none' or 'local', "
+            f"got {unread!r} and {input_gradient!r}"
+        )
+
+
+def check_rule(rule: AbstractRule) -> None:
+    """Refuse rules that nothing can be attached for.
+
+    Raises:
+        ConfigError: the rule lets gradients flow between blocks, or is computed from what the engine does not supply.
+    """
+    if not rule.cuts:
+        raise ConfigError(
+            f"rule: {rule.kind} lets gradients flow between blocks, and DFA is there to cut them; train the model "
+            "without DFA, or run it inside dfa.passthrough() of another rule"
+        )
+    missing = sorted(rule.needs - SUPPLIED)
+    if missing:
+        raise ConfigError(
+            f"rule: DFA cannot give a rule the {' or the '.join(missing)}, which {rule.kind} needs; it gives the "
+            f"{' and the '.join(sorted(SUPPLIED))} alone, so choose a rule that needs nothing else"
         )
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from odfa.engine.calls import Call
 from odfa.engine.handle import Handle
-from odfa.engine.rules import Call
 from odfa.engine.step import Probe, Step
 from odfa.error import leading_shape
 from odfa.feedback import Axes, possible_axes
@@ -38,14 +38,14 @@ class BatchAxes:
 
     def watches(self, block: str, shape: tuple[int, ...]) -> bool:
         """Whether this output may have its batch elsewhere than first; known for certain at the tap."""
-        if len(shape) < 3 or not self.handle.feedback.doubts(block, shape, None):
+        if len(shape) < 3 or not self.handle.at_work.doubts(block, shape, None):
             return False
         return shape[0] == shape[1] or shape[0] != self._size or self._says_second
 
     def watch(self, step: Step, block: str, main: Tensor) -> bool:
         """Whether blocks hand on probes in this pass, from this output on if not before."""
-        step.watching = step.watching or self.watches(block, tuple(main.shape))
-        return step.watching
+        step.probes.watching = step.probes.watching or self.watches(block, tuple(main.shape))
+        return step.probes.watching
 
     @cached_property
     def _says_second(self) -> bool:
@@ -54,18 +54,18 @@ class BatchAxes:
 
     def settle(self, step: Step) -> None:
         """Write the axes into the calls of `step` where sizes leave them open and data flow shows them."""
-        if not step.outputs:
+        if not step.taps.outputs:
             return
-        y, x = max(step.outputs, key=lambda found: len(leading_shape(tuple(found[0].shape))))
+        y, x = max(step.taps.outputs, key=lambda found: len(leading_shape(tuple(found[0].shape))))
         before, step.exact = step.exact, True
         try:
-            step.calls = self._shown(step.calls, step.probes, y, x)
+            step.calls = self._shown(step.calls, step.probes.found, y, x)
         finally:
             step.exact = before
 
     def _shown(self, calls: list[Call], probes: Sequence[Probe], y: Tensor, x: Tensor | None) -> list[Call]:
         """`x` is what the module at the tap read, for outputs whose weights start at zero."""
-        lead, doubts = leading_shape(tuple(y.shape)), self.handle.feedback.doubts
+        lead, doubts = leading_shape(tuple(y.shape)), self.handle.at_work.doubts
         open_calls = {call.block: call for call in calls if doubts(call.block, call.shape, lead)}
         possible = {block: possible_axes(call.shape, lead) for block, call in open_calls.items()}
         if not any(possible.values()):

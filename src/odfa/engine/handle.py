@@ -1,16 +1,20 @@
 """What the hooks, the measurement and the status table know of the handle that owns them."""
 
-from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from torch import Tensor, nn
 
 from odfa.engine.linears import LinearFeedback
 from odfa.engine.membership import Membership
-from odfa.engine.paths import Cut
 from odfa.engine.rules import AbstractFeedback, AbstractRule
 from odfa.engine.step import Step, Tie
+from odfa.engine.wirings import AbstractWiring
 from odfa.error import Tap
+
+if TYPE_CHECKING:
+    from odfa.engine.executions import AbstractExecution, Stream
+    from odfa.engine.passes import Passes
 
 Mode = Literal["learn", "through", "measure"]
 Recompute = bool | Literal["stream"]
@@ -28,44 +32,35 @@ class Handle(Protocol):
     linears: LinearFeedback
     taps: tuple[Tap, ...]
     rule: AbstractRule
-    feedback: AbstractFeedback
+    at_work: AbstractFeedback
     mode: Mode
-    recompute: Recompute
     input_gradient: InputGradient
     unread: Unread
-    members: Membership | None
+    passes: "Passes"
+    execution: "type[AbstractExecution]"
+    second_run: "Stream | None"
+    """While the model runs a second time, inside backward: whose blocks learn."""
 
     @property
     def tap(self) -> Tap:
         """The first tap."""
         ...
 
-    def wants_trace(self) -> bool:
-        """Whether the next pass has to be traced."""
+    @property
+    def members(self) -> Membership | None:
+        """Which parameter learns from what; None before the first traced pass."""
         ...
 
-    def note(self, step: Step, output: Any) -> list[Cut]:
-        """Read a traced pass; returns the edges of its graph that must be cut."""
+    def new_wiring(self) -> AbstractWiring:
+        """The rule's wiring, for one forward pass."""
         ...
 
-    def note_calls(self, step: Step, output: Any) -> None:
-        """Look at a pass that was not traced."""
+    def new_execution(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> "AbstractExecution":
+        """The execution for one forward pass on these arguments."""
         ...
 
     def answer(self, step: Step, tie: Tie) -> list[Tensor]:
         """Signals for one output error."""
-        ...
-
-    def record(self, tie: Tie, end: Tensor, targets: Sequence[Tensor]) -> None:
-        """Keep what the measurement in progress differentiates."""
-        ...
-
-    def measured(self, grad_y: Tensor | None, signals: Sequence[Tensor]) -> None:
-        """Take local gradients for the measurement in progress."""
-        ...
-
-    def complain_unread(self, path: str) -> str:
-        """What to say when a gradient comes from a place that is not read."""
         ...
 
     def state_dict(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from odfa.engine.grad_mode import resume_recording, stop_recording
 from odfa.engine.transforms import in_transform
 
 Layout = Literal["outputs x inputs", "inputs x outputs"]
@@ -25,13 +26,13 @@ def weight_gradient(layout: Layout, delta_NO: Tensor, x_NI: Tensor) -> Tensor:
 
 
 class LayerHooks(ABC):
-    """Hooks on linear layers: a call that is taken runs without a graph, and `node` puts one of ours behind it."""
+    """Hooks on linear layers: where `takes` says so, a layer runs without a graph, and `node` makes one behind it."""
 
     def __init__(self) -> None:
         self._running: Any = None
 
     def begin(self) -> None:
-        """A recorded forward pass begins: forget the last one."""
+        """A recorded forward pass begins: what an interrupted one left is forgotten."""
         self._running = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -41,14 +42,14 @@ class LayerHooks(ABC):
 
     @abstractmethod
     def takes(self, layer: Any, x: Tensor) -> Any:
-        """What `node` will need if this call is taken, else None."""
+        """What `node` will need of this call; None: the layer runs as it is, and autograd differentiates it."""
 
     @abstractmethod
     def node(self, layer: Any, needed: Any, output: Tensor) -> Tensor:
         """`output`, tied to the layer's parameters and whatever else learns from it."""
 
-    def leaves(self, _why: str) -> None:  # noqa: B027 - whether that matters is for each kind to say
-        """A call that would be taken goes its usual way."""
+    def cannot_take(self, _why: str) -> None:  # noqa: B027 - whether that matters is for each kind to say
+        """`takes` asked for a call that cannot run without a graph, so the layer runs as it is, by autograd."""
 
     def hook(self, layer: nn.Module) -> list[RemovableHandle]:
         """Register on one layer."""
@@ -63,16 +64,16 @@ class LayerHooks(ABC):
             return
         why = _unusual(layer, args[0])
         if why:
-            self.leaves(why)
+            self.cannot_take(why)
             return
         self._running = needed
-        torch.set_grad_enabled(False)
+        stop_recording()
 
     def _after(self, layer: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
         if self._running is None:
             return None
         needed, self._running = self._running, None
-        torch.set_grad_enabled(True)
+        resume_recording()
         return None if output is None else self.node(layer, needed, output)  # None: the layer failed
 
 

@@ -40,7 +40,7 @@ def leaf_of(main: Tensor, *, asking: bool = False) -> Tensor:
 
 
 def side_of(tensor: Tensor) -> Tensor:
-    """A side output without history (skip connections, position biases): no gradient crosses a block by another door.
+    """A side output without history (skip connections, position biases), as it leads past the cut of the main one.
 
     It keeps asking for a gradient, because torch picks attention kernels by it and values must not change.
     """

@@ -67,8 +67,8 @@ class LinearFeedback(LayerHooks):
         """The input, if it wants a gradient."""
         return x if x.requires_grad and not self.exact else None
 
-    def leaves(self, why: str) -> None:
-        """Its input would get backpropagation's gradient.
+    def cannot_take(self, why: str) -> None:
+        """Its input would get W^T delta, as in backpropagation, and the rule would silently be another one.
 
         Raises:
             MatchError: always.
@@ -81,7 +81,11 @@ class LinearFeedback(LayerHooks):
         return tied
 
     def at_input(self, weight: Tensor, layout: Layout, delta_NO: Tensor) -> Tensor:
-        """M^T delta for every row, (N, inputs): the last answer again where the last question was the same."""
+        """M^T delta for every row, (N, inputs).
+
+        All layers of a shape ask for the same product if their delta is the same tensor, as in residual wiring; the
+        product of the last delta is therefore kept, and returned where the next delta is that tensor again.
+        """
         if self.exact:
             return _times(delta_NO, weight, layout)
         shape = tuple(weight.shape)

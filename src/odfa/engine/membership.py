@@ -61,9 +61,7 @@ class Membership:
         self.residuals, self.severed = max(self.residuals, other.residuals), max(self.severed, other.severed)
 
 
-def trace(
-    model: nn.Module, blocks: dict[str, nn.Module], step: Step, output: Any, wiring: str
-) -> tuple[Membership, list[Cut]]:
+def trace(model: nn.Module, blocks: dict[str, nn.Module], step: Step, output: Any) -> tuple[Membership, list[Cut]]:
     """Read a traced pass when the model has run.
 
     Returns:
@@ -111,7 +109,7 @@ def trace(
         found.blocks.setdefault(call.block, set()).update(learned)
     found.behind = _parameters(reached(made.ends), names)
     kept: set[Node] = set()
-    if wiring == "residual" and made.head_input is not None:
+    if made.head_input is not None:
         to_head, kept = reached([made.head_input]), set(made.spans[-1].marks[:1] if made.spans else ())
         if not (found.hidden or kept & to_head):
             raise MatchError("the head does not read what the last block returns; use RandomFeedback() for this model")

@@ -1,6 +1,6 @@
 """Whether a forward pass can be read where it is to be read, and where else it could be."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -8,7 +8,21 @@ from torch import Tensor, nn
 from odfa.engine.handle import Handle
 from odfa.engine.step import Step
 from odfa.engine.tensors import map_tensors
+from odfa.error import Tap
 from odfa.errors import MatchError
+
+
+def check_taps(taps: Iterable[Tap], blocks: Mapping[str, nn.Module]) -> None:
+    """When a handle is attached.
+
+    Raises:
+        MatchError: a tap lies inside a block.
+    """
+    for tap in taps:
+        for name, block in blocks.items():
+            inside = any(child is tap.module for child in block.modules() if child is not block)
+            if inside or (block is tap.module and tap.side == "input"):
+                raise MatchError(f"the error is read at {tap}, inside block {name}; choose error_at behind the blocks")
 
 
 def check_read(handle: Handle, step: Step, missed: bool, output: Any) -> None:
@@ -17,24 +31,10 @@ def check_read(handle: Handle, step: Step, missed: bool, output: Any) -> None:
     Raises:
         MatchError: no tap ran, or a block ran behind all taps.
     """
-    if not step.ties:
+    if not step.taps.ties:
         raise _unread(handle, step, output)
     if missed:
         raise MatchError(f"a block ran after {handle.tap}, where the error is read; choose error_at behind all blocks")
-
-
-def check_stream(handle: Handle, step: Step) -> None:
-    """Residual wiring, at the tap.
-
-    Raises:
-        MatchError: another block ran last than the one that hands the signal on.
-    """
-    last = handle.last_block
-    if step.calls and step.calls[-1].block != last:
-        raise MatchError(
-            f"block {step.calls[-1].block} ran last, expected {last}: rule {handle.rule.name} hands its signal on from "
-            "the last block; list the blocks in running order, blocks=[first, …, last]"
-        )
 
 
 def _unread(handle: Handle, step: Step, output: Any) -> MatchError:

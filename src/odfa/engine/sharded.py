@@ -36,8 +36,8 @@ def check_whole(handle: Handle) -> None:
     Raises:
         MatchError: the rule reads the head's weight, layers are fed by a mean weight, or alignment is measured.
     """
-    if handle.rule.wiring == "residual":
-        what, instead = f"rule {handle.rule.name} reads the head's whole weight", "use RandomFeedback()"
+    if handle.rule.sets_head:
+        what, instead = f"rule {handle.rule.kind} reads the head's whole weight", "use RandomFeedback()"
     elif handle.linears.layers:
         what, instead = "linears= reads the whole weights of other blocks", "attach without linears="
     elif handle.mode == "measure":
@@ -53,7 +53,7 @@ def check_tokens(handle: Handle, step: Step) -> None:
     Raises:
         MatchError: a block whose weights are DTensors returned another number of tokens than the error has.
     """
-    lead = max((leading_shape(tuple(tie.shape)) for tie in step.ties), key=len, default=())
+    lead = max((leading_shape(tuple(tie.shape)) for tie in step.taps.ties), key=len, default=())
     for call in step.calls:
         block = handle.blocks[call.block]
         if len(lead) != 2 or len(call.shape) != 3 or call.shape[0] != lead[0] or call.shape[1] == lead[1]:

@@ -9,9 +9,9 @@ def describe(handle: Handle) -> str:
     fed, shapes = _fed_by_blocks(handle)
     width = max(map(len, handle.blocks))
     lines = [
-        f"DFA on {type(handle.model).__name__}: {len(handle.blocks)} blocks, rule {handle.rule.name} "
-        f"({handle.rule.wiring} wiring), error read at {' and '.join(map(str, handle.taps))}",
-        f"feedback: {handle.feedback.description}",
+        f"DFA on {type(handle.model).__name__}: {len(handle.blocks)} blocks, rule {handle.rule.kind} "
+        f"({handle.rule.wiring.name} wiring), error read at {' and '.join(map(str, handle.taps))}",
+        f"feedback: {handle.at_work.description}",
         *([f"cut inside blocks before: {', '.join(handle.branches)}"] if handle.branches else []),
         *(
             [f"mean weight of all blocks instead of their own in: {', '.join(handle.linears.layers)}"]
@@ -46,13 +46,13 @@ def _fed_by_blocks(handle: Handle) -> tuple[dict[str, set[str]], dict[str, str]]
     if handle.members is None:
         return inside, {}
     shapes = {block: "x".join(map(str, shape)) for block, shape in handle.members.shapes.items()}
-    return (inside if handle.rule.wiring == "none" else handle.members.blocks), shapes
+    return (handle.members.blocks if handle.rule.wiring.feeds else inside), shapes
 
 
 def _how(handle: Handle, block: str) -> str:
     if handle.blocks[block] is handle.tap.module:
         return "true gradient (the error is read at its output)"
-    if handle.rule.wiring == "none":
+    if not handle.rule.wiring.feeds:
         return "nothing: keeps its initial weights"
     return "local gradient of its signal"
 
@@ -60,14 +60,14 @@ def _how(handle: Handle, block: str) -> str:
 def _others(handle: Handle, fed: dict[str, set[str]]) -> dict[str, set[str]]:
     trained = {name for name, p in handle.model.named_parameters() if p.requires_grad}
     frozen = {name for name, _ in handle.model.named_parameters()} - trained
-    in_blocks: set[str] = set() if handle.rule.wiring == "none" else set().union(*fed.values())
+    in_blocks: set[str] = set().union(*fed.values()) if handle.rule.wiring.feeds else set()
     if handle.members is None:
         outside = trained - set().union(*fed.values())
         return {"outside the blocks (known after the first training forward)": outside, "frozen": frozen}
     by_id = {id(p): name for name, p in handle.model.named_parameters()}
     head = {by_id[id(p)] for p in handle.tap.module.parameters() if id(p) in by_id}
     behind = handle.members.behind
-    exact = (behind & head if handle.rule.wiring == "residual" else behind) | handle.members.ahead
+    exact = (behind & head if handle.rule.wiring.reads_head_input else behind) | handle.members.ahead
     none = "no gradient: not used on the way to the error, or cut off by the rule"
     return {
         "true gradient": exact - in_blocks,

@@ -1,14 +1,17 @@
-"""What one forward pass records until its last gate is made."""
+"""What one forward pass and its backward share: the blocks that ran, the taps, and the two machines at work."""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from odfa.engine.lean import Recomputation
-from odfa.engine.rules import Call
-from odfa.engine.stream import Replay
+from odfa.engine.calls import Call
 from odfa.engine.trace import Node, Trace
+
+if TYPE_CHECKING:
+    from odfa.engine.executions.base import AbstractExecution
+    from odfa.engine.wirings.base import AbstractWiring
 
 
 @dataclass
@@ -18,9 +21,32 @@ class Tie:
     tap: int
     shape: torch.Size
     calls: range
+    targets: int
+    """How many tensors the gate is tied to, so many gradients its backward returns beside that of the output."""
     like: Tensor
     """No elements; of the output's dtype and device."""
     error: Tensor | None = None
+
+
+@dataclass
+class TapRecord:
+    """What the taps read in one forward pass."""
+
+    ties: list[Tie] = field(default_factory=list)
+    outputs: list[tuple[Tensor, Tensor | None]] = field(default_factory=list)
+    """What was found at the taps, and what the modules there read."""
+    gates: set[Node] = field(default_factory=set)
+    """The gates at the taps."""
+    behind: list[Node] = field(default_factory=list)
+    """In passes that are not traced: where what the taps (and, in residual wiring, the head) read comes from."""
+    link: Tensor | None = None
+    """Several taps: the output of the newest gate that the next one takes as an input, so that backward visits all."""
+    refused: bool = False
+    """A check at the tap raised. `after_model` then adds no complaint of its own, because the first one says more."""
+
+    def drop_graphs(self) -> None:
+        """Forget everything that keeps a graph in memory; backward needs the ties alone."""
+        self.outputs, self.gates, self.behind, self.link = [], set(), [], None
 
 
 @dataclass
@@ -36,57 +62,34 @@ class Probe:
 
 
 @dataclass
-class Step:
-    """The record of one forward pass; what holds a graph is dropped as soon as it has been used."""
+class Probes:
+    """The probes of one forward pass, and whether blocks hand them on: `watching`, as sizes do not tell the batch."""
 
-    measuring: bool = False
+    watching: bool = False
+    found: list[Probe] = field(default_factory=list)
+
+
+@dataclass
+class Step:
+    """The record of one forward pass; what holds a graph is dropped when the forward pass ends."""
+
+    wiring: "AbstractWiring"
+    """How signals get from the tap to the blocks, with what it keeps of this pass."""
+    execution: "AbstractExecution"
+    """How blocks run in this pass, with what it keeps of it."""
     trace: Trace | None = None
     """In a traced pass: where blocks begin and end in the graph."""
     calls: list[Call] = field(default_factory=list)
     sources: list[Tensor] = field(default_factory=list)
-    recomputations: list[Recomputation] = field(default_factory=list)
-    head_input: Tensor | None = None
-    head_shape: torch.Size = field(default_factory=torch.Size)
-    head_dtype: torch.dtype = torch.float32
-    ran: int = 0
-    ties: list[Tie] = field(default_factory=list)
-    link: Tensor | None = None
-    """Several taps: what ties the next gate to those before."""
-    gates: set[Node] = field(default_factory=set)
-    """The gates at the taps."""
-    reads: list[Node] = field(default_factory=list)
-    """Where what the taps (and, in residual wiring, the head) read comes from."""
-    refused: bool = False
-    """A check at the tap failed; its message is the one to be heard."""
+    """Outputs of blocks, with their history, that no tap has answered for yet."""
+    taps: TapRecord = field(default_factory=TapRecord)
+    probes: Probes = field(default_factory=Probes)
     exact: bool = False
     """What runs now is backpropagation: measuring, when the local gradients are done, or looking for the batch."""
-    watching: bool = False
-    """In this pass blocks hand on probes, because sizes do not tell where the batch lies."""
-    probes: list[Probe] = field(default_factory=list)
-    outputs: list[tuple[Tensor, Tensor | None]] = field(default_factory=list)
-    """What was found at the taps, and what the modules there read."""
-    keeps_signals: bool = False
-    """Residual edges around blocks need the signals once more."""
-    signals: dict[int, Tensor] = field(default_factory=dict)
-    """By number of call, where they are kept."""
-    delta: Tensor | None = None
-    """Residual wiring: the signal at the last block's output, which all blocks receive."""
-    fans: int = 0
-    """Gates at the last block (residual wiring); the newest one is at its true last call."""
-    deferred: dict[str, list[Tensor]] = field(default_factory=dict)
-    """Signals of deferred calls by block, in order of calls; taken from the end, as recomputation runs backwards."""
-    waiting: int = 0
-    """Deferred calls that autograd has not run again yet."""
-
-    replay: Replay | None = None
-    """Streaming: how to run the model again."""
-    dark: bool = False
-    """Streaming: a block is running without a graph; gradients are switched on again behind it."""
 
     def close(self) -> None:
-        """Let go of graphs; close recomputations that an interrupted forward left open, newest first."""
-        while self.recomputations:
-            self.recomputations.pop().close()
-        self.reads, self.gates = [], set()
-        self.sources, self.head_input, self.link, self.trace = [], None, None, None
-        self.probes, self.outputs = [], []
+        """Let go of graphs, and of recomputations that an interrupted forward pass left open."""
+        self.execution.close()
+        self.wiring.drop_graphs()
+        self.taps.drop_graphs()
+        self.sources, self.trace, self.probes = [], None, Probes(self.probes.watching)

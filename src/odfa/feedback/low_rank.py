@@ -1,4 +1,4 @@
-"""The electronic part of a rule: a low-rank approximation of a read-out matrix, applied to the exact error."""
+"""The electronic part of a rule: a low-rank approximation of the head's matrix, applied to the exact error."""
 
 from typing import Any
 
@@ -42,7 +42,7 @@ class LowRank:
             u_qq, s_q, v_qK = torch.linalg.svd(basis_Dq.T @ matrix_DK, full_matrices=False)
         except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
             raise NonFinite(
-                "the read-out has drifted so far that its correction overflows; lower the learning rate"
+                "the head has drifted so far that its correction overflows; lower the learning rate"
             ) from error
         self.u_Dr = ((basis_Dq @ u_qq) * s_q)[:, : self.rank].contiguous()
         self.v_rK = v_qK[: self.rank].contiguous()

@@ -171,7 +171,7 @@ def walk_module(
         if learning == "shallow":
             dfa = DFA(model, blocks, rule=Shallow())
         elif learning == "feedback":
-            dfa = DFA(model, blocks, feedback=Assumed(), rule=RandomFeedback(shared=True), recompute=recompute)
+            dfa = DFA(model, blocks, projection=Assumed(), rule=RandomFeedback(shared=True), recompute=recompute)
         found = list(match_blocks(model, blocks).values())
         return _walk(model, inputs, dfa, partial(_field_loss, model, inputs), blocks=found)
 
@@ -233,7 +233,7 @@ def _walk(
             dfa.remove()
     backward, backward_bytes = counting.taken()
     moved = [parameter for parameter in trained if id(parameter) in received]
-    projection = dfa.projection if dfa is not None and dfa.rule.wiring != "none" else None
+    projection = dfa.projection if dfa is not None and dfa.rule.wiring.feeds else None
     walk = Walk(
         depth=len(blocks),
         parameters=sum(parameter.numel() for parameter in trained),

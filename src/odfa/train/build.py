@@ -222,14 +222,15 @@ def attach(
     recompute: Recompute = "stream" if activations == "stream" else activations == "recompute"
     granularity = "block" if config.method == "shallow" else config.feedback.granularity
     settings = _METHODS[config.method](config, network_of(config.model, shape).num_outputs)
-    if projection is not None and "feedback" in settings:
-        settings["feedback"] = projection
+    if projection is not None and "projection" in settings:
+        settings["projection"] = projection
     return DFA(
         model,
         blocks=fed(config, config.model.blocks),
         branches=() if granularity == "block" else config.model.branches,
         linears=config.model.linears if granularity == "linear" else (),
         recompute=recompute,
+        overwrite_head=True,  # a run has just built its head
         **settings,
     )
 
@@ -245,7 +246,7 @@ def _digital(config: RunConfig, num_outputs: int) -> dict[str, Any]:
 
     made = {"gaussian": Gaussian, "hadamard": Hadamard, "rademacher": Rademacher}
     feedback = made[config.feedback.projection](seed=config.feedback.seed)
-    return {"feedback": feedback, "rule": _rule(config, num_outputs), "error_at": "logits"}
+    return {"projection": feedback, "rule": _rule(config, num_outputs), "error_at": "logits"}
 
 
 def _digital_ternary(config: RunConfig, num_outputs: int) -> dict[str, Any]:
@@ -253,14 +254,14 @@ def _digital_ternary(config: RunConfig, num_outputs: int) -> dict[str, Any]:
 
 
 def _optical(config: RunConfig, num_outputs: int) -> dict[str, Any]:
-    return {"feedback": build_optical(config), "rule": _rule(config, num_outputs), "error_at": "logits"}
+    return {"projection": build_optical(config), "rule": _rule(config, num_outputs), "error_at": "logits"}
 
 
 def _identity(config: RunConfig, _num_outputs: int) -> dict[str, Any]:
     from odfa.engine import RandomFeedback
     from odfa.project import Identity
 
-    return {"feedback": Identity(), "rule": RandomFeedback(shared=True), "error_at": config.model.blocks[-1]}
+    return {"projection": Identity(), "rule": RandomFeedback(shared=True), "error_at": config.model.blocks[-1]}
 
 
 _METHODS = {
@@ -345,13 +346,13 @@ def _encoder(config: RunConfig) -> "AbstractEncoder":
 
 
 def _rule(config: RunConfig, num_outputs: int) -> Any:
-    from odfa.engine import AlignedReadout, ElectronicOnly, ExactReadout, RandomFeedback
+    from odfa.engine import AlignedHead, ElectronicOnly, ExactHead, RandomFeedback
 
     feedback = config.feedback
     if config.rule == "random":
         return RandomFeedback(shared=feedback.shared)
     if config.rule == "exact":
-        return ExactReadout(scale=feedback.scale, overwrite=True)  # a run has just built its head
-    chosen = AlignedReadout if config.rule == "aligned" else ElectronicOnly
+        return ExactHead(scale=feedback.scale)
+    chosen = AlignedHead if config.rule == "aligned" else ElectronicOnly
     rank = correction_rank(config, num_outputs)
-    return chosen(scale=feedback.scale, rank=rank, every=feedback.every, overwrite=True)
+    return chosen(scale=feedback.scale, rank=rank, every=feedback.every)

@@ -108,7 +108,7 @@ def fitted_optimizer(
 def rate_shares(model: nn.Module, dfa: "DFA | None", config: RunConfig) -> dict[Tensor, float]:
     """Shares of the learning rate that are not 1: of embeddings, then of a read-out where blocks learn by feedback."""
     embeddings = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
-    head = list(dfa.tap.module.parameters()) if dfa is not None and dfa.rule.wiring != "none" else []
+    head = list(dfa.tap.module.parameters()) if dfa is not None and dfa.rule.wiring.feeds else []
     return dict.fromkeys(embeddings, config.optimizer.embedding_share) | dict.fromkeys(head, config.feedback.head_share)
 
 

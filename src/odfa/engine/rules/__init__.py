@@ -1,19 +1,22 @@
-"""Where the projected error enters and what it is worth: the learning rules and their controls."""
+"""Where the projected error enters and what it is worth: the learning rules and their controls, one file each."""
 
-from odfa.engine.rules.aligned_readout import AlignedReadout
-from odfa.engine.rules.base import AbstractFeedback, AbstractRule, Call
+from odfa.engine.calls import Call
+from odfa.engine.rules.aligned_head import AlignedHead
+from odfa.engine.rules.backprop import Backprop
+from odfa.engine.rules.base import AbstractFeedback, AbstractRule
 from odfa.engine.rules.electronic_only import ElectronicOnly
-from odfa.engine.rules.exact_readout import ExactReadout
+from odfa.engine.rules.exact_head import ExactHead
 from odfa.engine.rules.random_feedback import RandomFeedback
 from odfa.engine.rules.shallow import Shallow
 
 __all__ = [
     "AbstractFeedback",
     "AbstractRule",
-    "AlignedReadout",
+    "AlignedHead",
+    "Backprop",
     "Call",
     "ElectronicOnly",
-    "ExactReadout",
+    "ExactHead",
     "RandomFeedback",
     "Shallow",
 ]

@@ -3,30 +3,19 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-import torch
 from torch import Tensor, nn
 
-from odfa.feedback import Axes
+from odfa.engine.calls import Call
+from odfa.engine.wirings import AbstractWiring
 from odfa.flow import ErrorSignal
 from odfa.project import AbstractProjection
 from odfa.saved import check_state
+from odfa.settings import Settings
 
-
-@dataclass(frozen=True)
-class Call:
-    """One call of one block in one forward pass.
-
-    `deferred` calls ran without a graph, inside reentrant activation checkpointing; their signal enters when autograd
-    runs the block again. `axes` is where data flow showed the batch, where the feedback asked for it.
-    """
-
-    block: str
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-    deferred: bool
-    axes: Axes | None = None
+Need = Literal["error", "targets", "block input", "optimiser step"]
+"""What a rule may ask of the engine: e = dL/dy; the labels; what each block received; the weights' last update."""
 
 
 class AbstractFeedback(ABC):
@@ -36,7 +25,9 @@ class AbstractFeedback(ABC):
 
     @abstractmethod
     def signals(self, error: ErrorSignal, calls: Sequence[Call]) -> list[Tensor]:
-        """One signal per call, of the call's shape (direct wiring), or one of the head input's shape (residual wiring).
+        """The signals that the rule's wiring sends on.
+
+        One per call, of the call's shape (direct wiring), or one of the head input's shape (residual wiring).
 
         Raises:
             NonFinite: the error or a signal is not finite.
@@ -64,13 +55,41 @@ class AbstractFeedback(ABC):
         check_state(state, {}, "feedback")
 
 
-class AbstractRule(ABC):
-    """A named rule with its settings; `start` sets it to work on a model's head."""
+@dataclass(frozen=True, kw_only=True)
+class AbstractRule(Settings, ABC, room="odfa.engine.rules", group="odfa.rules"):
+    """A rule's settings, and what engine, tables and plans have to know of it; `start` sets it to work on a head."""
 
-    name: str
-    wiring: Literal["direct", "residual", "none"]
-    """direct: signals enter at every block's output. residual: one signal enters at the head's input, passes what lies
-    behind the last block by true gradient, and goes from there to every block. none: blocks get nothing."""
+    wiring: ClassVar[type[AbstractWiring]]
+    """How its signals get to the blocks."""
+    needs: ClassVar[frozenset[Need]] = frozenset({"error"})
+    """What its feedback is computed from."""
+    projects: ClassVar[bool] = True
+    """Whether a projection is used."""
+    cuts: ClassVar[bool] = True
+    """False: gradients flow between blocks, so there is nothing for a `DFA` to do."""
+    sets_head: ClassVar[bool] = False
+    """Attaching sets the head's weight to the rule's start, and the rule goes on reading the whole of it."""
+    label: ClassVar[str]
+    """For tables and legends."""
+    colour: ClassVar[str] = "#8C564B"
+    """Of its curves."""
+    rate_factor: ClassVar[float] = 1.0
+    """Centre of the grid of learning rates that is tried for this rule, over the recipe's rate."""
+
+    def check(self, *, num_outputs: int, width: int) -> None:
+        """Compare the settings with a head of `num_outputs` x `width` before anything is built.
+
+        Raises:
+            ConfigError: they do not fit.
+        """
+
+    def electronic(self, projection: str, *, num_outputs: int, width: int) -> str:
+        """What of the learning is electronic.
+
+        Args:
+            projection: the same of the projection, such as "all but the projection, which is optical".
+        """
+        return projection
 
     @abstractmethod
     def start(self, projection: AbstractProjection, model: nn.Module, head: nn.Module) -> AbstractFeedback:

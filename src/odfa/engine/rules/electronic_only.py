@@ -1,15 +1,16 @@
-"""The control without light for the aligned read-out: the electronic low-rank part alone."""
+"""The control without light for the aligned head: the electronic low-rank part alone."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from odfa.engine.rules.base import AbstractFeedback, AbstractRule, Call
-from odfa.engine.rules.readout import Readout
-from odfa.errors import CheckpointError, ConfigError
+from odfa.engine.calls import Call
+from odfa.engine.rules.base import AbstractFeedback
+from odfa.engine.rules.head import Head, RankedHeadRule
+from odfa.errors import CheckpointError
 from odfa.feedback import LowRank
 from odfa.flow import ErrorSignal
 from odfa.project import AbstractProjection
@@ -17,43 +18,41 @@ from odfa.saved import check_state
 
 
 @dataclass(frozen=True, kw_only=True)
-class ElectronicOnly(AbstractRule):
-    """q = (rank-r part of W)^T e, with the read-out, the start and the wiring of `AlignedReadout` but no projection.
+class ElectronicOnly(RankedHeadRule, kind="electronic"):
+    """q = (rank-r part of W)^T e, with the head, the start and the wiring of `AlignedHead` but no projection.
 
-    What `AlignedReadout` gains over this at the same rank is what the projection contributes.
+    What `AlignedHead` gains over this at the same rank is what the projection contributes.
     """
 
-    scale: float = 0.25
-    rank: int = 16
-    every: int = 20
-    overwrite: bool = field(default=False, repr=False)
+    projects = False
+    lowest_rank = 1  # rank 0 would leave this rule with nothing
+    label = "electronic part alone"
+    colour = "#CC79A7"
 
-    name = "electronic"
-    wiring = "residual"
+    def electronic(self, projection: str, *, num_outputs: int, width: int) -> str:
+        """Everything; nothing is projected."""
+        rank = self.rank_of(num_outputs=num_outputs, width=width)
+        return f"all: correction of rank {rank} every {self.every} steps alone"
 
     def start(self, projection: AbstractProjection, model: nn.Module, head: nn.Module) -> AbstractFeedback:
-        """Set the head as `AlignedReadout` does.
+        """Set the head as `AlignedHead` does.
 
         Raises:
-            MatchError: the head has no weight matrix of its own, or holds weights that look trained.
-            ConfigError: scale, rank or every out of range for this head (rank must be at least 1).
+            ConfigError: the rank is out of range for this head.
         """
-        if self.every < 1 or self.rank < 1:
-            raise ConfigError(
-                f"ElectronicOnly needs rank >= 1 and every >= 1, got rank={self.rank}, every={self.every}"
-            )
-        return _Electronic(Readout(projection, model, head, self.scale, self.rank, overwrite=self.overwrite), self)
+        return _Electronic(Head(projection, head, self), self)
 
 
 class _Electronic(AbstractFeedback):
-    def __init__(self, readout: Readout, rule: ElectronicOnly) -> None:
-        self.readout, self.rule = readout, rule
-        self.low_rank = LowRank(rule.rank)
+    def __init__(self, head: Head, rule: ElectronicOnly) -> None:
+        self.head, self.rule = head, rule
+        num_outputs, width = head.start_VK.shape
+        self.low_rank = LowRank(rule.rank_of(num_outputs=num_outputs, width=width))
         self.steps = 0
 
     def signals(self, error: ErrorSignal, calls: Sequence[Call]) -> list[Tensor]:
         if self.steps % self.rule.every == 0:
-            self.low_rank.fit(self.readout.matrix_VK, self.steps)
+            self.low_rank.fit(self.head.matrix_VK, self.steps)
         self.steps += 1
         q_NK = self.low_rank(error.e_ND)
         assert q_NK is not None
@@ -62,7 +61,7 @@ class _Electronic(AbstractFeedback):
     @property
     def description(self) -> str:
         """The electronic part alone."""
-        return f"electronic rank {self.rule.rank} of the read-out, no projection"
+        return f"electronic rank {self.low_rank.rank} of the head, no projection"
 
     def state_dict(self) -> dict[str, Any]:
         """Step count and the factors."""
@@ -72,10 +71,10 @@ class _Electronic(AbstractFeedback):
         """Restore what `state_dict` returned.
 
         Raises:
-            CheckpointError: this is not the state of such a rule and read-out.
+            CheckpointError: this is not the state of such a rule and head.
         """
         check_state(state, {"steps": int, "low_rank": {str: object}}, "feedback")
         if state["steps"] and not state["low_rank"]:
             raise CheckpointError(f"the saved state does not fit: no factors after {state['steps']} steps")
-        self.low_rank.load_state_dict(state["low_rank"], self.readout.start_VK)
+        self.low_rank.load_state_dict(state["low_rank"], self.head.start_VK)
         self.steps = state["steps"]

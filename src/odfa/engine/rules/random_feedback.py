@@ -7,50 +7,49 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from odfa.engine.rules.base import AbstractFeedback, AbstractRule, Call
-from odfa.errors import ConfigError, MatchError
+from odfa.engine.calls import Call
+from odfa.engine.rules.base import AbstractFeedback, AbstractRule
+from odfa.engine.wirings import Direct
+from odfa.errors import MatchError
 from odfa.feedback import Axes, Slots
 from odfa.flow import ErrorSignal
 from odfa.project import AbstractProjection
 from odfa.saved import check_state
+from odfa.settings import require
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandomFeedback(AbstractRule):
+class RandomFeedback(AbstractRule, kind="random"):
     """The paper's rule: s_l = scale / sqrt(K_l) * B_l e at the output of block l, B_l fixed and random.
-
-    Args:
-        shared: one slice B for all blocks instead of one slice each; needs fewer optical modes, and less work where
-            the projection is digital and the error wide.
-        scale: with entries of variance 1 and the factor 1/sqrt(K), |s_l| ≈ scale * |e| at any width.
-        per_sample: patterns of blocks that are fed per sample although the error comes per token, because their tokens
-            are not the error's (an encoder's beside a decoder's).
-        batch_axes: which axis is the batch, of the error and of the blocks' outputs of three and more axes: (0, 0) is
-            batch first, (0, 1) where blocks see (T, B, C) and the model returns (B, T, D) or (B, D). None finds it: by
-            sizes, and where these do not tell (B = T), by what a sample's output depends on in the first forward pass,
-            which then keeps the graphs of all blocks.
 
     Source: Nøkland, arXiv 1609.01596; by light, arXiv 2409.12965.
     """
 
     shared: bool = False
+    """One slice B for all blocks instead of one slice each; needs fewer optical modes, and less work where the
+    projection is digital and the error wide."""
     scale: float = 1.0
+    """With entries of variance 1 and the factor 1/sqrt(K), |s_l| ≈ scale * |e| at any width."""
     per_sample: tuple[str, ...] = ()
+    """Patterns of blocks that are fed per sample although the error comes per token, because their tokens are not the
+    error's (an encoder's beside a decoder's)."""
     batch_axes: Axes | None = field(default=None, repr=False)  # what came of it is in the state of the slices
+    """Which axis is the batch, of the error and of the blocks' outputs of three and more axes: (0, 0) is batch first,
+    (0, 1) where blocks see (T, B, C) and the model returns (B, T, D) or (B, D). None finds it: by sizes, and where
+    these do not tell (B = T), by what a sample's output depends on in the first forward pass, which then keeps the
+    graphs of all blocks."""
 
-    name = "random"
-    wiring = "direct"
+    wiring = Direct
+    label = "random feedback"
+    colour = "#0072B2"
+
+    def __post_init__(self) -> None:
+        require(self.scale > 0, "scale", "a positive number", self.scale)
+        pairs = (None, *product((0, 1), repeat=2))
+        require(self.batch_axes in pairs, "batch_axes", "None or a pair such as (0, 1)", self.batch_axes)
 
     def start(self, projection: AbstractProjection, model: nn.Module, head: nn.Module) -> AbstractFeedback:
-        """Slices are given out when the blocks first run.
-
-        Raises:
-            ConfigError: scale is not a positive number, or batch_axes is no pair of 0 and 1.
-        """
-        if not self.scale > 0:
-            raise ConfigError(f"RandomFeedback needs scale > 0, got {self.scale}")
-        if self.batch_axes not in (None, *product((0, 1), repeat=2)):
-            raise ConfigError(f"batch_axes: expected None or a pair such as (0, 1), got {self.batch_axes!r}")
+        """Slices are given out when the blocks first run."""
         return _Slices(projection, self)
 
 

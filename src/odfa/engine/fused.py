@@ -1,32 +1,14 @@
-"""Training with less memory: recompute blocks in backward, update each parameter as soon as its gradient is ready."""
+"""Training with less memory: each parameter is updated as soon as its gradient is ready, which is then freed."""
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
-from torch.utils.checkpoint import _checkpoint_without_reentrant_generator, noop_context_fn
 from torch.utils.hooks import RemovableHandle
 
 from odfa.errors import CheckpointError, ConfigError
-
-Recomputation = Generator[None, None, None]
-
-
-def begin(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Recomputation:
-    """From here until `end`, keep the block's inputs and run it again in backward (random state restored)."""
-    # positional: preserve_rng_state, context_fn, determinism_check, debug, early_stop
-    running: Recomputation = _checkpoint_without_reentrant_generator(
-        block, True, noop_context_fn, "default", False, True, *args, **kwargs
-    )
-    next(running)
-    return running
-
-
-def end(running: Recomputation) -> None:
-    """Close what `begin` opened."""
-    next(running, None)
 
 
 class FusedOptimizer:

@@ -1,46 +1,87 @@
-"""What the residual rules share: a read-out that starts from a projection's measured matrix."""
+"""What the rules share that start a head from a projection's measured matrix."""
+
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from odfa.engine.rules.base import AbstractRule
 from odfa.engine.tensors import is_spread
+from odfa.engine.wirings import Residual
 from odfa.errors import ConfigError, MatchError
 from odfa.project import AbstractProjection
+from odfa.settings import require
 
 _ROWS_AT_A_TIME = 256
 """One-hot rows that are projected at once: their patterns would take the square of a vocabulary."""
 
 
-class Readout:
+@dataclass(frozen=True, kw_only=True)
+class HeadRule(AbstractRule):
+    """The head's weight W starts as a B^T; one signal enters at the head's input and goes to every block."""
+
+    scale: float = 0.25
+    """a, in units where normalised inputs give logits of standard deviation a."""
+
+    wiring = Residual
+    sets_head = True
+
+    def __post_init__(self) -> None:
+        require(self.scale > 0, "scale", "a positive number", self.scale)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankedHeadRule(HeadRule):
+    """The same with an electronic part of low rank."""
+
+    rank: int | None = None
+    """Of the electronic part; None: an eighth of the head's smaller side."""
+    every: int = 20
+    """Backward passes between two fits of the electronic part to the head."""
+
+    lowest_rank: ClassVar[int] = 0
+    """The least that leaves the rule something to learn by."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.every >= 1, "every", "at least 1 step", self.every)
+
+    def rank_of(self, *, num_outputs: int, width: int) -> int:
+        """The rank on a head of this shape: as set, or an eighth of the smaller side."""
+        return max(self.lowest_rank, min(num_outputs, width) // 8) if self.rank is None else self.rank
+
+    def check(self, *, num_outputs: int, width: int) -> None:
+        """The rank lies below the head's smaller side.
+
+        Raises:
+            ConfigError: it does not.
+        """
+        rank, side = self.rank_of(num_outputs=num_outputs, width=width), min(num_outputs, width)
+        if not self.lowest_rank <= rank < side:
+            raise ConfigError(
+                f"rank: rule={self.kind} on a head of {num_outputs} x {width} expects {self.lowest_rank} to {side - 1} "
+                f"(from {side} it would be the exact product), got {rank}"
+            )
+
+
+class Head:
     """The head's weight as W_VK, set to its start value a B^T in units where W^T e needs no further scale.
 
     start_VK = scale / sqrt(K) * B_VK, so that normalised inputs give logits of standard deviation `scale` at the start.
     """
 
-    def __init__(
-        self,
-        projection: AbstractProjection,
-        model: nn.Module,
-        head: nn.Module,
-        scale: float,
-        rank: int,
-        *,
-        overwrite: bool = False,
-    ) -> None:
-        _check_head(model, head)
-        if not overwrite:
-            _refuse_trained(model, head)
-        self.head, self.transposed = head, type(head).__name__ == "Conv1D"
+    def __init__(self, projection: AbstractProjection, head: nn.Module, rule: HeadRule) -> None:
+        """Measure the matrix and set the weight.
+
+        Raises:
+            ConfigError: the rule's settings do not fit this head.
+        """
+        self.module, self.transposed = head, type(head).__name__ == "Conv1D"
         num_outputs, width = self.matrix_VK.shape
-        if not scale > 0:
-            raise ConfigError(f"an aligned read-out needs scale > 0, got {scale}")
-        if rank < 0 or rank >= min(num_outputs, width):
-            raise ConfigError(
-                f"rank={rank} does not fit a read-out of {num_outputs} x {width}: from {min(num_outputs, width)} the "
-                "electronic part would be the exact product; take an eighth of the smaller side or less"
-            )
+        rule.check(num_outputs=num_outputs, width=width)
         self.projection = projection.shaped(num_outputs, width)
-        self.gain = scale / (1.0 if projection.isometric else width**0.5)
+        self.gain = rule.scale / (1.0 if projection.isometric else width**0.5)
         self.start_VK = self.gain * measure(self.projection).to(self.matrix_VK)
         weight = self._weight()
         with torch.no_grad():
@@ -48,14 +89,14 @@ class Readout:
 
     @property
     def matrix_VK(self) -> Tensor:
-        """The read-out as it is now, in float32 or better (looked up each time: loading weights may replace it)."""
+        """The weight as it is now, in float32 or better (looked up each time: loading weights may replace it)."""
         weight = self._weight().detach()
         weight = weight if weight.dtype == torch.float64 else weight.float()
         return weight.T if self.transposed else weight
 
     @property
     def drift_VK(self) -> Tensor:
-        """How far the read-out has moved from its start."""
+        """How far the weight has moved from its start."""
         return self.matrix_VK - self.start_VK.to(self.matrix_VK)
 
     @property
@@ -67,7 +108,7 @@ class Readout:
         return (matrix_VK.T if self.transposed else matrix_VK).to(self._weight())
 
     def _weight(self) -> Tensor:
-        weight: Tensor = self.head.weight  # type: ignore[assignment]
+        weight: Tensor = self.module.weight  # type: ignore[assignment]
         return weight
 
 
@@ -82,15 +123,20 @@ def measure(projection: AbstractProjection) -> Tensor:
         return torch.cat([projection.project(one_hot(place_n, projection.num_inputs).float()) for place_n in places])
 
 
-def _check_head(model: nn.Module, head: nn.Module) -> None:
+def check_head(model: nn.Module, head: nn.Module, *, overwrite: bool) -> None:
+    """Refuse heads that a rule must not set to a start value.
+
+    Raises:
+        MatchError: the head has no weight matrix of its own, or holds weights that look trained without `overwrite`.
+    """
     weight = getattr(head, "weight", None)
     if not isinstance(weight, nn.Parameter) or weight.ndim != 2:
         raise MatchError(
-            f"an aligned read-out needs a head with a weight matrix, got {type(head).__name__}; use RandomFeedback()"
+            f"this rule needs a head with a weight matrix, got {type(head).__name__}; use RandomFeedback()"
         )
     if is_spread(weight):
         raise MatchError(
-            "an aligned read-out needs the head's whole weight, got a DTensor, which is spread over processes; use "
+            "this rule needs the head's whole weight, got a DTensor, which is spread over processes; use "
             "RandomFeedback()"
         )
     holders = [m for m in model.modules() if any(p is weight for p in m.parameters(recurse=False))]
@@ -99,6 +145,8 @@ def _check_head(model: nn.Module, head: nn.Module) -> None:
             "the head shares its weight with another module (tied embeddings), which would be overwritten too; "
             "build the model untied (tie_word_embeddings=False) or use RandomFeedback()"
         )
+    if not overwrite:
+        _refuse_trained(model, head)
 
 
 def _refuse_trained(model: nn.Module, head: nn.Module) -> None:
@@ -122,7 +170,7 @@ def _refuse_trained(model: nn.Module, head: nn.Module) -> None:
         return
     raise MatchError(
         "the head holds weights that look trained, and this rule sets them to a start value when it is attached; say "
-        "overwrite=True in the rule to lose them, or use RandomFeedback(), which leaves the head as it is"
+        "DFA(…, overwrite_head=True) to lose them, or use RandomFeedback(), which leaves the head as it is"
     )
 
 

@@ -1,0 +1,134 @@
+"""Training that keeps no activations: the model runs once for the error and once more to learn, block by block."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import get_device_states, set_device_states
+
+from odfa.engine.executions.base import AbstractExecution, refuse_cache
+from odfa.engine.grad_mode import recording, resume_recording, stop_recording
+from odfa.engine.handle import Handle
+from odfa.engine.leaves import leaf_of, side_of
+from odfa.engine.step import Step, Tie
+from odfa.engine.tensors import first_tensor, map_tensors
+from odfa.engine.wirings import Arrival
+from odfa.errors import MatchError
+
+
+class PassedLast(BaseException):
+    """Every block has learned; what lies behind the last one need not run again."""
+
+
+class Stream(AbstractExecution):
+    """The first run builds no graph in blocks. As soon as backward knows the signals, the model runs a second time.
+
+    In the second run each block builds its own graph, learns from its signal, and hands its output on without history:
+    at any time one block's activations are alive, whatever the depth.
+    """
+
+    runs_blocks_again = True
+    runs_model_again = True
+
+    def __init__(self, handle: Handle, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        super().__init__(handle, args, kwargs)
+        self._handle, self._args, self._kwargs = handle, args, kwargs
+        self._random_state = torch.get_rng_state()
+        self._device_states = get_device_states(*args, *kwargs.values())
+        self._without_graph = False
+        self._signals: list[Tensor] = []
+        """Second run: those of the calls that have not run again yet, in the order of the calls."""
+
+    # first run
+
+    def before_block(
+        self, name: str, block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, watching: bool
+    ) -> None:
+        """Switch autograd off.
+
+        Raises:
+            MatchError: the block writes to a key-value cache.
+        """
+        if watching:
+            return
+        refuse_cache(name, kwargs)
+        self._without_graph = True
+        stop_recording()
+
+    def after_block(self, *, watching: bool) -> bool:
+        """Switch autograd on again. Every block runs a second time, also one whose graph was needed to find the batch.
+
+        A block that somebody else ran without a graph is not ours to report.
+        """
+        if self._without_graph:
+            self._without_graph = False
+            resume_recording()
+            return True
+        return watching and torch.is_grad_enabled()
+
+    def at_tap(self, step: Step, tie: Tie, output: Tensor, targets: Sequence[Tensor]) -> None:
+        """All blocks run again at once, so their error has to be complete when the first gate is reached.
+
+        Raises:
+            MatchError: a block ran between two taps.
+        """
+        if step.taps.ties and tie.calls:
+            raise MatchError("recompute='stream' reads the error behind all blocks; use recompute=True for this model")
+
+    # backward
+
+    def feed(self, step: Step, tie: Tie, grad_y: Tensor | None, signals: Sequence[Tensor]) -> list[Tensor | None]:
+        """Let the blocks learn now if the wiring knows their signals, otherwise send the signal on its way to them."""
+        known = step.wiring.for_calls(signals)
+        if known is None:
+            return step.wiring.to_targets(step, tie, signals)
+        self._run(known)
+        return []
+
+    def at_arrival(self, step: Step, arrives: Arrival, inputs: int, delta: Tensor) -> list[Tensor | None]:
+        """The signal has come to the last block's output: let every block learn from it."""
+        signal = arrives(delta)
+        if signal is not None:
+            self._run([signal] * len(step.calls))
+        return [None] * inputs
+
+    # second run
+
+    def _run(self, signals: Sequence[Tensor]) -> None:
+        """Run the model again; `handle.second_run` tells the hooks to call `learn` at every block."""
+        self._signals, self._handle.second_run = list(signals), self
+        try:
+            with recording(), self._same_draws():
+                self._handle.model(*self._args, **self._kwargs)
+        except PassedLast:
+            pass
+        finally:
+            self._signals, self._handle.second_run = [], None
+
+    def learn(self, output: Any, *, shared: bool) -> Any:
+        """Let the block that returned `output` learn from its signal; returns the output without history.
+
+        Args:
+            shared: blocks read something that learns, whose graph the next block needs once more.
+
+        Raises:
+            PassedLast: this was the last block.
+        """
+        main, signal = first_tensor(output), self._signals.pop(0)
+        assert main is not None  # it had one in the first run
+        if main.requires_grad:
+            torch.autograd.backward(main, signal.to(main.dtype), retain_graph=shared)
+        if not self._signals:
+            raise PassedLast
+        return map_tensors(output, lambda t: leaf_of(t) if t is main else side_of(t))
+
+    @contextmanager
+    def _same_draws(self) -> Iterator[None]:
+        """Dropout draws what it drew in the first run."""
+        devices, states = self._device_states
+        with torch.random.fork_rng(devices=devices):
+            torch.set_rng_state(self._random_state)
+            set_device_states(devices, states)
+            yield

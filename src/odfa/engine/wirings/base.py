@@ -1,0 +1,114 @@
+"""The contract of a wiring."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+from torch import Tensor
+
+from odfa.engine.calls import Call
+from odfa.engine.step import Step, Tie
+from odfa.engine.trace import Node
+from odfa.error import Tap
+
+Arrival = Callable[[Tensor], Tensor | None]
+"""The gradient that arrives at a block's output → the signal that every block gets; None: not from this call."""
+Brings = Callable[[Tensor], Sequence[Tensor | None]]
+"""A gate's backward: the gradient that arrives at it → the gradients of its inputs."""
+
+
+class AbstractWiring(ABC):
+    """How the signals of one forward pass get to its blocks; made new for every pass, of which it keeps what it needs.
+
+    A rule names its wiring. The methods are called in this order:
+
+    - attaching: `check`;
+    - forward: `check_output` and `arrival` at each block's output, `take_head_input` at the head, `targets` at a tap;
+    - backward, when the gate at a tap is reached: `keep`, then `to_targets`, or `for_calls` where blocks run again;
+      after that `along_residual` at a way around a block, and `run_again` where a checkpoint runs a block again.
+    """
+
+    name: ClassVar[str]
+    """For the status table."""
+    feeds: ClassVar[bool] = True
+    """False: blocks get nothing, and no gate is set at the tap."""
+    reads_head_input: ClassVar[bool] = False
+    """The signal enters at the head's input, so the head's own gradient stops there."""
+
+    def __init__(self, rule: str, blocks: Sequence[str]) -> None:
+        self.rule, self.last_block = rule, blocks[-1]
+        self.keeps_signals = False
+        """Signals are needed again after the gate: by residuals around blocks, or by a measurement."""
+
+    @classmethod  # noqa: B027 - most work from anywhere
+    def check(cls, rule: str, taps: Sequence[Tap], *, at_model: bool, unread: str) -> None:
+        """Look at where the error is read, before the model is touched; `at_model`: at what the model returns.
+
+        Raises:
+            MatchError: this wiring cannot work from there.
+        """
+
+    @abstractmethod
+    def names(self, calls: Sequence[Call], taps: Sequence[Tap]) -> list[str]:
+        """One name per signal of the rule, for the record of the step."""
+
+    # forward
+
+    def check_output(self, block: str, shape: tuple[int, ...], earlier: Sequence[Tensor]) -> None:  # noqa: B027 - any may fit
+        """Look at a block's output beside those of the blocks that ran before it.
+
+        Raises:
+            MatchError: the signals cannot fit all of them.
+        """
+
+    def arrival(self, block: str) -> Arrival | None:
+        """What to do with the gradient that arrives at this block's output; None: nothing arrives there by itself."""
+        return None
+
+    def take_head_input(self, value: Tensor) -> None:  # noqa: B027 - see `reads_head_input`
+        """What the head reads, with its history; called where `reads_head_input`."""
+
+    def targets(self, step: Step) -> list[Tensor]:
+        """The tensors that the gate at a tap is tied to, so that backward goes on into their histories.
+
+        Raises:
+            MatchError: another block ran last than this wiring can start from.
+        """
+        return step.sources
+
+    def head_input(self) -> Node | None:
+        """Where what the head read comes from, if the signal enters there."""
+        return None
+
+    def drop_graphs(self) -> None:  # noqa: B027 - most keep none
+        """Forget what keeps a graph in memory: a tap has answered, or the forward pass is over."""
+
+    # backward
+
+    def keep(self, calls: range, signals: Sequence[Tensor]) -> None:  # noqa: B027 - most need none
+        """Keep the signals of these calls if they are needed again."""
+
+    @abstractmethod
+    def to_targets(self, step: Step, tie: Tie, signals: Sequence[Tensor]) -> list[Tensor | None]:
+        """The gradients of what `targets` returned, from the rule's signals."""
+
+    @abstractmethod
+    def for_calls(self, signals: Sequence[Tensor]) -> Sequence[Tensor] | None:
+        """One signal per call where the gate knows them; None where they are known at `arrival` only."""
+
+    @abstractmethod
+    def run_again(self, block: str) -> Brings:
+        """Backward of the gate behind a block that reentrant checkpointing has just run again."""
+
+    @abstractmethod
+    def along_residual(self, step: Step, call: int, natural: Tensor) -> Tensor | None:
+        """What goes along a residual around call number `call`, where the gradient `natural` would go; None: nothing.
+
+        Raises:
+            MatchError: backward came there before the signal was known.
+        """
+
+
+def instead(signal: Tensor | None, _grad: Tensor) -> list[Tensor | None]:
+    """A gate's backward that puts `signal` in the place of the gradient."""
+    return [signal]

@@ -1,0 +1,57 @@
+"""One signal for each block."""
+
+from collections.abc import Sequence
+from functools import partial
+
+from torch import Tensor
+
+from odfa.engine.calls import Call
+from odfa.engine.step import Step, Tie
+from odfa.engine.wirings.base import AbstractWiring, Brings, instead
+from odfa.error import Tap
+from odfa.errors import MatchError
+
+
+class Direct(AbstractWiring):
+    """The gate at the tap is tied to every block's output, and gives each of them its own signal."""
+
+    name = "direct"
+
+    def __init__(self, rule: str, blocks: Sequence[str]) -> None:
+        super().__init__(rule, blocks)
+        self._kept: dict[int, Tensor] = {}
+        """By number of call."""
+        self._deferred: dict[str, list[Tensor]] = {}
+        """Signals of deferred calls by block, in order of calls; taken from the end, as checkpoints run backwards."""
+
+    def names(self, calls: Sequence[Call], taps: Sequence[Tap]) -> list[str]:
+        """The blocks."""
+        return [call.block for call in calls]
+
+    def keep(self, calls: range, signals: Sequence[Tensor]) -> None:
+        """By number of call."""
+        if self.keeps_signals:
+            self._kept |= dict(zip(calls, signals, strict=True))
+
+    def to_targets(self, step: Step, tie: Tie, signals: Sequence[Tensor]) -> list[Tensor | None]:
+        """A signal each for the calls that ran with a graph; those of the others wait until their blocks run again."""
+        gradients: list[Tensor | None] = []
+        for number, signal in zip(tie.calls, signals, strict=True):
+            call = step.calls[number]
+            waits = self._deferred.setdefault(call.block, []) if call.deferred else gradients
+            waits.append(signal.to(call.dtype))
+        return gradients
+
+    def for_calls(self, signals: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The rule's signals, which are one per call."""
+        return signals
+
+    def run_again(self, block: str) -> Brings:
+        """The signal that has waited for this call."""
+        return partial(instead, self._deferred[block].pop())
+
+    def along_residual(self, step: Step, call: int, natural: Tensor) -> Tensor:
+        """The signal of the block that the residual leads around."""
+        if call not in self._kept:
+            raise MatchError(f"the residual around block {step.calls[call].block} was reached before its signal")
+        return self._kept[call].to(natural.dtype)
