@@ -5,12 +5,12 @@ from typing import Any
 
 from torch import nn
 
+from odfa.arguments import kind as check_kind
 from odfa.encode import AbstractEncoder, BitPlanes, Sign, Ternary
 from odfa.engine.rules import AbstractRule, AlignedReadout, ElectronicOnly, ExactReadout, RandomFeedback, Shallow
 from odfa.errors import ConfigError
 from odfa.opu import AbstractOpu
 from odfa.project import AbstractProjection, Gaussian, Hadamard, Identity, Optical, Rademacher
-from odfa.project.rows import check_kind
 
 _PLACES: dict[type, str] = {
     AbstractProjection: "feedback=",
