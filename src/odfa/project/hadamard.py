@@ -1,6 +1,7 @@
 """A structured projection at O(M log N): as Gaussian as a stored matrix, without the matrix."""
 
 import copy
+from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from odfa.errors import ConfigError
 from odfa.project.base import AbstractProjection
+from odfa.project.digital import DigitalSettings
 from odfa.project.rows import check_seed, check_shape, project_scaled
 from odfa.project.ternary_rows import require_ternary
 from odfa.structured import Structured
@@ -89,8 +91,8 @@ class Hadamard(AbstractProjection):
             ConfigError: the projection has no shape yet.
         """
         structure, num_outputs = self._shape()
-        num_inputs = structure.layout.num_inputs
-        step = max(1, 2**24 // structure.layout.points)
+        num_inputs = structure.keyed.num_inputs
+        step = max(1, 2**24 // structure.keyed.points)
         parts = []
         for start in range(0, num_inputs, step):
             one_hot_nD = torch.zeros(min(step, num_inputs - start), num_inputs, dtype=torch.float64)
@@ -135,14 +137,14 @@ class Hadamard(AbstractProjection):
             t_ND, scale_N = require_ternary(e_ND, "precision='int16'")
             return structure.project_ternary(t_ND, num_outputs, scale_N=scale_N)[0]
         e_ND = e_ND.float() if e_ND.dtype == torch.int8 else e_ND
-        if structure.layout.num_inputs <= _DENSE_INPUTS:
+        if structure.keyed.num_inputs <= _DENSE_INPUTS:
             return e_ND @ self._dense(e_ND)
         return structure.project(e_ND, num_outputs)
 
     def _dense(self, like: Tensor) -> Tensor:
         if self._dense_DM is None or (self._dense_DM.dtype, self._dense_DM.device) != (like.dtype, like.device):
             structure, num_outputs = self._shape()
-            one_hot_DD = torch.eye(structure.layout.num_inputs, dtype=torch.float64)
+            one_hot_DD = torch.eye(structure.keyed.num_inputs, dtype=torch.float64)
             self._dense_DM = structure.portable(one_hot_DD, num_outputs).to(like.device, like.dtype)
         return self._dense_DM
 
@@ -150,3 +152,12 @@ class Hadamard(AbstractProjection):
         if self._structure is None or self.num_outputs is None:
             raise ConfigError("this projection has no shape yet; use projection.shaped(num_inputs, num_outputs) first")
         return self._structure, self.num_outputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class HadamardSettings(DigitalSettings, kind="hadamard"):
+    """A structured matrix with the statistics of a Gaussian one, at O(M log N), nothing stored."""
+
+    def bare(self) -> Hadamard:
+        """`Hadamard(seed)` with this key, without a shape."""
+        return Hadamard(seed=self.seed)

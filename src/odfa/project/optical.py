@@ -4,21 +4,29 @@ Shape letters: `N` samples · `D` error width · `F` patterns per sample · `M` 
 """
 
 import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from odfa.demodulate import AbstractDemodulator, PhaseSteps
-from odfa.encode import AbstractEncoder, Ternary
+from odfa import arguments
+from odfa.demodulate import AbstractDemodulator, DemodulatorSettings, PhaseSteps, PhaseStepsSettings
+from odfa.encode import AbstractEncoder, EncoderSettings, StochasticSettings, Ternary
 from odfa.errors import CheckpointError, Incompatible
 from odfa.flow import Frames, Light
-from odfa.opu import AbstractOpu, Calibration
-from odfa.project.base import AbstractProjection
+from odfa.keys import mix
+from odfa.opu import AbstractOpu, Calibration, OpuSettings, TwinSettings
+from odfa.project.base import AbstractProjection, ProjectionSettings
+from odfa.project.digital import build_encoder
 from odfa.project.guard import Guard, Watch
-from odfa.project.rows import check_kind, check_shape, project_lit
+from odfa.project.path import LightPath
+from odfa.project.rows import check_shape, project_lit
 from odfa.saved import check_state, word
+from odfa.settings import require
 
+_NOISE_KEY = 0x7EA1_0004
 _PIXELS_AT_A_TIME = 2**24
 """Camera pixels held at once: 64 MB as float32."""
 _MIRRORS_AT_A_TIME = 2**25
@@ -61,7 +69,7 @@ class Optical(AbstractProjection):
             ConfigError: a stage is of the wrong kind.
             OpuError: the OPU does not state its abilities sensibly.
         """
-        check_kind("opu", opu, AbstractOpu, "odfa.Optical(odfa.open_opu(name))")
+        arguments.kind("opu", opu, AbstractOpu, "odfa.Optical(odfa.open_opu(name))")
         for key, value, kind, write in (
             ("encoder", encoder, AbstractEncoder, "encoder=odfa.Ternary()"),
             ("demodulator", demodulator, AbstractDemodulator, "demodulator=odfa.PhaseSteps()"),
@@ -69,7 +77,7 @@ class Optical(AbstractProjection):
             ("calibration", calibration, Calibration, "calibration=odfa.opu.Calibration.load(folder)"),
         ):
             if value is not None:
-                check_kind(key, value, kind, write)
+                arguments.kind(key, value, kind, write)
         opu.check_stated()
         self._opu, self._encoder, self._demodulator = opu, encoder or Ternary(), demodulator or PhaseSteps(4)
         if not self._demodulator.linear:
@@ -83,6 +91,7 @@ class Optical(AbstractProjection):
                 "BitPlanes()"
             )
         self._calibration = calibration
+        self._path: LightPath | None = None
         self._guard = Guard() if guard is None and calibration is not None else guard
         self._watches: dict[int, Watch] = {}
         self._diagnostics: dict[str, float] = {}
@@ -100,12 +109,13 @@ class Optical(AbstractProjection):
         check_shape(num_inputs, num_outputs)
         shaped = copy.copy(self)
         shaped.num_inputs, shaped.num_outputs, shaped._diagnostics = num_inputs, num_outputs, {}
-        self._opu.require(num_inputs=self._demodulator.inputs(num_inputs), roi=shaped._roi, arm=self._demodulator.arm)
+        num_modes = -(-num_outputs // self._demodulator.quadratures)
+        shaped._path = LightPath(self._opu, self._demodulator, num_inputs, num_modes)
         if self._calibration is not None:
             self._calibration.check_fits(
                 opu_id=self._opu.opu_id,
                 num_inputs=num_inputs,
-                roi=shaped._roi,
+                roi=shaped._path.roi,
                 demodulator=self._demodulator.name,
             )
             self._opu.calibration_id = self._calibration.id
@@ -121,14 +131,15 @@ class Optical(AbstractProjection):
 
     @property
     def _roi(self) -> tuple[int, int]:
-        """Camera rows and columns that the outputs take."""
-        return self._demodulator.roi(-(-(self.num_outputs or 0) // self._demodulator.quadratures), self._opu.view)
+        """Camera rows and columns that the outputs take; none without a shape."""
+        return self._demodulator.roi(0, self._opu.view) if self._path is None else self._path.roi
 
     def _project(self, e_ND: Tensor) -> Tensor:
         assert self.num_outputs is not None
         return project_lit(e_ND, self.num_outputs, self._project_lit)
 
     def _project_lit(self, e_ND: Tensor) -> Tensor:
+        assert self._path is not None
         frames_per_sample = self._demodulator.exposures(self._encoder.patterns_per_sample)
         roi = self._roi
         most = max(1, _PIXELS_AT_A_TIME // (frames_per_sample * roi[0] * roi[1]))
@@ -138,9 +149,7 @@ class Optical(AbstractProjection):
             e_nD = e_ND[start : start + min(most, self._before_next_look())]
             start += len(e_nD)
             code = self._encoder.encode(e_nD.cpu())
-            frames = self._demodulator.expand(code)
-            capture = self._opu.run(frames, roi=roi, ops_useful=self._ops_useful(len(e_nD)))
-            field_NM = self._demodulator.demodulate(capture, frames).field_NM
+            field_NM, capture = self._path.show(code, ops_useful=self._ops_useful(len(e_nD)))
             field_NM = field_NM if self._watch is None else self._watch.corrected(field_NM)
             p_nM.append(self._outputs(field_NM).to(e_ND))
             totals["density"] += code.density * len(e_nD)
@@ -184,8 +193,8 @@ class Optical(AbstractProjection):
         return self._watch.due
 
     def _show(self, patterns: Frames) -> Tensor:
-        frames, roi = self._demodulator.expand(patterns), self._roi
-        return self._demodulator.demodulate(self._opu.run(frames, roi=roi), frames).field_NM
+        assert self._path is not None
+        return self._path.show(patterns)[0]
 
     def _ops_useful(self, num_vectors: int) -> float:
         return 2.0 * (self.num_inputs or 0) * (self.num_outputs or 0) * num_vectors
@@ -243,3 +252,59 @@ class Optical(AbstractProjection):
             for width, watched in state["guard"].items():
                 self._watches[int(width)] = self._guard.watch(int(width))
                 self._watches[int(width)].load_state_dict(watched)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpticalSettings(ProjectionSettings, kind="optical"):
+    """Through an OPU: an encoder makes patterns, the OPU shows them, a demodulator reads the field."""
+
+    opu: OpuSettings = field(default_factory=lambda: TwinSettings(name="opu-2021"))
+    """The OPU: a twin, or an instrument that a package registers (`odfa opu list`)."""
+    encoder: EncoderSettings = field(default_factory=StochasticSettings)
+    """How errors become patterns."""
+    demodulator: DemodulatorSettings = field(default_factory=PhaseStepsSettings)
+    """How counts become a field."""
+    guard: Guard | None = field(default_factory=Guard)
+    """What looks at witness patterns, which tell how far the matrix has drifted; none: it is trusted."""
+    calibration: str | None = None
+    """Folder that `odfa opu calibrate` wrote for this OPU, width, region and demodulator; none: the run calibrates its
+    witnesses itself."""
+
+    def __post_init__(self) -> None:
+        guarded = self.guard is not None or self.calibration is None
+        require(guarded, "guard", "a guard with a calibration, whose witnesses it compares with", None)
+
+    def build(self, run_seed: int) -> Optical:
+        """The light path; encoder and noise are keyed by the run.
+
+        Raises:
+            ConfigError: no OPU of this name.
+            CalibrationError: the calibration is missing, corrupt or changed.
+            Incompatible: the encoder cannot carry an error.
+        """
+        return Optical(
+            self.opu.build(mix(_NOISE_KEY, run_seed)),
+            encoder=build_encoder(self.encoder, run_seed),
+            demodulator=self.demodulator.build(),
+            guard=self.guard,
+            calibration=None if self.calibration is None else Calibration.load(self.calibration),
+        )
+
+    def check(self, *, run_seed: int, num_inputs: int, num_outputs: int, widths: Sequence[int]) -> None:
+        """Refuse what the OPU or the calibration cannot serve; no frame is shown.
+
+        Raises:
+            Incompatible: the OPU lacks mirrors, pixels or the reference arm.
+            CalibrationError: the calibration is for another OPU, width, region or demodulator.
+        """
+        self.build(run_seed).shaped(num_inputs, num_outputs)
+
+    @property
+    def label(self) -> str:
+        """That it is light."""
+        return "optical"
+
+    @property
+    def electronic(self) -> str:
+        """All but the projection."""
+        return "all but the projection, which is optical"

@@ -117,7 +117,8 @@ def _root(kind: type[Settings]) -> type[Settings]:
 
 def _found(slot: type[Settings], word: str) -> Any:
     if ":" in word:
-        return load(word)
+        found = load(word)
+        return slot.adopted(word, found) or found
     kinds = kinds_of(slot)
     if word in kinds:
         return kinds[word]
@@ -126,7 +127,8 @@ def _found(slot: type[Settings], word: str) -> Any:
             return kind.presets[word]
     for point in entry_points(group=slot.group) if slot.group else ():
         if point.name == word:
-            return load(point.value)
+            found = load(point.value)
+            return slot.adopted(word, found) or found
     raise ConfigError(f"expected {nearest(word, words_of(slot))}, or package.module:Name, got {shown(word)}")
 
 

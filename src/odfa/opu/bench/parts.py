@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from odfa import arguments
 from odfa.errors import ConfigError, FrameMismatch, OpuError
-from odfa.opu import arguments
 from odfa.opu.replies import ask, counts_of, numbers_of
 from odfa.units import check
 
@@ -124,7 +124,7 @@ class AbstractCamera(_Part, ABC):
 
     @property
     def full_scale(self) -> int:
-        """Largest count."""
+        """Largest count, 2^bits - 1."""
         return (1 << self.bits) - 1
 
     def _check_stated(self) -> None:

@@ -27,7 +27,7 @@ _VALUE_ROWS = 64
 
 
 @dataclass
-class Layout:
+class KeyedNumbers:
     """The keyed numbers for one number of inputs, in the order in which the kernels read them."""
 
     seed: int
@@ -42,7 +42,7 @@ class Layout:
 
     @property
     def log_points(self) -> int:
-        """k."""
+        """k = log2 N."""
         return max(LEAST_LOG, (self.num_inputs - 1).bit_length())
 
     @property
