@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from odfa.cli.command import Command, Outcome, note, place, positive, print_table, say, take
 from odfa.cli.help import Help, add_settings
 from odfa.errors import ConfigError
+from odfa.settings import MAX_COUNT, apply, digest
 from odfa.train import Interrupted, RunConfig
-from odfa.train.config.base import MAX_COUNT
 
 if TYPE_CHECKING:
     from odfa.report import Comparison
@@ -26,7 +26,6 @@ def _configure(parser: ArgumentParser) -> None:
 def _execute(arguments: Namespace) -> Outcome:
     from odfa import recipes
     from odfa.report import compare
-    from odfa.train.overrides import apply
 
     methods, settings = take(arguments.settings, "methods")
     seeds, settings = take(settings, "seeds")
@@ -63,8 +62,6 @@ def _refuse_singles(settings: list[str]) -> None:
 
 def _default_run_dir(config: RunConfig, recipe: RunConfig) -> Path:
     """runs/compare-<recipe>, with a mark of the settings where they are not the recipe's own."""
-    from odfa.train.overrides import digest
-
     mark = "" if config == recipe else f"-{digest(config)[:8]}"
     return Path("runs") / f"compare-{config.recipe}{mark}"
 

@@ -27,7 +27,7 @@ def _execute(arguments: Namespace) -> Outcome:
     from odfa.report.destination import check_figure
     from odfa.train.folder import read_config
 
-    draw = {"climate": _maps, "climatebench": _maps, "diffusion": _images}.get(read_config(arguments.runs[0]).task)
+    draw = {"maps": _maps, "images": _images}.get(read_config(arguments.runs[0]).task.samples)
     if draw is not None and arguments.image is None:
         raise ConfigError("this run draws: expected --image FILE, a file to draw into")
     if draw is None and arguments.image is not None:

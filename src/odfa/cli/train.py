@@ -8,6 +8,7 @@ from odfa.cli.command import Command, Outcome, note, place, print_table
 from odfa.cli.help import Help, add_settings, of_recipe
 from odfa.cli.quantity import label, quantity, short
 from odfa.errors import ConfigError
+from odfa.settings import apply
 from odfa.train import RunConfig
 
 
@@ -54,10 +55,9 @@ def default_run_dir(config: RunConfig) -> Path:
 
 def _config(arguments: Namespace) -> RunConfig:
     from odfa import recipes
-    from odfa.train.overrides import apply
 
     if arguments.recipe is None:
-        raise ConfigError(f"expected a recipe ({', '.join(recipes.RECIPES)}) or --resume DIR, got neither")
+        raise ConfigError(f"expected a recipe ({', '.join(recipes.listed())}) or --resume DIR, got neither")
     return apply(recipes.get(arguments.recipe), arguments.settings)
 
 

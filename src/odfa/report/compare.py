@@ -57,7 +57,7 @@ def compare(
     check_folder(Path(out_dir), "run folder")
     if min(seeds, tries, jobs) < 1:
         raise ConfigError(f"seeds, tries and jobs: expected 1 or more, got {seeds}, {tries} and {jobs}")
-    task = train.get_task(config.task)
+    task = config.task
     metric = task.metric
     runs = _Runs(Path(out_dir), note, jobs, cache(lambda: task.load(config.data)))
     grids = {word: grid((centres or {}).get(word, rate_centre(ours)), tries) for word, ours in configs.items()}

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import get_args
 
 from odfa.errors import ConfigError
-from odfa.train import RunConfig, correction_rank, get_task, network_of
+from odfa.train import RunConfig, correction_rank
 from odfa.train.config import Method, RuleName
 
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -74,7 +74,7 @@ def electronic_part(config: RunConfig) -> str:
     if config.rule == "exact":
         return "all: exact product of the read-out and the error, a bound"
     feedback = config.feedback
-    rank = correction_rank(config, network_of(config.model, get_task(config.task).peek(config.data)).num_outputs)
+    rank = correction_rank(config, config.network.num_outputs(config.data.peek()))
     correction = f"correction of rank {rank} every {feedback.every} steps"
     if rank == 0:  # refused by the electronic rule, which would be left with nothing
         return f"{part}, no electronic correction (rank 0)"

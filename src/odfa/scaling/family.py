@@ -5,9 +5,11 @@ from dataclasses import dataclass, replace
 
 from odfa.data import DataShape
 from odfa.errors import ConfigError
-from odfa.train import FeedbackConfig, MemoryConfig, OptimizerConfig, RunConfig, TextConfig, TransformerConfig
+from odfa.settings import require_counts
+from odfa.tasks.language.text import TextData
+from odfa.tasks.language.transformer import Gpt2Network
+from odfa.train import FeedbackConfig, MemorySettings, RunConfig
 from odfa.train.config import Method
-from odfa.train.config.base import require_counts
 
 HEAD_WIDTH = 64
 """Width of an attention head, as in GPT-2."""
@@ -31,7 +33,7 @@ class Gpt:
     """Tokens that there are."""
 
     def __post_init__(self) -> None:
-        require_counts(self, "", "depth", "width", "tokens", "context", "vocabulary")
+        require_counts(self, "depth", "width", "tokens", "context", "vocabulary")
         if self.width % HEAD_WIDTH:
             raise ConfigError(f"width: expected a multiple of {HEAD_WIDTH}, the width of a head, got {self.width}")
         if self.tokens % self.context:
@@ -49,7 +51,7 @@ class Gpt:
         )
 
     def run(
-        self, method: Method, *, memory: MemoryConfig | None = None, feedback: FeedbackConfig | None = None
+        self, method: Method, *, memory: MemorySettings | None = None, feedback: FeedbackConfig | None = None
     ) -> RunConfig:
         """The run that learns it; feedback is random, one slice for all blocks, and the error is read at the logits."""
         return RunConfig(
@@ -58,11 +60,10 @@ class Gpt:
             method=method,
             rule="random",
             batch_size=self.tokens // self.context,
-            model=TransformerConfig(width=self.width, layers=self.depth, heads=self.width // HEAD_WIDTH),
-            data=TextConfig(vocabulary=self.vocabulary, context=self.context),
-            optimizer=OptimizerConfig(),
+            network=Gpt2Network(width=self.width, layers=self.depth, heads=self.width // HEAD_WIDTH),
+            data=TextData(vocabulary=self.vocabulary, context=self.context),
             feedback=feedback or FeedbackConfig(shared=True, witness_every=None),
-            memory=memory or MemoryConfig(),
+            memory=memory or MemorySettings(),
         )
 
     @property

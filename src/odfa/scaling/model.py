@@ -14,7 +14,7 @@ from odfa.scaling.cost import Key, Model, pace
 from odfa.scaling.family import Gpt
 from odfa.scaling.processor import Processor
 from odfa.scaling.walk import Walk, walk_module, walk_run, widened
-from odfa.train import FeedbackConfig, MemoryConfig, RunConfig
+from odfa.train import AdamSettings, FeedbackConfig, MemorySettings, RunConfig
 
 KEYS: tuple[Key, ...] = (("bp", "keep"), ("bp", "recompute"), ("feedback", "keep"), ("feedback", "stream"))
 """Ways to learn and to keep activations that the methods are made of."""
@@ -47,7 +47,7 @@ def walks_of_run(config: RunConfig, shape: DataShape, precision: str) -> dict[Ke
 
 def _variant(config: RunConfig, key: Key, precision: str) -> RunConfig:
     learning, activations = key
-    memory = MemoryConfig(
+    memory = MemorySettings(
         activations=activations,
         fused=activations == "stream",
         precision="float32" if precision == "float32" else "bfloat16",
@@ -56,7 +56,7 @@ def _variant(config: RunConfig, key: Key, precision: str) -> RunConfig:
         config,
         method="bp" if learning == "bp" else "dfa",
         rule=config.rule if config.rule in ("random", "aligned") else "random",
-        optimizer=replace(config.optimizer, name="adam", clip_norm=None),
+        optimizer=AdamSettings(),
         memory=memory,
     )
 

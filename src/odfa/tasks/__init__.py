@@ -1,33 +1,8 @@
-"""What a run learns: a table of tasks, each with its data, network, loss and metric. A new task is one more row."""
+"""What a run learns: each task is a folder with its data, networks, loss, metric and recipes.
 
-import difflib
+A new one is a new folder here, or a module of another package (see `base.py` for what it has to say).
+"""
 
-from odfa.errors import ConfigError
-from odfa.train.tasks.base import AbstractTask, Metric
-from odfa.train.tasks.classify import DIGITS, FASHION
-from odfa.train.tasks.climate import Climate, ClimateBench
-from odfa.train.tasks.diffuse import Diffuse
-from odfa.train.tasks.language import Language
+from odfa.tasks.base import AbstractData, AbstractNetwork, AbstractTask, LimitedData, Metric, StackNetwork
 
-__all__ = ["TASKS", "AbstractTask", "Metric", "get_task"]
-
-TASKS: dict[str, AbstractTask] = {
-    "digits": DIGITS,
-    "fashion": FASHION,
-    "text": Language(),
-    "climate": Climate(),
-    "climatebench": ClimateBench(),
-    "diffusion": Diffuse(),
-}
-
-
-def get_task(name: str) -> AbstractTask:
-    """The task of that name.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    if name not in TASKS:
-        near = difflib.get_close_matches(name, TASKS, n=3) or list(TASKS)
-        raise ConfigError(f"unknown task {name!r}; did you mean {' or '.join(near)}?")
-    return TASKS[name]
+__all__ = ["AbstractData", "AbstractNetwork", "AbstractTask", "LimitedData", "Metric", "StackNetwork"]

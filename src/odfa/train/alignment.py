@@ -7,7 +7,6 @@ from odfa.engine import Alignment
 from odfa.errors import ConfigError
 from odfa.train.build import Session, seed_step
 from odfa.train.config import RunConfig
-from odfa.train.networks import network_of
 
 _MAX_SAMPLES, _MAX_ROWS = 1000, 4096
 _NOTHING_TO_MEASURE = {
@@ -28,7 +27,7 @@ def check_measurable(config: RunConfig, where: str) -> None:
 
 def alignment_batch(session: Session) -> Split:
     """The validation samples that angles are measured on: as many as keep the error rows few."""
-    rows = network_of(session.config.model, session.splits.shape).num_rows
+    rows = session.config.network.num_rows(session.splits.shape)
     return session.splits.validation.head(min(_MAX_SAMPLES, max(1, _MAX_ROWS // rows)))
 
 

@@ -1,6 +1,5 @@
 """From a config to the live objects of a run."""
 
-import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,11 +11,11 @@ from torch import nn
 from odfa.data import DataShape, Splits
 from odfa.errors import ConfigError
 from odfa.keys import mix
+from odfa.settings import tag_of
+from odfa.tasks.base import AbstractTask
 from odfa.train.average import averaged
-from odfa.train.config import DataConfig, OptimizerConfig, RunConfig
+from odfa.train.config import RunConfig
 from odfa.train.memory import check_memory, fitted_optimizer, give_back_freed, new_weights, recompute_blocks
-from odfa.train.networks import network_of
-from odfa.train.tasks import AbstractTask, get_task
 
 if TYPE_CHECKING:
     from torch.optim.swa_utils import AveragedModel
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
     from odfa.project import AbstractProjection
 
 _T = TypeVar("_T")
+_OVERWRITING = ("aligned", "electronic", "exact")
+"""Rules that set the head to weights of their own."""
 _INIT_KEY, _STEP_KEY, _TERNARY_KEY, _NOISE_KEY = 0x7EA1_0001, 0x7EA1_0002, 0x7EA1_0003, 0x7EA1_0004
 
 
@@ -76,15 +77,14 @@ def build(config: RunConfig) -> Session:
         DataError: data are missing or corrupt.
     """
     give_back_freed(config.memory)
-    task = get_task(config.task)
-    splits = task.load(config.data).check().fingerprinted()
+    splits = config.task.load(config.data)
     check_fit(config, splits.shape)
     model = build_model(config, splits.shape)
     average = None if config.optimizer.average is None else averaged(model, config.optimizer.average)
     dfa = attach(model, config, splits.shape)
     return Session(
         config=config,
-        task=task,
+        task=config.task,
         splits=splits,
         model=model,
         dfa=dfa,
@@ -105,17 +105,24 @@ def check_fit(config: RunConfig, shape: DataShape) -> None:
         raise ConfigError(
             f"batch_size: expected at most {shape.num_train}, the training samples, got {config.batch_size}"
         )
-    _check_shift(config, shape)
+    config.task.check_data(config.data)
+    config.task.check_network(config.network)
+    config.data.check(shape)
     check_memory(config)
-    num_outputs = network_of(config.model, shape).num_outputs
-    if config.feedback.granularity != "block" and not config.model.branches:
+    num_outputs = config.network.num_outputs(shape)
+    if config.feedback.granularity != "block" and not config.network.branches:
         raise ConfigError(
             f"feedback.granularity={config.feedback.granularity}: this network has no residual branches, expected block"
         )
     if config.rule == "exact" and config.method in ("tdfa", "odfa"):
         raise ConfigError(f"rule=exact: expected method=dfa, which projects nothing, got {config.method}")
-    if config.method == "identity" and len(set(config.model.widths)) > 1:
-        raise ConfigError(f"method=identity: expected blocks of one width, got model.widths {config.model.widths}")
+    if config.method == "identity" and len(set(config.network.widths)) > 1:
+        raise ConfigError(f"method=identity: expected blocks of one width, got network.widths {config.network.widths}")
+    if config.network.learned and config.method in ("dfa", "tdfa", "odfa") and config.rule in _OVERWRITING:
+        raise ConfigError(
+            f"rule={config.rule}: it sets the head to weights of its own, and network={tag_of(config.network)} comes "
+            "with weights that have learned; expected rule=random, or a folder with config.json alone"
+        )
     if config.method in ("dfa", "tdfa", "odfa") and config.rule in ("aligned", "electronic"):
         _check_rank(config, num_outputs)
     if config.method == "odfa":
@@ -138,18 +145,12 @@ def check_threads(config: RunConfig) -> None:
         raise ConfigError(f"threads: expected at most {most}, the processors of this machine, got {config.threads}")
 
 
-def _check_shift(config: RunConfig, shape: DataShape) -> None:
-    shift = config.data.shift if isinstance(config.data, DataConfig) else 0
-    if shift and shape.image is not None and shift >= min(shape.image[1:]):
-        raise ConfigError(f"data.shift: expected fewer pixels than {min(shape.image[1:])}, the side, got {shift}")
-
-
 def _check_rank(config: RunConfig, num_outputs: int) -> None:
-    rank, side = correction_rank(config, num_outputs), min(num_outputs, config.model.widths[-1])
+    rank, side = correction_rank(config, num_outputs), min(num_outputs, config.network.widths[-1])
     lowest = int(config.rule == "electronic")  # rank 0 would leave that rule with nothing
     if not lowest <= rank < side:
         raise ConfigError(
-            f"feedback.rank: rule={config.rule} on a read-out of {num_outputs} x {config.model.widths[-1]} expects "
+            f"feedback.rank: rule={config.rule} on a read-out of {num_outputs} x {config.network.widths[-1]} expects "
             f"{lowest} to {side - 1} (from {side} it would be the exact product), got {rank}"
         )
 
@@ -158,16 +159,16 @@ def correction_rank(config: RunConfig, num_outputs: int) -> int:
     """Rank of the electronic correction: as set, else an eighth of the read-out's smaller side."""
     if config.feedback.rank is not None:
         return config.feedback.rank
-    eighth = min(num_outputs, config.model.widths[-1]) // 8
+    eighth = min(num_outputs, config.network.widths[-1]) // 8
     return max(1, eighth) if config.rule == "electronic" else eighth
 
 
 def num_projected(config: RunConfig, shape: DataShape) -> int:
     """Outputs of the projection: a slice for each block, one shared slice, or the head's input."""
     if config.rule == "random":
-        widths = fed(config, network_of(config.model, shape).signal_widths)
+        widths = fed(config, config.network.signal_widths(shape))
         return max(widths) if config.feedback.shared else sum(widths)
-    return config.model.widths[-1]
+    return config.network.widths[-1]
 
 
 def fed(config: RunConfig, of_blocks: tuple[_T, ...]) -> tuple[_T, ...]:
@@ -179,25 +180,12 @@ def build_model(config: RunConfig, shape: DataShape) -> nn.Module:
     """The network with the initial weights that `config.seed` names."""
     torch.manual_seed(mix(_INIT_KEY, config.seed))
     with new_weights(config.memory):
-        return network_of(config.model, shape).build()
+        return config.network.build(shape)
 
 
 def seed_step(config: RunConfig, step: int) -> None:
     """Key torch's random state by the step, so that no generator state has to be saved."""
     torch.manual_seed(mix(_STEP_KEY, config.seed, step))
-
-
-def learning_rate(config: OptimizerConfig, step: int, total_steps: int) -> float:
-    """Rate of step `step` (from 0): linear warm-up, then constant or cosine.
-
-    rate = top * ramp * (final + (1 - final) * (1 + cos(pi t)) / 2),   t = share of the steps after the warm-up
-    """
-    ramp = min(1.0, (step + 1) / (config.warmup_steps + 1))
-    if config.schedule == "constant":
-        return config.learning_rate * ramp
-    share = max(0, step - config.warmup_steps) / max(1, total_steps - config.warmup_steps)
-    wave = (1 + math.cos(math.pi * share)) / 2
-    return config.learning_rate * ramp * (config.final_share + (1 - config.final_share) * wave)
 
 
 def attach(
@@ -221,14 +209,14 @@ def attach(
     activations = config.memory.activations
     recompute: Recompute = "stream" if activations == "stream" else activations == "recompute"
     granularity = "block" if config.method == "shallow" else config.feedback.granularity
-    settings = _METHODS[config.method](config, network_of(config.model, shape).num_outputs)
+    settings = _METHODS[config.method](config, config.network.num_outputs(shape))
     if projection is not None and "feedback" in settings:
         settings["feedback"] = projection
     return DFA(
         model,
-        blocks=fed(config, config.model.blocks),
-        branches=() if granularity == "block" else config.model.branches,
-        linears=config.model.linears if granularity == "linear" else (),
+        blocks=fed(config, config.network.blocks),
+        branches=() if granularity == "block" else config.network.branches,
+        linears=config.network.linears if granularity == "linear" else (),
         recompute=recompute,
         **settings,
     )
@@ -260,7 +248,7 @@ def _identity(config: RunConfig, _num_outputs: int) -> dict[str, Any]:
     from odfa.engine import RandomFeedback
     from odfa.project import Identity
 
-    return {"feedback": Identity(), "rule": RandomFeedback(shared=True), "error_at": config.model.blocks[-1]}
+    return {"feedback": Identity(), "rule": RandomFeedback(shared=True), "error_at": config.network.blocks[-1]}
 
 
 _METHODS = {

@@ -22,11 +22,10 @@ from torch import Tensor
 from odfa.errors import CheckpointError, NonFinite, OdfaError
 from odfa.files import PARTIAL, new_folder, own_folder, read_file, remove, write_new
 from odfa.saved import finite, from_json, misfit, shown, to_json, word
+from odfa.settings import digest
 from odfa.train.build import Session, num_projected
 from odfa.train.folder import LOGS, folder_errors
 from odfa.train.moments import STEM, load_moments, moments, parameters_with
-from odfa.train.networks import network_of
-from odfa.train.overrides import digest
 from odfa.train.places import without_places
 from odfa.train.shards import damaged, read_forms, read_tensors, seal, verify, write_tensors
 
@@ -169,7 +168,7 @@ def _check_projection(session: Session, identity: str | None, file: Path) -> Non
     if identity != session.dfa.identity:
         raise damaged(file, f"{file.name}.projection: expected {session.dfa.identity}, got {shown(identity)}")
     if config.rule == "random" and config.method in ("dfa", "tdfa", "odfa"):
-        expected = (network_of(config.model, shape).num_outputs, num_projected(config, shape))
+        expected = (config.network.num_outputs(shape), num_projected(config, shape))
         found = (projection.num_inputs, projection.num_outputs)
         slices = session.dfa.state_dict()["feedback"]["slots"]
         if found != expected or not slices:

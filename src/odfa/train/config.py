@@ -1,13 +1,14 @@
-"""A run as a tree of frozen dataclasses; each setting is explained on the line under it, once."""
+"""A run as a tree of frozen settings; each setting is explained on the line under it, once."""
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from odfa.opu import Drift
-from odfa.train.config.base import MAX_COUNT, SEEDS, SEEDS_TOLD, require, require_counts
-from odfa.train.config.data import AnyData, DataConfig
-from odfa.train.config.model import AnyModel, MlpConfig
+from odfa.settings import FIXED, MAX_COUNT, SEEDS, SEEDS_TOLD, Settings, require, require_counts
+from odfa.tasks.base import AbstractData, AbstractNetwork, AbstractTask
+from odfa.train.optimizers import AdamSettings, OptimizerSettings
 
 Method = Literal["bp", "shallow", "dfa", "tdfa", "odfa", "identity"]
 RuleName = Literal["random", "aligned", "electronic", "exact"]
@@ -15,53 +16,7 @@ _MAX_REPEATS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimizerConfig:
-    """How the weights move; the learning rate is a pure function of the step."""
-
-    name: Literal["adam", "sgd"] = "adam"
-    """adam: AdamW; sgd: stochastic gradient descent with momentum betas[0]."""
-    learning_rate: float = 1e-3
-    """Highest learning rate, reached after the warm-up."""
-    betas: tuple[float, float] = (0.9, 0.99)
-    """adam: the two averaging constants; sgd: the first one is the momentum (0: none), the second has no effect."""
-    weight_decay: float = 0.0
-    """adam: decoupled, learning rate times this share comes off the weights in each step; sgd: part of the gradient."""
-    embedding_share: float = 1.0
-    """Embeddings move with this share of the learning rate; the best rate of the other matrices falls with the width,
-    theirs does not (arXiv 2203.03466)."""
-    warmup_steps: int = 0
-    """Steps over which the learning rate rises linearly from zero."""
-    schedule: Literal["cosine", "constant"] = "cosine"
-    """Course of the learning rate after the warm-up."""
-    final_share: float = 0.05
-    """Share of the learning rate that the cosine ends with."""
-    average: float | None = None
-    """Decay of an exponential moving average of the weights, which is what is evaluated, loaded and sampled from; none:
-    the weights themselves."""
-    clip_norm: float | None = None
-    """Gradients of larger total norm are scaled down to it; none: never."""
-    clip_each: float | None = None
-    """The gradient of each weight tensor whose own norm is larger is scaled down to it, also with fused updates; none:
-    never."""
-
-    def __post_init__(self) -> None:
-        require(0 < self.learning_rate < math.inf, "optimizer.learning_rate", "a positive number", self.learning_rate)
-        require(all(0 <= beta < 1 for beta in self.betas), "optimizer.betas", "two numbers in [0, 1)", self.betas)
-        require(0 <= self.weight_decay < math.inf, "optimizer.weight_decay", "zero or more", self.weight_decay)
-        require(
-            0 < self.embedding_share < math.inf, "optimizer.embedding_share", "a positive number", self.embedding_share
-        )
-        require(0 <= self.warmup_steps <= MAX_COUNT, "optimizer.warmup_steps", "zero or more", self.warmup_steps)
-        require(0 <= self.final_share <= 1, "optimizer.final_share", "a number in [0, 1]", self.final_share)
-        decay = self.average
-        require(decay is None or 0 < decay < 1, "optimizer.average", "a number in (0, 1) or none", decay)
-        for key in ("clip_norm", "clip_each"):
-            value = getattr(self, key)
-            require(value is None or 0 < value < math.inf, f"optimizer.{key}", "a positive number or none", value)
-
-
-@dataclass(frozen=True, kw_only=True)
-class MemoryConfig:
+class MemorySettings(Settings):
     """What is kept in memory during a step; every method can use every setting but bp and stream."""
 
     activations: Literal["keep", "recompute", "stream"] = "keep"
@@ -76,7 +31,7 @@ class MemoryConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeedbackConfig:
+class FeedbackConfig(Settings):
     """How the error travels to the blocks; settings that the chosen method or rule does not use have no effect."""
 
     seed: int = 0
@@ -105,7 +60,7 @@ class FeedbackConfig:
     demodulator: Literal["phase", "phase3", "offaxis", "anchor"] = "phase"
     """How counts become a field: four or three reference phases, a tilted reference, or an anchor pattern instead of a
     reference."""
-    calibration: str | None = None
+    calibration: Path | None = None
     """Folder that `odfa opu calibrate` wrote for this OPU, width, region and demodulator; none: the run calibrates
     its witnesses itself."""
     witness_every: int | None = 1024
@@ -128,27 +83,25 @@ class FeedbackConfig:
     is poor, so that blocks that learn the wrong thing learn it slowly."""
 
     def __post_init__(self) -> None:
-        require(self.seed in SEEDS, "feedback.seed", SEEDS_TOLD, self.seed)
-        require_counts(self, "feedback.", "group", what="a positive number of blocks")
-        require(0 < self.threshold < 1, "feedback.threshold", "a number in (0, 1)", self.threshold)
-        require(0 < self.repeats <= _MAX_REPEATS, "feedback.repeats", f"1 to {_MAX_REPEATS}", self.repeats)
-        require(0 < self.scale < math.inf, "feedback.scale", "a positive number", self.scale)
+        require(self.seed in SEEDS, "seed", SEEDS_TOLD, self.seed)
+        require_counts(self, "group", what="a positive number of blocks")
+        require(0 < self.threshold < 1, "threshold", "a number in (0, 1)", self.threshold)
+        require(0 < self.repeats <= _MAX_REPEATS, "repeats", f"1 to {_MAX_REPEATS}", self.repeats)
+        require(0 < self.scale < math.inf, "scale", "a positive number", self.scale)
         rank = self.rank
-        require(rank is None or 0 <= rank <= MAX_COUNT, "feedback.rank", "zero or more, or none", rank)
-        require(0 < self.head_share < math.inf, "feedback.head_share", "a positive number", self.head_share)
-        require_counts(self, "feedback.", "every", what="a positive number of steps")
-        require(self.bits is None or 0 < self.bits <= 16, "feedback.bits", "1 to 16 or none", self.bits)
-        require_counts(self, "feedback.", "witness_every", what="a positive number of vectors or none")
+        require(rank is None or 0 <= rank <= MAX_COUNT, "rank", "zero or more, or none", rank)
+        require(0 < self.head_share < math.inf, "head_share", "a positive number", self.head_share)
+        require_counts(self, "every", what="a positive number of steps")
+        require(self.bits is None or 0 < self.bits <= 16, "bits", "1 to 16 or none", self.bits)
+        require_counts(self, "witness_every", what="a positive number of vectors or none")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig:
+class RunConfig(Settings):
     """Everything that determines a run: equal configs give equal weights on one machine."""
 
-    recipe: str
+    recipe: str = field(metadata=FIXED)
     """Name under which the run is listed."""
-    task: str
-    """Data and loss: digits, fashion or text."""
     method: Method = "dfa"
     """bp: backpropagation; shallow: the head learns alone; dfa: digital projection; tdfa: so, with a ternary error;
     odfa: through an OPU; identity: unprojected error, a control."""
@@ -177,19 +130,21 @@ class RunConfig:
     fastest on one. none: unset."""
     tensorboard: bool = True
     """Also write TensorBoard events to the run folder's tb/."""
-    model: AnyModel = field(default_factory=MlpConfig)
+    task: AbstractTask
+    """What is learned."""
+    network: AbstractNetwork
     """The network."""
-    data: AnyData = field(default_factory=DataConfig)
+    data: AbstractData
     """The data."""
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    optimizer: OptimizerSettings = field(default_factory=AdamSettings)
     """The optimiser."""
     feedback: FeedbackConfig = field(default_factory=FeedbackConfig)
     """The feedback."""
-    memory: MemoryConfig = field(default_factory=MemoryConfig)
+    memory: MemorySettings = field(default_factory=MemorySettings)
     """What is kept in memory."""
 
     def __post_init__(self) -> None:
         require(self.seed in SEEDS, "seed", SEEDS_TOLD, self.seed)
-        require_counts(self, "", "epochs", "batch_size", "log_every")
+        require_counts(self, "epochs", "batch_size", "log_every")
         choices = ("steps", "checkpoint_every", "evaluate_every", "align_every", "threads")
-        require_counts(self, "", *choices, what="a positive number or none")
+        require_counts(self, *choices, what="a positive number or none")

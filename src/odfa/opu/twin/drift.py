@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from odfa.settings import Settings
 from odfa.units import check_fields
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drift:
+class Drift(Settings):
     """Each effect can be set, swept and switched off alone; off unless set. Time is the OPU's light time."""
 
     phase_jitter_rad: float | None = None

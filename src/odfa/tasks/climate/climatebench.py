@@ -3,20 +3,22 @@
 `inputs_NAME.nc` hold CO2 and CH4 of the whole globe and SO2 and BC by place, `outputs_NAME.nc` tas, pr and others by
 year and place, members averaged. Files are joined from runs of different length, whose other years are all missing; a
 forcing that a scenario does not have is a series of zeros without places. Scenarios other than the test one are for
-training; of these, some decades are for validation. Shape letters as in `fields.py`.
+training; of these, some decades are for validation. Shape letters as in `odfa.data.fields`.
 """
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
 
-from odfa.data.fields import FieldSplit, FieldSplits, area_weights
+from odfa.data import DataShape, FieldSplit, FieldSplits
+from odfa.data.fields import area_weights
 from odfa.data.netcdf import YearlyField, read_yearly, same_unit
-from odfa.data.splits import DataShape
 from odfa.errors import DataError
+from odfa.tasks.base import LimitedData
 
 GASES, AEROSOLS = ("CO2", "CH4"), ("SO2", "BC")
 RANGES = {
@@ -49,7 +51,7 @@ class _Scenario:
     year_Y: np.ndarray
 
 
-def load_climatebench(path: str | None, *, variable: str = "tas", test: str = "ssp245") -> FieldSplits:
+def load_climatebench(path: Path | str | None, *, variable: str = "tas", test: str = "ssp245") -> FieldSplits:
     """Years of all scenarios in the folder; the scenario `test` is the test part.
 
     Raises:
@@ -99,7 +101,7 @@ def load_climatebench(path: str | None, *, variable: str = "tas", test: str = "s
 
 
 @lru_cache(maxsize=4)
-def peek_climatebench(path: str | None, *, variable: str = "tas", test: str = "ssp245") -> DataShape:
+def peek_climatebench(path: Path | str | None, *, variable: str = "tas", test: str = "ssp245") -> DataShape:
     """Sizes; the files are read.
 
     Raises:
@@ -108,7 +110,7 @@ def peek_climatebench(path: str | None, *, variable: str = "tas", test: str = "s
     return load_climatebench(path, variable=variable, test=test).shape
 
 
-def _find(path: str | None, test: str) -> tuple[Path, list[str]]:
+def _find(path: Path | str | None, test: str) -> tuple[Path, list[str]]:
     if path is None:
         raise DataError(
             "ClimateBench files come with no package; fetch them (Watson-Parris et al. 2022) and say "
@@ -216,3 +218,25 @@ def _references(
         "pattern scaling": pattern_2G[0] + pattern_2G[1] * test_x_NCG[:, 0],
     }
     return {name: part.error(torch.tensor(value / part.unit)) for name, value in predicted.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClimateBenchData(LimitedData, kind="climatebench"):
+    """Which ClimateBench files, and what is learned from them."""
+
+    holds: ClassVar[str] = "fields"
+
+    path: Path | None = None
+    """Folder with inputs_NAME.nc and outputs_NAME.nc; there is no other source."""
+    variable: str = "tas"
+    """What is learned: tas, pr, diurnal_temperature_range, pr90 or another variable of the outputs."""
+    scenario: str = "ssp245"
+    """Scenario of the test part."""
+
+    def load(self) -> FieldSplits:
+        """The three parts."""
+        return load_climatebench(self.path, variable=self.variable, test=self.scenario).limited(self.limit)
+
+    def peek(self) -> DataShape:
+        """Sizes."""
+        return self.cut(peek_climatebench(self.path, variable=self.variable, test=self.scenario))

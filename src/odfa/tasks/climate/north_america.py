@@ -4,7 +4,7 @@ Two simulations of the Met Office Unified Model, 1860-2099, one mean a year, shi
 `iris-sample-data`: A1B, where emissions grow, and E1, where they fall. A sample stands in year t of a scenario and
 looks `lead` years ahead: inputs are the mean fields of the last five, the five before and the ten before those, the
 lead time, and the CO2 forcing of the last five years and of the target's; the target is the mean of the five years
-that end at t + lead, less that of the last five. Shape letters as in `fields.py`, `Y` years of a scenario.
+that end at t + lead, less that of the last five. Shape letters as in `odfa.data.fields`, `Y` years of a scenario.
 """
 
 import importlib.util
@@ -12,15 +12,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 
-from odfa.data.fields import FieldSplit, FieldSplits, area_weights
-from odfa.data.forcing import PATHWAYS, forcing
+from odfa.data import DataShape, FieldSplit, FieldSplits
+from odfa.data.fields import area_weights
 from odfa.data.netcdf import YearlyField, read_yearly
-from odfa.data.splits import DataShape
 from odfa.errors import DataError, MissingExtra
+from odfa.tasks.base import LimitedData
+from odfa.tasks.climate.forcing import PATHWAYS, forcing
 
 LEADS = (5, 10, 15, 20, 25, 30)
 TEST_DECADES, VALIDATION_DECADES = (1900, 1960, 2020, 2070), (1930, 1990, 2045)
@@ -53,7 +55,7 @@ class _Sample:
         return range(self.year - 4, self.year + 1)
 
 
-def load_climate(path: str | None = None, *, held_out: str = "decades") -> FieldSplits:
+def load_climate(path: Path | str | None = None, *, held_out: str = "decades") -> FieldSplits:
     """Samples of both scenarios; `held_out` says what the test part has that training has not.
 
     decades: four times ten years, in both scenarios. A1B or E1: that scenario as a whole; its future is the test part,
@@ -99,7 +101,7 @@ def load_climate(path: str | None = None, *, held_out: str = "decades") -> Field
 
 
 @lru_cache(maxsize=4)
-def peek_climate(path: str | None = None, *, held_out: str = "decades") -> DataShape:
+def peek_climate(path: Path | str | None = None, *, held_out: str = "decades") -> DataShape:
     """Sizes; the files are small and are read.
 
     Raises:
@@ -108,7 +110,7 @@ def peek_climate(path: str | None = None, *, held_out: str = "decades") -> DataS
     return load_climate(path, held_out=held_out).shape
 
 
-def _folder(path: str | None) -> Path:
+def _folder(path: Path | str | None) -> Path:
     if path is not None:
         return Path(path).expanduser()
     spec = importlib.util.find_spec("iris_sample_data")
@@ -120,7 +122,7 @@ def _folder(path: str | None) -> Path:
     return Path(spec.origin).with_name("sample_data")
 
 
-def _read(path: str | None) -> dict[str, YearlyField]:
+def _read(path: Path | str | None) -> dict[str, YearlyField]:
     """Both scenarios on one grid, that of the first."""
     folder = _folder(path)
     files = {name: f"{name}_north_america.nc" for name in PATHWAYS}
@@ -233,3 +235,23 @@ def _references(
         "pattern scaling": pattern_2G[0] + pattern_2G[1] * seen_NCG[:, 5] - seen_NCG[:, 0],
     }
     return {name: part.error(torch.tensor(y_NG / part.unit)) for name, y_NG in predicted.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClimateData(LimitedData, kind="climate"):
+    """Which climate simulations, and what of them is held out."""
+
+    holds: ClassVar[str] = "fields"
+
+    path: Path | None = None
+    """Folder with A1B_north_america.nc and E1_north_america.nc; none: the package iris-sample-data."""
+    held_out: Literal["decades", "A1B", "E1"] = "decades"
+    """What the test part has that training has not: ten years out of every forty, or a scenario as a whole."""
+
+    def load(self) -> FieldSplits:
+        """The three parts."""
+        return load_climate(self.path, held_out=self.held_out).limited(self.limit)
+
+    def peek(self) -> DataShape:
+        """Sizes."""
+        return self.cut(peek_climate(self.path, held_out=self.held_out))

@@ -1,69 +1,57 @@
 """Fields over the globe: what a Transformer projects, patch by patch."""
 
-from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
-from odfa import data
-from odfa.train.config import AnyData, ClimateBenchConfig, ClimateConfig
-from odfa.train.tasks.base import AbstractTask, Metric, evaluating, limited, predictions
+from odfa.data import FieldSplit, FieldSplits, Split
+from odfa.errors import DataError
+from odfa.settings import require
+from odfa.tasks.base import AbstractData, AbstractTask, Metric, evaluating, predictions
 
 
-class AbstractFields(AbstractTask):
+@dataclass(frozen=True, kw_only=True)
+class Regress(AbstractTask, kind="regress"):
     """Mean square error weighted by area, compared by its root in the field's own unit."""
 
-    @abstractmethod
-    def load(self, config: AnyData) -> data.FieldSplits:
-        """The three parts, standardised."""
+    takes: ClassVar[frozenset[str]] = frozenset({"fields"})
+    asks: ClassVar[str] = "fields"
+    of_classes: ClassVar[bool] = False
+    samples: ClassVar[str] = "maps"
 
-    def references(self, config: AnyData) -> dict[str, float]:
+    unit: str = ""
+    """Unit of the field, told behind the figure's name (rmse_K); empty: as the files have it."""
+
+    def __post_init__(self) -> None:
+        require(not self.unit or self.unit.isidentifier(), "unit", "letters and digits, or nothing", self.unit)
+
+    @property
+    def metric(self) -> Metric:
+        """Root of the mean square error."""
+        return Metric(name=f"rmse_{self.unit}" if self.unit else "rmse", better="lower")
+
+    def references(self, data: AbstractData) -> dict[str, float]:
         """What the data set's simple predictions reach."""
-        return self.load(config).references
+        splits = data.load()
+        return splits.references if isinstance(splits, FieldSplits) else {}
 
-    def loss(self, model: nn.Module, batch: data.Split) -> Tensor:
+    def loss(self, model: nn.Module, batch: Split) -> Tensor:
         """mean of w (ŷ - y)², a scalar."""
-        assert isinstance(batch, data.FieldSplit)
-        error_NG = model(batch.x_ND) - batch.y_N
-        loss: Tensor = (error_NG.square() * batch.weight_G).mean()
+        part = _fields(batch)
+        error_NG = model(part.x_ND) - part.y_N
+        loss: Tensor = (error_NG.square() * part.weight_G).mean()
         return loss
 
-    def evaluate(self, model: nn.Module, part: data.Split) -> dict[str, float]:
+    def evaluate(self, model: nn.Module, part: Split) -> dict[str, float]:
         """Loss in standardised units, and the error in the field's unit."""
-        assert isinstance(part, data.FieldSplit)
+        fields = _fields(part)
         with evaluating(model):
-            error = part.error(predictions(model, part.x_ND))
-        return {"loss": (error / part.unit) ** 2, self.metric.name: error}
+            error = fields.error(predictions(model, fields.x_ND))
+        return {"loss": (error / fields.unit) ** 2, self.metric.name: error}
 
 
-class Climate(AbstractFields):
-    """Later surface temperature from past decades, in kelvin."""
-
-    metric = Metric(name="rmse_K", better="lower")
-
-    def load(self, config: AnyData) -> data.FieldSplits:
-        """The three parts, standardised."""
-        assert isinstance(config, ClimateConfig)
-        return data.load_climate(config.path, held_out=config.held_out).limited(config.limit)
-
-    def peek(self, config: AnyData) -> data.DataShape:
-        """Sizes."""
-        assert isinstance(config, ClimateConfig)
-        return limited(data.peek_climate(config.path, held_out=config.held_out), config.limit)
-
-
-class ClimateBench(AbstractFields):
-    """A year's climate from its emissions, in the unit of the variable."""
-
-    metric = Metric(name="rmse", better="lower")
-
-    def load(self, config: AnyData) -> data.FieldSplits:
-        """The three parts, standardised."""
-        assert isinstance(config, ClimateBenchConfig)
-        return data.load_climatebench(config.path, variable=config.variable, test=config.scenario).limited(config.limit)
-
-    def peek(self, config: AnyData) -> data.DataShape:
-        """Sizes."""
-        assert isinstance(config, ClimateBenchConfig)
-        return limited(
-            data.peek_climatebench(config.path, variable=config.variable, test=config.scenario), config.limit
-        )
+def _fields(part: Split) -> FieldSplit:
+    if not isinstance(part, FieldSplit):
+        raise DataError(f"task=regress: expected parts with fields (odfa.data.FieldSplit), got {type(part).__name__}")
+    return part

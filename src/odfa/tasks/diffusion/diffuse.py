@@ -4,64 +4,88 @@ Shape letters: `N` images · `D` pixels of all channels.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from odfa import data
+from odfa.data import Split, Splits, needs, quietly
 from odfa.keys import torch_generator
-from odfa.train.config import AnyData, DataConfig, DitConfig, UnetConfig
-from odfa.train.networks import Denoiser
-from odfa.train.tasks.base import AbstractTask, Metric, evaluating, limited
+from odfa.settings import MAX_WIDTH, require
+from odfa.tasks.base import AbstractTask, Metric, evaluating
+from odfa.tasks.diffusion.denoiser import Denoiser
 
 _EVALUATION_KEY = 0xD1FF_0001
 _EVALUATION_BATCH = 256
 
 
-class Diffuse(AbstractTask):
-    """Mean square error of what the denoiser predicts, compared by itself; pixels are in [-1, 1]."""
+@dataclass(frozen=True, kw_only=True)
+class Diffuse(AbstractTask, kind="diffusion"):
+    """Mean square error of what the denoiser predicts, compared by itself; pixels are in [-1, 1].
 
-    metric = Metric(name="denoising_loss", better="lower")
+    Schedulers are those of the diffusers library.
+    """
 
-    def load(self, config: AnyData) -> data.Splits:
-        """The three parts, pixels in [-1, 1]."""
-        assert isinstance(config, DataConfig)
-        raw = data.load_fashion(config.path, validation=config.validation).limited(config.limit)
-        return raw.fingerprinted().centred()
+    takes: ClassVar[frozenset[str]] = frozenset({"classes"})
+    asks: ClassVar[str] = "noise"
+    of_classes: ClassVar[bool] = False
+    samples: ClassVar[str] = "images"
 
-    def peek(self, config: AnyData) -> data.DataShape:
-        """Sizes, without loading."""
-        assert isinstance(config, DataConfig)
-        return limited(data.peek_fashion(config.path, validation=config.validation), config.limit)
+    timesteps: int = 1000
+    """Steps of the diffusion."""
+    schedule: Literal["squaredcos_cap_v2", "linear"] = "squaredcos_cap_v2"
+    """How noise grows with the step, in the library's words."""
+    prediction: Literal["v_prediction", "epsilon", "sample"] = "v_prediction"
+    """What is predicted: velocity, noise or image."""
+    drop_class: float = 0.1
+    """Share of the training images whose class is not told, for guidance without a classifier."""
 
-    def augment(self, batch: data.Split, config: AnyData, shape: data.DataShape) -> data.Split:
-        """Images shifted and mirrored as the settings say."""
-        assert isinstance(config, DataConfig)
-        assert shape.image is not None
-        return data.augment(batch, shape.image, shift=config.shift, flip=config.flip)
+    def __post_init__(self) -> None:
+        require(0 < self.timesteps <= MAX_WIDTH, "timesteps", "a positive number of steps", self.timesteps)
+        require(0 <= self.drop_class < 1, "drop_class", "a share in [0, 1)", self.drop_class)
 
-    def loss(self, model: nn.Module, batch: data.Split) -> Tensor:
+    @property
+    def metric(self) -> Metric:
+        """The loss at noise and steps that are the same each time."""
+        return Metric(name="denoising_loss", better="lower")
+
+    def prepared(self, splits: Splits) -> Splits:
+        """The parts, pixels in [-1, 1]."""
+        return splits.centred()
+
+    def loss(self, model: nn.Module, batch: Split) -> Tensor:
         """Error at steps drawn anew, a share of the classes dropped, a scalar."""
         assert isinstance(model, Denoiser)
-        t_N = torch.randint(model.config.timesteps, (len(batch),))
-        dropped_N = torch.rand(len(batch)) < model.config.drop_class
+        t_N = torch.randint(self.timesteps, (len(batch),))
+        dropped_N = torch.rand(len(batch)) < self.drop_class
         c_N = torch.where(dropped_N, model.num_classes, batch.y_N)
-        return _error(model, batch.x_ND, torch.randn_like(batch.x_ND), t_N, c_N)
+        return self.error(model, batch.x_ND, torch.randn_like(batch.x_ND), t_N, c_N)
 
-    def evaluate(self, model: nn.Module, part: data.Split) -> dict[str, float]:
+    def evaluate(self, model: nn.Module, part: Split) -> dict[str, float]:
         """Loss with the classes known, at noise and steps that are the same each time."""
         assert isinstance(model, Denoiser)
         total = 0.0
         with evaluating(model):
-            for piece, noise_ND, t_N in _corrupted(part, model.config.timesteps):
-                total += _error(model, piece.x_ND, noise_ND, t_N, piece.y_N).item() * len(piece)
+            for piece, noise_ND, t_N in corrupted(part, self.timesteps):
+                total += self.error(model, piece.x_ND, noise_ND, t_N, piece.y_N).item() * len(piece)
         return {"loss": total / len(part), self.metric.name: total / len(part)}
 
+    def error(self, model: Denoiser, x_ND: Tensor, noise_ND: Tensor, t_N: Tensor, c_N: Tensor) -> Tensor:
+        """mean (f(x_t, t, c) - target)²,   x_t = √ᾱ x + √(1 - ᾱ) ε,   v = √ᾱ ε - √(1 - ᾱ) x   (arXiv 2202.00512)"""
+        scheduler = ddpm_scheduler(self)
+        noisy_ND = scheduler.add_noise(x_ND, noise_ND, t_N)
+        targets = {
+            "epsilon": lambda: noise_ND,
+            "sample": lambda: x_ND,
+            "v_prediction": lambda: scheduler.get_velocity(x_ND, noise_ND, t_N),
+        }
+        return mse_loss(model(noisy_ND, t_N, c_N), targets[self.prediction]())
 
-def _corrupted(part: data.Split, timesteps: int) -> Iterator[tuple[data.Split, Tensor, Tensor]]:
+
+def corrupted(part: Split, timesteps: int) -> Iterator[tuple[Split, Tensor, Tensor]]:
     """Pieces of the part with their noise, and steps that cover the diffusion evenly in each piece."""
     generator = torch_generator(_EVALUATION_KEY)
     for index_N in torch.split(torch.arange(len(part)), _EVALUATION_BATCH):
@@ -70,26 +94,14 @@ def _corrupted(part: data.Split, timesteps: int) -> Iterator[tuple[data.Split, T
         yield part.take(index_N), torch.randn(len(index_N), part.x_ND.shape[1], generator=generator), shuffled_N
 
 
-def _error(model: Denoiser, x_ND: Tensor, noise_ND: Tensor, t_N: Tensor, c_N: Tensor) -> Tensor:
-    """mean (f(x_t, t, c) - target)²,   x_t = √ᾱ x + √(1 - ᾱ) ε,   v = √ᾱ ε - √(1 - ᾱ) x   (arXiv 2202.00512)"""
-    scheduler = ddpm_scheduler(model.config)
-    noisy_ND = scheduler.add_noise(x_ND, noise_ND, t_N)
-    targets = {
-        "epsilon": lambda: noise_ND,
-        "sample": lambda: x_ND,
-        "v_prediction": lambda: scheduler.get_velocity(x_ND, noise_ND, t_N),
-    }
-    return mse_loss(model(noisy_ND, t_N, c_N), targets[model.config.prediction]())
-
-
 @lru_cache(maxsize=8)
-def ddpm_scheduler(config: DitConfig | UnetConfig) -> Any:
+def ddpm_scheduler(task: Diffuse) -> Any:
     """The library's scheduler of the diffusion that these settings name.
 
     Raises:
         MissingExtra: diffusers is not installed.
     """
-    with data.needs("diffusers", "diffusion models"), data.quietly():
+    with needs("diffusers", "diffusion models"), quietly():
         from diffusers import DDPMScheduler
-    settings: dict[str, Any] = {"beta_schedule": config.schedule, "prediction_type": config.prediction}
-    return DDPMScheduler(num_train_timesteps=config.timesteps, clip_sample=True, **settings)
+    settings: dict[str, Any] = {"beta_schedule": task.schedule, "prediction_type": task.prediction}
+    return DDPMScheduler(num_train_timesteps=task.timesteps, clip_sample=True, **settings)

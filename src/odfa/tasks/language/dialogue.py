@@ -22,7 +22,7 @@ _LEAST_DOCUMENTS = 40
 """Plain text with fewer files than this is cut at line ends, so that a part of it can be held out."""
 
 
-def read_documents(path: str | None) -> list[Document]:
+def read_documents(path: Path | str | None) -> list[Document]:
     """The documents at `path`: a folder of Cornell Movie-Dialogs, a chitchat `dataset.json`, a text file, or a folder
     of `.txt` files; None: the conversations of the package `chitchat-dataset` (MIT, 7,168 conversations).
 

@@ -4,48 +4,39 @@ Shape letters: `N` sequences · `T` tokens in context · `V` vocabulary.
 """
 
 import math
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from odfa import data
-from odfa.data import MASKED, TokenSplit
-from odfa.train.config import AnyData, TextConfig
-from odfa.train.tasks.base import AbstractTask, Metric, evaluating, limited
+from odfa.data import Split
+from odfa.tasks.base import AbstractTask, Metric, evaluating
+from odfa.tasks.language.text import MASKED, TokenSplit
 
 _EVALUATION_TOKENS = 4096
 
 
-class Language(AbstractTask):
+@dataclass(frozen=True, kw_only=True)
+class Language(AbstractTask, kind="language"):
     """Cross-entropy per token, compared by perplexity; bits per byte besides."""
 
-    metric = Metric(name="perplexity", better="lower")
+    takes: ClassVar[frozenset[str]] = frozenset({"tokens"})
+    asks: ClassVar[str] = "tokens"
+    samples: ClassVar[str] = "texts"
 
-    def load(self, config: AnyData) -> data.TextSplits:
-        """Packed sequences of the corpus."""
-        assert isinstance(config, TextConfig)
-        splits = data.load_text(**_source(config)).limited(config.limit)
-        return replace(splits, validation=splits.validation.head(config.validation), test=splits.test.head(config.test))
+    @property
+    def metric(self) -> Metric:
+        """exp of the mean cross-entropy of a token."""
+        return Metric(name="perplexity", better="lower")
 
-    def peek(self, config: AnyData) -> data.DataShape:
-        """Sizes; the corpus is encoded unless that has been done before."""
-        assert isinstance(config, TextConfig)
-        shape = limited(data.peek_text(**_source(config)), config.limit)
-        return replace(
-            shape,
-            num_validation=min(shape.num_validation, config.validation),
-            num_test=min(shape.num_test, config.test or shape.num_test),
-        )
-
-    def loss(self, model: nn.Module, batch: data.Split) -> Tensor:
+    def loss(self, model: nn.Module, batch: Split) -> Tensor:
         """Mean cross-entropy over the tokens that are not masked, a scalar."""
         logits_NTV = model(input_ids=batch.x_ND, use_cache=False).logits
         return cross_entropy(logits_NTV.flatten(0, 1).float(), batch.y_N.flatten(), ignore_index=MASKED)
 
-    def evaluate(self, model: nn.Module, part: data.Split) -> dict[str, float]:
+    def evaluate(self, model: nn.Module, part: Split) -> dict[str, float]:
         """Loss in nats per token, perplexity = exp(loss), and bits per byte of text."""
         assert isinstance(part, TokenSplit)
         size, nats = max(1, _EVALUATION_TOKENS // part.x_ND.shape[1]), 0.0
@@ -58,12 +49,3 @@ class Language(AbstractTask):
         targets_L = part.y_N[part.y_N != MASKED]
         loss, num_bytes = nats / len(targets_L), int(part.bytes_V[targets_L].sum())
         return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "bits_per_byte": nats / math.log(2) / num_bytes}
-
-
-def _source(config: TextConfig) -> dict[str, Any]:
-    return {
-        "path": config.path,
-        "context": config.context,
-        "vocabulary": config.vocabulary,
-        "holdout": config.holdout,
-    }

@@ -3,19 +3,21 @@
 Shape letters: `N` sequences · `T` tokens in context · `V` vocabulary.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from odfa.data.dialogue import read_documents
-from odfa.data.splits import DataShape, Split, Splits, check_held_out, split_by_key
-from odfa.data.tokens import Corpus, encode_corpus, token_bytes
+from odfa.data import DataShape, Split, Splits, check_held_out, split_by_key
 from odfa.errors import DataError
+from odfa.settings import MAX_WIDTH, require, require_counts
+from odfa.tasks.base import LimitedData
+from odfa.tasks.language.dialogue import read_documents
+from odfa.tasks.language.tokens import Corpus, encode_corpus, token_bytes
 
 MASKED = -100
 """Target of a place that is not learned: what fills the last sequence of a part."""
@@ -40,7 +42,7 @@ class TextSplits(Splits):
     tokenizer: Any
 
 
-def load_text(path: str | None = None, *, context: int, vocabulary: int, holdout: float = 0.05) -> TextSplits:
+def load_text(path: Path | str | None = None, *, context: int, vocabulary: int, holdout: float = 0.05) -> TextSplits:
     """Packed sequences of `context` tokens; a share `holdout` of the documents is validation, as many are test.
 
     Documents follow each other in one stream, each behind an END token, cut into rows; row n predicts the token behind
@@ -65,7 +67,7 @@ def load_text(path: str | None = None, *, context: int, vocabulary: int, holdout
     )
 
 
-def peek_text(path: str | None = None, *, context: int, vocabulary: int, holdout: float = 0.05) -> DataShape:
+def peek_text(path: Path | str | None = None, *, context: int, vocabulary: int, holdout: float = 0.05) -> DataShape:
     """Sizes of the parts; encodes the corpus unless that has been done before.
 
     Raises:
@@ -74,17 +76,17 @@ def peek_text(path: str | None = None, *, context: int, vocabulary: int, holdout
     return load_text(path, context=context, vocabulary=vocabulary, holdout=holdout).shape
 
 
-def read_tokenizer(path: str | None = None, *, vocabulary: int, holdout: float = 0.05) -> Any:
+def read_tokenizer(path: Path | str | None = None, *, vocabulary: int, holdout: float = 0.05) -> Any:
     """The tokenizer of that corpus."""
     return _corpus(path, vocabulary, holdout)[0].tokenizer
 
 
-def _name(path: str | None) -> str:
+def _name(path: Path | str | None) -> str:
     return "chitchat-dataset" if path is None else str(Path(path).expanduser())
 
 
 @lru_cache(maxsize=1)
-def _corpus(path: str | None, vocabulary: int, holdout: float) -> tuple[Corpus, list[tuple[str, np.ndarray]]]:
+def _corpus(path: Path | str | None, vocabulary: int, holdout: float) -> tuple[Corpus, list[tuple[str, np.ndarray]]]:
     documents = read_documents(path)
     held = max(1, round(holdout * len(documents)))
     if len(documents) < 3:
@@ -109,3 +111,48 @@ def _pack(ids_L: np.ndarray, context: int, bytes_V: Tensor, where: str) -> Token
     target_L = torch.full((rows * context,), MASKED, dtype=torch.long)
     target_L[: len(ids_L) - 1] = stream_L[1 : len(ids_L)]
     return TokenSplit(x_ND=stream_L[:-1].view(rows, context), y_N=target_L.view(rows, context), bytes_V=bytes_V)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextData(LimitedData, kind="text"):
+    """Which text, and how it becomes sequences of tokens."""
+
+    holds: ClassVar[str] = "tokens"
+
+    path: Path | None = None
+    """Folder of Cornell Movie-Dialogs, chitchat dataset.json, text file or folder of .txt files; none: the package
+    chitchat-dataset."""
+    vocabulary: int = 2048
+    """Entries of the byte-level BPE that is trained on the training documents."""
+    context: int = 64
+    """Tokens in a sequence."""
+    holdout: float = 0.05
+    """Share of the documents in the validation part, and as much again in the test part."""
+    validation: int = 1024
+    """At most this many sequences of the validation part are looked at."""
+    test: int | None = None
+    """At most this many sequences of the test part; none: all."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(1 < self.context <= MAX_WIDTH, "context", f"2 to {MAX_WIDTH} tokens", self.context)
+        require(0 < self.vocabulary <= MAX_WIDTH, "vocabulary", "a positive number", self.vocabulary)
+        require(0 < self.holdout < 0.5, "holdout", "a share in (0, 0.5)", self.holdout)
+        require_counts(self, "validation", what="a positive number of sequences")
+        require_counts(self, "test", what="a positive number of sequences or none")
+
+    def load(self) -> TextSplits:
+        """Packed sequences of the corpus."""
+        splits = load_text(self.path, context=self.context, vocabulary=self.vocabulary, holdout=self.holdout).limited(
+            self.limit
+        )
+        return replace(splits, validation=splits.validation.head(self.validation), test=splits.test.head(self.test))
+
+    def peek(self) -> DataShape:
+        """Sizes; the corpus is encoded unless that has been done before."""
+        shape = self.cut(peek_text(self.path, context=self.context, vocabulary=self.vocabulary, holdout=self.holdout))
+        return replace(
+            shape,
+            num_validation=min(shape.num_validation, self.validation),
+            num_test=min(shape.num_test, self.test or shape.num_test),
+        )

@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.metadata
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -11,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from odfa.data.dialogue import SPEAKERS, Document
+from odfa.data.cache import cache_folder
 from odfa.data.extras import needs
 from odfa.errors import DataError
+from odfa.tasks.language.dialogue import SPEAKERS, Document
 
 END = "<|end|>"
 """Special token behind every document."""
@@ -33,11 +33,6 @@ class Corpus:
     def join(self, documents: np.ndarray) -> np.ndarray:
         """Tokens of these documents, one after the other."""
         return np.concatenate([self.ids[self.start[i] : self.start[i + 1]] for i in documents])
-
-
-def cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/odfa`, or `~/.cache/odfa`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "odfa"
 
 
 def encode_corpus(documents: list[Document], learn_from: np.ndarray, *, vocabulary: int) -> Corpus:

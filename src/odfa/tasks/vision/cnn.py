@@ -3,12 +3,14 @@
 Shape letters: `N` images · `D` pixels of all channels · `C H W` channels, height, width.
 """
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from odfa.data import DataShape
 from odfa.errors import ConfigError
-from odfa.train.config import CnnConfig
-from odfa.train.networks.base import AbstractNetwork
+from odfa.tasks.base import StackNetwork
 
 
 class ConvBlock(nn.Module):
@@ -34,14 +36,13 @@ class ConvBlock(nn.Module):
 class Cnn(nn.Module):
     """y_NC = head(mean over places(norm(block_L(… block_1(stem(x)))))), all blocks of one width and resolution."""
 
-    def __init__(self, config: CnnConfig, shape: DataShape) -> None:
+    def __init__(self, image: tuple[int, int, int], *, width: int, layers: int, stride: int, num_classes: int) -> None:
         super().__init__()
-        assert shape.image is not None
-        self.image = shape.image
-        self.stem = nn.Conv2d(shape.image[0], config.width, 2 * config.stride - 1, config.stride, config.stride - 1)
-        self.blocks = nn.ModuleList(ConvBlock(config.width) for _ in range(config.layers))
-        self.norm = nn.LayerNorm(config.width)
-        self.head = nn.Linear(config.width, shape.num_classes)
+        self.image = image
+        self.stem = nn.Conv2d(image[0], width, 2 * stride - 1, stride, stride - 1)
+        self.blocks = nn.ModuleList(ConvBlock(width) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, num_classes)
 
     def forward(self, x_ND: Tensor) -> Tensor:
         """Logits (N, classes)."""
@@ -52,28 +53,44 @@ class Cnn(nn.Module):
         return logits_NC
 
 
-class CnnNetwork(AbstractNetwork[CnnConfig]):
-    """One error row per image, as wide as there are classes."""
+@dataclass(frozen=True, kw_only=True)
+class CnnNetwork(StackNetwork, kind="cnn"):
+    """A residual convolutional network: a stem that thins out the places, then blocks of one width and resolution."""
+
+    returns: ClassVar[frozenset[str]] = frozenset({"classes"})
+
+    width: int = 32
+    """Channels of the residual stream."""
+    layers: int = 3
+    """Residual blocks of two 3 x 3 convolutions."""
+    stride: int = 4
+    """Pixels between two places behind the stem, each way."""
+
+    def __post_init__(self) -> None:
+        self._check_positive("width", "layers", "stride")
 
     @property
-    def num_outputs(self) -> int:
-        """Classes."""
-        return self.shape.num_classes
+    def blocks(self) -> tuple[str, ...]:
+        """Names of the blocks, first to last."""
+        return tuple(f"blocks.{k}" for k in range(self.layers))
 
-    @property
-    def signal_widths(self) -> tuple[int, ...]:
+    def num_outputs(self, shape: DataShape) -> int:
+        """Classes: one error row per image."""
+        return shape.num_classes
+
+    def signal_widths(self, shape: DataShape) -> tuple[int, ...]:
         """Channels at each place behind the stem."""
-        assert self.shape.image is not None
-        _, height, width = self.shape.image
-        places = -(-height // self.config.stride) * -(-width // self.config.stride)
-        return tuple(width * places for width in self.config.widths)
+        assert shape.image is not None
+        _, height, width = shape.image
+        places = -(-height // self.stride) * -(-width // self.stride)
+        return tuple(width * places for width in self.widths)
 
-    def build(self) -> nn.Module:
+    def build(self, shape: DataShape) -> nn.Module:
         """The network.
 
         Raises:
             ConfigError: the data are no images.
         """
-        if self.shape.image is None:
-            raise ConfigError("a convolutional network needs images; this task has none")
-        return Cnn(self.config, self.shape)
+        if shape.image is None:
+            raise ConfigError("network=cnn: a convolutional network needs images; these data have none")
+        return Cnn(shape.image, width=self.width, layers=self.layers, stride=self.stride, num_classes=shape.num_classes)

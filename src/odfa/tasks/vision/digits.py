@@ -1,9 +1,11 @@
 """1,797 handwritten digits of 8 x 8 pixels, shipped with scikit-learn (UCI Optical Recognition of Digits)."""
 
+from dataclasses import dataclass
+
 import torch
 
-from odfa.data.extras import needs
-from odfa.data.splits import DataShape, Split, Splits, check_held_out, split_by_key
+from odfa.data import DataShape, Split, Splits, check_held_out, needs, split_by_key
+from odfa.tasks.vision.images import ImageData
 
 _NUM_SAMPLES = 1797
 _NUM_TEST = 397
@@ -48,3 +50,16 @@ def peek_digits(*, validation: int = 200) -> DataShape:
         num_validation=validation,
         num_test=_NUM_TEST,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DigitsData(ImageData, kind="digits"):
+    """The handwritten digits of scikit-learn, 8 x 8 pixels, ten classes."""
+
+    def load(self) -> Splits:
+        """The three parts, pixels in [0, 1]."""
+        return load_digits(validation=self.validation).limited(self.limit)
+
+    def peek(self) -> DataShape:
+        """Sizes, without loading."""
+        return self.cut(peek_digits(validation=self.validation))

@@ -1,13 +1,14 @@
 """Fashion-MNIST, 70,000 images of clothes, 28 x 28 pixels (Xiao et al., arXiv 1708.07747), or an idx folder like it."""
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
-from odfa.data.idx import read_idx, read_idx_shape
-from odfa.data.splits import DataShape, Split, Splits, check_held_out, split_by_key
+from odfa.data import DataShape, Split, Splits, check_held_out, read_idx, read_idx_shape, split_by_key
 from odfa.errors import DataError
+from odfa.tasks.vision.images import ImageData
 
 DEFAULT_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 """Where the Debian package `dataset-fashion-mnist` puts the files."""
@@ -35,7 +36,7 @@ _NUM_CLASSES = len(FASHION_CLASSES)
 _VALIDATION_KEY = 3
 
 
-def load_fashion(path: str | None = None, *, validation: int = 5000) -> Splits:
+def load_fashion(path: Path | str | None = None, *, validation: int = 5000) -> Splits:
     """Pixels as bytes (uint8); `validation` images are held out of the 60,000 training images by a fixed key.
 
     The four files may be gzipped or plain. Those of the default folder must have the package's SHA-256; a folder of
@@ -58,7 +59,7 @@ def load_fashion(path: str | None = None, *, validation: int = 5000) -> Splits:
     ).check()
 
 
-def peek_fashion(path: str | None = None, *, validation: int = 5000) -> DataShape:
+def peek_fashion(path: Path | str | None = None, *, validation: int = 5000) -> DataShape:
     """Sizes from the files' headers.
 
     Raises:
@@ -82,7 +83,7 @@ def peek_fashion(path: str | None = None, *, validation: int = 5000) -> DataShap
     )
 
 
-def _peek(path: str | None, name: str) -> tuple[int, ...]:
+def _peek(path: Path | str | None, name: str) -> tuple[int, ...]:
     """Number, height and width of the images of one part, as many as there are labels."""
     shape = read_idx_shape(_find(path, f"{name}-images-idx3-ubyte"), axes=3)
     (num_labels,) = read_idx_shape(_find(path, f"{name}-labels-idx1-ubyte"), axes=1)
@@ -94,7 +95,7 @@ def _peek(path: str | None, name: str) -> tuple[int, ...]:
     return shape
 
 
-def _read(path: str | None, name: str) -> tuple[Tensor, Tensor]:
+def _read(path: Path | str | None, name: str) -> tuple[Tensor, Tensor]:
     """Images of one part as rows of bytes, and their labels."""
     images, labels = (_find(path, f"{name}-{rest}") for rest in ("images-idx3-ubyte", "labels-idx1-ubyte"))
     if path is None:
@@ -103,11 +104,11 @@ def _read(path: str | None, name: str) -> tuple[Tensor, Tensor]:
     return read_idx(images, axes=3).flatten(1), read_idx(labels, axes=1).long()
 
 
-def _folder(path: str | None) -> Path:
+def _folder(path: Path | str | None) -> Path:
     return DEFAULT_FOLDER if path is None else Path(path).expanduser()
 
 
-def _find(path: str | None, stem: str) -> Path:
+def _find(path: Path | str | None, stem: str) -> Path:
     for candidate in (_folder(path) / f"{stem}.gz", _folder(path) / stem):
         if candidate.is_file():
             return candidate
@@ -128,3 +129,19 @@ def _verify(file: Path) -> None:
             f"{file} has SHA-256 {digest[:12]}…, expected {_SHA256.get(file.name, 'a .gz file')[:12]}…; "
             "reinstall dataset-fashion-mnist, or say data.path=FOLDER to use other files on purpose"
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FashionData(ImageData, kind="fashion"):
+    """Fashion-MNIST, or another idx folder of one size of images and ten classes."""
+
+    path: Path | None = None
+    """Folder with the four idx files; none: where the system's package puts them."""
+
+    def load(self) -> Splits:
+        """The three parts, pixels as bytes."""
+        return load_fashion(self.path, validation=self.validation).limited(self.limit)
+
+    def peek(self) -> DataShape:
+        """Sizes, from the files' headers."""
+        return self.cut(peek_fashion(self.path, validation=self.validation))

@@ -1,88 +1,117 @@
-"""A vision Transformer of the transformers library with a linear read-out.
+"""A vision Transformer of the transformers library with a linear head.
 
 Shape letters: `N` images · `D` pixels of all channels · `C H W` channels, height, width · `T` patches · `K` width ·
 `P` pixels of a patch, all channels.
 """
 
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
 from torch import Tensor, nn
 
-from odfa import data
-from odfa.data import DataShape
+from odfa.data import DataShape, needs, quietly
 from odfa.errors import ConfigError
-from odfa.train.config import VitConfig
-from odfa.train.networks.base import AbstractNetwork
+from odfa.settings import require
+from odfa.tasks.base import StackNetwork
 
 
 class Vit(nn.Module):
-    """y = head(backbone(x)): classes from the mean over patches or from the leading token, fields from each patch.
+    """y_NC = head(backbone(x)): classes from the mean over patches or from the token in front of them.
 
-    Inputs are flat images x_ND; outputs are logits (N, classes) or flat fields (N, C H W).
+    Inputs are flat images x_ND.
     """
 
-    def __init__(self, config: VitConfig, shape: DataShape) -> None:
+    def __init__(self, backbone: nn.Module, head: nn.Linear, image: tuple[int, int, int], pooling: str) -> None:
         super().__init__()
-        with data.needs("transformers", "vision Transformers"), data.quietly():
-            from transformers import ViTConfig, ViTModel
-        assert shape.image is not None
-        self.image, self.field, self.patch, self.pooling = shape.image, shape.field, config.patch, config.pooling
-        channels, height, width = shape.image
-        settings = ViTConfig(
-            hidden_size=config.width,
-            num_hidden_layers=config.layers,
-            num_attention_heads=config.heads,
-            intermediate_size=config.mlp_width or 4 * config.width,
-            image_size=(height, width),
-            patch_size=config.patch,
-            num_channels=channels,
-        )
-        self.backbone = ViTModel(settings, add_pooling_layer=False)
-        self.head = nn.Linear(config.width, VitNetwork(config, shape).num_outputs)
+        self.backbone, self.head, self.image, self.pooling = backbone, head, image, pooling
 
     def forward(self, x_ND: Tensor) -> Tensor:
-        """Logits or fields."""
+        """Logits (N, classes)."""
         tokens_NTK = self.backbone(pixel_values=x_ND.view(-1, *self.image)).last_hidden_state
-        if self.field is not None:
-            read = tokens_NTK[:, 1:]
-        else:
-            read = tokens_NTK[:, 0] if self.pooling == "cls" else tokens_NTK[:, 1:].mean(dim=1)
-        y: Tensor = self.head(read)
-        return y if self.field is None else to_fields(y, self.field, self.patch)
+        read = tokens_NTK[:, 0] if self.pooling == "cls" else tokens_NTK[:, 1:].mean(dim=1)
+        logits_NC: Tensor = self.head(read)
+        return logits_NC
 
 
-class VitNetwork(AbstractNetwork[VitConfig]):
-    """One error row per image, or one per patch where a field is asked for."""
+@dataclass(frozen=True, kw_only=True)
+class PatchNetwork(StackNetwork):
+    """A vision Transformer of the transformers library, unmodified, with one linear head behind it."""
+
+    patch: int = 4
+    """Side of a square patch in pixels; it divides height and width."""
+    width: int = 64
+    """Width of the residual stream."""
+    layers: int = 4
+    """Transformer blocks."""
+    heads: int = 4
+    """Attention heads; they share the width."""
+    mlp_width: int | None = None
+    """Inner width of the MLP; none: four times the width."""
+
+    def __post_init__(self) -> None:
+        self._check_positive("patch", "width", "layers", "heads", "mlp_width")
+        require(self.width % self.heads == 0, "width", f"a multiple of {self.heads} for the heads", self.width)
 
     @property
-    def num_outputs(self) -> int:
-        """Classes, or pixels of a patch."""
-        field = self.shape.field
-        return field[0] * self.config.patch**2 if field else self.shape.num_classes
+    def blocks(self) -> tuple[str, ...]:
+        """Names of the blocks, first to last."""
+        return tuple(f"backbone.layers.{k}" for k in range(self.layers))
 
     @property
-    def num_rows(self) -> int:
-        """One, or the patches of a field."""
-        field = self.shape.field
-        return field[1] * field[2] // self.config.patch**2 if field else 1
+    def branches(self) -> tuple[str, ...]:
+        """Names of the norms where the MLPs branch off the residual stream."""
+        return tuple(f"{block}.layernorm_after" for block in self.blocks)
 
-    def build(self) -> nn.Module:
+    @property
+    def linears(self) -> tuple[str, ...]:
+        """Names of the linear maps that end the branches."""
+        return tuple(f"{block}.{end}" for block in self.blocks for end in ("attention.o_proj", "mlp.fc2"))
+
+    def _backbone(self, shape: DataShape) -> tuple[nn.Module, tuple[int, int, int]]:
+        """The library's model with random weights, and channels, height and width of its images.
+
+        Raises:
+            ConfigError: the data are no images, or patches do not tile them. MissingExtra: no transformers.
+        """
+        if shape.image is None:
+            raise ConfigError("network: a vision Transformer needs images; these data have none")
+        channels, height, width = shape.image
+        if height % self.patch or width % self.patch:
+            raise ConfigError(
+                f"network.patch: expected a divisor of {height} and {width}, the size of the images, got {self.patch}"
+            )
+        with needs("transformers", "vision Transformers"), quietly():
+            from transformers import ViTConfig, ViTModel
+        settings = ViTConfig(
+            hidden_size=self.width,
+            num_hidden_layers=self.layers,
+            num_attention_heads=self.heads,
+            intermediate_size=self.mlp_width or 4 * self.width,
+            image_size=(height, width),
+            patch_size=self.patch,
+            num_channels=channels,
+        )
+        return ViTModel(settings, add_pooling_layer=False), shape.image
+
+
+@dataclass(frozen=True, kw_only=True)
+class VitNetwork(PatchNetwork, kind="vit"):
+    """A vision Transformer of the transformers library, unmodified, with one linear head that names classes."""
+
+    returns: ClassVar[frozenset[str]] = frozenset({"classes"})
+
+    pooling: Literal["mean", "cls"] = "mean"
+    """What a class is read from: the mean over patches, or the token in front of them."""
+
+    def num_outputs(self, shape: DataShape) -> int:
+        """Classes: one error row per image."""
+        return shape.num_classes
+
+    def build(self, shape: DataShape) -> nn.Module:
         """The network.
 
         Raises:
-            ConfigError: the data are no images, or patches do not tile them.
+            ConfigError: the data are no images, or patches do not tile them. MissingExtra: no transformers.
         """
-        if self.shape.image is None:
-            raise ConfigError("a vision Transformer needs images; this task has none")
-        _, height, width = self.shape.image
-        if height % self.config.patch or width % self.config.patch:
-            raise ConfigError(
-                f"model.patch: expected a divisor of {height} and {width}, the size of the images, "
-                f"got {self.config.patch}"
-            )
-        return Vit(self.config, self.shape)
-
-
-def to_fields(patches_NTP: Tensor, shape: tuple[int, int, int], patch: int) -> Tensor:
-    """Patches (N, T, C p p) as flat fields (N, C H W)."""
-    channels, height, width = shape
-    grid = patches_NTP.reshape(-1, height // patch, width // patch, channels, patch, patch)
-    return grid.permute(0, 3, 1, 4, 2, 5).reshape(len(patches_NTP), -1)
+        backbone, image = self._backbone(shape)
+        return Vit(backbone, nn.Linear(self.width, shape.num_classes), image, self.pooling)
