@@ -32,7 +32,7 @@ def _show(result: dict[str, Any]) -> None:
         (block["name"], _signed(block["cosine"]), f"{block['norm']:.3g}", f"{block['true_norm']:.3g}")
         for block in result["blocks"]
     ]
-    run = f"{result['run']} · {result['method']}, rule {result['rule']}"
+    run = f"{result['run']} · {result['arm']}, rule {result['rule']}"
     title = f"{run} · step {result['step']} · {result['samples']} validation samples"
     print_table(("block", "cosine to the true gradient", "gradient norm", "true gradient norm"), rows, title=title)
 

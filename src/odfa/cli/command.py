@@ -10,7 +10,7 @@ from typing import Any
 
 from odfa.cli.help import Help
 from odfa.errors import ConfigError, OdfaError
-from odfa.train.config.base import shown
+from odfa.settings import shown
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,7 +45,7 @@ COMMANDS: tuple[Command, ...] = (
 )
 _ABOUT = Help(
     summary="Train neural networks with light.",
-    example="odfa compare digits methods=bp,shallow,dfa,odfa   # each COMMAND has a --help",
+    example="odfa compare digits arms=bp,shallow,dfa,odfa   # each COMMAND has a --help",
 )
 FAILED, REFUSED = 1, 2
 STOPPED = 128 + signal.SIGINT

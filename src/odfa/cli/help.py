@@ -7,13 +7,15 @@ import textwrap
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from odfa.errors import ConfigError
-from odfa.train.overrides import FIXED
+from odfa.settings import Settings, tag_of
+from odfa.settings.kinds import words_of
 
 _WIDTH = 80
-_TYPES = {int: "integer", float: "number", str: "text", bool: "true or false"}
+_TYPES = {int: "integer", float: "number", str: "text", bool: "true or false", Path: "path"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,35 +92,38 @@ def of_recipe(words: list[str]) -> str:
     """
     from odfa import recipes
 
-    named = [word for word in words if not word.startswith("-") and "=" not in word]
+    plain = [word for word in words if not word.startswith("-")]
+    named = [word for word in plain if "=" not in word]
     if not named:
         return "Every setting of a recipe, with type, default and meaning:\n  odfa train RECIPE --help"
-    config = recipes.get(named[0])
-    return f"settings of {named[0]} (a key may be cut to its last part where that is unique):\n\n{listing(config)}"
+    arm, config = recipes.worded(named[0], [word for word in plain if "=" in word])
+    told = f"settings of {named[0]}, arm={arm} (a key may be cut to its last part where that is unique)"
+    return f"{told}:\n\n{listing(config)}"
 
 
-def listing(config: Any) -> str:
-    """Every setting of a tree of dataclasses that may be given, group by group: key=default, type, meaning."""
+def listing(config: Settings) -> str:
+    """Every setting of a tree that may be given, group by group: key=value, type, meaning; kinds before their own."""
     groups: dict[str, list[str]] = {}
     for group, title, entry in _entries(config, ""):
         groups.setdefault(f"{group}: {title}" if group else title, []).append(entry)
     return "\n\n".join("\n".join([textwrap.fill(title, _WIDTH), *entries]) for title, entries in groups.items())
 
 
-def _entries(config: Any, prefix: str) -> Iterator[tuple[str, str, str]]:
+def _entries(config: Settings, prefix: str) -> Iterator[tuple[str, str, str]]:
     """(group, what the group is, entry) of each setting; those of a group stand together."""
     kind, later = type(config), []
     title = " ".join((inspect.getdoc(kind) or "").split("\n\n")[0].split())
-    told = meanings(kind)
-    for name, hint in get_type_hints(kind).items():
-        value = getattr(config, name)
-        if prefix + name in FIXED:
+    told, hints = meanings(kind), get_type_hints(kind)
+    for field in dataclasses.fields(config):
+        name, value = field.name, getattr(config, field.name)
+        if field.metadata.get("fixed"):
             continue
-        if dataclasses.is_dataclass(value):
+        if isinstance(value, Settings):
             later.append((name, value))
-        else:
-            head = f"{prefix}{name}={_spelled(value)}  ({_told(hint)})"
-            yield prefix.rstrip("."), title, _entry(head, told.get(name, ""))
+            if not type(value).room:
+                continue
+        head = f"{prefix}{name}={_spelled(value)}  ({_told(hints[name])})"
+        yield prefix.rstrip("."), title, _entry(head, told.get(name, ""))
     for name, value in later:
         yield from _entries(value, f"{prefix}{name}.")
 
@@ -147,6 +152,8 @@ def _spelled(value: Any) -> str:
     """A default as one would write it behind `key=`."""
     if isinstance(value, tuple):
         return ",".join(map(_spelled, value))
+    if isinstance(value, Settings):
+        return tag_of(value)
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
@@ -160,6 +167,8 @@ def _told(hint: Any) -> str:
         return f"{_told(parts[0])}, by commas{count}"
     if get_origin(hint) is Union or type(None) in parts:
         return " or ".join("none" if part is type(None) else _told(part) for part in parts)
+    if inspect.isclass(hint) and issubclass(hint, Settings):
+        return f"{' | '.join(words_of(hint))}, or package.module:Name" if hint.room else "default"
     return _TYPES.get(hint, str(hint))
 
 

@@ -34,12 +34,12 @@ def _execute(arguments: Namespace) -> Outcome:
 
 
 def _show(result: dict[str, Any]) -> None:
-    rows = [(row["method"], row["rule"], *_figures(row), row["run"]) for row in result["runs"]]
+    rows = [(row["arm"], row["rule"], *_figures(row), row["run"]) for row in result["runs"]]
     rows.append(("–", "–", *_figures(result["real"]), "training images"))
     settings = (
         f"{result['count']} images, {result['sampler']}, {result['steps']} steps, guidance {result['guidance']:g}"
     )
-    columns = ("method", "rule", "Fréchet distance", "class agreement", "nearest neighbour", "run")
+    columns = ("arm", "rule", "Fréchet distance", "class agreement", "nearest neighbour", "run")
     print_table(columns, rows, title=f"{settings}, judged by {result['judge']}")
 
 

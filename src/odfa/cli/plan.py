@@ -7,9 +7,10 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from typing import Any
 
-from odfa.cli.command import Command, Outcome, note, print_table, say, take
+from odfa.cli.command import Command, Outcome, note, print_table, say
 from odfa.cli.help import Help, add_settings, listing
 from odfa.errors import ConfigError
+from odfa.settings import apply
 
 
 def _configure(parser: ArgumentParser) -> None:
@@ -28,24 +29,16 @@ def _listed(_words: list[str]) -> str:
 
 
 def _execute(arguments: Namespace) -> Outcome:
-    from odfa.recipes import RECIPES
-    from odfa.scaling import PlanConfig, get_opu, get_processor, plan
-    from odfa.train.overrides import apply
+    from odfa.scaling import PlanConfig, plan
 
-    processor, settings = take(list(arguments.settings), "processor")
-    opu, settings = take(settings, "opu")
     if "=" in arguments.model:
         raise ConfigError(f"expected a model first, got {arguments.model!r}; see odfa plan --help")
-    config = PlanConfig(
-        processor=get_processor("a100" if processor is None else processor),
-        opu=get_opu("opu-2021" if opu is None else opu),
-    )
-    makers = {name: recipe.make for name, recipe in RECIPES.items()}
+    config = apply(PlanConfig(), arguments.settings)
     with (
         _told_if_slow(arguments.model),
         contextlib.redirect_stdout(sys.stderr),
     ):  # what a model's own code prints is not the result
-        page = plan(arguments.model, apply(config, settings), makers)
+        page = plan(arguments.model, config)
     return Outcome(json=page, show=lambda: _show(page))
 
 
@@ -120,10 +113,6 @@ PLAN = Command(
     help=Help(
         summary="what training a model costs, by each method",
         example="odfa plan gpt3-2.7b processor=a100 opu=opu-2021 tokens=8192",
-        settings={
-            "processor=a100": "a processor by name, or field by field, see below",
-            "opu=opu-2021": "an OPU by name, or field by field, see below",
-        },
         more=_listed,
     ),
     configure=_configure,

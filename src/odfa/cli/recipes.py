@@ -23,7 +23,7 @@ def _execute(_arguments: Namespace) -> Outcome:
                 "size": recipe.size,
                 "expected_time": recipe.expected_time,
             }
-            for name, recipe in recipes.RECIPES.items()
+            for name, recipe in recipes.listed().items()
         ]
     }
     return Outcome(json=result, show=lambda: _show(result))

@@ -27,7 +27,7 @@ def _execute(arguments: Namespace) -> Outcome:
     from odfa.report.destination import check_figure
     from odfa.train.folder import read_config
 
-    draw = {"climate": _maps, "climatebench": _maps, "diffusion": _images}.get(read_config(arguments.runs[0]).task)
+    draw = {"maps": _maps, "images": _images}.get(read_config(arguments.runs[0]).task.samples)
     if draw is not None and arguments.image is None:
         raise ConfigError("this run draws: expected --image FILE, a file to draw into")
     if draw is None and arguments.image is not None:
@@ -73,7 +73,7 @@ def _maps(arguments: Namespace) -> Outcome:
 
 
 def _lines(result: dict[str, Any]) -> str:
-    errors = [f"  {result['metric']} {run['rmse']:.3f}  {run['method']}: {run['run']}" for run in result["runs"]]
+    errors = [f"  {result['metric']} {run['rmse']:.3f}  {run['arm']}: {run['run']}" for run in result["runs"]]
     return "\n".join([result["sample"], *errors, f"figure: {result['figure']}"])
 
 
@@ -96,7 +96,7 @@ def _texts(arguments: Namespace) -> Outcome:
 
 def _show(results: list[dict[str, Any]]) -> None:
     for result in results:
-        print(f"--- {result['recipe']}, method {result['method']}: {result['run']}\n")
+        print(f"--- {result['recipe']}, arm {result['arm']}: {result['run']}\n")
         print("\n\n".join(map(readable, result["samples"])), end="\n\n")
 
 

@@ -10,6 +10,7 @@ from odfa.cli.command import Command, Outcome, note, place_of, positive, print_t
 from odfa.cli.help import Help, add_actions, add_settings, listing
 from odfa.cli.quantity import label, quantity, short
 from odfa.errors import ConfigError
+from odfa.settings import apply, to_dict
 
 if TYPE_CHECKING:
     from odfa.scaling import Measurement
@@ -126,7 +127,6 @@ def _scaling(settings: list[str], dry_run: bool) -> Outcome:
     from odfa.report.destination import check_folder
     from odfa.scaling import StudyConfig, study
     from odfa.scaling.measurement import measured_points, planned, read, report
-    from odfa.train.overrides import apply
 
     given, settings = take(settings, "measured")
     out, settings = take(settings, "out")
@@ -136,7 +136,7 @@ def _scaling(settings: list[str], dry_run: bool) -> Outcome:
     timed = given is not None or known.exists()
     if dry_run:
         to_time = {} if timed else planned(memory=False, repeats=_QUICK_REPEATS)
-        return _told({"measured": str(known) if timed else None, "to_time": to_time, "study": vars(config)})
+        return _told({"measured": str(known) if timed else None, "to_time": to_time, "study": to_dict(config)})
     measured = read(known) if timed else _timed(known, memory=False, repeats=_QUICK_REPEATS)
     note("following the curves up to a trillion parameters …")
     machine = measured.machine()
@@ -163,7 +163,6 @@ def _share(settings: list[str], dry_run: bool) -> Outcome:
     from odfa.report.scaling import draw_sharing
     from odfa.scaling import Sharing
     from odfa.scaling.share import MOST, ROOMS, sweep
-    from odfa.train.overrides import apply
 
     counts, settings = take(settings, "workers")
     out, settings = take(settings, "out")
@@ -184,7 +183,7 @@ def _share(settings: list[str], dry_run: bool) -> Outcome:
     note("simulating a shared room event by event …")
     sweeps = {name: sweep(room, workers, steps=num_steps) for name, room in rooms.items()}
     draw_sharing(sweeps, path)
-    found = {"rooms": {name: vars(room) for name, room in rooms.items()}, "sweeps": sweeps, "files": [str(path)]}
+    found = {"rooms": {name: to_dict(room) for name, room in rooms.items()}, "sweeps": sweeps, "files": [str(path)]}
     return Outcome(json=found, show=lambda: _show_share(sweeps, path))
 
 

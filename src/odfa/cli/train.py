@@ -1,6 +1,7 @@
 """`odfa train`: one run in one folder."""
 
 from argparse import ArgumentParser, Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from odfa.cli.command import Command, Outcome, note, place, print_table
 from odfa.cli.help import Help, add_settings, of_recipe
 from odfa.cli.quantity import label, quantity, short
 from odfa.errors import ConfigError
+from odfa.settings import digest
 from odfa.train import RunConfig
 
 
@@ -15,7 +17,10 @@ def _configure(parser: ArgumentParser) -> None:
     parser.add_argument("recipe", metavar="NAME", nargs="?", help="a recipe (see odfa recipes)")
     add_settings(parser)
     parser.add_argument(
-        "--run-dir", metavar="DIR", type=place, help="folder of the run (default: runs/NAME-METHOD-seedK)"
+        "--run-dir",
+        metavar="DIR",
+        type=place,
+        help="folder of the run (default: runs/NAME-ARM-seedK…)",
     )
     parser.add_argument("--resume", metavar="DIR", type=place, help="go on with the run in this folder")
     parser.add_argument(
@@ -35,30 +40,32 @@ def _run(arguments: Namespace) -> dict[str, Any]:
     if arguments.resume is not None:
         _refuse_besides_resume(arguments)
         return {**train.resume(arguments.resume, note=note).to_json(), "run_dir": str(arguments.resume)}
-    config = _config(arguments)
+    arm, config = _config(arguments)
     if arguments.dry_run:
         note(f"counting what {config.recipe} takes …")
         return train.dry_run(config)
-    run_dir = arguments.run_dir or default_run_dir(config)
+    run_dir = arguments.run_dir or default_run_dir(arguments.recipe, arm, config)
     if not run_dir.is_file():  # said better where run folders are made
         check_folder(run_dir, "--run-dir")
     note(f"{config.recipe}: reading data, building the network …")
     return {**train.run(config, run_dir, note=note).to_json(), "run_dir": str(run_dir)}
 
 
-def default_run_dir(config: RunConfig) -> Path:
-    """runs/<recipe>-<method>-seed<k>, with the rule when it is not the random one."""
-    rule = "" if config.rule == "random" else f"-{config.rule}"
-    return Path("runs") / f"{config.recipe}-{config.method}{rule}-seed{config.seed}"
-
-
-def _config(arguments: Namespace) -> RunConfig:
+def default_run_dir(recipe: str, arm: str, config: RunConfig) -> Path:
+    """runs/<recipe>-<arm>-seed<k>, with a mark of the other settings where they are not the arm's own."""
     from odfa import recipes
-    from odfa.train.overrides import apply
+
+    usual = replace(recipes.get(recipe, arm), seed=config.seed)
+    mark = "" if usual == config else f"-{digest(config)[:8]}"
+    return Path("runs") / f"{config.recipe}-{arm.replace(':', '-')}-seed{config.seed}{mark}"
+
+
+def _config(arguments: Namespace) -> tuple[str, RunConfig]:
+    from odfa import recipes
 
     if arguments.recipe is None:
-        raise ConfigError(f"expected a recipe ({', '.join(recipes.RECIPES)}) or --resume DIR, got neither")
-    return apply(recipes.get(arguments.recipe), arguments.settings)
+        raise ConfigError(f"expected a recipe ({', '.join(recipes.listed())}) or --resume DIR, got neither")
+    return recipes.worded(arguments.recipe, arguments.settings)
 
 
 def _refuse_besides_resume(arguments: Namespace) -> None:
@@ -89,7 +96,7 @@ TRAIN = Command(
     name="train",
     help=Help(
         summary="train a recipe, or resume a run",
-        example="odfa train digits method=odfa seed=1 --run-dir runs/first",
+        example="odfa train digits arm=odfa seed=1 --run-dir runs/first",
         more=of_recipe,
     ),
     configure=_configure,

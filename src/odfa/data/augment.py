@@ -8,7 +8,7 @@ from torch import Tensor
 from odfa.data.splits import Split
 
 
-def augment(batch: Split, image: tuple[int, int, int], *, shift: int, flip: bool) -> Split:
+def augmented(batch: Split, image: tuple[int, int, int], *, shift: int, flip: bool) -> Split:
     """Each image shifted by up to `shift` pixels each way and, if `flip`, mirrored with probability 1/2.
 
     What a shift uncovers repeats the image's edge. Draws come from torch's current random state, one per image.

@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -14,6 +14,8 @@ from odfa.flow import Light
 from odfa.project.rows import project_scaled
 from odfa.saved import check_state
 from odfa.settings import Settings
+
+Dashes = str | tuple[int, tuple[int, ...]]
 
 
 class AbstractProjection(ABC):
@@ -120,6 +122,9 @@ class AbstractProjection(ABC):
 class ProjectionSettings(Settings, ABC, room="odfa.project", group="odfa.projections"):
     """Which projection carries the error to the blocks, and what before it makes patterns of the error."""
 
+    dashes: ClassVar[Dashes] = "-"
+    """Of the curves in figures, in matplotlib's words."""
+
     @abstractmethod
     def build(self, run_seed: int) -> AbstractProjection:
         """The projection, without a shape and at the beginning of its random state.
@@ -135,6 +140,11 @@ class ProjectionSettings(Settings, ABC, room="odfa.project", group="odfa.project
     def tap(self, blocks: Sequence[str]) -> str:
         """Where in the network the error is read: "logits", or the name of a module, such as one of `blocks`."""
         return "logits"
+
+    @property
+    def recalibrates(self) -> bool:
+        """Whether the matrix may be measured anew and change during a run."""
+        return False
 
     def check(self, *, run_seed: int, num_inputs: int, num_outputs: int, widths: Sequence[int]) -> None:
         """Refuse, before anything is computed, shapes and stages that do not fit together.

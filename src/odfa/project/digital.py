@@ -39,6 +39,8 @@ class EncodedSettings(ProjectionSettings):
 class DigitalSettings(EncodedSettings):
     """A random matrix that is named by a key."""
 
+    dashes = "--"
+
     seed: int = 0
     """Key of the matrix."""
 

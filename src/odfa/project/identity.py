@@ -67,6 +67,8 @@ class Identity(AbstractProjection):
 class IdentitySettings(EncodedSettings, kind="identity"):
     """The error of the last block, copied unprojected to the others: a control. Blocks of one width only."""
 
+    dashes = (0, (5, 1, 1, 1))
+
     def bare(self) -> Identity:
         """`Identity()`, without a shape."""
         return Identity()

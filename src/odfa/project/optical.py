@@ -6,6 +6,7 @@ Shape letters: `N` samples · `D` error width · `F` patterns per sample · `M` 
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -266,7 +267,7 @@ class OpticalSettings(ProjectionSettings, kind="optical"):
     """How counts become a field."""
     guard: Guard | None = field(default_factory=Guard)
     """What looks at witness patterns, which tell how far the matrix has drifted; none: it is trusted."""
-    calibration: str | None = None
+    calibration: Path | None = None
     """Folder that `odfa opu calibrate` wrote for this OPU, width, region and demodulator; none: the run calibrates its
     witnesses itself."""
 
@@ -289,6 +290,11 @@ class OpticalSettings(ProjectionSettings, kind="optical"):
             guard=self.guard,
             calibration=None if self.calibration is None else Calibration.load(self.calibration),
         )
+
+    @property
+    def recalibrates(self) -> bool:
+        """Where the guard does so when it has lost the matrix."""
+        return self.guard is not None and self.guard.when_lost == "recalibrate"
 
     def check(self, *, run_seed: int, num_inputs: int, num_outputs: int, widths: Sequence[int]) -> None:
         """Refuse what the OPU or the calibration cannot serve; no frame is shown.

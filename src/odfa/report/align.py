@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 
+from odfa.arms import name_of
 from odfa.data import needs
 from odfa.errors import ConfigError
 from odfa.report.destination import check_figure, save_figure
-from odfa.report.methods import rule_of
+from odfa.report.wording import rule_of
 from odfa.train import build
 from odfa.train.alignment import alignment_batch, check_measurable, measure_alignment
 from odfa.train.checkpoint import newest, restore
@@ -39,7 +40,7 @@ def align(run_dir: Path | str) -> dict[str, Any]:
     return {
         "run": str(path),
         "recipe": config.recipe,
-        "method": config.method,
+        "arm": name_of(config),
         "rule": rule_of(config),
         "step": session.step,
         "samples": len(alignment_batch(session)),
@@ -90,7 +91,7 @@ def draw_alignment(run_dir: Path | str, path: Path) -> None:
         colour = colormaps["viridis_r"](0.15 + 0.85 * number / max(1, len(blocks) - 1))
         axes.plot(*zip(*curve, strict=True), label=block.removeprefix("backbone."), color=colour, linewidth=2)
     axes.set(
-        title=f"{config.recipe}: {config.method}, {rule_of(config)}",
+        title=f"{config.recipe}: {config.label}",
         xlabel="optimiser steps",
         ylabel="cosine to the true gradient",
         ylim=(min(-0.05, *axes.get_ylim()), 1.02),

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from odfa import train
 from odfa.errors import OdfaError
+from odfa.settings import from_dict, to_dict
 from odfa.train import RunConfig
-from odfa.train.overrides import from_dict, to_dict
 
 
 def run_beside(runs: Mapping[Path, RunConfig], jobs: int) -> None:
@@ -49,7 +49,7 @@ def _in_a_process(running: set["subprocess.Popen[str]"], run: tuple[Path, RunCon
 def main() -> int:
     """Train the config on standard input in the folder named; 0 if it was finished."""
     try:
-        train.run(from_dict(json.load(sys.stdin)), sys.argv[1], resume=True, progress=False)
+        train.run(from_dict(json.load(sys.stdin), RunConfig), sys.argv[1], resume=True, progress=False)
     except (OdfaError, KeyboardInterrupt):
         return 1
     return 0

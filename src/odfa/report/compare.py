@@ -1,4 +1,4 @@
-"""Methods side by side: same data, same seeds, the same number of tries for each learning rate."""
+"""Arms side by side: same data, same seeds, the same number of tries for each learning rate."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -6,14 +6,15 @@ from functools import cache
 from pathlib import Path
 
 from odfa import train
+from odfa.arms import trees
 from odfa.data import Splits
 from odfa.errors import ConfigError, NonFinite
 from odfa.report.beside import run_beside
 from odfa.report.comparison import Comparison, Trial, Try
 from odfa.report.destination import check_folder
 from odfa.report.figure import draw
-from odfa.report.methods import arms, rate_centre
 from odfa.report.table import write_markdown
+from odfa.report.wording import rate_centre
 from odfa.train import RunConfig
 from odfa.train.folder import read_result
 from odfa.train.kept import read_kept
@@ -25,7 +26,7 @@ _FACTOR = 3.0
 
 def compare(
     config: RunConfig,
-    methods: Sequence[str],
+    arms: Sequence[str],
     *,
     seeds: int = 3,
     tries: int = 3,
@@ -35,29 +36,29 @@ def compare(
     centres: Mapping[str, float] | None = None,
     note: Note = lambda _message: None,
 ) -> Comparison:
-    """Run every method on seeds 0 … seeds - 1 and leave runs, table.md and comparison.png in `out_dir`.
+    """Run every arm on seeds 0 … seeds - 1 and leave runs, table.md and comparison.png in `out_dir`.
 
-    Each method's learning rate is the best of `tries` on validation data: runs of seed 0 at
+    Each arm's learning rate is the best of `tries` on validation data: runs of seed 0 at
     centre * 3^k, k = -(tries - 1)/2 … (tries - 1)/2, full ones unless `try_steps` is given; the best full one is also
-    the method's result for seed 0. The test metric of the other tries is computed too, at the end of each run, and
+    the arm's result for seed 0. The test metric of the other tries is computed too, at the end of each run, and
     plays no part. Finished runs in `out_dir` are reused, interrupted ones resumed.
 
     Args:
-        methods: names such as "odfa", or METHOD:RULE such as "dfa:random" for another rule than the config's.
+        arms: names such as "odfa", or ARM:RULE such as "dfa:random" for another rule than the config's.
         jobs: runs at a time, each in a process of its own; with more than one say threads=1.
         try_steps: steps of a try; its learning rate follows the same course over fewer steps.
-        centres: centre of a method's grid; where none is given the config's learning rate, thirty-fold for shallow.
+        centres: centre of an arm's grid; where none is given the config's learning rate, thirty-fold for shallow.
         note: told, in one line each, what is going on.
 
     Raises:
-        ConfigError: unknown methods, or counts below 1. DataError: runs in `out_dir` were trained on other data.
-        NonFinite: every try of a method diverged. And what `train.run` raises.
+        ConfigError: unknown arms, or counts below 1. DataError: runs in `out_dir` were trained on other data.
+        NonFinite: every try of an arm diverged. And what `train.run` raises.
     """
-    configs = arms(config, methods)
+    configs = trees(config, arms)
     check_folder(Path(out_dir), "run folder")
     if min(seeds, tries, jobs) < 1:
         raise ConfigError(f"seeds, tries and jobs: expected 1 or more, got {seeds}, {tries} and {jobs}")
-    task = train.get_task(config.task)
+    task = config.task
     metric = task.metric
     runs = _Runs(Path(out_dir), note, jobs, cache(lambda: task.load(config.data)))
     grids = {word: grid((centres or {}).get(word, rate_centre(ours)), tries) for word, ours in configs.items()}
@@ -91,10 +92,10 @@ def grid(centre: float, tries: int) -> list[float]:
     return [float(f"{centre * _FACTOR ** (k - (tries - 1) / 2):.3g}") for k in range(tries)]
 
 
-def run_dir_of(method: str, config: RunConfig, out_dir: Path) -> Path:
+def run_dir_of(arm: str, config: RunConfig, out_dir: Path) -> Path:
     """Folder of one run of a comparison."""
     steps = "" if config.steps is None else f"-{config.steps}steps"
-    return out_dir / f"{method.replace(':', '-')}-lr{config.optimizer.learning_rate:g}-seed{config.seed}{steps}"
+    return out_dir / f"{arm.replace(':', '-')}-lr{config.optimizer.learning_rate:g}-seed{config.seed}{steps}"
 
 
 def _variant(config: RunConfig, rate: float, seed: int) -> RunConfig:
@@ -112,7 +113,7 @@ class _Runs:
     def tune(
         self, configs: Mapping[str, RunConfig], grids: Mapping[str, list[float]], try_steps: int | None
     ) -> dict[str, list[Try]]:
-        """Every method at every rate of its grid on seed 0, full runs or `try_steps` long."""
+        """Every arm at every rate of its grid on seed 0, full runs or `try_steps` long."""
         short = {word: ours if try_steps is None else replace(ours, steps=try_steps) for word, ours in configs.items()}
         self._ahead((word, _variant(short[word], rate, 0)) for word, rates in grids.items() for rate in rates)
         return {word: [self.attempt(word, _variant(short[word], rate, 0)) for rate in grids[word]] for word in grids}
@@ -134,18 +135,18 @@ class _Runs:
         run_beside(new, self._jobs)
         self._done |= {run_dir for run_dir in new if read_result(run_dir) is not None}
 
-    def attempt(self, method: str, config: RunConfig) -> Try:
+    def attempt(self, arm: str, config: RunConfig) -> Try:
         """One learning rate on seed 0."""
         rate = config.optimizer.learning_rate
         try:
-            return Try(learning_rate=rate, validation=self.trial(method, config).result.validation)
+            return Try(learning_rate=rate, validation=self.trial(arm, config).result.validation)
         except NonFinite as error:
-            self._note(f"{method} at learning rate {rate:g} diverged: {error}")
+            self._note(f"{arm} at learning rate {rate:g} diverged: {error}")
             return Try(learning_rate=rate, validation=None)
 
-    def trial(self, method: str, config: RunConfig) -> Trial:
+    def trial(self, arm: str, config: RunConfig) -> Trial:
         """The run, trained unless it is finished."""
-        run_dir = run_dir_of(method, config, self._out_dir)
+        run_dir = run_dir_of(arm, config, self._out_dir)
         if run_dir not in self._done and read_result(run_dir) is not None:
             read_kept(run_dir).check(self._data(), run_dir)
             self.reused.add(run_dir)
@@ -153,13 +154,13 @@ class _Runs:
         result = train.run(
             config, run_dir, resume=True, note=lambda _where: self._note(f"{config.recipe} {run_dir.name} …")
         )
-        return Trial(method=method, config=config, run_dir=run_dir, result=result)
+        return Trial(arm=arm, config=config, run_dir=run_dir, result=result)
 
 
-def _choose(method: str, tries: list[Try], metric: str, *, lower: bool) -> float:
+def _choose(arm: str, tries: list[Try], metric: str, *, lower: bool) -> float:
     """The rate of the best validation metric; equal metrics are told apart by the validation loss."""
     finished = [(t.validation, t.learning_rate) for t in tries if t.validation is not None]
     if not finished:
         rates = ", ".join(f"{t.learning_rate:g}" for t in tries)
-        raise NonFinite(f"{method} diverged at every learning rate tried ({rates}); lower optimizer.learning_rate")
+        raise NonFinite(f"{arm} diverged at every learning rate tried ({rates}); lower optimizer.learning_rate")
     return min(finished, key=lambda pair: (pair[0][metric] * (1 if lower else -1), pair[0]["loss"]))[1]

@@ -5,8 +5,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from odfa.report.methods import rule_of
 from odfa.report.summary import gap_closed, summarise
+from odfa.report.wording import rule_of
 from odfa.train import RunConfig, RunResult
 from odfa.train.folder import read_lines
 
@@ -21,10 +21,10 @@ class Try:
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One run at its method's chosen learning rate."""
+    """One run at its arm's chosen learning rate."""
 
-    method: str
-    """The word that named it: METHOD or METHOD:RULE."""
+    arm: str
+    """The word that named it: ARM or ARM:RULE."""
     config: RunConfig
     run_dir: Path
     result: RunResult
@@ -43,38 +43,38 @@ class Comparison:
     """Test metric of predictions that need no network."""
 
     def values(self) -> dict[str, list[float]]:
-        """Test metric of each seed, per method."""
+        """Test metric of each seed, per arm."""
         found: dict[str, list[float]] = {}
         for trial in self.trials:
-            found.setdefault(trial.method, []).append(trial.result.metric["value"])
+            found.setdefault(trial.arm, []).append(trial.result.metric["value"])
         return found
 
     def curves(self) -> dict[str, list[list[tuple[int, float]]]]:
-        """(step, validation metric) of each seed, per method."""
+        """(step, validation metric) of each seed, per arm."""
         key = f"validation_{self.metric['name']}"
         found: dict[str, list[list[tuple[int, float]]]] = {}
         for trial in self.trials:
             rows = [row for row in read_lines(trial.run_dir / "metrics.jsonl") if isinstance(row.get(key), float)]
-            found.setdefault(trial.method, []).append([(row["step"], row[key]) for row in rows])
+            found.setdefault(trial.arm, []).append([(row["step"], row[key]) for row in rows])
         return found
 
     def gap_curves(self) -> dict[str, list[tuple[int, float]]]:
         """(step, share of the shallow → bp gap closed) on validation data, from means over seeds."""
         means: dict[int, dict[str, float]] = {}
-        for method, of_seeds in self.curves().items():
+        for arm, of_seeds in self.curves().items():
             for points in zip(*of_seeds, strict=True):
-                means.setdefault(points[0][0], {})[method] = fmean(value for _, value in points)
+                means.setdefault(points[0][0], {})[arm] = fmean(value for _, value in points)
         found: dict[str, list[tuple[int, float]]] = {}
-        for step, of_methods in sorted(means.items()):
-            for method, share in gap_closed(of_methods, metric=self.metric["name"]).items():
+        for step, of_arms in sorted(means.items()):
+            for arm, share in gap_closed(of_arms, metric=self.metric["name"]).items():
                 if share is not None:
-                    found.setdefault(method, []).append((step, share))
+                    found.setdefault(arm, []).append((step, share))
         return found
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         summary = summarise(self.values())
-        means = {method: figures["mean"] for method, figures in summary.items() if figures["mean"] is not None}
+        means = {arm: figures["mean"] for arm, figures in summary.items() if figures["mean"] is not None}
         return {
             "recipe": self.recipe,
             "metric": self.metric,
@@ -82,7 +82,7 @@ class Comparison:
             "summary": summary,
             "gap_closed": gap_closed(means, metric=self.metric["name"]),
             **({"references": self.references} if self.references else {}),
-            "learning_rates": {method: _rates(self, method) for method in self.tries},
+            "learning_rates": {arm: _rates(self, arm) for arm in self.tries},
             **self.paths,
         }
 
@@ -90,7 +90,7 @@ class Comparison:
 def _row(trial: Trial) -> dict[str, Any]:
     light = trial.result.light
     return {
-        "method": trial.method,
+        "arm": trial.arm,
         "rule": rule_of(trial.config),
         "seed": trial.config.seed,
         "metric": trial.result.metric["value"],
@@ -100,10 +100,10 @@ def _row(trial: Trial) -> dict[str, Any]:
     }
 
 
-def _rates(comparison: Comparison, method: str) -> dict[str, Any]:
-    tries = comparison.tries[method]
+def _rates(comparison: Comparison, arm: str) -> dict[str, Any]:
+    tries = comparison.tries[arm]
     name = comparison.metric["name"]
-    chosen = next(t.config.optimizer.learning_rate for t in comparison.trials if t.method == method)
+    chosen = next(t.config.optimizer.learning_rate for t in comparison.trials if t.arm == arm)
     return {
         "chosen": chosen,
         "at_edge": len(tries) > 2 and chosen in (tries[0].learning_rate, tries[-1].learning_rate),

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from odfa.data import needs
-from odfa.data.dialogue import SPEAKERS
-from odfa.data.tokens import END
 from odfa.errors import ConfigError, RunFolderError
 from odfa.files import new_folder
 from odfa.report.destination import check_folder, writing
-from odfa.train import TextConfig, load_run
+from odfa.tasks.language.dialogue import SPEAKERS
+from odfa.tasks.language.text import TextData
+from odfa.tasks.language.tokens import END
+from odfa.train import load_run
 from odfa.train.kept import kept_tokenizer
 
 
@@ -30,7 +31,7 @@ def export(run_dir: Path | str, out_dir: Path | str, *, shard: str = "2GB") -> d
         raise RunFolderError(f"{out} exists; name a folder that does not")
     run = load_run(run_dir)
     config = run.config.data
-    if not isinstance(config, TextConfig):
+    if not isinstance(config, TextData):
         raise ConfigError(f"{run_dir} is a run of {run.config.recipe}; only language models can be exported")
     with needs("transformers", "exports"):
         from transformers import PreTrainedTokenizerFast

@@ -1,4 +1,4 @@
-"""One picture of a comparison: how each method learned, the gap it closed, and what it reached on test data."""
+"""One picture of a comparison: how each arm learned, the gap it closed, and what it reached on test data."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -10,24 +10,11 @@ from odfa.report.comparison import Comparison
 from odfa.report.destination import save_figure
 
 Curve = Sequence[tuple[int, float]]
+Style = tuple[str, Any]
+"""Colour and dashes of matplotlib."""
 
-# Okabe & Ito's palette, told apart with any colour vision
-_STYLES: dict[str, tuple[str, Any]] = {
-    "bp": ("#000000", "-"),
-    "shallow": ("#999999", ":"),
-    "dfa": ("#0072B2", "--"),
-    "tdfa": ("#56B4E9", "-."),
-    "odfa": ("#D55E00", "-"),
-    "identity": ("#009E73", (0, (5, 1, 1, 1))),
-    "dfa:exact": ("#009E73", "--"),
-    "dfa:electronic": ("#CC79A7", ":"),
-    "odfa:electronic": ("#CC79A7", "-."),
-    "dfa:random": ("#E69F00", "--"),
-    "odfa:random": ("#E69F00", "-"),
-}
 _MANY = 5
 _DASHES = ("-", "--", ":", "-.")
-_FURTHER = ("#F0E442", "#8C564B", "#7F3C8D", "#11A579")
 
 
 def draw(comparison: Comparison, path: Path) -> None:
@@ -41,7 +28,7 @@ def draw(comparison: Comparison, path: Path) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     metric, curves, gaps = comparison.metric["name"], comparison.curves(), comparison.gap_curves()
-    styles = _styles(curves)
+    styles = _styles(comparison)
     figure = Figure(figsize=(14 if gaps else 10, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     left, *middle, right = figure.subplots(1, 3 if gaps else 2, width_ratios=(3, 2.4, 2) if gaps else (3, 2))
@@ -67,37 +54,43 @@ def draw(comparison: Comparison, path: Path) -> None:
     save_figure(figure, path, dpi=150)
 
 
-def _styles(methods: Mapping[str, object]) -> dict[str, tuple[str, Any]]:
-    further = itertools.cycle(_FURTHER)
-    return {method: _STYLES.get(method) or (next(further), "-.") for method in methods}
+def _styles(comparison: Comparison) -> dict[str, Style]:
+    """Arm → colour of its rule, dashes of its projection."""
+    return {
+        trial.arm: (
+            trial.config.rule.colour,
+            "-" if trial.config.projection is None else trial.config.projection.dashes,
+        )
+        for trial in comparison.trials
+    }
 
 
-def _draw_curves(axes: Any, curves: Mapping[str, Sequence[Curve]], styles: Mapping[str, tuple[str, Any]]) -> None:
-    for method, of_seeds in curves.items():
-        colour, dashes = styles[method]
+def _draw_curves(axes: Any, curves: Mapping[str, Sequence[Curve]], styles: Mapping[str, Style]) -> None:
+    for arm, of_seeds in curves.items():
+        colour, dashes = styles[arm]
         steps = [step for step, _ in of_seeds[0]]
         columns = list(zip(*([value for _, value in curve] for curve in of_seeds), strict=True))
         means = [sum(column) / len(column) for column in columns]
-        axes.plot(steps, means, label=method, color=colour, linestyle=dashes, linewidth=2)
+        axes.plot(steps, means, label=arm, color=colour, linestyle=dashes, linewidth=2)
         lowest, highest = [min(column) for column in columns], [max(column) for column in columns]
         axes.fill_between(steps, lowest, highest, color=colour, alpha=0.15, linewidth=0)
 
 
-def _draw_gaps(axes: Any, gaps: Mapping[str, Curve], styles: Mapping[str, tuple[str, Any]]) -> None:
-    for method, curve in gaps.items():
-        colour, dashes = styles[method]
+def _draw_gaps(axes: Any, gaps: Mapping[str, Curve], styles: Mapping[str, Style]) -> None:
+    for arm, curve in gaps.items():
+        colour, dashes = styles[arm]
         axes.plot(*zip(*curve, strict=True), color=colour, linestyle=dashes, linewidth=2)
     axes.set(title="share of the shallow → bp gap closed", xlabel="optimiser steps", ylim=(-0.25, 1.1))
     axes.yaxis.set_major_formatter(lambda value, _position: f"{100 * value:.4g} %")
 
 
-def _draw_values(axes: Any, values: Mapping[str, Sequence[float]], styles: Mapping[str, tuple[str, Any]]) -> None:
-    for place, (method, of_seeds) in enumerate(values.items()):
-        colour, _ = styles[method]
+def _draw_values(axes: Any, values: Mapping[str, Sequence[float]], styles: Mapping[str, Style]) -> None:
+    for place, (arm, of_seeds) in enumerate(values.items()):
+        colour, _ = styles[arm]
         mean = sum(of_seeds) / len(of_seeds)
         axes.plot([place - 0.25, place + 0.25], [mean, mean], color=colour, linewidth=3)
         axes.plot([place] * len(of_seeds), of_seeds, "o", color=colour, markerfacecolor="white", markersize=6)
     many = len(values) > _MANY  # names side by side would run into each other
-    names = [method if many else method.replace(":", "\n") for method in values]
+    names = [arm if many else arm.replace(":", "\n") for arm in values]
     axes.set_xticks(range(len(values)), names, **({"rotation": 35, "ha": "right"} if many else {}))
     axes.set_xlim(-0.6, len(values) - 0.4)

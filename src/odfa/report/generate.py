@@ -11,14 +11,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from odfa.data import FASHION_CLASSES, needs, quietly
+from odfa.arms import name_of
+from odfa.data import needs, quietly
 from odfa.errors import ConfigError
 from odfa.keys import mix
 from odfa.report.destination import check_figure, save_figure
+from odfa.settings import SEEDS, SEEDS_TOLD, require
+from odfa.tasks.diffusion.denoiser import Denoiser
+from odfa.tasks.diffusion.diffuse import Diffuse, ddpm_scheduler
+from odfa.tasks.vision.fashion import FASHION_CLASSES
 from odfa.train import LoadedRun, load_run
-from odfa.train.config.base import SEEDS, SEEDS_TOLD, require
-from odfa.train.networks import Denoiser
-from odfa.train.tasks.diffuse import ddpm_scheduler
 
 Sampler = Literal["ddim", "ddpm"]
 _NOISE_KEY = 0x6E4E_0001
@@ -64,15 +66,15 @@ def generate(
         ConfigError: the run's model draws no images, more steps than its diffusion has, or a number out of range.
     """
     check_drawing(guidance, seed)
-    model = run.model
-    if not isinstance(model, Denoiser):
+    model, task = run.model, run.config.task
+    if not (isinstance(model, Denoiser) and isinstance(task, Diffuse)):
         raise ConfigError(f"{run.path} is a run of {run.config.recipe}, which draws no images; name diffusion runs")
-    if not 0 < steps <= model.config.timesteps:
-        raise ConfigError(f"steps: expected 1 to {model.config.timesteps}, got {steps}")
+    if not 0 < steps <= task.timesteps:
+        raise ConfigError(f"steps: expected 1 to {task.timesteps}, got {steps}")
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(mix(_NOISE_KEY, seed))
         parts = torch.split(class_N, _BATCH)
-        return torch.cat([_denoised(model, part_N, sampler, steps, guidance) for part_N in parts])
+        return torch.cat([_denoised(model, part_N, _scheduler(task, sampler, steps), guidance) for part_N in parts])
 
 
 def check_drawing(guidance: float, seed: int) -> None:
@@ -85,9 +87,7 @@ def check_drawing(guidance: float, seed: int) -> None:
     require(seed in SEEDS, "seed", SEEDS_TOLD, seed)
 
 
-def _denoised(model: Denoiser, c_N: Tensor, sampler: Sampler, steps: int, guidance: float) -> Tensor:
-    scheduler = _scheduler(model, sampler)
-    scheduler.set_timesteps(steps)
+def _denoised(model: Denoiser, c_N: Tensor, scheduler: Any, guidance: float) -> Tensor:
     x_ND = torch.randn(len(c_N), model.image[0] * model.image[1] * model.image[2])
     none_N = torch.full_like(c_N, model.num_classes)
     for t in scheduler.timesteps:
@@ -100,12 +100,14 @@ def _denoised(model: Denoiser, c_N: Tensor, sampler: Sampler, steps: int, guidan
     return x_ND.clamp(-1, 1)
 
 
-def _scheduler(model: Denoiser, sampler: Sampler) -> Any:
+def _scheduler(task: Diffuse, sampler: Sampler, steps: int) -> Any:
     with needs("diffusers", "diffusion models"), quietly():
         from diffusers import DDIMScheduler, DDPMScheduler
     made: Any = DDIMScheduler if sampler == "ddim" else DDPMScheduler
     # trailing: the first step starts from the noisiest image, which is what pure noise stands for
-    return made.from_config(ddpm_scheduler(model.config).config, timestep_spacing="trailing")
+    scheduler = made.from_config(ddpm_scheduler(task).config, timestep_spacing="trailing")
+    scheduler.set_timesteps(steps)
+    return scheduler
 
 
 def draw_grid(
@@ -140,7 +142,7 @@ def draw_grid(
         "guidance": guidance,
         "sampler": sampler,
         "steps": steps,
-        "runs": [{"run": str(run.path), "method": run.config.method} for run in runs],
+        "runs": [{"run": str(run.path), "arm": name_of(run.config)} for run in runs],
     }
 
 
@@ -157,7 +159,7 @@ def _draw(runs: Sequence[LoadedRun], images_RND: list[Tensor], classes: list[int
         tiles = images_ND.view(len(classes), count, channels, height, width).mean(dim=2)
         image = tiles.permute(0, 2, 1, 3).reshape(len(classes) * height, -1).numpy()
         axes.imshow(image, cmap="gray", vmin=-1, vmax=1)
-        axes.set_title(run.config.method, fontsize=9)
+        axes.set_title(name_of(run.config), fontsize=9)
         axes.set_yticks([(row + 0.5) * height for row in range(len(classes))], [FASHION_CLASSES[c] for c in classes])
         axes.tick_params(labelsize=7, length=0)
         axes.set_xticks([])

@@ -10,12 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from odfa.data import Split, load_fashion, needs, quietly
+from odfa.arms import name_of
+from odfa.data import Split, needs, quietly
 from odfa.errors import ConfigError
 from odfa.report.generate import Sampler, check_drawing, generate
-from odfa.report.methods import rule_of
-from odfa.train import DataConfig, LoadedRun, load_run
-from odfa.train.config.base import require
+from odfa.report.wording import rule_of
+from odfa.settings import require
+from odfa.tasks.vision.classify import Classify
+from odfa.tasks.vision.fashion import FashionData
+from odfa.train import LoadedRun, load_run
 
 _BATCH = 500
 _LEAST, _MOST = 100, 100_000
@@ -48,9 +51,7 @@ def judge(
     require(_LEAST <= count <= _MOST, "count", f"{_LEAST} to {_MOST} images", count)
     check_drawing(guidance, seed)
     classifier = _Classifier(load_run(classifier_dir))
-    config = classifier.run.config.data
-    assert isinstance(config, DataConfig)
-    raw = load_fashion(config.path, validation=config.validation).limited(config.limit)
+    raw = classifier.run.config.data.load()
     classifier.run.kept.check(raw, classifier.run.path)
     splits = raw.centred()
     train, test = splits.train, splits.test
@@ -61,7 +62,7 @@ def judge(
     for run in map(load_run, run_dirs):
         classifier.check_size(run)
         images_ND = generate(run, class_N, sampler=sampler, steps=steps, guidance=guidance, seed=seed)
-        rows.append({"run": str(run.path), "method": run.config.method, "rule": rule_of(run.config)})
+        rows.append({"run": str(run.path), "arm": name_of(run.config), "rule": rule_of(run.config)})
         rows[-1] |= seen.figures(images_ND, class_N)
     drawn = train.head(count)
     real = {**seen.figures(drawn.x_ND, drawn.y_N), "neighbour": None}  # they are among themselves
@@ -82,7 +83,8 @@ class _Classifier(nn.Module):
     def __init__(self, run: LoadedRun) -> None:
         super().__init__()
         head = getattr(run.model, "head", None)
-        if run.config.task != "fashion" or not isinstance(head, nn.Linear):
+        of_garments = isinstance(run.config.task, Classify) and isinstance(run.config.data, FashionData)
+        if not (of_garments and isinstance(head, nn.Linear)):
             raise ConfigError(f"{run.path} is a run of {run.config.recipe}: expected a fashion classifier as the judge")
         self.run, self.model, self.head = run, run.model, head
         self.num_features = head.in_features

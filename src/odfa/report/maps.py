@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
+from odfa.arms import name_of
 from odfa.data import FieldSplit, FieldSplits, needs
 from odfa.errors import ConfigError
 from odfa.report.destination import check_figure, save_figure
-from odfa.report.methods import rule_of
-from odfa.train import LoadedRun, get_task, load_run
+from odfa.tasks.climate.regress import Regress
+from odfa.train import LoadedRun, load_run
 from odfa.train.places import without_places
-from odfa.train.tasks.climate import AbstractFields
 
 
 def project(run_dirs: Sequence[Path | str], path: Path, *, sample: int | None = None) -> dict[str, Any]:
@@ -32,11 +32,11 @@ def project(run_dirs: Sequence[Path | str], path: Path, *, sample: int | None = 
     check_figure(path, "image")
     runs = [load_run(run_dir) for run_dir in run_dirs]
     for run in runs:
-        if not isinstance(get_task(run.config.task), AbstractFields):
+        if not isinstance(run.config.task, Regress):
             raise ConfigError(f"{run.path} is a run of {run.config.recipe}, which projects no maps; name climate runs")
         if without_places(run.config).data != without_places(runs[0].config).data:
             raise ConfigError(f"{run.path}: expected the data of {runs[0].path}, got other settings; draw them apart")
-    task = get_task(runs[0].config.task)
+    task = runs[0].config.task
     splits = task.load(runs[0].config.data)
     assert isinstance(splits, FieldSplits)
     for run in runs:
@@ -58,7 +58,7 @@ def project(run_dirs: Sequence[Path | str], path: Path, *, sample: int | None = 
         "sample": one.names[0],
         "metric": task.metric.name,
         "runs": [
-            {"run": str(run.path), "method": run.config.method, "rmse": error}
+            {"run": str(run.path), "arm": name_of(run.config), "rmse": error}
             for run, error in zip(runs, errors, strict=True)
         ],
     }
@@ -82,7 +82,7 @@ def _draw(
     grid = figure.subplots(len(runs), 3, squeeze=False, sharex=True, sharey=True)
     last: Any = None
     for row, run in enumerate(runs):
-        label = f"{run.config.method}, {rule_of(run.config)}"
+        label = f"{run.config.label}"
         maps = ((f"truth: {name}", truth_HW), (label, projected_RHW[row]), (f"{label}: error", error_RHW[row]))
         for axes, (title, field_HW) in zip(grid[row], maps, strict=True):
             last = axes.pcolormesh(

@@ -7,12 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from odfa.data.dialogue import SPEAKERS
-from odfa.data.tokens import END
+from odfa.arms import name_of
 from odfa.errors import ConfigError
 from odfa.keys import mix
-from odfa.train import LoadedRun, TextConfig, load_run
-from odfa.train.config.base import SEEDS, SEEDS_TOLD, require
+from odfa.settings import SEEDS, SEEDS_TOLD, require
+from odfa.tasks.language.dialogue import SPEAKERS
+from odfa.tasks.language.text import TextData
+from odfa.tasks.language.tokens import END
+from odfa.train import LoadedRun, load_run
 from odfa.train.kept import kept_tokenizer
 
 _SAMPLE_KEY = 0x5A3F_0001
@@ -51,7 +53,7 @@ def sample(
     require(seed in SEEDS, "seed", SEEDS_TOLD, seed)
     require(_is_unicode(prompt), "prompt", "text in UTF-8", prompt)
     run = load_run(run_dir)
-    if not isinstance(run.config.data, TextConfig):
+    if not isinstance(run.config.data, TextData):
         raise ConfigError(f"{run_dir} is a run of {run.config.recipe}, which does not write; sample a dialogue run")
     tokenizer = kept_tokenizer(run.path, run.kept)
     ids_T = torch.tensor(tokenizer.encode(_opened(prompt, has_turns=run.kept.has_turns)).ids)
@@ -67,7 +69,7 @@ def sample(
     return {
         "run": str(run_dir),
         "recipe": run.config.recipe,
-        "method": run.config.method,
+        "arm": name_of(run.config),
         "prompt": prompt,
         "samples": [text.partition(END)[0] for text in texts],
     }

@@ -1,4 +1,4 @@
-"""Figures over seeds: mean, spread, and the share of the gap between shallow and backprop that a method closes."""
+"""Figures over seeds: mean, spread, and the share of the gap between shallow and backprop that an arm closes."""
 
 import math
 import statistics
@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 
 
 def summarise(values: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float | None]]:
-    """Mean and sample standard deviation (None for a single value) per method."""
+    """Mean and sample standard deviation (None for a single value) per arm."""
     return {
-        method: {"mean": statistics.fmean(of), "std": statistics.stdev(of) if len(of) > 1 else None}
-        for method, of in values.items()
+        arm: {"mean": statistics.fmean(of), "std": statistics.stdev(of) if len(of) > 1 else None}
+        for arm, of in values.items()
     }
 
 
 def gap_closed(means: Mapping[str, float], *, metric: str) -> dict[str, float | None]:
-    """Share of the shallow → bp gap that each method closes; empty unless both are among the methods.
+    """Share of the shallow → bp gap that each arm closes; empty unless both are among the arms.
 
         share = (f(mean) - f(shallow)) / (f(bp) - f(shallow)),   f = log for perplexities, else the identity
 
@@ -24,4 +24,4 @@ def gap_closed(means: Mapping[str, float], *, metric: str) -> dict[str, float | 
         return {}
     scale = math.log if "perplexity" in metric else float
     low, high = scale(means["shallow"]), scale(means["bp"])
-    return {method: (scale(mean) - low) / (high - low) if high != low else None for method, mean in means.items()}
+    return {arm: (scale(mean) - low) / (high - low) if high != low else None for arm, mean in means.items()}

@@ -11,9 +11,9 @@ from odfa.data import needs
 from odfa.files import write_file
 from odfa.report.comparison import Comparison
 from odfa.report.destination import writing
-from odfa.report.methods import electronic_part
+from odfa.report.wording import electronic_part
 
-COLUMNS = ("method", "rule", "{metric}", "gap closed", "learning rate", "train time", "light")
+COLUMNS = ("arm", "rule", "{metric}", "gap closed", "learning rate", "train time", "light")
 _PIPE_WIDTH = 160
 _BETWEEN = 3
 """Blanks beside a column."""
@@ -71,10 +71,10 @@ def _record(columns: list[str], row: list[str]) -> list[str]:
 
 
 def comparison_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows of a comparison, one row per method."""
+    """Columns and rows of a comparison, one row per arm."""
     figures = comparison.to_json()
     columns = [column.format(metric=f"test {comparison.metric['name']}") for column in COLUMNS]
-    rows = [_cells(figures, method) for method in figures["summary"]]
+    rows = [_cells(figures, arm) for arm in figures["summary"]]
     metric = comparison.metric["name"]
     return columns, rows + [
         [name, "no network", _spread(value, None, metric), *["–"] * (len(columns) - 3)]
@@ -83,8 +83,8 @@ def comparison_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]
 
 
 def electronic_parts(comparison: Comparison) -> dict[str, str]:
-    """What of the learning is electronic, per method."""
-    return {trial.method: electronic_part(trial.config) for trial in comparison.trials}
+    """What of the learning is electronic, per arm."""
+    return {trial.arm: electronic_part(trial.config) for trial in comparison.trials}
 
 
 def title_of(comparison: Comparison) -> str:
@@ -99,7 +99,7 @@ def footnotes(comparison: Comparison) -> list[str]:
     tries = max(len(tried) for tried in comparison.tries.values())
     if tries == 1:
         return ["Learning rates were not tuned (tries=1)."]
-    notes = [f"Learning rates: the best of {tries} on validation data, for each method."]
+    notes = [f"Learning rates: the best of {tries} on validation data, for each arm."]
     edges = any(rates["at_edge"] for rates in comparison.to_json()["learning_rates"].values())
     return notes + (["* The best of the grid is its edge: a larger tries= looks further."] if edges else [])
 
@@ -125,14 +125,14 @@ def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _cells(comparison: dict[str, Any], method: str) -> list[str]:
-    rows = [row for row in comparison["rows"] if row["method"] == method]
-    figures, share = comparison["summary"][method], comparison["gap_closed"].get(method)
-    rate = comparison["learning_rates"][method]
+def _cells(comparison: dict[str, Any], arm: str) -> list[str]:
+    rows = [row for row in comparison["rows"] if row["arm"] == arm]
+    figures, share = comparison["summary"][arm], comparison["gap_closed"].get(arm)
+    rate = comparison["learning_rates"][arm]
     frames = sum(row["light"]["frames"] for row in rows) / len(rows)
     light_s, joules = (sum(row["light"][key] for row in rows) / len(rows) for key in ("seconds", "joules"))
     return [
-        method,
+        arm,
         rows[0]["rule"],
         _spread(figures["mean"], figures["std"], comparison["metric"]["name"]),
         "–" if share is None else f"{share + 0.0:.1%}",  # -0.0 is shown as 0.0

@@ -4,10 +4,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from odfa.data import DataShape
+from odfa.engine import RandomFeedback
 from odfa.errors import ConfigError
-from odfa.train import FeedbackConfig, MemoryConfig, OptimizerConfig, RunConfig, TextConfig, TransformerConfig
-from odfa.train.config import Method
-from odfa.train.config.base import require_counts
+from odfa.project import OpticalSettings
+from odfa.settings import require_counts
+from odfa.tasks.language.language import Language
+from odfa.tasks.language.text import TextData
+from odfa.tasks.language.transformer import Gpt2Network
+from odfa.train import FeedbackSettings, MemorySettings, RunConfig
+from odfa.train.config import Granularity
 
 HEAD_WIDTH = 64
 """Width of an attention head, as in GPT-2."""
@@ -31,7 +36,7 @@ class Gpt:
     """Tokens that there are."""
 
     def __post_init__(self) -> None:
-        require_counts(self, "", "depth", "width", "tokens", "context", "vocabulary")
+        require_counts(self, "depth", "width", "tokens", "context", "vocabulary")
         if self.width % HEAD_WIDTH:
             raise ConfigError(f"width: expected a multiple of {HEAD_WIDTH}, the width of a head, got {self.width}")
         if self.tokens % self.context:
@@ -48,21 +53,18 @@ class Gpt:
             num_test=1,
         )
 
-    def run(
-        self, method: Method, *, memory: MemoryConfig | None = None, feedback: FeedbackConfig | None = None
-    ) -> RunConfig:
+    def run(self, *, memory: MemorySettings | None = None, granularity: Granularity = "block") -> RunConfig:
         """The run that learns it; feedback is random, one slice for all blocks, and the error is read at the logits."""
         return RunConfig(
             recipe="gpt",
-            task="text",
-            method=method,
-            rule="random",
+            task=Language(),
             batch_size=self.tokens // self.context,
-            model=TransformerConfig(width=self.width, layers=self.depth, heads=self.width // HEAD_WIDTH),
-            data=TextConfig(vocabulary=self.vocabulary, context=self.context),
-            optimizer=OptimizerConfig(),
-            feedback=feedback or FeedbackConfig(shared=True, witness_every=None),
-            memory=memory or MemoryConfig(),
+            network=Gpt2Network(width=self.width, layers=self.depth, heads=self.width // HEAD_WIDTH),
+            data=TextData(vocabulary=self.vocabulary, context=self.context),
+            rule=RandomFeedback(shared=True),
+            projection=OpticalSettings(guard=None),
+            feedback=FeedbackSettings(granularity=granularity),
+            memory=memory or MemorySettings(),
         )
 
     @property

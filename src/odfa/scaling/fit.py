@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from odfa.arms import arm
 from odfa.data import needs
 from odfa.errors import DataError
 from odfa.scaling.cost import update
@@ -29,7 +30,7 @@ _PARTS = {"forward": 1.0, "backward": 1.0, "update": 0.3, "step": 1.5}
 @cache
 def walk_gpt(gpt: Gpt, method: str) -> Walk:
     """The walk behind a timing."""
-    return walk_run(gpt.run(method), gpt.shape)  # type: ignore[arg-type]
+    return walk_run(arm(gpt.run(), method), gpt.shape)
 
 
 def phases_s(gpt: Gpt, method: str, processor: Processor) -> dict[str, float]:

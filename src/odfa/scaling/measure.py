@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from odfa.arms import arm
 from odfa.errors import ConfigError
 from odfa.opu import Twin
 from odfa.project import Gaussian, Optical
 from odfa.scaling.family import Gpt
-from odfa.train import MemoryConfig, attach, build_model
+from odfa.train import MemorySettings, attach, build_model
 from odfa.train.memory import fitted_optimizer, give_back_freed
 
 Timed = Literal["bp", "shallow", "dfa", "odfa", "inputs"]
@@ -175,9 +176,11 @@ def _timing(gpt: Gpt, method: Timed, steps: list[tuple[float, ...]]) -> Timing:
     )
 
 
-def _steps_of(gpt: Gpt, method: Timed, memory: MemoryConfig | None = None) -> Callable[[], tuple[float, float, float]]:
+def _steps_of(
+    gpt: Gpt, method: Timed, memory: MemorySettings | None = None
+) -> Callable[[], tuple[float, float, float]]:
     """A function that does one step on random tokens and returns the seconds of its phases."""
-    config = gpt.run("bp" if method == "inputs" else method, memory=memory)
+    config = arm(gpt.run(memory=memory), "bp" if method == "inputs" else method)
     with torch.random.fork_rng(devices=[]):
         model = build_model(config, gpt.shape)
         ids_NT = torch.randint(0, gpt.vocabulary, (config.batch_size, gpt.context))
@@ -223,7 +226,7 @@ def peak_bytes(gpt: Gpt, method: Timed) -> int:
 def _peak_bytes(gpt: Gpt, method: Timed, threads: int) -> int:
     torch.set_num_threads(threads)
     # freed tensors go back to the system at once: the peak is what is alive
-    give_back_freed(MemoryConfig(fused=True), from_bytes=2**16)
+    give_back_freed(MemorySettings(fused=True), from_bytes=2**16)
     _steps_of(Gpt(depth=2, width=128, tokens=256), method)()
     before = _resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far

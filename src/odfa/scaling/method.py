@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from odfa.errors import ConfigError
-from odfa.train.config.base import require_counts
+from odfa.settings import Settings, require_counts
 
 Activations = Literal["keep", "recompute", "stream"]
 
@@ -73,7 +73,7 @@ SWITCHES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class Layout(Settings):
     """How a step is laid out over devices and time."""
 
     vectors: Literal["token", "sequence", "batch"] = "token"
@@ -90,7 +90,7 @@ class Layout:
     """Terms that are switched off (`SWITCHES`)."""
 
     def __post_init__(self) -> None:
-        require_counts(self, "", "devices", "microbatches", "opus")
+        require_counts(self, "devices", "microbatches", "opus")
         unknown = [term for term in self.off if term not in SWITCHES]
         if unknown:
             raise ConfigError(f"off: expected some of {', '.join(SWITCHES)}, got {unknown[0]!r}")

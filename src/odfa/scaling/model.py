@@ -8,16 +8,20 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from odfa.arms import BACKPROP, DEFAULT_ARM, arm
 from odfa.data import DataShape
 from odfa.errors import ConfigError, MatchError
 from odfa.scaling.cost import Key, Model, pace
 from odfa.scaling.family import Gpt
 from odfa.scaling.processor import Processor
 from odfa.scaling.walk import Walk, walk_module, walk_run, widened
-from odfa.train import FeedbackConfig, MemoryConfig, RunConfig
+from odfa.train import AdamSettings, MemorySettings, RunConfig
+from odfa.train.config import Granularity
 
 KEYS: tuple[Key, ...] = (("bp", "keep"), ("bp", "recompute"), ("feedback", "keep"), ("feedback", "stream"))
 """Ways to learn and to keep activations that the methods are made of."""
+_ARMS = {"bp": BACKPROP, "feedback": DEFAULT_ARM}
+"""The arm that each way to learn is walked with."""
 _WIDTHS = (256, 2048, 16384)
 """Widths of the siblings that a GPT's cost is worked out from."""
 
@@ -47,18 +51,12 @@ def walks_of_run(config: RunConfig, shape: DataShape, precision: str) -> dict[Ke
 
 def _variant(config: RunConfig, key: Key, precision: str) -> RunConfig:
     learning, activations = key
-    memory = MemoryConfig(
+    memory = MemorySettings(
         activations=activations,
         fused=activations == "stream",
         precision="float32" if precision == "float32" else "bfloat16",
     )
-    return replace(
-        config,
-        method="bp" if learning == "bp" else "dfa",
-        rule=config.rule if config.rule in ("random", "aligned") else "random",
-        optimizer=replace(config.optimizer, name="adam", clip_norm=None),
-        memory=memory,
-    )
+    return replace(arm(config, _ARMS[learning]), optimizer=AdamSettings(), memory=memory)
 
 
 def walks_of_module(module: nn.Module, inputs: Sequence[Tensor], blocks: Any = None) -> dict[Key, Walk]:
@@ -78,7 +76,7 @@ def walks_of_module(module: nn.Module, inputs: Sequence[Tensor], blocks: Any = N
 
 
 @cache
-def walks_of_gpt(gpt: Gpt, precision: str, granularity: str = "block") -> dict[Key, Walk]:
+def walks_of_gpt(gpt: Gpt, precision: str, granularity: Granularity = "block") -> dict[Key, Walk]:
     """Every walk of a GPT of any size, from siblings of one and two blocks and three widths."""
     found = {}
     for key in KEYS:
@@ -99,6 +97,5 @@ def walks_of_gpt(gpt: Gpt, precision: str, granularity: str = "block") -> dict[K
 
 
 @cache
-def _sibling(gpt: Gpt, precision: str, granularity: str) -> dict[Key, Walk]:
-    feedback = FeedbackConfig(shared=True, witness_every=None, granularity=granularity)  # type: ignore[arg-type]
-    return walks_of_run(gpt.run("dfa", feedback=feedback), gpt.shape, precision)
+def _sibling(gpt: Gpt, precision: str, granularity: Granularity) -> dict[Key, Walk]:
+    return walks_of_run(gpt.run(granularity=granularity), gpt.shape, precision)

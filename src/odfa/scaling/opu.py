@@ -5,23 +5,24 @@ Frames and their time come from the twin and the demodulator that training uses;
 
 import difflib
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Literal
 
+from odfa.demodulate import DemodulatorSettings
 from odfa.encode import Ternary
 from odfa.errors import ConfigError
 from odfa.flow import Light
 from odfa.opu import Sensor, Twin
-from odfa.train.build import make_demodulator
-from odfa.train.config.base import MAX_WIDTH
+from odfa.settings import MAX_WIDTH, Settings, named
 from odfa.units import check_fields
 
 
 @dataclass(frozen=True, kw_only=True)
-class Opu:
+class Opu(Settings, kind="opu", room="odfa.scaling.opu", group="odfa.planned_opus"):
     """Mirrors, camera, demodulator and link."""
 
     name: str
+    """What it is called in tables."""
     source: str
     """Where the figures come from, and which of them are assumed."""
     mirror_rows: int = 912
@@ -141,7 +142,7 @@ def beam(opu: Opu, num_inputs: int, num_outputs: int) -> Beam:
     Raises:
         Incompatible: more inputs than mirrors, or more outputs than the camera can hold.
     """
-    twin, demodulator = opu.twin(), make_demodulator(opu.demodulator)
+    twin, demodulator = opu.twin(), named(DemodulatorSettings, opu.demodulator).build()
     roi = demodulator.roi(-(-num_outputs // demodulator.quadratures), twin.view)
     twin.require(num_inputs=demodulator.inputs(num_inputs), roi=roi, arm=demodulator.arm)
     transfer_s = max(opu.num_mirrors / 8, roi[0] * roi[1]) / opu.link_bytes_per_s
@@ -206,3 +207,6 @@ def get_opu(name: str) -> Opu:
         near = difflib.get_close_matches(name, OPUS, n=3, cutoff=0.4) or list(OPUS)
         raise ConfigError(f"unknown OPU {name!r}; did you mean {' or '.join(near)}?")
     return OPUS[name]
+
+
+Opu.presets = {name: partial(get_opu, name) for name in OPUS}

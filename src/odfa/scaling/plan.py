@@ -3,7 +3,7 @@
 import difflib
 import importlib
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from odfa import recipes
 from odfa.data import quietly
 from odfa.errors import ConfigError, Incompatible, MatchError
 from odfa.scaling.cost import Cost, Key, Model, cost
@@ -18,11 +19,11 @@ from odfa.scaling.family import Gpt
 from odfa.scaling.method import METHODS, Layout, Method
 from odfa.scaling.model import model_of, walks_of_gpt, walks_of_module, walks_of_run
 from odfa.scaling.opu import Opu, get_opu
-from odfa.scaling.pretrained import from_folder
 from odfa.scaling.processor import Processor, get_processor
 from odfa.scaling.walk import Walk
-from odfa.train import RunConfig, get_task, network_of
-from odfa.train.config.base import require_counts
+from odfa.settings import Settings, require_counts
+from odfa.tasks.language.folder import from_folder
+from odfa.train import RunConfig
 
 SIZES: dict[str, tuple[int, int, int, int]] = {
     "gpt2": (12, 768, 50304, 1024),
@@ -43,7 +44,7 @@ _MOST = 10**9
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanConfig:
+class PlanConfig(Settings):
     """On what, and how, a model is to be trained."""
 
     tokens: int | None = None
@@ -55,12 +56,12 @@ class PlanConfig:
     layout: Layout = field(default_factory=Layout)
     """How a step is laid out."""
     processor: Processor = field(default_factory=lambda: get_processor("a100"))
-    """The processor; a name, or field by field."""
+    """The processor."""
     opu: Opu = field(default_factory=lambda: get_opu("opu-2021"))
-    """The OPU; a name, or field by field."""
+    """The OPU."""
 
     def __post_init__(self) -> None:
-        require_counts(self, "", "tokens", "context")
+        require_counts(self, "tokens", "context")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,20 +75,24 @@ class Subject:
     """Parts of the model that are not planned for."""
 
 
-def subject(name: str, config: PlanConfig, recipes: dict[str, Callable[[], RunConfig]]) -> Subject:
+def subject(name: str, config: PlanConfig) -> Subject:
     """A recipe, a GPT by name (gpt2-xl) or size (gpt:24x1024), a folder with a config of transformers, or
-    package.module:function, which returns a module and a tuple of example inputs.
+    package.module:function, which returns a run, or a module and a tuple of example inputs.
 
     Raises:
         ConfigError: no such model; the message gives the nearest names. MatchError: it cannot be walked.
         DataError: a recipe's data are missing.
     """
-    if name in recipes:
-        return _of_recipe(recipes[name](), config)
+    known = recipes.listed()
+    if name in known:
+        return _of_recipe(known[name].make(), config)
     if name in SIZES or name.startswith("gpt:"):
         return _of_gpt(name, config)
     if ":" in name:
-        module, inputs = _factory(name)
+        made = _factory(name)
+        if isinstance(made, RunConfig):
+            return _of_recipe(made, config)
+        module, inputs = made
         walks = walks_of_module(module, inputs)
         rows = walks["feedback", "keep"].rows
         return Subject(name=name, walks=walks, sequences=min(rows, len(inputs[0]) if inputs[0].ndim else 1))
@@ -95,7 +100,7 @@ def subject(name: str, config: PlanConfig, recipes: dict[str, Callable[[], RunCo
         return _of_folder(Path(name), config)
     if name and Path(name).is_dir():
         raise ConfigError(f"model: expected a config.json in the folder {name}")
-    near = difflib.get_close_matches(name, [*recipes, *SIZES], n=3, cutoff=0.5) or [*recipes][:3] + [*SIZES][:3]
+    near = difflib.get_close_matches(name, [*known, *SIZES], n=3, cutoff=0.5) or [*known][:3] + [*SIZES][:3]
     raise ConfigError(
         f"unknown model {name!r}; did you mean {' or '.join(near)}? Or gpt:DEPTHxWIDTH, a folder with config.json, "
         "package.module:function"
@@ -103,8 +108,8 @@ def subject(name: str, config: PlanConfig, recipes: dict[str, Callable[[], RunCo
 
 
 def _of_recipe(run: RunConfig, config: PlanConfig) -> Subject:
-    shape = get_task(run.task).peek(run.data)
-    rows = network_of(run.model, shape).num_rows
+    shape = run.data.peek()
+    rows = run.network.num_rows(shape)
     if config.tokens is not None:
         if config.tokens % rows:
             raise ConfigError(
@@ -165,7 +170,7 @@ def _of_folder(folder: Path, config: PlanConfig) -> Subject:
     return Subject(name=folder.name, walks=walks, sequences=tokens / context, left_out=found.left_out)
 
 
-def _factory(name: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
+def _factory(name: str) -> RunConfig | tuple[nn.Module, tuple[Tensor, ...]]:
     path, _, function = name.partition(":")
     try:
         make = getattr(importlib.import_module(path), function)
@@ -174,8 +179,12 @@ def _factory(name: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
     except (Exception, SystemExit) as error:  # whatever the user's module raises
         why = " ".join(str(error).split())[:200]
         raise ConfigError(f"model: {name!r} cannot be imported: {why}; expected package.module:function") from error
+    if isinstance(made, RunConfig):
+        return made
     if not (_is_pair(made) and isinstance(made[0], nn.Module) and isinstance(made[1], tuple | list) and made[1]):
-        raise ConfigError(f"model: {name} must be a function without arguments that returns (module, (inputs, …))")
+        raise ConfigError(
+            f"model: {name} must be a function without arguments that returns a RunConfig or (module, (inputs, …))"
+        )
     strange = [entry for entry in made[1] if not isinstance(entry, Tensor)]
     if strange:
         raise ConfigError(f"model: {name} returns inputs, expected tensors, got {type(strange[0]).__name__}")
@@ -186,13 +195,13 @@ def _is_pair(made: Any) -> bool:
     return isinstance(made, tuple) and len(made) == 2
 
 
-def plan(model_name: str, config: PlanConfig, recipes: dict[str, Callable[[], RunConfig]]) -> dict[str, Any]:
+def plan(model_name: str, config: PlanConfig) -> dict[str, Any]:
     """The page, as plain values.
 
     Raises:
         ConfigError, MatchError, DataError: see `subject`.
     """
-    chosen = subject(model_name, config, recipes)
+    chosen = subject(model_name, config)
     model = model_of(chosen.walks, config.processor, chosen.sequences)
     rows, refused = [], {}
     for name, method in METHODS.items():

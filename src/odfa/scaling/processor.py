@@ -6,17 +6,20 @@ be off. Add a row to `PROCESSORS`, or set any field in words: `processor.link_by
 
 import difflib
 from dataclasses import dataclass, replace
+from functools import partial
 
 from odfa.errors import ConfigError
 from odfa.scaling.tally import Tally
+from odfa.settings import Settings
 from odfa.units import check_fields
 
 
 @dataclass(frozen=True, kw_only=True)
-class Processor:
+class Processor(Settings, kind="processor", room="odfa.scaling.processor", group="odfa.processors"):
     """One processor with its memory, the host it hangs on, and its links."""
 
     name: str
+    """What it is called in tables."""
     source: str
     """Where the figures come from, and which of them are assumed."""
     matmul_flops_per_s: float
@@ -186,3 +189,6 @@ def get_processor(name: str) -> Processor:
         near = difflib.get_close_matches(name, PROCESSORS, n=3, cutoff=0.4) or list(PROCESSORS)
         raise ConfigError(f"unknown processor {name!r}; did you mean {' or '.join(near)}?")
     return PROCESSORS[name]
+
+
+Processor.presets = {name: partial(get_processor, name) for name in PROCESSORS}

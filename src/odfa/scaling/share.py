@@ -12,6 +12,7 @@ import numpy as np
 
 from odfa.data import needs
 from odfa.errors import ConfigError
+from odfa.settings import Settings
 
 Events = Generator[Any, Any, None]
 MOST = 10_000
@@ -20,7 +21,7 @@ _SHORTEST_S, _LONGEST_S = 1e-9, 1e9
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sharing:
+class Sharing(Settings):
     """Who shares what; every worker repeats: compute, send errors, have them projected, receive."""
 
     workers: int = 8

@@ -13,13 +13,13 @@ from odfa.scaling.method import METHODS, Layout
 from odfa.scaling.model import model_of, walks_of_gpt
 from odfa.scaling.opu import OPUS, Opu, get_opu
 from odfa.scaling.processor import Processor, get_processor
-from odfa.train.config.base import require_counts
+from odfa.settings import Settings, require_counts
 
 Vectors = Literal["token", "sequence", "batch"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudyConfig:
+class StudyConfig(Settings):
     """What the study ranges over."""
 
     families: tuple[str, ...] = tuple(FAMILIES)
@@ -46,7 +46,7 @@ class StudyConfig:
     """Bytes per parameter: float32 16, bfloat16 8, mixed 16 of which 12 are the optimiser's."""
 
     def __post_init__(self) -> None:
-        require_counts(self, "", "tokens", "devices", "microbatches")
+        require_counts(self, "tokens", "devices", "microbatches")
         for family in self.families:
             if family not in FAMILIES:
                 raise ConfigError(f"families: expected some of {', '.join(FAMILIES)}, got {family!r}")

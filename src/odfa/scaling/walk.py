@@ -23,7 +23,6 @@ from odfa.project import AbstractProjection
 from odfa.scaling.tally import Counting, Tally, fused_attention
 from odfa.train import RunConfig, attach
 from odfa.train.memory import new_weights
-from odfa.train.networks import network_of
 
 Learning = Literal["bp", "shallow", "feedback"]
 
@@ -136,15 +135,13 @@ def walk_run(config: RunConfig, shape: DataShape) -> Walk:
     Raises:
         ConfigError, MatchError: the config does not fit itself or its data, or its network cannot be walked.
     """
-    network = network_of(config.model, shape)
     with torch.device("meta"), new_weights(config.memory):
-        model = network.build()
-        inputs = network.example(config.batch_size)
+        model = config.network.build(shape)
+        inputs = config.network.example(shape, config.batch_size)
     with _walkable(type(model).__name__):
         dfa = attach(model, config, shape, projection=Assumed())
-        blocks = [model.get_submodule(name) for name in config.model.blocks]
-        classes = shape.field is None and config.task != "diffusion"
-        loss = partial(_class_loss if classes else _field_loss, model, inputs)
+        blocks = [model.get_submodule(name) for name in config.network.blocks]
+        loss = partial(_class_loss if config.task.of_classes else _field_loss, model, inputs)
         return _walk(model, inputs, dfa, loss, blocks=blocks, fused=config.memory.fused)
 
 

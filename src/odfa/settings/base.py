@@ -43,8 +43,8 @@ class Settings:
     """The word for this class; empty: it is no kind of a slot."""
     room: ClassVar[str] = ""
     """Slots: the package whose modules define the kinds."""
-    group: ClassVar[str] = ""
-    """Slots: the entry points where other packages register theirs."""
+    registered: ClassVar[str] = ""
+    """Slots: the group of entry points where other packages register theirs."""
     presets: ClassVar[Mapping[str, Callable[[], "Settings"]]] = {}
     """Kinds: further words, each for an instance with certain values."""
 
@@ -53,7 +53,7 @@ class Settings:
         super().__init_subclass__(**rest)
         cls.kind = kind
         if room:
-            cls.room, cls.group = room, group
+            cls.room, cls.registered = room, group
 
     @classmethod
     def adopted(cls, word: str, found: Any) -> "Settings | None":  # noqa: ARG003 - for slots that look at them

@@ -27,7 +27,7 @@ def kinds_of(slot: type[_S]) -> Mapping[str, type[_S]]:
 def words_of(slot: type[Settings]) -> list[str]:
     """Every word that the slot takes: kinds, presets, and what other packages registered."""
     presets = [word for kind in kinds_of(slot).values() for word in kind.presets]
-    registered = [point.name for point in entry_points(group=slot.group)] if slot.group else []
+    registered = [point.name for point in entry_points(group=slot.registered)] if slot.registered else []
     return list(dict.fromkeys([*kinds_of(slot), *presets, *sorted(registered)]))
 
 
@@ -125,7 +125,7 @@ def _found(slot: type[Settings], word: str) -> Any:
     for kind in kinds.values():
         if word in kind.presets:
             return kind.presets[word]
-    for point in entry_points(group=slot.group) if slot.group else ():
+    for point in entry_points(group=slot.registered) if slot.registered else ():
         if point.name == word:
             found = load(point.value)
             return slot.adopted(word, found) or found

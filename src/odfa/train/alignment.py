@@ -5,15 +5,11 @@ import torch
 from odfa.data import Split
 from odfa.engine import Alignment
 from odfa.errors import ConfigError
+from odfa.settings import tag_of
 from odfa.train.build import Session, seed_step
 from odfa.train.config import RunConfig
-from odfa.train.networks import network_of
 
 _MAX_SAMPLES, _MAX_ROWS = 1000, 4096
-_NOTHING_TO_MEASURE = {
-    "bp": "backpropagation learns by the true gradient itself",
-    "shallow": "with method=shallow the blocks do not learn",
-}
 
 
 def check_measurable(config: RunConfig, where: str) -> None:
@@ -22,13 +18,13 @@ def check_measurable(config: RunConfig, where: str) -> None:
     Raises:
         ConfigError: backpropagation, or blocks that do not learn.
     """
-    if config.method in _NOTHING_TO_MEASURE:
-        raise ConfigError(f"{where}{_NOTHING_TO_MEASURE[config.method]}; expected a run of another method")
+    if not config.rule.feeds:
+        raise ConfigError(f"{where}with rule={tag_of(config.rule)} no signal is fed to a block; expected another rule")
 
 
 def alignment_batch(session: Session) -> Split:
     """The validation samples that angles are measured on: as many as keep the error rows few."""
-    rows = network_of(session.config.model, session.splits.shape).num_rows
+    rows = session.config.network.num_rows(session.splits.shape)
     return session.splits.validation.head(min(_MAX_SAMPLES, max(1, _MAX_ROWS // rows)))
 
 

@@ -22,11 +22,11 @@ from torch import Tensor
 from odfa.errors import CheckpointError, NonFinite, OdfaError
 from odfa.files import PARTIAL, new_folder, own_folder, read_file, remove, write_new
 from odfa.saved import finite, from_json, misfit, shown, to_json, word
-from odfa.train.build import Session, num_projected
+from odfa.settings import digest
+from odfa.train.attach import num_inputs, num_projected
+from odfa.train.build import Session
 from odfa.train.folder import LOGS, folder_errors
 from odfa.train.moments import STEM, load_moments, moments, parameters_with
-from odfa.train.networks import network_of
-from odfa.train.overrides import digest
 from odfa.train.places import without_places
 from odfa.train.shards import damaged, read_forms, read_tensors, seal, verify, write_tensors
 
@@ -168,13 +168,11 @@ def _check_projection(session: Session, identity: str | None, file: Path) -> Non
     config, shape, projection = session.config, session.splits.shape, session.dfa.projection
     if identity != session.dfa.identity:
         raise damaged(file, f"{file.name}.projection: expected {session.dfa.identity}, got {shown(identity)}")
-    if config.rule == "random" and config.method in ("dfa", "tdfa", "odfa"):
-        expected = (network_of(config.model, shape).num_outputs, num_projected(config, shape))
+    if config.rule.projects:
+        expected = (num_inputs(config, shape), num_projected(config, shape))
         found = (projection.num_inputs, projection.num_outputs)
-        slices = session.dfa.state_dict()["feedback"]["slots"]
-        if found != expected or not slices:
-            got = found if slices else "no slices"
-            raise damaged(file, f"{file.name}.dfa: expected a projection of {expected}, got {got}")
+        if found != expected:
+            raise damaged(file, f"{file.name}.dfa: expected a projection of {expected}, got {found}")
 
 
 def load_model(model: torch.nn.Module, files: dict[str, Path], path: Path, stem: str = "model") -> None:

@@ -22,8 +22,8 @@ from typing import IO, Any
 from odfa.errors import CheckpointError, RunFolderError
 from odfa.files import PARTIAL, open_to_append, own_folder, read_file, remove, write_file
 from odfa.saved import from_json, misfit, to_json
+from odfa.settings import from_dict, to_dict
 from odfa.train.config import RunConfig
-from odfa.train.overrides import from_dict, to_dict
 from odfa.train.places import without_places
 
 LOGS = ("metrics", "timing")
@@ -91,7 +91,7 @@ def read_config(path: Path | str) -> RunConfig:
         RunFolderError: there is none. ConfigError: it is of another version.
     """
     with folder_errors(Path(path)):
-        return from_dict(read_json(Path(path) / "config.json"))
+        return from_dict(read_json(Path(path) / "config.json"), RunConfig)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

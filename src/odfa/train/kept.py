@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from odfa.data import DataShape, Splits, TextSplits, needs
-from odfa.data.dialogue import SPEAKERS
+from odfa.data import DataShape, Splits, needs
 from odfa.errors import DataError, RunFolderError
 from odfa.files import read_file, write_file
 from odfa.saved import misfit
+from odfa.tasks.language.dialogue import SPEAKERS
+from odfa.tasks.language.text import TextSplits
 from odfa.train.checkpoint import find
 from odfa.train.folder import folder_errors, read_json, write_json
 

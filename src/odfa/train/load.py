@@ -13,7 +13,6 @@ from odfa.train.config import RunConfig
 from odfa.train.folder import read_config, read_lines, read_result
 from odfa.train.kept import KeptData, read_kept
 from odfa.train.memory import new_weights
-from odfa.train.networks import network_of
 from odfa.train.result import RunResult
 from odfa.train.shards import verify
 
@@ -58,7 +57,7 @@ def _model(config: RunConfig, kept: KeptData, path: Path) -> nn.Module:
     files, stem = verify(path), "model" if config.optimizer.average is None else "average"
     with torch.random.fork_rng(devices=[]):
         with torch.device("meta"), new_weights(config.memory):
-            check_model(network_of(config.model, kept.shape).build(), files, path, stem)
+            check_model(config.network.build(kept.shape), files, path, stem)
         model = build_model(config, kept.shape)
     load_model(model, files, path, stem)
     return model

@@ -17,7 +17,7 @@ from odfa.errors import DataError, NonFinite, OdfaError, RunFolderError
 from odfa.flow import Light
 from odfa.train import checkpoint
 from odfa.train.alignment import check_measurable, measure_alignment
-from odfa.train.build import Session, build, check_threads, learning_rate, seed_step
+from odfa.train.build import Session, build, check_threads, seed_step
 from odfa.train.config import RunConfig
 from odfa.train.environment import environment
 from odfa.train.folder import RunFolder, RunFolderLost, check_owner, folder_errors, read_config, read_result
@@ -111,7 +111,7 @@ def _train(session: Session, folder: RunFolder, stop: StopRequest, progress: boo
     config, figures = session.config, None
     every = config.checkpoint_every or session.steps_per_epoch
     look_every = config.evaluate_every or session.steps_per_epoch
-    title = f"{config.recipe} {config.method}"
+    title = f"{config.recipe} {config.label}"
     bar = ProgressBar(title=title, total_steps=session.total_steps, step=session.step, shown=progress)
     with bar, _journal(session, folder) as log:
         for batch in batches(session):
@@ -147,12 +147,12 @@ def train_step(session: Session, batch: data.Split) -> dict[str, Any]:
     """
     config, step = session.config, session.step
     seed_step(config, step)
-    rate = learning_rate(config.optimizer, step, session.total_steps)
+    rate = config.optimizer.rate(step, session.total_steps)
     for group in session.optimizer.param_groups:
         set_rate(group, rate * group["rate_share"])
     if isinstance(session.optimizer, torch.optim.Optimizer):  # now, so that the forward pass runs without them
         session.optimizer.zero_grad(set_to_none=True)
-    batch = session.task.augment(batch, config.data, session.splits.shape)
+    batch = config.data.augmented(batch, session.splits.shape)
     loss = session.task.loss(session.model, batch)
     norms = _backward(session, loss) if isinstance(session.optimizer, FusedOptimizer) else _step(session, loss)
     if session.average is not None:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from odfa.data import needs, quietly
 from odfa.errors import ConfigError
-from odfa.train.config import MemoryConfig, OptimizerConfig, RunConfig
+from odfa.settings import tag_of
+from odfa.train.config import MemorySettings, RunConfig
 from odfa.train.disk import EmptyOnDisk, keep_on_disk
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def check_memory(config: RunConfig) -> None:
         ConfigError: streaming by backpropagation, clipping with fused updates, momentum in bfloat16.
     """
     memory = config.memory
-    if memory.activations == "stream" and config.method == "bp":
+    if memory.activations == "stream" and not config.rule.cuts:
         raise ConfigError(
             "memory.activations=stream: backpropagation learns from the last block to the first, expected recompute"
         )
@@ -37,14 +37,14 @@ def check_memory(config: RunConfig) -> None:
             "memory.fused=true: gradients are gone before their norm is known, expected optimizer.clip_norm=none and "
             f"perhaps clip_each, got clip_norm={config.optimizer.clip_norm:g}"
         )
-    if memory.precision == "bfloat16" and config.optimizer.name != "adam":
+    if memory.precision == "bfloat16" and not config.optimizer.stochastic:
         raise ConfigError(
-            f"memory.precision=bfloat16: expected optimizer.name=adam, which rounds stochastically, got "
-            f"{config.optimizer.name}"
+            "memory.precision=bfloat16: expected an optimizer that rounds stochastically, such as adam, got "
+            f"{tag_of(config.optimizer)}"
         )
 
 
-def give_back_freed(memory: MemoryConfig, *, from_bytes: int = 2**20) -> None:
+def give_back_freed(memory: MemorySettings, *, from_bytes: int = 2**20) -> None:
     """Have glibc return freed tensors of that size to the system at once, for the rest of the process.
 
     Other C libraries do so by themselves. glibc keeps freed blocks of up to 32 MiB for later and lays tensors of other
@@ -58,7 +58,7 @@ def give_back_freed(memory: MemoryConfig, *, from_bytes: int = 2**20) -> None:
 
 
 @contextmanager
-def new_weights(memory: MemoryConfig) -> Iterator[None]:
+def new_weights(memory: MemorySettings) -> Iterator[None]:
     """New weights have the run's precision and place inside: they never exist in or at another one."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(getattr(torch, memory.precision))
@@ -69,7 +69,7 @@ def new_weights(memory: MemoryConfig) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def recompute_blocks(model: nn.Module, memory: MemoryConfig) -> None:
+def recompute_blocks(model: nn.Module, memory: MemorySettings) -> None:
     """Activation checkpointing for backpropagation, as the model's library does it.
 
     Raises:
@@ -79,20 +79,20 @@ def recompute_blocks(model: nn.Module, memory: MemoryConfig) -> None:
         return
     enable = getattr(model, "activation_checkpointing_enable", None)
     if enable is None:
-        raise ConfigError("memory.activations=recompute: this network cannot do it for method=bp, expected keep")
+        raise ConfigError("memory.activations=recompute: this network cannot do it for backpropagation, expected keep")
     enable(activation_checkpointing_kwargs={"use_reentrant": False})
 
 
 def fitted_optimizer(
     model: nn.Module, dfa: "DFA | None", config: RunConfig
 ) -> "torch.optim.Optimizer | FusedOptimizer":
-    """The run's optimiser; embeddings and, where blocks learn by feedback, the read-out have their own shares of the
+    """The run's optimiser; embeddings and, where blocks learn by feedback, the head have their own shares of the
     rate."""
     shares = rate_shares(model, dfa, config)
 
     def make(*parts: list[nn.Parameter]) -> torch.optim.Optimizer:
         groups = [{"params": part, "rate_share": shares.get(part[0], 1.0)} for part in parts]
-        optimizer = build_optimizer(groups, config.optimizer, stochastic=config.memory.precision == "bfloat16")
+        optimizer = config.optimizer.build(groups, stochastic=config.memory.precision == "bfloat16")
         return keep_on_disk(optimizer) if config.memory.storage == "disk" else optimizer
 
     if config.memory.fused:
@@ -106,35 +106,12 @@ def fitted_optimizer(
 
 
 def rate_shares(model: nn.Module, dfa: "DFA | None", config: RunConfig) -> dict[Tensor, float]:
-    """Shares of the learning rate that are not 1: of embeddings, then of a read-out where blocks learn by feedback."""
+    """Shares of the learning rate that are not 1: of embeddings, then of a head where blocks learn by feedback."""
     embeddings = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
-    head = list(dfa.tap.module.parameters()) if dfa is not None and dfa.rule.wiring.feeds else []
-    return dict.fromkeys(embeddings, config.optimizer.embedding_share) | dict.fromkeys(head, config.feedback.head_share)
-
-
-def build_optimizer(
-    groups: list[dict[str, Any]], config: OptimizerConfig, stochastic: bool = False
-) -> torch.optim.Optimizer:
-    """Adam with decoupled decay, or gradient descent with momentum and decay in the gradient.
-
-    Args:
-        stochastic: round bfloat16 weights up or down at random, so that steps smaller than their spacing count on the
-            average; moments are bfloat16 too.
-
-    Raises:
-        MissingExtra: stochastic rounding without torchao.
-    """
-    rate, decay = config.learning_rate, config.weight_decay
-    if stochastic:
-        with needs("torchao", "bfloat16 weights", otherwise="say memory.precision=float32"), quietly():
-            from torchao.optim import _AdamW
-        adam: torch.optim.Optimizer = _AdamW(
-            groups, lr=rate, betas=config.betas, weight_decay=decay, bf16_stochastic_round=True
-        )
-        return adam
-    if config.name == "adam":
-        return torch.optim.AdamW(groups, lr=rate, betas=config.betas, weight_decay=decay, fused=True)
-    return torch.optim.SGD(groups, lr=rate, momentum=config.betas[0], weight_decay=decay)
+    shares = dict.fromkeys(embeddings, config.optimizer.embedding_share)
+    if dfa is None or config.feedback is None:
+        return shares
+    return shares | dict.fromkeys(dfa.tap.module.parameters(), config.feedback.head_share)
 
 
 def set_rate(group: dict[str, Any], rate: float) -> None:

@@ -6,13 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from odfa.data import DataShape
 from odfa.flow import Light
-from odfa.train.build import build_optical, check_fit, check_threads, fed, num_projected
+from odfa.settings import tag_of
+from odfa.train.attach import fed, num_inputs, num_projected
+from odfa.train.build import check_fit, check_threads
 from odfa.train.config import RunConfig
 from odfa.train.memory import new_weights
-from odfa.train.networks import AbstractNetwork, network_of
 from odfa.train.result import light_figures
-from odfa.train.tasks import get_task
 
 _LEFT_OUT = "interpreter and libraries; files while they are read; the projection; checkpoints while they are written"
 
@@ -26,14 +27,13 @@ def dry_run(config: RunConfig) -> dict[str, Any]:
     Raises:
         ConfigError, DataError, Incompatible: what would stop the run before its first step.
     """
-    task = get_task(config.task)
-    shape = task.peek(config.data)
-    network = network_of(config.model, shape)
+    config.task.check_data(config.data)
+    shape, network = config.data.peek(), config.network
     check_threads(config)
     check_fit(config, shape)
     with torch.device("meta"), new_weights(config.memory):
-        model = network.build()
-        activations = _activation_bytes(model, network.example(config.batch_size), config)
+        model = network.build(shape)
+        activations = _activation_bytes(model, network.example(shape, config.batch_size), config)
     steps = config.steps or config.epochs * (shape.num_train // config.batch_size)
     each = [_bytes(parameter) for parameter in model.parameters()]
     weights = sum(each)
@@ -41,16 +41,17 @@ def dry_run(config: RunConfig) -> dict[str, Any]:
         "weights": weights,
         "gradients": max(each) if config.memory.fused else weights,
         **({} if config.optimizer.average is None else {"average": weights}),
-        "optimizer": weights * (2 if config.optimizer.name == "adam" else int(config.optimizer.betas[0] > 0)),
+        "optimizer": weights * config.optimizer.moments,
         "activations": activations,
-        "data": (sum(map(_bytes, network.example(1))) + _target_bytes(network))
+        "data": (sum(map(_bytes, network.example(shape, 1))) + _target_bytes(config, shape))
         * (shape.num_train + shape.num_validation + shape.num_test),
     }
     disk = memory.pop("weights") + memory.pop("optimizer") if config.memory.storage == "disk" else 0
-    light = light_figures(_light(config, network, steps * config.batch_size * network.num_rows))
+    light = light_figures(_light(config, shape, steps * config.batch_size * network.num_rows(shape)))
     return {
         "recipe": config.recipe,
-        "method": config.method,
+        "rule": tag_of(config.rule),
+        "projection": None if config.projection is None else tag_of(config.projection),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "steps": steps,
         "memory_bytes": {**memory, "total": sum(memory.values())},
@@ -60,24 +61,20 @@ def dry_run(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def _light(config: RunConfig, network: AbstractNetwork[Any], rows: int) -> Light:
-    """Light of method odfa if no row of the error is zero; no other method uses any."""
-    if config.method != "odfa":
+def _light(config: RunConfig, shape: DataShape, rows: int) -> Light:
+    """Light that a run takes if no row of the error is zero; none where nothing is projected by light."""
+    if config.projection is None:
         return Light()
-    measured = 0 if config.rule == "random" else network.num_outputs  # the read-out starts from the measured matrix
-    projected = 0 if config.rule == "electronic" else rows
-    return (
-        build_optical(config)
-        .shaped(network.num_outputs, num_projected(config, network.shape))
-        .cost(measured + projected)
-    )
+    vectors = config.rule.num_vectors(rows, num_outputs=config.network.num_outputs(shape))
+    projection = config.projection.build(config.seed)
+    return projection.shaped(num_inputs(config, shape), num_projected(config, shape)).cost(vectors)
 
 
 def _activation_bytes(model: nn.Module, inputs: tuple[Tensor, ...], config: RunConfig) -> int:
     """Bytes alive at once of the input and of what leaf modules return: all of them, or those of the largest block and
     of what lies outside the blocks, with the blocks' inputs where they are kept."""
     kept = config.memory.activations
-    blocks = fed(config, config.model.blocks)
+    blocks = fed(config, config.network.blocks)
     sizes, outputs = dict.fromkeys((*blocks, ""), 0), list[int]()
 
     def note(block: str, _module: nn.Module, _inputs: object, output: object) -> None:
@@ -97,10 +94,10 @@ def _activation_bytes(model: nn.Module, inputs: tuple[Tensor, ...], config: RunC
     return outside + max(sizes.values()) + (sum(outputs) if kept == "recompute" else 0)
 
 
-def _target_bytes(network: AbstractNetwork[Any]) -> int:
+def _target_bytes(config: RunConfig, shape: DataShape) -> int:
     """What a sample is compared with: a field in float32, or a label in int64 for each row."""
-    field = network.shape.field
-    return 8 * network.num_rows if field is None else 4 * field[0] * field[1] * field[2]
+    field = shape.field
+    return 8 * config.network.num_rows(shape) if field is None else 4 * field[0] * field[1] * field[2]
 
 
 def _main_bytes(output: Any) -> int:

@@ -38,6 +38,10 @@ class AlignedHead(RankedHeadRule, kind="aligned"):
             return f"{projection}, no electronic correction (rank 0)"
         return f"{projection}, with an electronic correction of rank {rank} every {self.every} steps"
 
+    def num_vectors(self, rows: int, *, num_outputs: int) -> int:
+        """The start of the head, then every row of the error."""
+        return num_outputs + rows
+
     def start(self, projection: AbstractProjection, model: nn.Module, head: nn.Module) -> AbstractFeedback:
         """Measure the matrix and set the head to it.
 

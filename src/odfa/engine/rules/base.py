@@ -64,7 +64,7 @@ class AbstractRule(Settings, ABC, room="odfa.engine.rules", group="odfa.rules"):
     needs: ClassVar[frozenset[Need]] = frozenset({"error"})
     """What its feedback is computed from."""
     projects: ClassVar[bool] = True
-    """Whether a projection is used."""
+    """Whether a projection is used, be it only for the start of the head."""
     cuts: ClassVar[bool] = True
     """False: gradients flow between blocks, so there is nothing for a `DFA` to do."""
     sets_head: ClassVar[bool] = False
@@ -75,6 +75,23 @@ class AbstractRule(Settings, ABC, room="odfa.engine.rules", group="odfa.rules"):
     """Of its curves."""
     rate_factor: ClassVar[float] = 1.0
     """Centre of the grid of learning rates that is tried for this rule, over the recipe's rate."""
+
+    @property
+    def feeds(self) -> bool:
+        """Whether blocks get signals, so that there is something to place, to measure and to tune."""
+        return self.cuts and self.wiring.feeds
+
+    def num_projected(self, widths: Sequence[int], *, head: int) -> int:
+        """Outputs of the projection for blocks that are fed signals of these widths: a slice for each.
+
+        Args:
+            head: width of the head's input.
+        """
+        return sum(widths)
+
+    def num_vectors(self, rows: int, *, num_outputs: int) -> int:
+        """Vectors that are projected for so many rows of the error, in one run on a head of `num_outputs`."""
+        return rows if self.projects else 0
 
     def check(self, *, num_outputs: int, width: int) -> None:
         """Compare the settings with a head of `num_outputs` x `width` before anything is built.

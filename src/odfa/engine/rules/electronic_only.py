@@ -24,7 +24,6 @@ class ElectronicOnly(RankedHeadRule, kind="electronic"):
     What `AlignedHead` gains over this at the same rank is what the projection contributes.
     """
 
-    projects = False
     lowest_rank = 1  # rank 0 would leave this rule with nothing
     label = "electronic part alone"
     colour = "#CC79A7"

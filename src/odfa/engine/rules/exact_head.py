@@ -21,7 +21,6 @@ class ExactHead(HeadRule, kind="exact"):
     gives the head its start.
     """
 
-    projects = False
     label = "exact head"
     colour = "#009E73"
 

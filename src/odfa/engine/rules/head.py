@@ -1,5 +1,6 @@
 """What the rules share that start a head from a projection's measured matrix."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,7 +12,7 @@ from odfa.engine.tensors import is_spread
 from odfa.engine.wirings import Residual
 from odfa.errors import ConfigError, MatchError
 from odfa.project import AbstractProjection
-from odfa.settings import require
+from odfa.settings import SettingError, require
 
 _ROWS_AT_A_TIME = 256
 """One-hot rows that are projected at once: their patterns would take the square of a vocabulary."""
@@ -29,6 +30,14 @@ class HeadRule(AbstractRule):
 
     def __post_init__(self) -> None:
         require(self.scale > 0, "scale", "a positive number", self.scale)
+
+    def num_projected(self, widths: Sequence[int], *, head: int) -> int:
+        """The width of the head's input, where the one signal enters."""
+        return head
+
+    def num_vectors(self, rows: int, *, num_outputs: int) -> int:
+        """One for each output of the head, to measure the matrix that it starts from."""
+        return num_outputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +64,14 @@ class RankedHeadRule(HeadRule):
         """The rank lies below the head's smaller side.
 
         Raises:
-            ConfigError: it does not.
+            SettingError: it does not.
         """
         rank, side = self.rank_of(num_outputs=num_outputs, width=width), min(num_outputs, width)
         if not self.lowest_rank <= rank < side:
-            raise ConfigError(
-                f"rank: rule={self.kind} on a head of {num_outputs} x {width} expects {self.lowest_rank} to {side - 1} "
-                f"(from {side} it would be the exact product), got {rank}"
+            raise SettingError(
+                "rank",
+                f"rule={self.kind} on a head of {num_outputs} x {width} expects {self.lowest_rank} to {side - 1} "
+                f"(from {side} it would be the exact product), got {rank}",
             )
 
 

@@ -48,6 +48,10 @@ class RandomFeedback(AbstractRule, kind="random"):
         pairs = (None, *product((0, 1), repeat=2))
         require(self.batch_axes in pairs, "batch_axes", "None or a pair such as (0, 1)", self.batch_axes)
 
+    def num_projected(self, widths: Sequence[int], *, head: int) -> int:
+        """A slice for each block, or one that the widest can use."""
+        return max(widths) if self.shared else sum(widths)
+
     def start(self, projection: AbstractProjection, model: nn.Module, head: nn.Module) -> AbstractFeedback:
         """Slices are given out when the blocks first run."""
         return _Slices(projection, self)

@@ -1,0 +1,9 @@
+"""Where things that took long to make are kept between runs."""
+
+import os
+from pathlib import Path
+
+
+def cache_folder() -> Path:
+    """`$XDG_CACHE_HOME/odfa`, or `~/.cache/odfa`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "odfa"

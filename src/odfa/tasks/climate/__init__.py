@@ -1,0 +1,1 @@
+"""Fields over the globe from emissions and past fields."""

@@ -1,0 +1,257 @@
+"""Surface temperature over North America under two emission scenarios: from past decades to later ones.
+
+Two simulations of the Met Office Unified Model, 1860-2099, one mean a year, shipped with the package
+`iris-sample-data`: A1B, where emissions grow, and E1, where they fall. A sample stands in year t of a scenario and
+looks `lead` years ahead: inputs are the mean fields of the last five, the five before and the ten before those, the
+lead time, and the CO2 forcing of the last five years and of the target's; the target is the mean of the five years
+that end at t + lead, less that of the last five. Shape letters as in `odfa.data.fields`, `Y` years of a scenario.
+"""
+
+import importlib.util
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+
+from odfa.data import DataShape, FieldSplit, FieldSplits
+from odfa.data.fields import area_weights
+from odfa.data.netcdf import YearlyField, read_yearly
+from odfa.errors import DataError, MissingExtra
+from odfa.tasks.base import LimitedData
+from odfa.tasks.climate.forcing import PATHWAYS, forcing
+
+LEADS = (5, 10, 15, 20, 25, 30)
+TEST_DECADES, VALIDATION_DECADES = (1900, 1960, 2020, 2070), (1930, 1990, 2045)
+"""First years of the ten years that are held out, in both scenarios."""
+GUARD = 4
+"""Years around a held-out decade in which no target of another part may lie."""
+FIRST_FUTURE = 2005
+"""Held-out scenario: targets begin here; before, both scenarios are the same history."""
+_KELVIN = (150.0, 350.0)
+"""Between the coldest and the warmest air near the ground; Celsius taken for kelvin, or the reverse, lies outside."""
+_WINDOWS = ((0, 5), (5, 10), (10, 20))
+"""Years back from t of the three input means: from, to."""
+_CLIMATOLOGY = 40
+_EVEN = 12
+"""Grids are cut to a multiple of this, so that patches of 2, 3, 4, 6 or 12 tile them."""
+
+
+@dataclass(frozen=True)
+class _Sample:
+    scenario: str
+    year: int
+    lead: int
+
+    @property
+    def target(self) -> range:
+        return range(self.year + self.lead - 4, self.year + self.lead + 1)
+
+    @property
+    def last(self) -> range:
+        return range(self.year - 4, self.year + 1)
+
+
+def load_climate(path: Path | str | None = None, *, held_out: str = "decades") -> FieldSplits:
+    """Samples of both scenarios; `held_out` says what the test part has that training has not.
+
+    decades: four times ten years, in both scenarios. A1B or E1: that scenario as a whole; its future is the test part,
+    validation are decades of the other scenario.
+
+    Raises:
+        DataError: files are missing or hold something else. MissingExtra: no path, and the package is not installed; or
+            xarray or netCDF4 are not.
+    """
+    fields = _read(path)
+    samples = _parts(held_out, fields)
+    climatology = np.mean([fields[name].value_YHW[:_CLIMATOLOGY] for name in _trained(held_out)], axis=(0, 1))
+    built = {part: _arrays(listed, fields, climatology) for part, listed in samples.items()}
+    x_NCG, y_NG = built["train"]
+    field_std, unit = x_NCG[:, :3].std(), float(y_NG.std())
+    others = [(x_NCG[:, c].mean(), x_NCG[:, c].std()) for c in range(3, x_NCG.shape[1])]
+    height, width = climatology.shape
+    weight_G = area_weights(fields["A1B"].latitude_H, width)
+    parts = {}
+    for part, (part_x_NCG, part_y_NG) in built.items():
+        scaled = part_x_NCG / field_std
+        for channel, (mean, std) in enumerate(others, start=3):
+            scaled[:, channel] = (part_x_NCG[:, channel] - mean) / std
+        parts[part] = FieldSplit(
+            x_ND=torch.tensor(scaled.reshape(len(scaled), -1), dtype=torch.float32),
+            y_N=torch.tensor(part_y_NG / unit, dtype=torch.float32),
+            weight_G=weight_G,
+            unit=unit,
+            names=tuple(f"{s.scenario}, {s.year} to {s.target[0]}-{s.target[-1]}" for s in samples[part]),
+        )
+    return FieldSplits(
+        train=parts["train"],
+        validation=parts["validation"],
+        test=parts["test"],
+        num_classes=0,
+        image=(x_NCG.shape[1], height, width),
+        field=(1, height, width),
+        latitude_H=fields["A1B"].latitude_H,
+        longitude_W=fields["A1B"].longitude_W,
+        references=_references(built["train"], built["test"], samples["test"], parts["test"]),
+        source=str(_folder(path)),
+    ).check()
+
+
+@lru_cache(maxsize=4)
+def peek_climate(path: Path | str | None = None, *, held_out: str = "decades") -> DataShape:
+    """Sizes; the files are small and are read.
+
+    Raises:
+        DataError, MissingExtra: what `load_climate` raises.
+    """
+    return load_climate(path, held_out=held_out).shape
+
+
+def _folder(path: Path | str | None) -> Path:
+    if path is not None:
+        return Path(path).expanduser()
+    spec = importlib.util.find_spec("iris_sample_data")
+    if spec is None or spec.origin is None:
+        raise MissingExtra(
+            "climate runs need iris-sample-data, which is missing; pip install iris-sample-data, or say "
+            "data.path=FOLDER (with A1B_north_america.nc and E1_north_america.nc)"
+        )
+    return Path(spec.origin).with_name("sample_data")
+
+
+def _read(path: Path | str | None) -> dict[str, YearlyField]:
+    """Both scenarios on one grid, that of the first."""
+    folder = _folder(path)
+    files = {name: f"{name}_north_america.nc" for name in PATHWAYS}
+    fields = {
+        name: read_yearly(folder / file, "air_temperature", between=_KELVIN, kelvin=True)
+        for name, file in files.items()
+    }
+    (first, ours), *others = fields.items()
+    if ours.value_YHW.ndim != 3 or min(ours.value_YHW.shape[1:]) < _EVEN:
+        size = " x ".join(map(str, ours.value_YHW.shape[1:])) or "none"
+        raise DataError(f"{folder}: expected a grid of {_EVEN} x {_EVEN} at least, got {size}")
+    for name, theirs in others:
+        fields[name] = theirs.on_grid_of(ours, f"{folder}: {files[name]} and {files[first]}")
+        if not np.array_equal(ours.year_Y, theirs.year_Y):
+            said = (f"{len(f.year_Y)} years from {f.year_Y[0]} on" for f in (ours, theirs))
+            raise DataError(f"{folder}: expected {first} and {name} alike, got {' and '.join(said)}")
+    return {name: field.cropped(_EVEN) for name, field in fields.items()}
+
+
+def _trained(held_out: str) -> list[str]:
+    return [name for name in PATHWAYS if name != held_out]
+
+
+def _samples(scenario: str, field: YearlyField) -> Iterator[_Sample]:
+    first, last = int(field.year_Y[0]), int(field.year_Y[-1])
+    for lead in LEADS:
+        for year in range(first + _WINDOWS[-1][1] - 1, last - lead + 1):
+            yield _Sample(scenario, year, lead)
+
+
+def _parts(held_out: str, fields: dict[str, YearlyField]) -> dict[str, list[_Sample]]:
+    """Test: the target lies in a test decade, or in the future of the held-out scenario; validation likewise.
+
+    Training: no year of a held-out decade is part of what is learned, neither in the target, which keeps `GUARD` years
+    away, nor in the last five years, which it is the change from.
+    """
+    parts: dict[str, list[_Sample]] = {"train": [], "validation": [], "test": []}
+    test = TEST_DECADES if held_out == "decades" else ()
+    for scenario, field in fields.items():
+        for sample in _samples(scenario, field):
+            if scenario == held_out:
+                if sample.target[0] >= FIRST_FUTURE:
+                    parts["test"].append(sample)
+            elif _inside(sample.target, test):
+                parts["test"].append(sample)
+            elif _inside(sample.target, VALIDATION_DECADES):
+                parts["validation"].append(sample)
+            elif not _touches(sample.target, (*test, *VALIDATION_DECADES), GUARD) and not _touches(
+                sample.last, (*test, *VALIDATION_DECADES), 0
+            ):
+                parts["train"].append(sample)
+    return parts
+
+
+def _inside(years: range, decades: Sequence[int]) -> bool:
+    return any(first <= years[0] and years[-1] < first + 10 for first in decades)
+
+
+def _touches(years: range, decades: Sequence[int], guard: int) -> bool:
+    return any(years[-1] >= first - guard and years[0] < first + 10 + guard for first in decades)
+
+
+def _arrays(
+    samples: list[_Sample], fields: dict[str, YearlyField], climatology: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs (N, 6, G): three anomalies in kelvin, lead in years, two forcings in W/m². Targets (N, G) in kelvin."""
+    if not samples:
+        raise DataError("no sample is left in one part; expected yearly fields from 1860 to 2099")
+    x_NCG = np.empty((len(samples), 6, climatology.size))
+    y_NG = np.empty((len(samples), climatology.size))
+    forced = {name: forcing(name, field.year_Y) for name, field in fields.items()}
+    for n, sample in enumerate(samples):
+        field = fields[sample.scenario]
+        now = sample.year - int(field.year_Y[0]) + 1
+        ahead = slice(now + sample.lead - 5, now + sample.lead)
+        means = [(field.value_YHW[now - to : now - since].mean(0) - climatology).reshape(-1) for since, to in _WINDOWS]
+        x_NCG[n, :3] = means
+        f_Y = forced[sample.scenario]
+        x_NCG[n, 3:] = np.array([sample.lead, f_Y[now - 5 : now].mean(), f_Y[ahead].mean()])[:, None]
+        y_NG[n] = (field.value_YHW[ahead].mean(0) - climatology).reshape(-1) - means[0]
+    return x_NCG, y_NG
+
+
+def _references(
+    train: tuple[np.ndarray, np.ndarray],
+    test: tuple[np.ndarray, np.ndarray],
+    samples: list[_Sample],
+    part: FieldSplit,
+) -> dict[str, float]:
+    """Errors in kelvin of what needs no network.
+
+    persistence: nothing changes. trend: the straight line through the three input means goes on, fitted by least
+    squares with the years as weights. pattern scaling: T(place) = a + b F(target) with a and b of each place from the
+    training part (Santer et al. 1990), less the last five years.
+    """
+    x_NCG, y_NG = train
+    forcing_N, target_NG = x_NCG[:, 5, 0], y_NG + x_NCG[:, 0]
+    design_N2 = np.stack([np.ones_like(forcing_N), forcing_N], axis=1)
+    pattern_2G = np.linalg.lstsq(design_N2, target_NG, rcond=None)[0]
+    seen_NCG = test[0]
+    middle_3 = np.array([-(since + to - 1) / 2 for since, to in _WINDOWS])
+    years_3 = np.array([float(to - since) for since, to in _WINDOWS])
+    offset_3 = middle_3 - np.average(middle_3, weights=years_3)
+    slope_3 = years_3 * offset_3 / (years_3 * offset_3**2).sum()
+    slope_NG = np.einsum("c,ncg->ng", slope_3, seen_NCG[:, :3])
+    lead_N1 = np.array([[float(sample.lead)] for sample in samples])
+    predicted = {
+        "persistence": np.zeros_like(test[1]),
+        "trend": slope_NG * lead_N1,
+        "pattern scaling": pattern_2G[0] + pattern_2G[1] * seen_NCG[:, 5] - seen_NCG[:, 0],
+    }
+    return {name: part.error(torch.tensor(y_NG / part.unit)) for name, y_NG in predicted.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClimateData(LimitedData, kind="climate"):
+    """Which climate simulations, and what of them is held out."""
+
+    holds: ClassVar[str] = "fields"
+
+    path: Path | None = None
+    """Folder with A1B_north_america.nc and E1_north_america.nc; none: the package iris-sample-data."""
+    held_out: Literal["decades", "A1B", "E1"] = "decades"
+    """What the test part has that training has not: ten years out of every forty, or a scenario as a whole."""
+
+    def load(self) -> FieldSplits:
+        """The three parts."""
+        return load_climate(self.path, held_out=self.held_out).limited(self.limit)
+
+    def peek(self) -> DataShape:
+        """Sizes."""
+        return self.cut(peek_climate(self.path, held_out=self.held_out))

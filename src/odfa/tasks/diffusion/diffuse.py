@@ -1,0 +1,107 @@
+"""Images out of noise: a denoiser learns to undo the steps of a diffusion.
+
+Shape letters: `N` images · `D` pixels of all channels.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+
+from odfa.data import Split, Splits, needs, quietly
+from odfa.keys import torch_generator
+from odfa.settings import MAX_WIDTH, require
+from odfa.tasks.base import AbstractTask, Metric, evaluating
+from odfa.tasks.diffusion.denoiser import Denoiser
+
+_EVALUATION_KEY = 0xD1FF_0001
+_EVALUATION_BATCH = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diffuse(AbstractTask, kind="diffusion"):
+    """Mean square error of what the denoiser predicts, compared by itself; pixels are in [-1, 1].
+
+    Schedulers are those of the diffusers library.
+    """
+
+    takes: ClassVar[frozenset[str]] = frozenset({"classes"})
+    asks: ClassVar[str] = "noise"
+    of_classes: ClassVar[bool] = False
+    samples: ClassVar[str] = "images"
+
+    timesteps: int = 1000
+    """Steps of the diffusion."""
+    schedule: Literal["squaredcos_cap_v2", "linear"] = "squaredcos_cap_v2"
+    """How noise grows with the step, in the library's words."""
+    prediction: Literal["v_prediction", "epsilon", "sample"] = "v_prediction"
+    """What is predicted: velocity, noise or image."""
+    drop_class: float = 0.1
+    """Share of the training images whose class is not told, for guidance without a classifier."""
+
+    def __post_init__(self) -> None:
+        require(0 < self.timesteps <= MAX_WIDTH, "timesteps", "a positive number of steps", self.timesteps)
+        require(0 <= self.drop_class < 1, "drop_class", "a share in [0, 1)", self.drop_class)
+
+    @property
+    def metric(self) -> Metric:
+        """The loss at noise and steps that are the same each time."""
+        return Metric(name="denoising_loss", better="lower")
+
+    def prepared(self, splits: Splits) -> Splits:
+        """The parts, pixels in [-1, 1]."""
+        return splits.centred()
+
+    def loss(self, model: nn.Module, batch: Split) -> Tensor:
+        """Error at steps drawn anew, a share of the classes dropped, a scalar."""
+        assert isinstance(model, Denoiser)
+        t_N = torch.randint(self.timesteps, (len(batch),))
+        dropped_N = torch.rand(len(batch)) < self.drop_class
+        c_N = torch.where(dropped_N, model.num_classes, batch.y_N)
+        return self.error(model, batch.x_ND, torch.randn_like(batch.x_ND), t_N, c_N)
+
+    def evaluate(self, model: nn.Module, part: Split) -> dict[str, float]:
+        """Loss with the classes known, at noise and steps that are the same each time."""
+        assert isinstance(model, Denoiser)
+        total = 0.0
+        with evaluating(model):
+            for piece, noise_ND, t_N in corrupted(part, self.timesteps):
+                total += self.error(model, piece.x_ND, noise_ND, t_N, piece.y_N).item() * len(piece)
+        return {"loss": total / len(part), self.metric.name: total / len(part)}
+
+    def error(self, model: Denoiser, x_ND: Tensor, noise_ND: Tensor, t_N: Tensor, c_N: Tensor) -> Tensor:
+        """mean (f(x_t, t, c) - target)²,   x_t = √ᾱ x + √(1 - ᾱ) ε,   v = √ᾱ ε - √(1 - ᾱ) x   (arXiv 2202.00512)"""
+        scheduler = ddpm_scheduler(self)
+        noisy_ND = scheduler.add_noise(x_ND, noise_ND, t_N)
+        targets = {
+            "epsilon": lambda: noise_ND,
+            "sample": lambda: x_ND,
+            "v_prediction": lambda: scheduler.get_velocity(x_ND, noise_ND, t_N),
+        }
+        return mse_loss(model(noisy_ND, t_N, c_N), targets[self.prediction]())
+
+
+def corrupted(part: Split, timesteps: int) -> Iterator[tuple[Split, Tensor, Tensor]]:
+    """Pieces of the part with their noise, and steps that cover the diffusion evenly in each piece."""
+    generator = torch_generator(_EVALUATION_KEY)
+    for index_N in torch.split(torch.arange(len(part)), _EVALUATION_BATCH):
+        t_N = ((torch.arange(len(index_N)) + 0.5) / len(index_N) * timesteps).long()
+        shuffled_N = t_N[torch.randperm(len(t_N), generator=generator)]
+        yield part.take(index_N), torch.randn(len(index_N), part.x_ND.shape[1], generator=generator), shuffled_N
+
+
+@lru_cache(maxsize=8)
+def ddpm_scheduler(task: Diffuse) -> Any:
+    """The library's scheduler of the diffusion that these settings name.
+
+    Raises:
+        MissingExtra: diffusers is not installed.
+    """
+    with needs("diffusers", "diffusion models"), quietly():
+        from diffusers import DDPMScheduler
+    settings: dict[str, Any] = {"beta_schedule": task.schedule, "prediction_type": task.prediction}
+    return DDPMScheduler(num_train_timesteps=task.timesteps, clip_sample=True, **settings)

@@ -1,0 +1,1 @@
+"""The next token of dialogues and other text."""

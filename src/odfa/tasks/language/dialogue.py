@@ -1,0 +1,149 @@
+"""Documents for language models: human conversations with speaker turns, or any text.
+
+A document is one conversation or one stretch of text; documents, never sentences, are kept apart between parts.
+"""
+
+import ast
+import importlib.util
+import itertools
+import json
+from codecs import BOM_UTF8
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from odfa.errors import DataError, MissingExtra
+
+SPEAKERS = ("<|a|>", "<|b|>")
+"""Special tokens that open a turn: the one who speaks first in a conversation is a."""
+Document = tuple[tuple[str, str], ...]
+"""Stretches of text, each with the special token before it, "" for none: text that spells a token is no token."""
+_CORNELL_FIELDS = "+++$+++"
+_LEAST_DOCUMENTS = 40
+"""Plain text with fewer files than this is cut at line ends, so that a part of it can be held out."""
+
+
+def read_documents(path: Path | str | None) -> list[Document]:
+    """The documents at `path`: a folder of Cornell Movie-Dialogs, a chitchat `dataset.json`, a text file, or a folder
+    of `.txt` files; None: the conversations of the package `chitchat-dataset` (MIT, 7,168 conversations).
+
+    Raises:
+        DataError: nothing there, empty, or not in the form that its name promises.
+        MissingExtra: no path, and the package is not installed.
+    """
+    place = _chitchat() if path is None else Path(path).expanduser()
+    try:
+        documents = [document for document in _read(place) if any(text.strip() for _, text in document)]
+    except OSError as error:
+        raise DataError(f"cannot read {error.filename or place}: {error.strerror}") from error
+    if not documents:
+        raise DataError(f"{place} holds no text; expected conversations or .txt files")
+    return documents
+
+
+def _read(place: Path) -> Iterable[Document]:
+    if (place / "movie_lines.txt").is_file():
+        return _cornell(place)
+    if place.suffix == ".json":
+        return _chitchat_documents(place)
+    files = sorted(file for file in place.rglob("*.txt") if not file.is_dir()) if place.is_dir() else [place]
+    if not files:
+        raise DataError(f"{place} holds no .txt files; give a text file or a folder of them as data.path")
+    return ((("", piece),) for piece in _pieces([_text(file) for file in files]))
+
+
+def _text(file: Path) -> str:
+    """What the file says, without a byte-order mark."""
+    if file.exists() and not file.is_file():
+        raise DataError(f"{file}: expected a file of text, this is none")  # a pipe would be waited for
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{file}: expected UTF-8 text, got the byte {error.object[error.start]:#04x} at place {error.start}; "
+            "convert it"
+        ) from error
+
+
+def _chitchat() -> Path:
+    spec = importlib.util.find_spec("chitchat_dataset")
+    if spec is None or spec.origin is None:
+        raise MissingExtra(
+            "dialogues need chitchat-dataset, which is missing; pip install chitchat-dataset, or say data.path=FOLDER "
+            "(Cornell Movie-Dialogs or .txt files)"
+        )
+    return Path(spec.origin).with_name("dataset.json")
+
+
+def _chitchat_documents(file: Path) -> Iterator[Document]:
+    try:
+        for name, conversation in json.loads(_text(file)).items():
+            messages = itertools.chain.from_iterable(conversation["messages"])
+            document = turns((message["sender"], message["text"]) for message in messages)
+            _check_characters(document, f"{file}, conversation {name!a}")
+            yield document
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(f"{file} is not a chitchat dataset.json ({type(error).__name__}: {error})") from error
+
+
+def _check_characters(document: Document, where: str) -> None:
+    """JSON can escape half of a character, which no file of text can hold."""
+    for _, text in document:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            half = text[error.start]
+            raise DataError(f"{where}: {half!a} is half of a character (a lone surrogate); repair the text") from error
+
+
+def _cornell(folder: Path) -> Iterator[Document]:
+    """Conversations of the Cornell Movie-Dialogs Corpus (Danescu-Niculescu-Mizil & Lee, 2011)."""
+    said = {fields[0]: (fields[1], fields[-1]) for fields in _cornell_rows(folder / "movie_lines.txt", 5)}
+    file = folder / "movie_conversations.txt"
+    for number, fields in enumerate(_cornell_rows(file, 4), 1):
+        try:
+            yield turns([said[name] for name in ast.literal_eval(fields[-1])])
+        except (KeyError, ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
+            raise DataError(
+                f"{file}, line {number}: expected names of lines in movie_lines.txt ({type(error).__name__}: {error})"
+            ) from error
+
+
+def _cornell_rows(file: Path, num_fields: int) -> Iterator[list[str]]:
+    if file.exists() and not file.is_file():
+        raise DataError(f"{file}: expected a file of text, this is none")
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            fields = [
+                field.strip() for field in line.removeprefix(BOM_UTF8).decode("iso-8859-1").split(_CORNELL_FIELDS)
+            ]
+            if len(fields) != num_fields:
+                raise DataError(f"{file}, line {number}: expected {num_fields} fields, got {len(fields)}")
+            yield fields
+
+
+def turns(messages: Iterable[tuple[str, str]]) -> Document:
+    """One conversation: a speaker token before each turn, one line per message of a turn."""
+    document, speakers = list[tuple[str, str]](), dict[str, str]()
+    for sender, group in itertools.groupby(messages, key=lambda message: message[0]):
+        lines = [" ".join(message.split()) for _, message in group]
+        spoken = "\n".join(line for line in lines if line)
+        if spoken:
+            document.append((speakers.setdefault(sender, SPEAKERS[min(len(speakers), 1)]), spoken))
+    return tuple(document)
+
+
+def _pieces(texts: list[str]) -> Iterator[str]:
+    """Whole texts if there are many; otherwise stretches of whole lines, about equally long."""
+    if len(texts) >= _LEAST_DOCUMENTS:
+        yield from texts
+        return
+    size = sum(map(len, texts)) // _LEAST_DOCUMENTS + 1
+    for text in texts:
+        piece, length = list[str](), 0
+        for line in text.splitlines(keepends=True):
+            piece.append(line)
+            length += len(line)
+            if length >= size:
+                yield "".join(piece)
+                piece, length = [], 0
+        yield "".join(piece)

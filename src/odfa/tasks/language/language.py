@@ -1,0 +1,51 @@
+"""The next token by a causal Transformer.
+
+Shape letters: `N` sequences · `T` tokens in context · `V` vocabulary.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from odfa.data import Split
+from odfa.tasks.base import AbstractTask, Metric, evaluating
+from odfa.tasks.language.text import MASKED, TokenSplit
+
+_EVALUATION_TOKENS = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Language(AbstractTask, kind="language"):
+    """Cross-entropy per token, compared by perplexity; bits per byte besides."""
+
+    takes: ClassVar[frozenset[str]] = frozenset({"tokens"})
+    asks: ClassVar[str] = "tokens"
+    samples: ClassVar[str] = "texts"
+
+    @property
+    def metric(self) -> Metric:
+        """exp of the mean cross-entropy of a token."""
+        return Metric(name="perplexity", better="lower")
+
+    def loss(self, model: nn.Module, batch: Split) -> Tensor:
+        """Mean cross-entropy over the tokens that are not masked, a scalar."""
+        logits_NTV = model(input_ids=batch.x_ND, use_cache=False).logits
+        return cross_entropy(logits_NTV.flatten(0, 1).float(), batch.y_N.flatten(), ignore_index=MASKED)
+
+    def evaluate(self, model: nn.Module, part: Split) -> dict[str, float]:
+        """Loss in nats per token, perplexity = exp(loss), and bits per byte of text."""
+        assert isinstance(part, TokenSplit)
+        size, nats = max(1, _EVALUATION_TOKENS // part.x_ND.shape[1]), 0.0
+        with evaluating(model):
+            for x_NT, y_NT in zip(torch.split(part.x_ND, size), torch.split(part.y_N, size), strict=True):
+                logits_NTV = model(input_ids=x_NT, use_cache=False).logits
+                nats += cross_entropy(
+                    logits_NTV.flatten(0, 1).float(), y_NT.flatten(), ignore_index=MASKED, reduction="sum"
+                ).item()
+        targets_L = part.y_N[part.y_N != MASKED]
+        loss, num_bytes = nats / len(targets_L), int(part.bytes_V[targets_L].sum())
+        return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "bits_per_byte": nats / math.log(2) / num_bytes}

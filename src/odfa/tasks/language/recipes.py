@@ -1,0 +1,137 @@
+"""Dialogues with causal Transformers."""
+
+from dataclasses import replace
+
+from odfa.encode import SampledSettings
+from odfa.engine.rules import AlignedHead
+from odfa.project import OpticalSettings
+from odfa.recipes import recipe
+from odfa.tasks.language.language import Language
+from odfa.tasks.language.text import TextData
+from odfa.tasks.language.transformer import Gpt2Network, LlamaNetwork
+from odfa.train import AdamSettings, MemorySettings, RunConfig
+
+_DIALOGUES = "package chitchat-dataset, or Cornell Movie-Dialogs or .txt files at data.path"
+_GPT = Gpt2Network(width=256, layers=4, heads=4, head_scale=1.0)
+
+
+@recipe(source=_DIALOGUES, size="1.5 million tokens, GPT-2 4x256, 4.2 M parameters", expected_time="5 to 15 minutes")
+def dialogue_gpt() -> RunConfig:
+    """A GPT-2 of 4 million parameters on human dialogues, 1.5 million tokens: the comparison with backpropagation."""
+    return RunConfig(
+        recipe="dialogue_gpt",
+        task=Language(),
+        steps=1500,
+        batch_size=16,
+        log_every=10,
+        checkpoint_every=500,
+        evaluate_every=250,
+        threads=1,
+        network=_GPT,
+        data=TextData(vocabulary=2048, context=64),
+        optimizer=AdamSettings(learning_rate=1e-3, warmup_steps=50, clip_norm=1.0),
+        rule=AlignedHead(scale=1.0),
+        projection=OpticalSettings(encoder=SampledSettings(repeats=4)),
+    )
+
+
+@recipe(
+    source=_DIALOGUES,
+    size="510 thousand tokens, GPT-2 3x128, 0.9 M parameters",
+    expected_time="half a minute to two minutes",
+)
+def dialogue_tiny() -> RunConfig:
+    """`dialogue_gpt` with half the width and a third of the tokens; a minute."""
+    run = dialogue_gpt()
+    return replace(
+        run,
+        recipe="dialogue_tiny",
+        steps=1000,
+        batch_size=8,
+        checkpoint_every=250,
+        evaluate_every=100,
+        network=replace(_GPT, width=128, layers=3),
+        data=TextData(vocabulary=1024, context=64, limit=9000, validation=256),
+        optimizer=replace(run.optimizer, learning_rate=2e-3),
+    )
+
+
+@recipe(source=_DIALOGUES, size="1.5 million tokens, Llama 4x256", expected_time="5 to 15 minutes")
+def dialogue_llama() -> RunConfig:
+    """A Llama of 4 million parameters on the same dialogues: RMSNorm, rotary positions, gated MLP, grouped heads."""
+    run = dialogue_gpt()
+    return replace(
+        run,
+        recipe="dialogue_llama",
+        network=LlamaNetwork(width=256, layers=4, heads=4, kv_heads=2, mlp_width=640, head_scale=1.0),
+    )
+
+
+@recipe(
+    source=_DIALOGUES,
+    size="510 thousand tokens, GPT-2 12x768, 98 M parameters",
+    expected_time="two hours",
+    arm="odfa",
+)
+def dialogue_gpt_100m() -> RunConfig:
+    """A GPT-2 of 98 million parameters; float32, one block's activations and one gradient alive at a time."""
+    run = dialogue_gpt()
+    return replace(
+        run,
+        recipe="dialogue_gpt_100m",
+        steps=500,
+        batch_size=4,
+        log_every=1,
+        checkpoint_every=100,
+        evaluate_every=100,
+        threads=None,
+        network=replace(_GPT, width=768, layers=12, heads=12),
+        data=TextData(vocabulary=8192, context=256, validation=64),
+        optimizer=AdamSettings(learning_rate=3e-4, warmup_steps=20, clip_each=0.01),
+        memory=MemorySettings(activations="stream", fused=True),
+    )
+
+
+@recipe(
+    source=_DIALOGUES,
+    size="82 thousand tokens, GPT-2 26x2048, 1.32 B parameters, 9 GB",
+    expected_time="an hour",
+    arm="odfa",
+)
+def dialogue_gpt_1b() -> RunConfig:
+    """A GPT-2 of 1.32 billion parameters in bfloat16, in nine gigabytes of memory."""
+    run = dialogue_gpt_100m()
+    return replace(
+        run,
+        recipe="dialogue_gpt_1b",
+        steps=80,
+        batch_size=4,
+        checkpoint_every=40,
+        evaluate_every=10,
+        network=replace(_GPT, width=2048, layers=26, heads=16),
+        data=TextData(vocabulary=2048, context=256, validation=16, test=48, limit=400),
+        optimizer=replace(run.optimizer, learning_rate=1.5e-4, warmup_steps=8, embedding_share=8.0),
+        rule=AlignedHead(scale=1.0, rank=64),
+        memory=replace(run.memory, precision="bfloat16"),
+    )
+
+
+@recipe(
+    source=_DIALOGUES,
+    size="1.5 thousand tokens, GPT-2 34x2560, 2.7 B parameters, 18 GB",
+    expected_time="10 minutes",
+    arm="odfa",
+)
+def dialogue_gpt_2b7() -> RunConfig:
+    """A GPT-2 of 2.7 billion parameters in bfloat16, in nineteen gigabytes of memory: a few steps."""
+    run = dialogue_gpt_1b()
+    return replace(
+        run,
+        recipe="dialogue_gpt_2b7",
+        steps=6,
+        batch_size=1,
+        checkpoint_every=6,
+        evaluate_every=6,
+        network=replace(_GPT, width=2560, layers=34, heads=20),
+        data=TextData(vocabulary=8192, context=256, validation=4, limit=8),
+    )

@@ -1,0 +1,46 @@
+"""Samples to classes."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from odfa.data import Split, Splits
+from odfa.tasks.base import AbstractTask, Metric, evaluating
+
+_EVALUATION_BATCH = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classify(AbstractTask, kind="classify"):
+    """Cross-entropy over classes, compared by accuracy; inputs are standardised."""
+
+    takes: ClassVar[frozenset[str]] = frozenset({"classes"})
+    asks: ClassVar[str] = "classes"
+
+    @property
+    def metric(self) -> Metric:
+        """Share of the samples whose class has the largest logit."""
+        return Metric(name="accuracy", better="higher")
+
+    def prepared(self, splits: Splits) -> Splits:
+        """The parts, standardised."""
+        return splits.standardised()
+
+    def loss(self, model: nn.Module, batch: Split) -> Tensor:
+        """Mean cross-entropy of a batch, a scalar."""
+        return cross_entropy(model(batch.x_ND), batch.y_N)
+
+    def evaluate(self, model: nn.Module, part: Split) -> dict[str, float]:
+        """Loss and accuracy over a part."""
+        loss, correct = 0.0, 0
+        with evaluating(model):
+            for x_ND, y_N in zip(
+                *(torch.split(whole, _EVALUATION_BATCH) for whole in (part.x_ND, part.y_N)), strict=True
+            ):
+                logits_NC = model(x_ND).float()  # sums over a part need more digits than bfloat16 has
+                loss += cross_entropy(logits_NC, y_N, reduction="sum").item()
+                correct += int((logits_NC.argmax(dim=1) == y_N).sum())
+        return {"loss": loss / len(part), "accuracy": correct / len(part)}

@@ -1,0 +1,51 @@
+"""What all data sets of images share: samples held out for validation, and training images that move."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from odfa.data import DataShape, Split, augmented
+from odfa.settings import MAX_WIDTH, require, require_counts
+from odfa.tasks.base import LimitedData
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassData(LimitedData):
+    """Samples of classes, some of the training part held out."""
+
+    holds: ClassVar[str] = "classes"
+
+    validation: int = 200
+    """Samples held out of the training part; all choices are made on them."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_counts(self, "validation", what="a positive number of samples")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageData(ClassData):
+    """Images of classes."""
+
+    shift: int = 0
+    """Training images are shifted by up to this many pixels each way, anew in each step."""
+    flip: bool = False
+    """Half of the training images are mirrored left to right, anew in each step."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 <= self.shift <= MAX_WIDTH, "shift", "zero or more pixels, fewer than the side", self.shift)
+
+    def check(self, shape: DataShape) -> None:
+        """Refuse shifts that leave nothing of an image.
+
+        Raises:
+            SettingError: shifts by the side or more.
+        """
+        assert shape.image is not None
+        side = min(shape.image[1:])
+        require(self.shift < side, "data.shift", f"fewer pixels than {side}, the side", self.shift)
+
+    def augmented(self, batch: Split, shape: DataShape) -> Split:
+        """Images shifted and mirrored as the settings say."""
+        assert shape.image is not None
+        return augmented(batch, shape.image, shift=self.shift, flip=self.flip)
