@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import nn
 
+from odfa import recipes
 from odfa.cli import main
-from odfa.recipes import RECIPES
 from odfa.scaling import METHODS, PlanConfig, plan
 
-MAKERS = {name: recipe.make for name, recipe in RECIPES.items()}
+MAKERS = {name: recipe.make for name, recipe in recipes.listed().items()}
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_a_recipe_is_planned_as_large_as_it_is_trained():
     page = plan("dialogue_tiny", PlanConfig(), MAKERS)
     from odfa import train
 
-    assert page["parameters"] == train.dry_run(RECIPES["dialogue_tiny"].make())["parameters"]
+    assert page["parameters"] == train.dry_run(recipes.get("dialogue_tiny"))["parameters"]
     assert page["rows_per_step"] == 8 * 64
     assert page["projection"] == {"inputs": 1024, "outputs": 128}
 

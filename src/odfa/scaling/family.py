@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from odfa.data import DataShape
 from odfa.errors import ConfigError
 from odfa.settings import require_counts
+from odfa.tasks.language.language import Language
 from odfa.tasks.language.text import TextData
 from odfa.tasks.language.transformer import Gpt2Network
 from odfa.train import FeedbackConfig, MemorySettings, RunConfig
@@ -56,7 +57,7 @@ class Gpt:
         """The run that learns it; feedback is random, one slice for all blocks, and the error is read at the logits."""
         return RunConfig(
             recipe="gpt",
-            task="text",
+            task=Language(),
             method=method,
             rule="random",
             batch_size=self.tokens // self.context,

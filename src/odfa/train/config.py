@@ -42,7 +42,7 @@ class FeedbackConfig(Settings):
     granularity: Literal["block", "sublayer", "linear"] = "block"
     """Transformers: attention and MLP of a block learn together; or each by itself, without the gradient of the MLP's
     input; or, beyond that, the linear map that ends each hands its signal on by a matrix that all blocks share."""
-    group: int = 1
+    group: int = 1  # type: ignore[assignment, misc]  # Settings.group is of slots, which this is not
     """Neighbouring blocks that share one feedback point and learn by backpropagation among themselves."""
     shared: bool = False
     """Random rule: true sends every block the same slice of the projected error."""
