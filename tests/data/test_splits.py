@@ -23,12 +23,12 @@ def _rows(part: data.Split) -> set[bytes]:
 
 
 def test_digits_parts_cover_the_source_without_overlap() -> None:
-    from sklearn.datasets import load_digits
+    from sklearn.datasets import load_digits as load_source
 
     splits = load_digits(validation=200)
     parts = (splits.train, splits.validation, splits.test)
     assert [len(part) for part in parts] == [1200, 200, 397]
-    pixels, labels = load_digits(return_X_y=True)
+    pixels, labels = load_source(return_X_y=True)
     ours = sorted((*x.tolist(), int(y)) for part in parts for x, y in zip(part.x_ND * 16, part.y_N, strict=True))
     assert ours == sorted((*x.tolist(), int(y)) for x, y in zip(pixels, labels, strict=True))
     assert not _rows(splits.train) & _rows(splits.test)

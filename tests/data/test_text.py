@@ -11,8 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from odfa.tasks.language import dialogue, text, tokens
 from odfa.errors import DataError, OdfaError
+from odfa.tasks.language import dialogue, text, tokens
 from odfa.tasks.language.text import MASKED, load_text, read_tokenizer
 
 WORDS = tuple("the cat sat on a mat and saw one small bird in the old tree by our".split())  # noqa: SIM905

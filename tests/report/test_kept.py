@@ -15,10 +15,10 @@ from tests.garments import write_images
 from tests.talk import small_run, write_corpus
 
 from odfa import recipes, settings, train
-from odfa.data import text
 from odfa.errors import CheckpointError, DataError, RunFolderError
 from odfa.report import align, compare, export, sample
 from odfa.tasks.diffusion.diffuse import Diffuse
+from odfa.tasks.language import text
 from odfa.tasks.vision.classify import Classify
 from odfa.train import checkpoint
 from odfa.train.kept import read_kept
@@ -63,7 +63,7 @@ def _edit(home: Path) -> None:
 
 def test_the_folder_names_its_data(trained: Path) -> None:
     config = train.folder.read_config(trained / "run")
-    assert config.data.path == str(trained / "corpus")
+    assert config.data.path == trained / "corpus"
     kept = read_kept(trained / "run")
     with torch.random.fork_rng(devices=[]):
         session = train.build(config)

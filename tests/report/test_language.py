@@ -12,9 +12,9 @@ from tests.talk import small_run, write_corpus
 
 from odfa import recipes, train
 from odfa.cli import main
-from odfa.data import text
 from odfa.errors import ConfigError, OdfaError, RunFolderError
 from odfa.report import align, compare, export, sample
+from odfa.tasks.language import text
 from odfa.tasks.language.text import MASKED
 from odfa.tasks.language.transformer import Gpt2Network, LlamaNetwork
 from odfa.train import TransformerConfig

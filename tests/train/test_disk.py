@@ -11,8 +11,8 @@ import torch
 from tests.talk import small_run, write_corpus
 
 from odfa import train
-from odfa.data import text
 from odfa.errors import ConfigError
+from odfa.tasks.language import text
 from odfa.train import MemorySettings, RunConfig, disk
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="files without names are mapped on Linux only")

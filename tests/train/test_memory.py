@@ -10,8 +10,8 @@ from tests.cut import train_and_cut
 from tests.talk import small_run, write_corpus
 
 from odfa import train
-from odfa.data import text
 from odfa.errors import ConfigError, OdfaError
+from odfa.tasks.language import text
 from odfa.train import MemorySettings, RunConfig, SgdSettings, disk, shards
 
 LEAN = MemorySettings(activations="stream", fused=True)
@@ -139,9 +139,7 @@ def test_embeddings_and_read_out_move_with_their_shares_of_the_rate(small, memor
     config = small("dfa", "random", memory)
     config = replace(
         config,
-        optimizer=replace(
-            config.optimizer, name="sgd", betas=(0.0, 0.0), clip_norm=None, warmup_steps=0, schedule="constant"
-        ),
+        optimizer=SgdSettings(learning_rate=config.optimizer.learning_rate, momentum=0.0, schedule="constant"),
     )
 
     def moved(embedding_share: float, head_share: float) -> dict[str, torch.Tensor]:

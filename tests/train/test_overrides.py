@@ -35,9 +35,7 @@ _configs = st.builds(
     batch_size=_some,
     checkpoint_every=st.none() | _some,
     tensorboard=st.booleans(),
-    network=st.builds(
-        MlpNetwork, widths=_widths, activation=st.just("gelu")
-    ),
+    network=st.builds(MlpNetwork, widths=_widths, activation=st.just("gelu")),
     data=st.builds(
         FashionData,
         path=st.none() | st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1).map(Path),

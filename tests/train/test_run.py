@@ -101,7 +101,7 @@ def test_the_folder_explains_itself(tmp_path: Path, quick: Quick) -> None:
     config = replace(quick("odfa"), tensorboard=True)
     result = train.run(config, tmp_path / "run", progress=False)
     folder = tmp_path / "run"
-    assert settings.from_dict(json.loads((folder / "config.json").read_text())) == config
+    assert settings.from_dict(json.loads((folder / "config.json").read_text()), RunConfig) == config
     session = json.loads((folder / "environment.json").read_text())["sessions"][0]
     assert session["packages"]["torch"] == torch.__version__
     assert session["threads"] == config.threads == 1
