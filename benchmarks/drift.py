@@ -19,9 +19,8 @@ import matplotlib as mpl
 mpl.use("Agg")
 from matplotlib import pyplot
 
-from odfa import recipes, train
-from odfa.train import overrides
-from odfa.train.config import RunConfig
+from odfa import recipes, settings, train
+from odfa.train import RunConfig
 from odfa.train.plan import dry_run
 
 ARMS: dict[str, tuple[str, dict[str, object]]] = {
@@ -55,7 +54,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/drift"))
     parser.add_argument("settings", nargs="*")
     arguments = parser.parse_args()
-    base = overrides.apply(recipes.get(arguments.recipe), arguments.settings)
+    base = settings.apply(recipes.get(arguments.recipe), arguments.settings)
     found: dict[str, dict[float, list[float]]] = {}
     for name in ARMS:
         for angle in arguments.angles:

@@ -32,7 +32,7 @@ def measure(name: str, steps: int, rate: float) -> float:
     session = train.build(config)
     if ARMS[name] is not None:
         rule, error_at, _ = ARMS[name]
-        blocks = config.model.blocks[1 :: config.feedback.group]
+        blocks = config.network.blocks[1 :: config.feedback.group]
         session.dfa = DFA(session.model, blocks=blocks, projection=Gaussian(seed=0), rule=rule, error_at=error_at)
     for batch in train.batches(session):
         train.train_step(session, batch)

@@ -16,15 +16,15 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from odfa import train
-from odfa.data import MASKED
-from odfa.train import RunConfig, TextConfig
+from odfa.tasks.language.text import MASKED, TextData
+from odfa.train import RunConfig
 from odfa.train.build import build_optical
 
 
 def errors(run: train.LoadedRun, rows: int) -> Tensor:
     """Softmax less target of the first validation tokens, e_ND."""
-    assert isinstance(run.config.data, TextConfig)
-    part = train.get_task("text").load(run.config.data).validation.head(-(-rows // run.config.data.context))
+    assert isinstance(run.config.data, TextData)
+    part = run.config.task.load(run.config.data).validation.head(-(-rows // run.config.data.context))
     with torch.no_grad():
         p_ND = run.model(input_ids=part.x_ND).logits.flatten(0, 1).float().softmax(1)
     target_N = part.y_N.flatten()
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=512)
     options = parser.parse_args()
     run = train.load_run(options.run)
-    e_ND, width = errors(run, options.rows), run.config.model.widths[-1]
+    e_ND, width = errors(run, options.rows), run.config.network.widths[-1]
     ideal, real = (projected(run.config, opu, e_ND, width) for opu in ("ideal", run.config.feedback.opu))
     one_by_one = projected(
         replace(run.config, feedback=replace(run.config.feedback, quantiser="sampled", repeats=1)),

@@ -18,16 +18,16 @@ import psutil
 import torch
 
 from odfa import recipes, train
-from odfa.train import MemoryConfig, RunConfig
+from odfa.train import MemorySettings, RunConfig
 from odfa.train.result import peak_memory_bytes
 
-WAYS: dict[str, tuple[str, MemoryConfig]] = {
-    "bp": ("bp", MemoryConfig()),
-    "bp, checkpointing": ("bp", MemoryConfig(activations="recompute")),
-    "bp, checkpointing, fused": ("bp", MemoryConfig(activations="recompute", fused=True)),
-    "odfa": ("odfa", MemoryConfig()),
-    "odfa, recompute, fused": ("odfa", MemoryConfig(activations="recompute", fused=True)),
-    "odfa, stream, fused": ("odfa", MemoryConfig(activations="stream", fused=True)),
+WAYS: dict[str, tuple[str, MemorySettings]] = {
+    "bp": ("bp", MemorySettings()),
+    "bp, checkpointing": ("bp", MemorySettings(activations="recompute")),
+    "bp, checkpointing, fused": ("bp", MemorySettings(activations="recompute", fused=True)),
+    "odfa": ("odfa", MemorySettings()),
+    "odfa, recompute, fused": ("odfa", MemorySettings(activations="recompute", fused=True)),
+    "odfa, stream, fused": ("odfa", MemorySettings(activations="stream", fused=True)),
 }
 
 
@@ -60,7 +60,7 @@ def measure(config: RunConfig, steps: int) -> dict[str, Any]:
 
 def recipes_tiny(config: RunConfig) -> RunConfig:
     """The smallest model of the same kind."""
-    tiny = recipes.dialogue_tiny()
+    tiny = recipes.get("dialogue_tiny")
     return replace(tiny, method=config.method, data=replace(tiny.data, limit=16))
 
 

@@ -10,8 +10,8 @@ import time
 import numpy as np
 from sklearn.linear_model import RidgeClassifier
 
-from odfa.data.fashion import load_fashion
 from odfa.features import OpticalFeatures
+from odfa.tasks.vision.fashion import load_fashion
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, one_hot
 
 from odfa import Ternary, recipes, train
-from odfa.data import MASKED
+from odfa.tasks.language.text import MASKED
 from odfa.train.build import Session
 
 CODES = {

@@ -11,10 +11,9 @@ from dataclasses import replace
 
 import torch
 
-from odfa import recipes, train
-from odfa.data import MASKED
-from odfa.train import TextConfig
-from odfa.train.overrides import apply
+from odfa import recipes
+from odfa.settings import apply
+from odfa.tasks.language.text import MASKED, TextData
 
 
 def main() -> None:
@@ -24,8 +23,8 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*")
     options = parser.parse_args()
     config = apply(recipes.get(options.recipe), options.overrides)
-    assert isinstance(config.data, TextConfig)
-    splits = train.get_task(config.task).load(replace(config.data, limit=None))
+    assert isinstance(config.data, TextData)
+    splits = config.task.load(replace(config.data, limit=None))
     targets_L = splits.train.y_N[splits.train.y_N != MASKED]
     p_V = torch.bincount(targets_L).double() / len(targets_L)
     nats = -torch.special.xlogy(p_V, p_V).sum().item()

@@ -4,7 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from odfa import recipes
-from odfa.train import MemoryConfig, RunConfig, TextConfig, TransformerConfig
+from odfa.tasks.language.text import TextData
+from odfa.tasks.language.transformer import Gpt2Network, LlamaNetwork
+from odfa.train import MemorySettings, RunConfig
 
 
 def write_corpus(folder: Path) -> str:
@@ -29,10 +31,10 @@ def small_run(
     *,
     family: str = "gpt2",
     layers: int = 2,
-    memory: MemoryConfig | None = None,
+    memory: MemorySettings | None = None,
 ) -> RunConfig:
     """Six steps, a checkpoint every three."""
-    run = recipes.dialogue_tiny()
+    run = recipes.get("dialogue_tiny")
     return replace(
         run,
         method=method,  # type: ignore[arg-type]
@@ -43,9 +45,9 @@ def small_run(
         evaluate_every=4,
         log_every=1,
         tensorboard=False,
-        model=TransformerConfig(family=family, width=16, layers=layers, heads=2),  # type: ignore[arg-type]
-        data=TextConfig(path=corpus, vocabulary=270, context=12, limit=40),
+        network=(LlamaNetwork if family == "llama" else Gpt2Network)(width=16, layers=layers, heads=2),
+        data=TextData(path=corpus, vocabulary=270, context=12, limit=40),
         optimizer=replace(run.optimizer, clip_norm=None, learning_rate=1e-2),
         feedback=replace(run.feedback, rank=None if rule in ("random", "exact") else 2, every=2),
-        memory=memory or MemoryConfig(),
+        memory=memory or MemorySettings(),
     )

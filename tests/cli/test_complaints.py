@@ -38,7 +38,8 @@ WORDS = {
     "compare no seeds": (("compare", "digits_tiny", "seeds=0"), "seeds"),
     "compare half a try": (("compare", "digits_tiny", "tries=0.5"), "tries"),
     "compare without a recipe": (("compare",), "required: NAME;"),
-    "train without a recipe's task": (("train", "digits_tiny", "task=fashion"), "settled by the recipe"),
+    "train under another recipe's name": (("train", "digits_tiny", "recipe=fashion"), "settled by the recipe"),
+    "a task that there is not": (("train", "digits_tiny", "task=fashion"), "task: expected diffusion"),
     "rank of another network": (("train", "digits_tiny", "method=odfa", "rule=aligned", "rank=16"), "0 to 9"),
     "a network for no machine": (("train", "digits_tiny", "widths=9999999,9999999"), "1048576"),
     "a file for a folder": (("train", *TINY, "--run-dir", __file__), "a file is where a folder should be"),
@@ -111,7 +112,7 @@ def test_a_run_that_fails_ends_with_1(odfa, monkeypatch, error):
 
 
 def test_a_loss_that_overflows_ends_with_1(odfa):
-    said = odfa("train", *TINY, "method=bp", "activation=relu", "name=sgd", "learning_rate=1e30")
+    said = odfa("train", *TINY, "method=bp", "activation=relu", "optimizer=sgd", "learning_rate=1e30")
     assert said.code == 1
     assert "learning rate" in said.complaint
 

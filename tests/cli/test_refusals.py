@@ -12,14 +12,13 @@ from typing import get_args
 
 import pytest
 
-from odfa import recipes
+from odfa import recipes, settings
 from odfa.errors import ConfigError
 from odfa.scaling import PlanConfig, Sharing, StudyConfig
-from odfa.train import overrides
 
 CONFIGS = {
-    **{name: recipe.make() for name, recipe in recipes.RECIPES.items() if name.endswith("_tiny")},
-    "llama": recipes.dialogue_llama(),
+    **{name: recipe.make() for name, recipe in recipes.listed().items() if name.endswith("_tiny")},
+    "llama": recipes.get("dialogue_llama"),
     "plan": PlanConfig(),
     "study": StudyConfig(),
     "sharing": Sharing(),
@@ -29,7 +28,7 @@ CONFIGS = {
 def _numbers(kind: type):
     """(config, key) of every setting of this kind, alone, optional, or in a tuple."""
     for name, config in CONFIGS.items():
-        for key, hint in overrides.keys(config).items():
+        for key, hint in ((key, place.hint) for key, place in settings.keys(config).items() if not place.fixed):
             parts = get_args(hint) if isinstance(hint, UnionType) or get_args(hint) else (hint,)
             if kind in parts:
                 yield name, key
@@ -43,7 +42,7 @@ def _refused(name: str, key: str, value: str) -> bool:
 
 def _complaint(name: str, override: str) -> str:
     try:
-        overrides.apply(CONFIGS[name], [override])
+        settings.apply(CONFIGS[name], [override])
     except ConfigError as error:
         return str(error)
     return ""
@@ -115,7 +114,7 @@ WORDS = {
 def run_of_text(tmp_path):
     """The folder of a run as far as its config tells."""
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.json").write_text(json.dumps(overrides.to_dict(recipes.dialogue_tiny())))
+    (tmp_path / "run" / "config.json").write_text(json.dumps(settings.to_dict(recipes.get("dialogue_tiny"))))
 
 
 @pytest.mark.parametrize(("words", "clue"), WORDS.values(), ids=WORDS)

@@ -11,10 +11,9 @@ import sys
 
 import pytest
 
-from odfa import recipes
+from odfa import recipes, settings
 from odfa.cli import main
 from odfa.cli.entry import COMMANDS, _parse
-from odfa.train import overrides
 
 
 def _options(command) -> list[str] | dict[str, list[str]]:
@@ -61,14 +60,16 @@ def _help(words) -> str:
 @pytest.mark.parametrize("name", ["digits", "dialogue_gpt", "fashion_unet", "climatebench_vit"])
 def test_the_help_of_a_recipe_lists_every_setting(name):
     text, config = _help(("train", name)), recipes.get(name)
-    for key in overrides.keys(config):
+    for key, place in settings.keys(config).items():
         value = functools.reduce(getattr, key.split("."), config)
         shown = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-        if key not in overrides.FIXED:
+        if place.slot:
+            assert f"\n  {key}={settings.tag_of(value)}  (" in text
+        elif place.settings is None and not place.fixed:
             place = text.index(f"  {key}={shown if isinstance(value, str | tuple) else shown.lower()}  (")
             entry = re.split(r"\n(?=  \S|\n)", text[place:])[0]
             assert "\n      " in entry, f"{key} has no meaning"
-    assert "\noptimizer: How the weights move; the learning rate" in text
+    assert "\noptimizer: How the weights move: AdamW; the learning rate" in text
     assert "optimizer.betas=0.9,0.99  (number, by commas, 2 of them)" in _help(("train", "digits"))
 
 

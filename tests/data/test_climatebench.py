@@ -10,8 +10,9 @@ import xarray
 from tests.data.climate_files import real, write_climatebench
 
 from odfa import recipes, train
-from odfa.data import climatebench, load_climatebench, peek_climatebench
 from odfa.errors import DataError
+from odfa.tasks.climate import climatebench
+from odfa.tasks.climate.climatebench import load_climatebench, peek_climatebench
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from tests.garments import idx, write_images
 
 from odfa import data
-from odfa.data import fashion
 from odfa.errors import DataError
-from odfa.train import DataConfig, get_task
+from odfa.tasks.vision import fashion
+from odfa.tasks.vision.classify import Classify
+from odfa.tasks.vision.digits import load_digits, peek_digits
+from odfa.tasks.vision.fashion import DEFAULT_FOLDER, FashionData, load_fashion, peek_fashion
 
 
 @given(shape=st.lists(st.integers(1, 5), min_size=1, max_size=3), zipped=st.booleans(), start=st.integers(0, 255))
@@ -62,7 +64,7 @@ def test_no_room_is_made_for_what_a_header_only_claims(tmp_path: Path, zipped: b
         file = file.with_name(f"{file.name}.gz") if zipped else file
         file.write_bytes(gzip.compress(content) if zipped else content)
     tracemalloc.start()
-    for action in (data.peek_fashion, data.load_fashion):
+    for action in (peek_fashion, load_fashion):
         with pytest.raises(DataError, match=r"train-images-.* the header declares 12000000000 values, "):
             action(str(tmp_path), validation=10)
     assert tracemalloc.get_traced_memory()[1] < 2**21
@@ -94,9 +96,9 @@ def test_a_damaged_gzip_never_gives_other_values(tmp_path: Path) -> None:
 
 def test_a_folder_of_ones_own_is_read(tmp_path: Path) -> None:
     write_images(tmp_path, side=4, train=30, test=12)
-    config = DataConfig(path=str(tmp_path), validation=10)
-    splits = get_task("fashion").load(config)
-    assert splits.shape == get_task("fashion").peek(config)
+    config = FashionData(path=str(tmp_path), validation=10)
+    splits = Classify().load(config)
+    assert splits.shape == config.peek()
     assert splits.shape == data.DataShape(
         num_features=16, num_classes=10, num_train=20, num_validation=10, num_test=12, image=(1, 4, 4)
     )
@@ -105,14 +107,14 @@ def test_a_folder_of_ones_own_is_read(tmp_path: Path) -> None:
 def test_labels_out_of_range_are_refused(tmp_path: Path) -> None:
     write_images(tmp_path, side=4, train=30, test=12, label=10)
     with pytest.raises(DataError, match=r"label 10 of sample \d+ is outside 0…9"):
-        data.load_fashion(str(tmp_path), validation=10)
+        load_fashion(str(tmp_path), validation=10)
 
 
 def test_images_and_labels_that_do_not_pair_up_are_refused(tmp_path: Path) -> None:
     for name, num_images in (("t10k", 12), ("train", 30)):
         write_images(tmp_path, side=4, train=30, test=12)
         (tmp_path / f"{name}-labels-idx1-ubyte").write_bytes(idx((3,), b"\1\2\3"))
-        for action in (data.load_fashion, data.peek_fashion):
+        for action in (load_fashion, peek_fashion):
             with pytest.raises(DataError, match=f"{name} has {num_images} images and 3 labels"):
                 action(str(tmp_path), validation=10)
 
@@ -120,7 +122,7 @@ def test_images_and_labels_that_do_not_pair_up_are_refused(tmp_path: Path) -> No
 def test_images_of_two_sizes_are_refused(tmp_path: Path) -> None:
     write_images(tmp_path, side=4, train=30, test=12)
     (tmp_path / "t10k-images-idx3-ubyte").write_bytes(idx((12, 2, 3), bytes(72)))
-    for action in (data.load_fashion, data.peek_fashion):
+    for action in (load_fashion, peek_fashion):
         with pytest.raises(DataError, match=r"training images are 4 x 4, test images 2 x 3"):
             action(str(tmp_path), validation=10)
 
@@ -128,35 +130,33 @@ def test_images_of_two_sizes_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("validation", [30, 5000])
 def test_more_validation_than_data_is_refused(tmp_path: Path, validation: int) -> None:
     write_images(tmp_path, side=4, train=30, test=12)
-    for action in (data.load_fashion, data.peek_fashion):
+    for action in (load_fashion, peek_fashion):
         with pytest.raises(DataError, match=f"cannot hold out {validation} of 30 samples; choose 1 to 29"):
             action(str(tmp_path), validation=validation)
-    for action in (data.load_digits, data.peek_digits):
+    for action in (load_digits, peek_digits):
         with pytest.raises(DataError, match="cannot hold out 1400 of 1400 samples"):
             action(validation=1400)
 
 
 def test_missing_files_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"dataset-fashion-mnist.*data\.path=FOLDER"):
-        data.load_fashion(str(tmp_path / "nowhere"))
+        load_fashion(str(tmp_path / "nowhere"))
 
 
 def test_the_default_folder_is_checked_by_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_images(tmp_path, side=4, train=30, test=12)
     monkeypatch.setattr(fashion, "DEFAULT_FOLDER", tmp_path)
     with pytest.raises(DataError, match=r"has SHA-256 .*reinstall dataset-fashion-mnist"):
-        data.load_fashion(validation=10)
+        load_fashion(validation=10)
 
 
-@pytest.mark.skipif(
-    not data.DEFAULT_FOLDER.is_dir(), reason="the Debian package dataset-fashion-mnist is not installed"
-)
+@pytest.mark.skipif(not DEFAULT_FOLDER.is_dir(), reason="the Debian package dataset-fashion-mnist is not installed")
 def test_fashion_mnist_as_packaged() -> None:
-    splits = data.load_fashion()
+    splits = load_fashion()
     assert splits.shape == data.DataShape(
         num_features=784, num_classes=10, num_train=55_000, num_validation=5_000, num_test=10_000, image=(1, 28, 28)
     )
-    assert splits.shape == data.peek_fashion()
+    assert splits.shape == peek_fashion()
     assert splits.test.y_N.bincount().tolist() == [1000] * 10
     assert (splits.train.y_N.bincount() + splits.validation.y_N.bincount()).tolist() == [6000] * 10
     assert splits.train.x_ND.dtype == torch.uint8

@@ -8,9 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from odfa import data
+from odfa import data, recipes
 from odfa.errors import ConfigError, DataError
-from odfa.train import DataConfig, get_task
+from odfa.settings import apply
+from odfa.tasks.vision.classify import Classify
+from odfa.tasks.vision.digits import DigitsData, load_digits
 
 _GOLDEN_TEST_LABELS = [5, 2, 9, 7, 5, 9, 5, 5, 7, 5, 3, 5]
 _GOLDEN_VALIDATION_LABELS = [9, 1, 3, 6, 7, 1, 9, 4, 6, 4, 4, 1]
@@ -21,26 +23,26 @@ def _rows(part: data.Split) -> set[bytes]:
 
 
 def test_digits_parts_cover_the_source_without_overlap() -> None:
-    from sklearn.datasets import load_digits
+    from sklearn.datasets import load_digits as load_source
 
-    splits = data.load_digits(validation=200)
+    splits = load_digits(validation=200)
     parts = (splits.train, splits.validation, splits.test)
     assert [len(part) for part in parts] == [1200, 200, 397]
-    pixels, labels = load_digits(return_X_y=True)
+    pixels, labels = load_source(return_X_y=True)
     ours = sorted((*x.tolist(), int(y)) for part in parts for x, y in zip(part.x_ND * 16, part.y_N, strict=True))
     assert ours == sorted((*x.tolist(), int(y)) for x, y in zip(pixels, labels, strict=True))
     assert not _rows(splits.train) & _rows(splits.test)
 
 
 def test_digits_test_part_does_not_depend_on_the_validation_size() -> None:
-    small, large = data.load_digits(validation=100), data.load_digits(validation=500)
+    small, large = load_digits(validation=100), load_digits(validation=500)
     assert torch.equal(small.test.x_ND, large.test.x_ND)
     assert torch.equal(small.test.y_N, large.test.y_N)
 
 
 def test_digits_split_is_stable() -> None:
-    assert data.load_digits().test.y_N[:12].tolist() == _GOLDEN_TEST_LABELS
-    assert data.load_digits().validation.y_N[:12].tolist() == _GOLDEN_VALIDATION_LABELS
+    assert load_digits().test.y_N[:12].tolist() == _GOLDEN_TEST_LABELS
+    assert load_digits().validation.y_N[:12].tolist() == _GOLDEN_VALIDATION_LABELS
 
 
 @given(num=st.integers(2, 300), share=st.floats(0.01, 0.99), name=st.integers(0, 2**40))
@@ -71,7 +73,7 @@ def test_orders_differ_between_epochs_and_seeds() -> None:
 
 
 def test_standardised_uses_training_statistics_only() -> None:
-    raw = data.load_digits()
+    raw = load_digits()
     shifted = data.Splits(
         train=raw.train,
         validation=raw.validation,
@@ -145,11 +147,10 @@ def test_standardising_bytes_takes_the_result_and_little_more() -> None:
 
 @pytest.mark.parametrize("limit", [None, 50, 300])
 def test_peek_tells_what_load_gives(limit: int | None) -> None:
-    config = DataConfig(validation=150, limit=limit)
-    task = get_task("digits")
-    assert task.peek(config) == task.load(config).shape
+    config = DigitsData(validation=150, limit=limit)
+    assert config.peek() == Classify().load(config).shape
 
 
 def test_digits_take_no_path() -> None:
-    with pytest.raises(ConfigError, match=r"data\.path"):
-        get_task("digits").load(DataConfig(path="somewhere"))
+    with pytest.raises(ConfigError, match=r"'data\.path'; these have it: data=climate.*data=fashion"):
+        apply(recipes.get("digits"), ["data.path=somewhere"])

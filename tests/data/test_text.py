@@ -11,9 +11,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from odfa import data
-from odfa.data import MASKED, dialogue, text, tokens
 from odfa.errors import DataError, OdfaError
+from odfa.tasks.language import dialogue, text, tokens
+from odfa.tasks.language.text import MASKED, load_text, read_tokenizer
 
 WORDS = tuple("the cat sat on a mat and saw one small bird in the old tree by our".split())  # noqa: SIM905
 MESSAGE = st.tuples(st.sampled_from("xyz"), st.text(st.characters(exclude_characters="<|>", codec="utf-8"), max_size=9))
@@ -48,7 +48,7 @@ def test_turns_keep_every_word_and_begin_where_another_speaks(messages: list[tup
 
 
 def test_the_tokens_of_all_parts_are_the_documents_each_once(corpus: str) -> None:
-    splits = data.load_text(corpus, context=8, vocabulary=300, holdout=0.1).check()
+    splits = load_text(corpus, context=8, vocabulary=300, holdout=0.1).check()
     documents = [text for document in dialogue.read_documents(corpus) for _, text in document]
     assert "".join(documents) == _lines(2000)
     found = []
@@ -59,7 +59,7 @@ def test_the_tokens_of_all_parts_are_the_documents_each_once(corpus: str) -> Non
 
 
 def test_targets_are_the_next_tokens_and_only_the_end_is_masked(corpus: str) -> None:
-    splits = data.load_text(corpus, context=8, vocabulary=300)
+    splits = load_text(corpus, context=8, vocabulary=300)
     for part in (splits.train, splits.validation, splits.test):
         x_L, y_L = part.x_ND.flatten(), part.y_N.flatten()
         known = y_L != MASKED
@@ -70,7 +70,7 @@ def test_targets_are_the_next_tokens_and_only_the_end_is_masked(corpus: str) -> 
 
 
 def test_bytes_of_tokens_add_up_to_the_text(corpus: str) -> None:
-    tokenizer = data.read_tokenizer(corpus, vocabulary=300)
+    tokenizer = read_tokenizer(corpus, vocabulary=300)
     bytes_V = tokens.token_bytes(tokenizer)
     for words in ("the cat", "naïve – 😀\n", "<|a|>hi<|b|>ho<|end|>"):
         plain = words
@@ -82,7 +82,7 @@ def test_bytes_of_tokens_add_up_to_the_text(corpus: str) -> None:
 def test_special_tokens_inside_a_text_stay_text(tmp_path: Path) -> None:
     spoken = "you <|end|> and <|a|> or <|b|>!<|end|>"
     lines = "".join(f"{words} {spoken}\n" for words in _lines(400).splitlines())
-    splits = data.load_text(_file(tmp_path, "a.txt", lines.encode()), context=8, vocabulary=300)
+    splits = load_text(_file(tmp_path, "a.txt", lines.encode()), context=8, vocabulary=300)
     parts = (splits.train, splits.validation, splits.test)
     stream = [token for part in parts for token in [int(part.x_ND[0, 0]), *part.y_N[part.y_N != MASKED].tolist()]]
     numbers = {name: splits.tokenizer.token_to_id(name) for name in tokens.SPECIALS}
@@ -98,7 +98,7 @@ def test_special_tokens_inside_a_text_stay_text(tmp_path: Path) -> None:
 
 
 def test_a_dialogue_without_them_has_the_tokens_that_the_library_gives(corpus: str) -> None:
-    tokenizer = data.read_tokenizer(corpus, vocabulary=300)
+    tokenizer = read_tokenizer(corpus, vocabulary=300)
     talk = (("<|a|>", "is 2 more than 1?"), ("<|b|>", "so \u00e9 late\n"), ("<|a|>", " no"))
     plain = "".join(itertools.chain.from_iterable(talk)) + tokens.END
     assert tokens._encode([talk], tokenizer).ids.tolist() == tokenizer.encode(plain).ids
@@ -119,19 +119,19 @@ def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["ids.npy", "start.npy"])
 def test_kept_tokens_that_do_not_fit_are_not_used(corpus: str, name: str) -> None:
-    data.load_text(corpus, context=8, vocabulary=300)
+    load_text(corpus, context=8, vocabulary=300)
     text._corpus.cache_clear()
     (kept,) = tokens.cache_folder().iterdir()
     np.save(kept / name, np.load(kept / name)[:-1])
     with pytest.raises(DataError, match=r"is damaged .*; remove it and it will be made anew"):
-        data.load_text(corpus, context=8, vocabulary=300)
+        load_text(corpus, context=8, vocabulary=300)
 
 
 def test_a_corpus_is_encoded_once(corpus: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = data.load_text(corpus, context=8, vocabulary=300)
+    first = load_text(corpus, context=8, vocabulary=300)
     text._corpus.cache_clear()
     monkeypatch.setattr(tokens, "train_bpe", None)
-    again = data.load_text(corpus, context=8, vocabulary=300)
+    again = load_text(corpus, context=8, vocabulary=300)
     assert torch.equal(first.train.x_ND, again.train.x_ND)
     assert not [path for path in tokens.cache_folder().iterdir() if path.name.startswith(".")]
 
@@ -211,15 +211,15 @@ BAD = {
 @pytest.mark.parametrize(("make", "message"), BAD.values(), ids=BAD)
 def test_bad_corpora_are_refused_in_one_line(tmp_path: Path, make, message: str) -> None:
     with pytest.raises(OdfaError, match=message) as caught:
-        data.load_text(make(tmp_path), context=8, vocabulary=300)
+        load_text(make(tmp_path), context=8, vocabulary=300)
     assert "\n" not in str(caught.value)
 
 
 def test_a_context_longer_than_a_part_is_refused(corpus: str) -> None:
     with pytest.raises(DataError, match="not more than the context of 100000"):
-        data.load_text(corpus, context=100_000, vocabulary=300)
+        load_text(corpus, context=100_000, vocabulary=300)
 
 
 def test_a_vocabulary_without_room_for_the_bytes_is_refused(corpus: str) -> None:
     with pytest.raises(DataError, match=r"data.vocabulary: expected at least 259 .* got 100"):
-        data.load_text(corpus, context=8, vocabulary=100)
+        load_text(corpus, context=8, vocabulary=100)

@@ -17,7 +17,7 @@ TEXT = ("vocabulary=270", "context=8", "width=8", "layers=1", "heads=2", "batch_
 RUNS = {
     "bp": ("digits_tiny", *SMALL, *TWO_STEPS, "method=bp", "average=0.9"),
     "dfa": ("digits_tiny", *SMALL, *TWO_STEPS, "method=dfa", "align_every=1"),
-    "odfa": ("digits_tiny", *SMALL, *TWO_STEPS, "method=odfa", "opu=ideal", "name=sgd"),
+    "odfa": ("digits_tiny", *SMALL, *TWO_STEPS, "method=odfa", "opu=ideal", "optimizer=sgd"),
     "aligned": ("digits_tiny", *SMALL, *TWO_STEPS, "method=dfa", "rule=aligned", "rank=2", "fused=true", "every=1"),
     "text": ("dialogue_tiny", *TEXT, *TWO_STEPS, "method=dfa", "rank=2"),
 }

@@ -2,21 +2,23 @@
 
 import pytest
 
-from odfa import recipes, train
+from odfa import recipes
 from odfa.errors import ConfigError
 
 
-@pytest.mark.parametrize("name", recipes.RECIPES)
+@pytest.mark.parametrize("name", recipes.listed())
 def test_a_recipe_knows_its_own_name(name: str) -> None:
     assert recipes.get(name).recipe == name
-    assert recipes.get(name).task in train.TASKS
-    assert recipes.get(name) == recipes.RECIPES[name].make()
+    config = recipes.get(name)
+    config.task.check_data(config.data)
+    config.task.check_network(config.network)
+    assert recipes.get(name) == recipes.listed()[name].make()
 
 
-@pytest.mark.parametrize("name", [name for name in recipes.RECIPES if not name.endswith("_tiny")])
+@pytest.mark.parametrize("name", [name for name in recipes.listed() if not name.endswith("_tiny")])
 def test_every_recipe_has_a_tiny_sibling(name: str) -> None:
     """Of its own, or of its family: dialogue_gpt and its larger sisters share dialogue_tiny."""
-    sibling = f"{name}_tiny" if f"{name}_tiny" in recipes.RECIPES else f"{name.partition('_')[0]}_tiny"
+    sibling = f"{name}_tiny" if f"{name}_tiny" in recipes.listed() else f"{name.partition('_')[0]}_tiny"
     full, tiny = recipes.get(name), recipes.get(sibling)
     assert (full.task, full.rule) == (tiny.task, tiny.rule)
     assert tiny.data.limit is not None

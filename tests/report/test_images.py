@@ -15,10 +15,10 @@ from odfa.report.align import align, draw_alignment
 from odfa.report.generate import class_numbers, draw_grid, generate
 from odfa.report.judge import _Classifier, _Judge, judge, nearest
 from odfa.report.maps import project
-from odfa.train.config import DitConfig
+from odfa.tasks.diffusion.denoiser import Denoiser, DitNetwork
+from odfa.tasks.diffusion.diffuse import Diffuse, corrupted, ddpm_scheduler
+from odfa.tasks.vision.fashion import load_fashion
 from odfa.train.folder import read_lines
-from odfa.train.networks import Denoiser
-from odfa.train.tasks.diffuse import _corrupted, _error, ddpm_scheduler
 
 SMALL = {"steps": 4, "batch_size": 8, "log_every": 1, "checkpoint_every": 2, "evaluate_every": 2, "tensorboard": False}
 CASES = [
@@ -103,12 +103,11 @@ def test_angles_are_refused_where_there_are_none(tmp_path, garments, method: str
 
 @pytest.mark.parametrize("prediction", ["v_prediction", "epsilon", "sample"])
 def test_the_loss_is_the_mean_square_of_what_is_to_be_predicted(prediction: str) -> None:
-    config = DitConfig(patch=7, width=12, layers=1, heads=2, prediction=prediction)
     shape = data.DataShape(
         num_features=784, num_classes=10, num_train=9, num_validation=9, num_test=9, image=(1, 28, 28)
     )
     torch.manual_seed(0)
-    model = train.network_of(config, shape).build()
+    model = DitNetwork(patch=7, width=12, layers=1, heads=2).build(shape)
     x_ND, noise_ND = torch.randn(5, 784), torch.randn(5, 784)
     t_N, c_N = torch.tensor([0, 10, 500, 900, 999]), torch.arange(5)
     # cosine schedule of arXiv 2102.09672, in float64
@@ -122,12 +121,14 @@ def test_the_loss_is_the_mean_square_of_what_is_to_be_predicted(prediction: str)
         "sample": x_ND.double(),
     }[prediction]
     naive = (model(noisy_ND.float(), t_N, c_N).double() - wanted_ND).square().mean().item()
-    assert _error(model, x_ND, noise_ND, t_N, c_N).item() == pytest.approx(naive, rel=1e-4)
+    assert Diffuse(prediction=prediction).error(model, x_ND, noise_ND, t_N, c_N).item() == pytest.approx(
+        naive, rel=1e-4
+    )
 
 
 def test_figures_of_a_denoiser_do_not_depend_on_the_random_state(runs) -> None:
     run = load_run(runs["bp"])
-    task = train.get_task("diffusion")
+    task = run.config.task
     part = task.load(run.config.data).validation
     figures = []
     for seed in (0, 1):
@@ -135,7 +136,7 @@ def test_figures_of_a_denoiser_do_not_depend_on_the_random_state(runs) -> None:
         figures.append(task.evaluate(run.model, part))
     assert figures[0] == figures[1]
     assert figures[0] == train.RunResult.from_json(run.result.to_json()).validation
-    steps = torch.cat([t_N for _, _, t_N in _corrupted(part, 1000)])
+    steps = torch.cat([t_N for _, _, t_N in corrupted(part, 1000)])
     assert sorted(steps.tolist()) == [int((k + 0.5) / len(part) * 1000) for k in range(len(part))]
 
 
@@ -143,11 +144,12 @@ class _Oracle(Denoiser):
     """A denoiser that knows the image of each class: velocity of the noisy image towards it."""
 
     def __init__(self, run, known_CD: torch.Tensor) -> None:
-        super().__init__(torch.nn.Identity(), run.config.model, run.kept.shape)
+        super().__init__(torch.nn.Identity(), run.kept.shape)
+        self.task = run.config.task
         self.known_CD = torch.cat([known_CD, torch.zeros(1, 784)])
 
     def forward(self, x_ND, t_N, c_N):
-        kept_N1 = ddpm_scheduler(self.config).alphas_cumprod[t_N][:, None]
+        kept_N1 = ddpm_scheduler(self.task).alphas_cumprod[t_N][:, None]
         x0_ND = self.known_CD[c_N]
         noise_ND = (x_ND - kept_N1.sqrt() * x0_ND) / (1 - kept_N1).sqrt()
         return kept_N1.sqrt() * noise_ND - (1 - kept_N1).sqrt() * x0_ND
@@ -188,7 +190,7 @@ def test_grids_and_maps_are_drawn(runs, tmp_path) -> None:
     assert [run["method"] for run in result["runs"]] == ["bp", "odfa"]
     maps = project([runs["climate"]], tmp_path / "maps.png", sample=3)
     run = load_run(runs["climate"])
-    test = train.get_task("climate").load(run.config.data).test
+    test = run.config.task.load(run.config.data).test
     with torch.no_grad():
         square_G = (run.model(test.x_ND[3:4]) - test.y_N[3:4]).double().square()[0] * test.weight_G
     assert maps["runs"][0]["rmse"] == pytest.approx(square_G.mean().sqrt().item() * test.unit, rel=1e-5)
@@ -198,7 +200,7 @@ def test_grids_and_maps_are_drawn(runs, tmp_path) -> None:
 
 def test_the_judge_against_the_definition(runs, garments) -> None:
     result = judge([runs["bp"], runs["odfa"]], runs["judge"], count=100, steps=2)
-    splits = data.load_fashion(garments, validation=8).limited(24).centred()
+    splits = load_fashion(garments, validation=8).limited(24).centred()
     classifier = _Classifier(load_run(runs["judge"]))
     classifier.scale_like(splits.train.x_ND)
     images_ND = generate(load_run(runs["bp"]), torch.arange(100) % 10, steps=2)
@@ -218,7 +220,7 @@ def test_the_judge_against_the_definition(runs, garments) -> None:
 
 
 def test_training_images_are_found_out_and_test_images_have_no_distance_to_themselves(runs, garments) -> None:
-    splits = data.load_fashion(garments, validation=8).limited(24).centred()
+    splits = load_fashion(garments, validation=8).limited(24).centred()
     classifier = _Classifier(load_run(runs["judge"]))
     seen = _Judge(classifier, splits.train, splits.test)
     assert seen.figures(splits.train.x_ND, splits.train.y_N)["neighbour"] < 0.01

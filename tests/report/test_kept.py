@@ -14,11 +14,13 @@ from tests.cut import train_and_cut
 from tests.garments import write_images
 from tests.talk import small_run, write_corpus
 
-from odfa import recipes, train
-from odfa.data import text
+from odfa import recipes, settings, train
 from odfa.errors import CheckpointError, DataError, RunFolderError
 from odfa.report import align, compare, export, sample
-from odfa.train import checkpoint, overrides
+from odfa.tasks.diffusion.diffuse import Diffuse
+from odfa.tasks.language import text
+from odfa.tasks.vision.classify import Classify
+from odfa.train import checkpoint
 from odfa.train.kept import read_kept
 
 
@@ -49,8 +51,8 @@ def home(trained: Path, tmp_path: Path) -> Path:
 
 
 def _change_config(run_dir: Path, override: str) -> None:
-    config = overrides.apply(train.folder.read_config(run_dir), [override])
-    (run_dir / "config.json").write_text(json.dumps(overrides.to_dict(config)))
+    config = settings.apply(train.folder.read_config(run_dir), [override])
+    (run_dir / "config.json").write_text(json.dumps(settings.to_dict(config)))
 
 
 def _edit(home: Path) -> None:
@@ -61,7 +63,7 @@ def _edit(home: Path) -> None:
 
 def test_the_folder_names_its_data(trained: Path) -> None:
     config = train.folder.read_config(trained / "run")
-    assert config.data.path == str(trained / "corpus")
+    assert config.data.path == trained / "corpus"
     kept = read_kept(trained / "run")
     with torch.random.fork_rng(devices=[]):
         session = train.build(config)
@@ -150,9 +152,9 @@ def test_sizes_that_the_weights_do_not_have_are_refused_before_there_is_room_for
 def test_one_pixel_one_label_and_one_unit_make_other_data(tmp_path: Path) -> None:
     recipe = recipes.get("fashion_cnn")
     config = replace(recipe, data=replace(recipe.data, path=write_images(tmp_path), validation=8)).data
-    task = train.get_task("fashion")
+    task = Classify()
     first = task.load(config).fingerprint
-    assert task.load(config).fingerprint == first == train.get_task("diffusion").load(config).fingerprint
+    assert task.load(config).fingerprint == first == Diffuse().load(config).fingerprint
     assert task.load(replace(config, limit=20)).fingerprint != first
     images = tmp_path / "t10k-images-idx3-ubyte"
     content = images.read_bytes()
@@ -168,7 +170,7 @@ def test_a_comparison_does_not_mix_data(tmp_path: Path) -> None:
     recipe = recipes.get("fashion_cnn")
     write_images(tmp_path)
     data = replace(recipe.data, path=str(tmp_path), validation=8)
-    config = replace(recipes.digits_tiny(), task="fashion", data=data, steps=2, batch_size=8, tensorboard=False)
+    config = replace(recipes.get("digits_tiny"), data=data, steps=2, batch_size=8, tensorboard=False)
     compare(config, ["bp"], seeds=1, tries=1, out_dir=tmp_path / "out")
     labels = tmp_path / "train-labels-idx1-ubyte"
     labels.write_bytes(labels.read_bytes()[:-1] + b"\3")

@@ -12,9 +12,11 @@ from tests.talk import small_run, write_corpus
 
 from odfa import recipes, train
 from odfa.cli import main
-from odfa.data import MASKED, text
 from odfa.errors import ConfigError, OdfaError, RunFolderError
 from odfa.report import align, compare, export, sample
+from odfa.tasks.language import text
+from odfa.tasks.language.text import MASKED
+from odfa.tasks.language.transformer import Gpt2Network, LlamaNetwork
 from odfa.train import TransformerConfig
 from odfa.train.shards import verify
 
@@ -65,7 +67,7 @@ def test_perplexity_and_bits_per_byte_against_a_sum_over_tokens(corpus: str) -> 
 
 
 def test_groups_of_blocks_are_fed_at_the_end_of_each(corpus: str) -> None:
-    config = replace(small_run(corpus, "dfa"), model=TransformerConfig(width=16, layers=5, heads=2))
+    config = replace(small_run(corpus, "dfa"), network=Gpt2Network(width=16, layers=5, heads=2))
     config = replace(config, feedback=replace(config.feedback, group=2))
     with torch.random.fork_rng(devices=[]):
         session = train.build(config)
@@ -81,8 +83,8 @@ def test_sublayers_learn_apart(corpus: str, family: str) -> None:
         session = train.build(config)
         train.train_step(session, session.splits.train.head(4))
     assert session.dfa is not None
-    assert list(session.dfa.branches) == list(config.model.branches)
-    digits = recipes.digits_tiny()
+    assert list(session.dfa.branches) == list(config.network.branches)
+    digits = recipes.get("digits_tiny")
     with pytest.raises(ConfigError, match="granularity=sublayer: this network has no residual branches"):
         train.build(replace(digits, feedback=replace(digits.feedback, granularity="sublayer")))
 
@@ -158,7 +160,7 @@ def test_a_full_disk_leaves_no_half_export(tmp_path: Path, corpus: str, capfd: p
 
 
 def test_only_language_runs_are_sampled_and_exported(tmp_path: Path) -> None:
-    digits = replace(recipes.digits_tiny(), epochs=1, tensorboard=False)
+    digits = replace(recipes.get("digits_tiny"), epochs=1, tensorboard=False)
     train.run(digits, tmp_path / "run", progress=False)
     for action in (lambda: sample(tmp_path / "run"), lambda: export(tmp_path / "run", tmp_path / "out")):
         with pytest.raises(ConfigError, match="a run of digits_tiny"):
@@ -173,7 +175,7 @@ def test_alignment_is_measured_per_block(tmp_path: Path, corpus: str) -> None:
 
 
 MISFITS = {
-    "another architecture": lambda run: replace(run, model=TransformerConfig(family="llama", width=16, heads=2)),
+    "another architecture": lambda run: replace(run, network=LlamaNetwork(width=16, heads=2)),
     "another vocabulary": lambda run: replace(run, data=replace(run.data, vocabulary=274)),
 }
 
@@ -191,22 +193,22 @@ def test_checkpoints_of_another_model_are_refused(tmp_path: Path, corpus: str, c
 
 
 def test_tied_embeddings_are_refused_by_aligned_rules_and_allowed_by_random(corpus: str) -> None:
-    tied = TransformerConfig(width=16, layers=2, heads=2, tied=True)
+    tied = Gpt2Network(width=16, layers=2, heads=2, tied=True)
     with torch.random.fork_rng(devices=[]):
-        train.build(replace(small_run(corpus, "dfa", "random"), model=tied))
+        train.build(replace(small_run(corpus, "dfa", "random"), network=tied))
         with pytest.raises(OdfaError, match="tied embeddings"):
-            train.build(replace(small_run(corpus, "dfa", "aligned"), model=tied))
+            train.build(replace(small_run(corpus, "dfa", "aligned"), network=tied))
 
 
 def test_every_method_of_the_comparison_starts_from_a_read_out_of_one_size(corpus: str) -> None:
     """Otherwise the larger start that the aligned rules get would be an advantage of theirs alone."""
-    recipe = recipes.dialogue_gpt()
-    model = replace(recipe.model, width=64, layers=1)
+    recipe = recipes.get("dialogue_gpt")
+    network = replace(recipe.network, width=64, layers=1)
     for method, rule in METHODS:
         config = small_run(corpus, method, rule)
         scale = replace(config.feedback, scale=recipe.feedback.scale)
         with torch.random.fork_rng(devices=[]):
-            session = train.build(replace(config, model=model, feedback=scale))
+            session = train.build(replace(config, network=network, feedback=scale))
         start_VK = session.model.get_output_embeddings().weight
         assert start_VK.std().item() * 64**0.5 == pytest.approx(recipe.feedback.scale, rel=0.05)
 

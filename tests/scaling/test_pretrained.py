@@ -9,7 +9,7 @@ import torch
 from odfa.cli import main
 from odfa.cli.plan import _show
 from odfa.scaling import walk_module
-from odfa.scaling.pretrained import from_folder
+from odfa.tasks.language.folder import from_folder
 
 SIZES = {
     "hidden_size": 64,

@@ -14,7 +14,7 @@ from odfa.errors import MatchError
 from odfa.scaling import Gpt, walk_module, walk_run, walks_of_gpt
 from odfa.scaling.model import _sibling
 from odfa.scaling.tally import Counting, Tally, matmul
-from odfa.train import MemoryConfig
+from odfa.train import MemorySettings
 
 TINY = Gpt(depth=2, width=64, tokens=64, context=32, vocabulary=128)
 
@@ -93,7 +93,7 @@ def test_blocks_that_learn_by_themselves_compute_less_and_linear_layers_least():
 
 def test_streaming_keeps_least_and_works_most():
     kept = walks_of_gpt(TINY, "float32")["feedback", "keep"]
-    streamed = walk_run(TINY.run("dfa", memory=MemoryConfig(activations="stream", fused=True)), TINY.shape)
+    streamed = walk_run(TINY.run("dfa", memory=MemorySettings(activations="stream", fused=True)), TINY.shape)
     assert streamed.peak_backward < kept.peak_backward
     assert streamed.forward.flops + streamed.backward.flops > kept.forward.flops + kept.backward.flops
 

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from odfa import recipes
-from odfa.train import MlpConfig, RunConfig, checkpoint
+from odfa.tasks.vision.mlp import MlpNetwork
+from odfa.train import RunConfig, checkpoint
 from odfa.train.shards import verify
 
 
 def _quick(method: str = "bp", *, rule: str = "random") -> RunConfig:
-    run = recipes.digits_tiny()
+    run = recipes.get("digits_tiny")
     return replace(
         run,
         method=method,
@@ -22,7 +23,7 @@ def _quick(method: str = "bp", *, rule: str = "random") -> RunConfig:
         log_every=1,
         checkpoint_every=4,
         tensorboard=False,
-        model=MlpConfig(widths=(24, 24)),
+        network=MlpNetwork(widths=(24, 24)),
         data=replace(run.data, limit=240),
         feedback=replace(run.feedback, rank=2, every=5),
     )

@@ -38,7 +38,7 @@ def test_what_is_loaded_is_what_was_evaluated(tmp_path, quick):
     config = quick("bp")
     config = replace(config, optimizer=replace(config.optimizer, average=0.9))
     result = train.run(config, tmp_path / "run", progress=False)
-    task = train.get_task(config.task)
+    task = config.task
     splits = task.load(config.data)
     assert task.evaluate(load_run(tmp_path / "run").model, splits.test)["accuracy"] == result.metric["value"]
     plain = train.run(quick("bp"), tmp_path / "plain", progress=False)

@@ -118,13 +118,13 @@ def test_another_config_is_refused(finished: Path, quick: Quick) -> None:
 
 def test_another_model_is_refused(finished: Path, quick: Quick) -> None:
     config, files = quick("bp"), verify(finished)
-    wider = _session(replace(config, model=replace(config.model, widths=(24, 32)))).model
+    wider = _session(replace(config, network=replace(config.network, widths=(24, 32)))).model
     with pytest.raises(
         CheckpointError,
         match=r"another model: blocks\.1\.0\.weight is float32 of shape \(24, 24\) there and",
     ):
         checkpoint.load_model(wider, files, finished)
-    deeper = _session(replace(config, model=replace(config.model, widths=(24, 24, 24)))).model
+    deeper = _session(replace(config, network=replace(config.network, widths=(24, 24, 24)))).model
     with pytest.raises(CheckpointError, match=r"blocks\.2\.0\.weight is nothing there"):
         checkpoint.load_model(deeper, files, finished)
 

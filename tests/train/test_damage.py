@@ -29,7 +29,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, quick: Quick) -> dict[str, Pa
     made = {}
     for method, rule in METHODS:
         run_dir = made[f"{method} {rule}"] = tmp_path_factory.mktemp("runs") / "run"
-        train.run(train.overrides.apply(quick(method, rule=rule), ["epochs=2"]), run_dir, progress=False)
+        train.run(train.settings.apply(quick(method, rule=rule), ["epochs=2"]), run_dir, progress=False)
         (run_dir / "status.json").unlink()
     return made
 

@@ -11,12 +11,12 @@ import torch
 from tests.talk import small_run, write_corpus
 
 from odfa import train
-from odfa.data import text
 from odfa.errors import ConfigError
-from odfa.train import MemoryConfig, RunConfig, disk
+from odfa.tasks.language import text
+from odfa.train import MemorySettings, RunConfig, disk
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="files without names are mapped on Linux only")
-LEAN = MemoryConfig(activations="stream", fused=True)
+LEAN = MemorySettings(activations="stream", fused=True)
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def mapped_bytes() -> int:
 
 
 @pytest.mark.filterwarnings("ignore")  # torch's compiler, which torchao uses, warns of itself
-@pytest.mark.parametrize("memory", [MemoryConfig(), LEAN, replace(LEAN, precision="bfloat16")])
+@pytest.mark.parametrize("memory", [MemorySettings(), LEAN, replace(LEAN, precision="bfloat16")])
 def test_a_run_on_disk_is_the_run_in_memory(tmp_path, config, memory) -> None:
     weights = []
     for storage in ("memory", "disk"):

@@ -12,9 +12,11 @@ import torch
 
 from odfa import data, train
 from odfa.errors import CheckpointError, ConfigError, DataError, NonFinite, OdfaError, RunFolderError
-from odfa.train import RunConfig, RunFolderLost, tasks
+from odfa.tasks.language.language import Language
+from odfa.tasks.language.transformer import Gpt2Network
+from odfa.tasks.vision.digits import DigitsData, load_digits
+from odfa.train import RunConfig, RunFolderLost, SgdSettings
 from odfa.train.shards import verify
-from odfa.train.tasks.classify import DIGITS
 
 Quick = Callable[..., RunConfig]
 
@@ -58,8 +60,8 @@ def test_an_infinite_gradient_stops_too(quick: Quick) -> None:
 
 def test_a_diverging_run_is_recorded_as_failed(tmp_path: Path, quick: Quick) -> None:
     config = quick("bp")
-    sgd = replace(config.optimizer, name="sgd", learning_rate=1e30)
-    wild = replace(config, optimizer=sgd, model=replace(config.model, activation="relu"))
+    sgd = SgdSettings(learning_rate=1e30)
+    wild = replace(config, optimizer=sgd, network=replace(config.network, activation="relu"))
     with pytest.raises(NonFinite, match=r"step \d+: the loss is"):
         train.run(wild, tmp_path / "run", progress=False)
     status = _status(tmp_path / "run")
@@ -101,12 +103,12 @@ def test_no_checkpoint_is_left_that_nobody_could_go_on_from(
 def test_bad_data_leave_no_run_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: Quick, x: float, y: int, message: str
 ) -> None:
-    def load(config: train.DataConfig) -> data.Splits:
-        splits = data.load_digits()
+    def load(_data: DigitsData) -> data.Splits:
+        splits = load_digits()
         splits.train.x_ND[7, 0], splits.train.y_N[7] = x, y
         return splits
 
-    monkeypatch.setitem(tasks.TASKS, "digits", replace(DIGITS, read=load))
+    monkeypatch.setattr(DigitsData, "load", load)
     with pytest.raises(DataError, match=message):
         train.run(quick("bp"), tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
@@ -114,10 +116,14 @@ def test_bad_data_leave_no_run_behind(
 
 def test_misfits_are_config_errors(tmp_path: Path, quick: Quick) -> None:
     config = quick("bp")
-    uneven = replace(config, method="identity", model=replace(config.model, widths=(24, 32)))
+    uneven = replace(config, method="identity", network=replace(config.network, widths=(24, 32)))
     for wrong, message in [
         (replace(config, batch_size=241), "batch_size: expected at most 240"),
-        (replace(config, task="digit"), "unknown task 'digit'; did you mean digits"),
+        (replace(config, task=Language()), "data=digits: task=language learns from tokens, expected one of text"),
+        (
+            replace(config, network=Gpt2Network()),
+            "task=classify needs a network that returns classes, expected one of cnn, mlp",
+        ),
         (uneven, "expected blocks of one width"),
     ]:
         with pytest.raises(ConfigError, match=message) as caught:
@@ -295,7 +301,7 @@ _REFUSED: dict[str, tuple[Callable[[RunConfig], RunConfig], str]] = {
         "feedback.rank: rule=electronic .* expects 1 to 9",
     ),
     "widths": (
-        lambda config: replace(config, method="identity", model=replace(config.model, widths=(24, 32))),
+        lambda config: replace(config, method="identity", network=replace(config.network, widths=(24, 32))),
         "expected blocks of one width",
     ),
     "batch": (lambda config: replace(config, batch_size=241), "batch_size: expected at most 240"),
@@ -304,7 +310,7 @@ _REFUSED: dict[str, tuple[Callable[[RunConfig], RunConfig], str]] = {
         "cannot hold out 5000 of 1400 samples",
     ),
     "modes": (
-        lambda config: replace(config, method="odfa", model=replace(config.model, widths=(2**20,) * 9)),
+        lambda config: replace(config, method="odfa", network=replace(config.network, widths=(2**20,) * 9)),
         "camera pixels, the blocks need 2314 x 2040",
     ),
     "threads": (lambda config: replace(config, threads=100_000), "threads: expected at most"),

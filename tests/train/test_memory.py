@@ -10,12 +10,12 @@ from tests.cut import train_and_cut
 from tests.talk import small_run, write_corpus
 
 from odfa import train
-from odfa.data import text
 from odfa.errors import ConfigError, OdfaError
-from odfa.train import MemoryConfig, RunConfig, disk, shards
+from odfa.tasks.language import text
+from odfa.train import MemorySettings, RunConfig, SgdSettings, disk, shards
 
-LEAN = MemoryConfig(activations="stream", fused=True)
-CHECKPOINTED = MemoryConfig(activations="recompute", fused=True)
+LEAN = MemorySettings(activations="stream", fused=True)
+CHECKPOINTED = MemorySettings(activations="recompute", fused=True)
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., RunConfig]:
     """`small(method, rule, memory)`: six steps of a GPT of three blocks."""
     corpus = write_corpus(tmp_path_factory.mktemp("text"))
 
-    def make(method: str = "dfa", rule: str = "random", memory: MemoryConfig | None = None) -> RunConfig:
+    def make(method: str = "dfa", rule: str = "random", memory: MemorySettings | None = None) -> RunConfig:
         return small_run(corpus, method, rule, layers=3, memory=memory)
 
     return make
@@ -47,7 +47,7 @@ WAYS = [
 @pytest.mark.parametrize(("method", "rule", "memory"), WAYS)
 def test_lean_steps_reach_the_weights_of_ordinary_ones(tmp_path, small, method, rule, memory) -> None:
     losses = []
-    for name, kept in (("plain", MemoryConfig()), ("lean", memory)):
+    for name, kept in (("plain", MemorySettings()), ("lean", memory)):
         result = train.run(small(method, rule, kept), tmp_path / name, progress=False)
         losses.append(result.metric["value"])
     assert losses[1] == pytest.approx(losses[0], rel=2e-3)
@@ -86,8 +86,8 @@ REFUSED = {
         "expected optimizer.clip_norm=none and perhaps clip_each, got clip_norm=1",
     ),
     "sgd": (
-        lambda c: replace(c, memory=MemoryConfig(precision="bfloat16"), optimizer=replace(c.optimizer, name="sgd")),
-        "expected optimizer.name=adam, which rounds stochastically, got sgd",
+        lambda c: replace(c, memory=MemorySettings(precision="bfloat16"), optimizer=SgdSettings()),
+        "expected an optimizer that rounds stochastically, such as adam, got sgd",
     ),
 }
 
@@ -126,7 +126,7 @@ def test_a_large_tensor_gets_a_file_of_its_own(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_dry_run_counts_what_is_kept(small) -> None:
-    ways = [MemoryConfig(), CHECKPOINTED, LEAN, replace(LEAN, precision="bfloat16")]
+    ways = [MemorySettings(), CHECKPOINTED, LEAN, replace(LEAN, precision="bfloat16")]
     keep, recompute, stream, half = (train.dry_run(small(memory=memory))["memory_bytes"] for memory in ways)
     assert keep["activations"] > recompute["activations"] > stream["activations"] > half["activations"]
     assert recompute["activations"] - stream["activations"] == 3 * 4 * 12 * 16 * 4  # one input of (4, 12, 16) a block
@@ -134,14 +134,12 @@ def test_a_dry_run_counts_what_is_kept(small) -> None:
     assert half["weights"] * 2 == keep["weights"] == keep["gradients"]
 
 
-@pytest.mark.parametrize("memory", [MemoryConfig(), LEAN])
+@pytest.mark.parametrize("memory", [MemorySettings(), LEAN])
 def test_embeddings_and_read_out_move_with_their_shares_of_the_rate(small, memory) -> None:
     config = small("dfa", "random", memory)
     config = replace(
         config,
-        optimizer=replace(
-            config.optimizer, name="sgd", betas=(0.0, 0.0), clip_norm=None, warmup_steps=0, schedule="constant"
-        ),
+        optimizer=SgdSettings(learning_rate=config.optimizer.learning_rate, momentum=0.0, schedule="constant"),
     )
 
     def moved(embedding_share: float, head_share: float) -> dict[str, torch.Tensor]:

@@ -93,7 +93,7 @@ def test_every_demodulator_trains_and_its_plan_counts_its_light(tmp_path: Path, 
 
 def test_a_run_takes_a_calibration_and_refuses_a_foreign_one(tmp_path: Path, quick: Quick) -> None:
     config = quick("odfa")
-    width = sum(config.model.widths)
+    width = sum(config.network.widths)
     folders = {}
     for seed in (0, 1):
         found = calibrate(Twin.preset("opu-2021", seed=seed), num_inputs=10, num_modes=width // 2, matrix="hadamard")

@@ -2,22 +2,32 @@
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from odfa import recipes
+from odfa import recipes, settings
+from odfa.cli.help import meanings
 from odfa.errors import ConfigError
-from odfa.train import DataConfig, FeedbackConfig, MlpConfig, OptimizerConfig, RunConfig, overrides
+from odfa.tasks import AbstractData, AbstractNetwork, AbstractTask
+from odfa.tasks.diffusion.diffuse import Diffuse
+from odfa.tasks.vision.classify import Classify
+from odfa.tasks.vision.digits import DigitsData
+from odfa.tasks.vision.fashion import FashionData
+from odfa.tasks.vision.mlp import MlpNetwork
+from odfa.train import AdamSettings, FeedbackConfig, MemorySettings, OptimizerSettings, RunConfig
 
 _positive = st.floats(1e-6, 1e3)
 _some = st.integers(1, 10**6)
+_widths = st.lists(_some, min_size=1, max_size=4).map(tuple)
+_paths = st.none() | st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1).map(Path)
 _configs = st.builds(
     RunConfig,
     recipe=st.text(max_size=8),
-    task=st.sampled_from(["digits", "fashion"]),
+    task=st.sampled_from([Classify(), Diffuse()]),
     method=st.sampled_from(["bp", "shallow", "dfa", "tdfa", "odfa", "identity"]),
     rule=st.sampled_from(["random", "aligned", "electronic"]),
     seed=st.integers(0, 2**63 - 1),
@@ -25,11 +35,14 @@ _configs = st.builds(
     batch_size=_some,
     checkpoint_every=st.none() | _some,
     tensorboard=st.booleans(),
-    model=st.builds(MlpConfig, widths=st.lists(_some, min_size=1, max_size=4).map(tuple), activation=st.just("gelu")),
-    data=st.builds(DataConfig, path=st.none() | st.text(), validation=_some, limit=st.none() | _some),
-    optimizer=st.builds(
-        OptimizerConfig, learning_rate=_positive, betas=st.tuples(st.floats(0, 0.9), st.floats(0, 0.9))
+    network=st.builds(MlpNetwork, widths=_widths, activation=st.just("gelu")),
+    data=st.builds(
+        FashionData,
+        path=st.none() | st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1).map(Path),
+        validation=_some,
+        limit=st.none() | _some,
     ),
+    optimizer=st.builds(AdamSettings, learning_rate=_positive, betas=st.tuples(st.floats(0, 0.9), st.floats(0, 0.9))),
     feedback=st.builds(
         FeedbackConfig, seed=st.integers(0, 2**63 - 1), rank=st.none() | _some, shared=st.booleans(), scale=_positive
     ),
@@ -38,21 +51,21 @@ _configs = st.builds(
 
 @given(_configs)
 def test_json_round_trip(config: RunConfig) -> None:
-    again = overrides.from_dict(json.loads(json.dumps(overrides.to_dict(config))))
+    again = settings.from_dict(json.loads(json.dumps(settings.to_dict(config))), RunConfig)
     assert again == config
-    assert overrides.digest(again) == overrides.digest(config)
+    assert settings.digest(again) == settings.digest(config)
 
 
 @given(_configs, _configs)
 def test_digests_tell_configs_apart(one: RunConfig, other: RunConfig) -> None:
-    assert (one == other) == (overrides.digest(one) == overrides.digest(other))
+    assert (one == other) == (settings.digest(one) == settings.digest(other))
 
 
 @given(rate=_positive, seed=st.integers(0, 2**63 - 1), widths=st.lists(_some, min_size=1, max_size=5))
 def test_values_arrive_as_written(rate: float, seed: int, widths: list[int]) -> None:
     typed = [f"optimizer.learning_rate={rate!r}", f"seed={seed}", f"widths={','.join(map(str, widths))}"]
-    config = overrides.apply(recipes.digits(), typed)
-    assert (config.optimizer.learning_rate, config.seed, config.model.widths) == (rate, seed, tuple(widths))
+    config = settings.apply(recipes.get("digits"), typed)
+    assert (config.optimizer.learning_rate, config.seed, config.network.widths) == (rate, seed, tuple(widths))
 
 
 @pytest.mark.parametrize(
@@ -71,23 +84,23 @@ def test_values_arrive_as_written(rate: float, seed: int, widths: list[int]) -> 
         ("rank=3", "feedback.rank", 3),
         ("limit=64", "data.limit", 64),
         ("clip_norm=1", "optimizer.clip_norm", 1.0),
-        ("path=/a=b", "data.path", "/a=b"),
-        ("widths=64,32", "model.widths", (64, 32)),
-        ("widths=(64,)", "model.widths", (64,)),
+        ("network.activation=relu", "network.activation", "relu"),
+        ("widths=64,32", "network.widths", (64, 32)),
+        ("widths=(64,)", "network.widths", (64,)),
         ("betas=0.8, 0.9", "optimizer.betas", (0.8, 0.9)),
         (" epochs = 2 ", "epochs", 2),
     ],
 )
 def test_leaf_names_and_types(override: str, path: str, value: Any) -> None:
-    before = recipes.digits()
-    config: Any = overrides.apply(before, [override])
+    before = recipes.get("digits")
+    config: Any = settings.apply(before, [override])
     changed = config
     for part in path.split("."):
         changed = getattr(changed, part)
     assert changed == value
     assert type(changed) is type(value)
-    rest = {key for key in overrides.keys(before) if _get(config, key) != _get(before, key)}
-    assert rest <= {path}
+    rest = {key for key in settings.keys(before) if _get(config, key) != _get(before, key)}
+    assert {key for key in rest if not path.startswith(f"{key}.")} <= {path}
 
 
 def _get(config: Any, path: str) -> Any:
@@ -104,7 +117,7 @@ def _get(config: Any, path: str) -> Any:
         ("optimiser.learning_rate=1", "did you mean optimizer.learning_rate"),
         ("lr=1", "unknown setting 'lr'"),
         ("=1", "unknown setting ''"),
-        ("optimizer=adam", "unknown setting 'optimizer'"),
+        ("optimizer=adamw", "optimizer: expected adam"),
         ("learning_rate=fast", "expected a finite number, got 'fast'"),
         ("learning_rate=nan", "expected a finite number"),
         ("learning_rate=inf", "expected a finite number"),
@@ -118,12 +131,12 @@ def _get(config: Any, path: str) -> Any:
         (f"limit={2**80}", "expected an integer of 64 bits"),
         ("widths=4194304", "widths up to 1048576"),
         ("repeats=10001", "1 to 10000"),
-        ("recipe=other", "recipe is settled by the recipe, got 'recipe=other'"),
-        ("task=fashion", "task is settled by the recipe"),
+        ("recipe=other", "recipe is settled by the recipe, got 'other'"),
+        ("task=fashion", "task: expected .*got 'fashion'"),
         ("shared=1", "expected true or false, got '1'"),
         ("method=odffa", "expected bp or shallow or dfa or tdfa or odfa or identity, got 'odffa'"),
         ("widths=64,x", "expected an integer, got 'x'"),
-        ("widths=", "expected an integer"),
+        ("widths=", "one or more positive widths"),
         ("widths=0", "one or more positive widths"),
         ("betas=0.9", "expected 2 values"),
         ("epochs=0", "epochs: expected a positive number, got 0"),
@@ -132,18 +145,18 @@ def _get(config: Any, path: str) -> Any:
 )
 def test_mistakes_are_named(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
-        overrides.apply(recipes.digits(), [override])
+        settings.apply(recipes.get("digits"), [override])
     assert "\n" not in str(caught.value)
 
 
 def test_ambiguous_leaf_names_are_refused() -> None:
     @dataclasses.dataclass(frozen=True, kw_only=True)
-    class Two:
-        one: MlpConfig = dataclasses.field(default_factory=MlpConfig)
-        other: MlpConfig = dataclasses.field(default_factory=MlpConfig)
+    class Two(settings.Settings):
+        one: MlpNetwork = dataclasses.field(default_factory=MlpNetwork)
+        other: MlpNetwork = dataclasses.field(default_factory=MlpNetwork)
 
     with pytest.raises(ConfigError, match=r"one\.widths or other\.widths"):
-        overrides.apply(Two(), ["widths=3"])
+        settings.apply(Two(), ["widths=3"])
 
 
 @pytest.mark.parametrize(
@@ -153,30 +166,30 @@ def test_ambiguous_leaf_names_are_refused() -> None:
         ({"epochs": 3.5}, "expected an integer"),
         ({"epochs": True}, "expected an integer"),
         ({"tensorboard": 1}, "expected true or false"),
-        ({"model": 3}, "model: expected an object"),
-        ({"model": {"widths": [1, "2"]}}, "expected an integer"),
-        ({"optimizer": {"learning_rate": "1"}}, "expected a finite number"),
+        ({"network": 3}, "network: expected an object"),
+        ({"network": {"type": "mlp", "widths": [1, "2"]}}, "expected an integer"),
+        ({"optimizer": {"type": "adam", "learning_rate": "1"}}, "expected a finite number"),
     ],
 )
 def test_json_mistakes_are_named(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        overrides.from_dict({**overrides.to_dict(recipes.digits()), **change})
+        settings.from_dict({**settings.to_dict(recipes.get("digits")), **change}, RunConfig)
 
 
 def test_missing_json_keys_take_defaults_or_are_named() -> None:
-    assert overrides.from_dict({"recipe": "a", "task": "digits"}) == RunConfig(recipe="a", task="digits")
+    given = {"recipe": "a", "task": {"type": "classify"}, "network": {"type": "mlp"}, "data": {"type": "digits"}}
+    made = RunConfig(recipe="a", task=Classify(), network=MlpNetwork(), data=DigitsData())
+    assert settings.from_dict(given, RunConfig) == made
     with pytest.raises(ConfigError, match="recipe"):
-        overrides.from_dict({"task": "digits"})
+        settings.from_dict({"task": {"type": "classify"}}, RunConfig)
 
 
 def test_every_setting_is_explained_on_the_line_under_it() -> None:
-    import ast
-    import inspect
-
-    from odfa.train import config
-
-    for node in ast.parse(inspect.getsource(config)).body:
-        if isinstance(node, ast.ClassDef):
-            for field, after in zip(node.body, node.body[1:], strict=False):
-                if isinstance(field, ast.AnnAssign):
-                    assert isinstance(after, ast.Expr), f"{node.name}: {ast.unparse(field)} has no explanation"
+    kinds = [RunConfig, FeedbackConfig, MemorySettings]
+    for slot in (AbstractTask, AbstractNetwork, AbstractData, OptimizerSettings):
+        kinds += settings.kinds_of(slot).values()
+    assert len(kinds) > 20
+    for kind in kinds:
+        told = meanings(kind)
+        for field in dataclasses.fields(kind):
+            assert told.get(field.name), f"{kind.__name__}.{field.name} has no explanation"

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from odfa import data, recipes, train
+from odfa import data, recipes, settings, train
 from odfa.flow import Light
-from odfa.train import OptimizerConfig, RunConfig, RunResult, overrides
+from odfa.tasks.vision.classify import Classify
+from odfa.train import AdamSettings, RunConfig, RunResult
 from odfa.train.result import light_figures
-from odfa.train.tasks.classify import Classify
 
 Quick = Callable[..., RunConfig]
 
@@ -21,7 +21,7 @@ Quick = Callable[..., RunConfig]
 @pytest.mark.parametrize("clip", ["clip_norm", "clip_each"])
 def test_bp_equals_a_plain_loop_written_out(tmp_path: Path, quick: Quick, clip: str) -> None:
     """Thirty lines of ordinary PyTorch, sharing nothing with the loop but the initial weights and the data."""
-    moves = OptimizerConfig(learning_rate=0.01, warmup_steps=3, clip_norm=None)
+    moves = AdamSettings(learning_rate=0.01, warmup_steps=3, clip_norm=None)
     config = replace(quick("bp"), optimizer=replace(moves, **{clip: 0.5}))
     train.run(config, tmp_path / "run", progress=False)
     with torch.random.fork_rng(devices=[]):
@@ -72,24 +72,24 @@ def test_every_sample_is_seen_once_an_epoch(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setattr(loop, "train_step", record)
     config = quick("bp")
     train.run(config, tmp_path / "run", progress=False)
-    rows = sorted(tuple(row) for row in train.get_task("digits").load(config.data).train.x_ND.tolist())
+    rows = sorted(tuple(row) for row in config.task.load(config.data).train.x_ND.tolist())
     assert [sorted(epoch) for epoch in seen] == [rows, rows, rows]
     assert seen[0] != seen[1]
 
 
 @pytest.mark.parametrize(("method", "at_least"), [("bp", 0.88), ("dfa", 0.85), ("odfa", 0.8)])
 def test_digits_tiny_learns(tmp_path: Path, method: str, at_least: float) -> None:
-    result = train.run(replace(recipes.digits_tiny(), method=method), tmp_path / "run", progress=False)
+    result = train.run(replace(recipes.get("digits_tiny"), method=method), tmp_path / "run", progress=False)
     assert result.metric["value"] > at_least
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "constant"])
 @pytest.mark.parametrize("warmup", [0, 5])
 def test_the_learning_rate_rises_then_falls(schedule: str, warmup: int) -> None:
-    config = overrides.apply(
-        OptimizerConfig(learning_rate=0.1), [f"schedule={schedule}", f"warmup_steps={warmup}", "final_share=0.2"]
+    config = settings.apply(
+        AdamSettings(learning_rate=0.1), [f"schedule={schedule}", f"warmup_steps={warmup}", "final_share=0.2"]
     )
-    rates = [train.learning_rate(config, step, 100) for step in range(101)]
+    rates = [config.rate(step, 100) for step in range(101)]
     assert rates[warmup] == pytest.approx(0.1) == max(rates)
     assert rates[: warmup + 1] == sorted(rates[: warmup + 1])
     assert rates[warmup:] == sorted(rates[warmup:], reverse=True)
@@ -101,7 +101,7 @@ def test_the_folder_explains_itself(tmp_path: Path, quick: Quick) -> None:
     config = replace(quick("odfa"), tensorboard=True)
     result = train.run(config, tmp_path / "run", progress=False)
     folder = tmp_path / "run"
-    assert overrides.from_dict(json.loads((folder / "config.json").read_text())) == config
+    assert settings.from_dict(json.loads((folder / "config.json").read_text()), RunConfig) == config
     session = json.loads((folder / "environment.json").read_text())["sessions"][0]
     assert session["packages"]["torch"] == torch.__version__
     assert session["threads"] == config.threads == 1
@@ -154,14 +154,14 @@ def test_a_dry_run_tells_what_the_run_takes(tmp_path: Path, quick: Quick, method
 
 @pytest.mark.parametrize(("rule", "rank"), [("aligned", 1), ("electronic", 1)])
 def test_the_residual_rules_run_as_shipped(tmp_path: Path, rule: str, rank: int) -> None:
-    config = replace(recipes.digits_tiny(), method="odfa", rule=rule, epochs=1)
+    config = replace(recipes.get("digits_tiny"), method="odfa", rule=rule, epochs=1)
     assert train.correction_rank(config, 10) == rank
     plan, result = train.dry_run(config), train.run(config, tmp_path / "run", progress=False)
     assert plan["light"] == {key: result.light[key] for key in ("frames", "seconds", "joules")}
 
 
 def test_the_default_rank_is_an_eighth_of_the_smaller_side() -> None:
-    config = replace(recipes.digits(), rule="aligned")
+    config = replace(recipes.get("digits"), rule="aligned")
     ranks = {
         rule: [train.correction_rank(replace(config, rule=rule), n) for n in (7, 10, 64, 1000)]
         for rule in ("aligned", "electronic")
@@ -197,8 +197,8 @@ def test_each_epoch_is_validated_once(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_dry_run_allocates_nothing() -> None:
-    config = recipes.digits()
-    giant = replace(config, model=replace(config.model, widths=(200_000, 200_000, 200_000)))
+    config = recipes.get("digits")
+    giant = replace(config, network=replace(config.network, widths=(200_000, 200_000, 200_000)))
     assert train.dry_run(giant)["memory_bytes"]["weights"] > 300e9
 
 

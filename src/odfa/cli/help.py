@@ -114,9 +114,9 @@ def _entries(config: Settings, prefix: str) -> Iterator[tuple[str, str, str]]:
     kind, later = type(config), []
     title = " ".join((inspect.getdoc(kind) or "").split("\n\n")[0].split())
     told, hints = meanings(kind), get_type_hints(kind)
-    for field in dataclasses.fields(config):
-        name, value = field.name, getattr(config, field.name)
-        if field.metadata.get("fixed"):
+    for entry in dataclasses.fields(config):
+        name, value = entry.name, getattr(config, entry.name)
+        if entry.metadata.get("fixed"):
             continue
         if isinstance(value, Settings):
             later.append((name, value))

@@ -112,8 +112,10 @@ def _elsewhere(known: Mapping[str, Key], key: str) -> str:
     """The other kinds that have such a setting, where what is chosen has not."""
     leaf, found = key.rpartition(".")[2], []
     for path, place in known.items():
-        for word, kind in kinds_of(place.slot).items() if place.slot else ():
-            if leaf in hints_of(kind) and type(place.value) is not kind:
+        if place.slot is None or (place.value is not None and leaf in hints_of(type(place.value))):
+            continue
+        for word, kind in kinds_of(place.slot).items():
+            if leaf in hints_of(kind):
                 found.append(f"{path}={word}")
     return f"these have it: {', '.join(found[:4])}" if found else ""
 

@@ -219,7 +219,8 @@ class AbstractTask(Settings, ABC, room="odfa.tasks", group="odfa.tasks"):
             ConfigError: the data hold what this task does not take.
         """
         if data.holds not in self.takes:
-            fitting = [word for word, kind in kinds_of(AbstractData).items() if kind.holds in self.takes]
+            kinds = kinds_of(AbstractData)  # type: ignore[type-abstract]
+            fitting = [word for word, kind in kinds.items() if kind.holds in self.takes]
             raise ConfigError(
                 f"data={tag_of(data)}: task={tag_of(self)} learns from {' or '.join(sorted(self.takes))}, expected one "
                 f"of {', '.join(fitting)}; or name another task"
@@ -232,7 +233,8 @@ class AbstractTask(Settings, ABC, room="odfa.tasks", group="odfa.tasks"):
             ConfigError: the network returns what this task does not ask for.
         """
         if self.asks not in network.returns:
-            fitting = [word for word, kind in kinds_of(AbstractNetwork).items() if self.asks in kind.returns]
+            kinds = kinds_of(AbstractNetwork)  # type: ignore[type-abstract]
+            fitting = [word for word, kind in kinds.items() if self.asks in kind.returns]
             raise ConfigError(
                 f"network={tag_of(network)}: task={tag_of(self)} needs a network that returns {self.asks}, expected "
                 f"one of {', '.join(fitting)}; or name another task"

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from odfa import recipes
 from odfa.errors import OdfaError
-from odfa.train import load_run
-from odfa.train.overrides import digest, from_dict, keys, to_dict
+from odfa.settings import digest, from_dict, keys, to_dict
+from odfa.train import RunConfig, load_run
 from odfa.train.shards import seal
 from tests.fuzz.base import Draw, Room, Target
 from tests.fuzz.odd import (
@@ -82,7 +82,11 @@ class Configs(Target):
         if way == "edits":
             return {**value, "edits": draw(st.lists(json_edits(to_dict(config)), min_size=1, max_size=2))}
         # a run that is asked to do more steps rightly takes longer
-        hints = {key: hint for key, hint in keys(config).items() if key not in ("steps", "epochs")}
+        hints = {
+            key: place.hint
+            for key, place in keys(config).items()
+            if place.settings is None and key not in ("steps", "epochs")
+        }
         settings = {}
         for _ in range(draw(FEW)):
             key = draw(st.sampled_from(list(hints)))
@@ -115,7 +119,7 @@ class Configs(Target):
         file.write_bytes(dumped(config))
         if value.get("owned"):
             with contextlib.suppress(OdfaError):  # a config that no run can have belongs to nobody
-                _own(file.parent, digest(from_dict(config)))
+                _own(file.parent, digest(from_dict(config, RunConfig)))
 
     def run(self, value: Any, room: Room) -> Any:
         return use(value["command"], str(room.given / "run"), room)

@@ -5,7 +5,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from odfa.data import load_fashion
+from odfa.tasks.vision.fashion import load_fashion
 from tests.fuzz.base import Draw, Room, Target
 from tests.fuzz.odd import BYTE_EDITS, edited_bytes
 from tests.garments import idx

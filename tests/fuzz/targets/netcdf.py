@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from odfa.data.climate import load_climate
-from odfa.data.climatebench import load_climatebench
 from odfa.data.netcdf import read_yearly
+from odfa.tasks.climate.climatebench import load_climatebench
+from odfa.tasks.climate.north_america import load_climate
 from tests.fuzz.base import Draw, Room, Target
 from tests.fuzz.odd import BYTE_EDITS, INF, NAN, edited_bytes
 

@@ -5,20 +5,24 @@ from typing import Any
 from hypothesis import strategies as st
 
 from odfa import recipes
-from odfa.train.overrides import keys
+from odfa.settings import keys
 from tests.fuzz.base import Draw, Room, Target
 from tests.fuzz.odd import FEW, ODD_WORDS, fitting
 from tests.fuzz.stock import SMALL, TEXT
 
 _KEYS = {
-    name: {key: hint for key, hint in keys(recipe.make()).items() if key not in ("recipe", "task", "steps", "epochs")}
-    for name, recipe in recipes.RECIPES.items()
+    name: {
+        key: place.hint
+        for key, place in keys(recipe.make()).items()
+        if place.settings is None and key not in ("recipe", "steps", "epochs")
+    }
+    for name, recipe in recipes.listed().items()
 }
 _BEFORE = {
     "fashion": ("images", "validation=4", "batch_size=2", "limit=8"),
     "climatebench": ("climatebench", "batch_size=2", "limit=8"),
     "climate": ("climate", "batch_size=2", "limit=8"),
-    "dialogue": ("corpus", *TEXT, "rank=2", "kv_heads=1"),
+    "dialogue": ("corpus", *TEXT, "rank=2"),
 }
 """What makes a recipe small: its data out of stock, and settings."""
 _NAMES = ("digits_tiny", *(name for name in _KEYS if name.endswith("_tiny")), "dialogue_llama", "fashion_unet")

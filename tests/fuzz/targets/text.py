@@ -4,8 +4,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from odfa.data.dialogue import read_documents
-from odfa.data.text import load_text
+from odfa.tasks.language.dialogue import read_documents
+from odfa.tasks.language.text import load_text
 from tests.fuzz.base import Draw, Room, Target
 from tests.fuzz.odd import BYTE_EDITS, edited_bytes
 from tests.fuzz.stock import TEXT

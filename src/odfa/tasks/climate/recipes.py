@@ -47,7 +47,7 @@ def climate_vit_tiny() -> RunConfig:
         checkpoint_every=30,
         evaluate_every=20,
         network=FieldVitNetwork(patch=12, width=32, layers=2, heads=2),
-        data=replace(run.data, limit=256),
+        data=ClimateData(limit=256),
         optimizer=replace(run.optimizer, warmup_steps=5),
     )
 

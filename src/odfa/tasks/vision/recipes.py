@@ -46,7 +46,7 @@ def digits_tiny() -> RunConfig:
         log_every=4,
         checkpoint_every=12,
         network=MlpNetwork(widths=(64, 64), activation="tanh"),
-        data=replace(run.data, limit=300),
+        data=DigitsData(validation=200, limit=300),
         optimizer=replace(run.optimizer, learning_rate=1e-2),
     )
 
@@ -78,7 +78,7 @@ def fashion_mlp_tiny() -> RunConfig:
         log_every=4,
         threads=1,
         network=MlpNetwork(widths=(64, 64, 64), activation="tanh"),
-        data=replace(run.data, limit=1280),
+        data=FashionData(validation=5000, limit=1280),
         optimizer=replace(run.optimizer, learning_rate=3e-3, warmup_steps=0),
     )
 
@@ -112,7 +112,7 @@ def fashion_vit_tiny() -> RunConfig:
         batch_size=64,
         log_every=4,
         network=VitNetwork(patch=7, width=32, layers=2, heads=2),
-        data=replace(run.data, limit=2560),
+        data=FashionData(validation=5000, limit=2560),
         optimizer=replace(run.optimizer, learning_rate=3e-3, warmup_steps=10),
     )
 
@@ -146,6 +146,6 @@ def fashion_cnn_tiny() -> RunConfig:
         batch_size=64,
         log_every=4,
         network=CnnNetwork(width=16, layers=2),
-        data=replace(run.data, limit=2560),
+        data=FashionData(validation=5000, limit=2560),
         optimizer=replace(run.optimizer, warmup_steps=10),
     )
