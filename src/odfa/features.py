@@ -16,11 +16,13 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from odfa import arguments
 from odfa.demodulate import Intensity
 from odfa.encode import Threshold
 from odfa.errors import ConfigError, Incompatible, NonFinite
-from odfa.opu import TWINS, AbstractOpu, arguments, open_opu
+from odfa.opu import TWINS, AbstractOpu, open_opu
 from odfa.project import AbstractProjection, Gaussian, Hadamard, Optical, Rademacher
+from odfa.project.path import LightPath
 
 _ROWS_AT_A_TIME = 1024
 _KINDS: dict[str, type[Hadamard | Gaussian | Rademacher]] = {
@@ -188,8 +190,7 @@ class OpticalFeatures(_Features):
         if self.kind == "linear":
             self._optical = Optical(self.opu_).shaped(num_inputs, num_outputs)
         else:
-            roi = Intensity().roi(num_outputs, self.opu_.view)
-            self.opu_.require(num_inputs=num_inputs, roi=roi, arm="blocked")
+            self._path = LightPath(self.opu_, Intensity(), num_inputs, num_outputs)
         self.opu_.open()
 
     def __sklearn_tags__(self) -> Any:
@@ -199,21 +200,18 @@ class OpticalFeatures(_Features):
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()
-        return {name: value for name, value in state.items() if name != "_optical"}
+        return {name: value for name, value in state.items() if name not in ("_optical", "_path")}
 
     def _features(self, part: np.ndarray) -> np.ndarray:
         bits_ND = (part[:, None, :] > self.levels_LD_).reshape(len(part), -1)
         if not bits_ND.any():
             return np.zeros((len(part), int(self.n_components)), dtype=part.dtype)
         x_ND = torch.from_numpy(bits_ND).float()
+        if not hasattr(self, "_optical" if self.kind == "linear" else "_path"):
+            self._open()
         if self.kind == "linear":
-            if not hasattr(self, "_optical"):
-                self._open()
             return np.asarray(self._optical.project(x_ND).numpy() / bits_ND.shape[1] ** 0.5)
-        demodulator = Intensity()
-        frames = demodulator.expand(Threshold(0.5).encode(x_ND))
-        capture = self.opu_.run(frames, roi=demodulator.roi(int(self.n_components), self.opu_.view))
-        field_NM = demodulator.demodulate(capture, frames).field_NM[:, : int(self.n_components)]
+        field_NM = self._path.field(Threshold(0.5).encode(x_ND))
         return np.asarray(field_NM.numpy() / bits_ND.shape[1])
 
 

@@ -4,6 +4,7 @@ from dataclasses import fields
 from typing import Any
 
 from odfa.errors import ConfigError
+from odfa.settings import SettingError, shown
 
 RANGES: dict[str, tuple[float, float, str]] = {
     "read_noise_e": (0.01, 1_000.0, "electrons, rms"),
@@ -55,7 +56,7 @@ def check(name: str, value: float) -> None:
         raise ConfigError(f"{name} carries no known unit; expected a name that ends in one of {', '.join(RANGES)}")
     low, high, unit = limits
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise ConfigError(f"{name} must be between {low:g} and {high:g} {unit}, got {value!r}")
+        raise SettingError(name, f"expected {low:g} to {high:g} {unit}, got {shown(value)}")
 
 
 def check_fields(record: Any) -> None:

@@ -1,10 +1,11 @@
 """`odfa opu`."""
 
 import re
+import sys
 
 import pytest
 
-from odfa.opu import Calibration, Drift, Twin, registry
+from odfa.opu import Calibration, Drift, Twin
 from odfa.opu.template import MyOPU
 
 
@@ -28,12 +29,12 @@ def test_check_ends_with_pass_or_with_reasons(odfa, monkeypatch):
     def shaky():
         return Twin(drift=Drift(phase_drift_rad_per_s=50.0))
 
-    monkeypatch.setitem(registry._BUILT_IN, "shaky", (shaky, "drifts"))
-    said = odfa("opu", "check", "shaky")
+    monkeypatch.setattr(sys.modules[__name__], "shaky", shaky, raising=False)
+    said = odfa("opu", "check", f"{__name__}:shaky")
     assert said.code == 1
     assert said.out.rstrip().endswith("fail")
     assert "repeatability: the same patterns give other fields" in said.out
-    assert odfa("opu", "check", "shaky", "--json").json["passed"] is False
+    assert odfa("opu", "check", f"{__name__}:shaky", "--json").json["passed"] is False
 
 
 class Faulty(MyOPU):
@@ -54,17 +55,18 @@ class Faulty(MyOPU):
     ("stated", "words"),
     [
         ({}, "opening: Disconnected: my-opu: OSError: no such device: /dev/video0"),
-        ({"shape_dmd": (100,)}, "abilities: not stated, or not sensible: shape_dmd must be (rows, columns)"),
-        ({"opu_id": None}, "abilities: not stated, or not sensible: opu_id must be a text"),
+        ({"shape_dmd": (100,)}, "abilities: not stated, or not sensible: shape_dmd: expected (rows, columns)"),
+        ({"opu_id": None}, "abilities: not stated, or not sensible: opu_id: expected a text"),
     ],
 )
 def test_check_finds_hardware_that_does_not_open_and_nonsense(odfa, monkeypatch, stated, words):
-    monkeypatch.setitem(registry._BUILT_IN, "faulty", (lambda: Faulty(**stated), "faulty"))
-    said = odfa("opu", "check", "faulty")
-    assert (said.code, said.err) == (1, "checking faulty …\n")
+    monkeypatch.setattr(sys.modules[__name__], "faulty", lambda: Faulty(**stated), raising=False)
+    name = f"{__name__}:faulty"
+    said = odfa("opu", "check", name)
+    assert (said.code, said.err) == (1, f"checking {name} …\n")
     assert words in said.out
     for action in ("calibrate", "show"):
-        said = odfa("opu", action, "faulty")
+        said = odfa("opu", action, name)
         assert said.code == 1
         assert words.split(": ", 2)[-1].removeprefix("abilities: ") in said.complaint
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from odfa.opu import AbstractCamera, AbstractModulator, AbstractShifter, Bench, Layout, Twin
+from odfa.opu import AbstractCamera, AbstractModulator, AbstractShifter, Bench, MirrorLayout, Twin
 
 SHAPE_DMD, SHAPE_CAM = (24, 40), (40, 64)
 
@@ -102,7 +102,7 @@ class SimulatedDmd(AbstractModulator):
     def _play_hw(self, mirrors_FYX: Tensor, rate_hz: float) -> None:
         if self.handle is None or self.world.strike("disconnect"):
             raise ConnectionError("ALP_NOT_AVAILABLE (1003)")
-        layout = Layout(shape_dmd=SHAPE_DMD, num_inputs=self._inputs(mirrors_FYX))
+        layout = MirrorLayout(shape_dmd=SHAPE_DMD, num_inputs=self._inputs(mirrors_FYX))
         bits_FD = layout.read(mirrors_FYX)
         if bits_FD.shape[1] == 1:  # the self-test shows all mirrors or none
             bits_FD = bits_FD.expand(-1, self.world.num_inputs)

@@ -10,7 +10,7 @@ from odfa.demodulate import Anchor, OffAxis, PhaseSteps
 from odfa.encode import Ternary
 from odfa.errors import ConfigError, Dark, Disconnected, FrameMismatch, Incompatible, Saturated
 from odfa.keys import torch_generator
-from odfa.opu import Layout, Sensor, Twin
+from odfa.opu import MirrorLayout, Sensor, Twin
 from odfa.opu.bench import sync
 from odfa.project import Optical
 
@@ -39,7 +39,7 @@ def test_layout_draws_macro_pixels_that_it_reads_back(rows, cols, data):
     height, width = data.draw(st.integers(1, rows)), data.draw(st.integers(1, cols))
     top, left = data.draw(st.integers(0, rows - height)), data.draw(st.integers(0, cols - width))
     num_inputs = data.draw(st.integers(1, height * width))
-    layout = Layout(shape_dmd=(rows, cols), num_inputs=num_inputs, roi_dmd=(top, left, height, width))
+    layout = MirrorLayout(shape_dmd=(rows, cols), num_inputs=num_inputs, roi_dmd=(top, left, height, width))
     bits_FD = torch.rand(4, num_inputs, generator=torch_generator(rows)) < 0.5
     mirrors_FYX = layout.draw(bits_FD)
     assert torch.equal(layout.read(mirrors_FYX), bits_FD)
@@ -55,9 +55,9 @@ def test_layout_draws_macro_pixels_that_it_reads_back(rows, cols, data):
 
 def test_impossible_layouts_are_refused():
     with pytest.raises(Incompatible, match="12 mirrors cannot show 13"):
-        Layout(shape_dmd=(3, 4), num_inputs=13)
+        MirrorLayout(shape_dmd=(3, 4), num_inputs=13)
     with pytest.raises(ConfigError, match="within 3 x 4"):
-        Layout(shape_dmd=(3, 4), num_inputs=2, roi_dmd=(1, 1, 3, 3))
+        MirrorLayout(shape_dmd=(3, 4), num_inputs=2, roi_dmd=(1, 1, 3, 3))
 
 
 @pytest.mark.parametrize("arm", DEMODULATORS)

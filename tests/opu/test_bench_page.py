@@ -58,9 +58,13 @@ def test_the_worked_example_works_from_python(table):
     assert "table 3 of 2 May" in repr(scope["feedback"])
 
 
-def test_an_opu_named_by_module_is_told_where_to_register(table, capsys):
-    assert main(["opu", "check", "my_table:table_3"]) == 2
+def test_an_opu_is_named_by_its_module_or_told_where_to_register(table, capsys):
+    assert main(["opu", "check", "my_table:table_3"]) == 0
+    capsys.readouterr()
+    assert main(["opu", "check", "my_table"]) == 2
     assert "a package registers its own: docs/bench.md" in capsys.readouterr().err
+    assert main(["opu", "check", "my_table:table_4"]) == 2
+    assert "cannot be imported" in capsys.readouterr().err
 
 
 def test_the_methods_that_the_page_names_are_those_of_the_classes():

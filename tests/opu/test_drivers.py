@@ -336,7 +336,7 @@ def test_slmsuite_errors_are_named_and_bad_grids_refused(simulated):
         SlmsuiteOpu(slm, camera, opu_id="x", grid=(7, 8))
     with pytest.raises(ConfigError, match="finite and of shape"):
         SlmsuiteOpu(slm, camera, opu_id="x", base_phase_rad=np.zeros((3, 3)))
-    with pytest.raises(ConfigError, match="opu_id must be a text"):
+    with pytest.raises(ConfigError, match="opu_id: expected a text"):
         SlmsuiteOpu(slm, camera, opu_id="")
     silent = types.SimpleNamespace(shape=(64, 64), bitdepth=8, get_exposure=lambda: 1.0)
     opu = SlmsuiteOpu(slm, silent, opu_id="x")

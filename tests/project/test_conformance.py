@@ -177,8 +177,8 @@ def test_an_opu_is_left_as_it_was_found():
 @pytest.mark.parametrize(
     ("stated", "words"),
     [
-        ({"shape_dmd": (100,)}, r"shape_dmd must be \(rows, columns\)"),
-        ({"power_w": float("nan")}, "power_w must be a number"),
+        ({"shape_dmd": (100,)}, r"shape_dmd: expected \(rows, columns\)"),
+        ({"power_w": float("nan")}, "power_w: expected a number"),
     ],
 )
 def test_what_an_opu_states_wrongly_is_all_that_is_reported(stated, words):
@@ -191,11 +191,11 @@ def test_what_an_opu_states_wrongly_is_all_that_is_reported(stated, words):
 
 
 def test_what_cannot_be_checked_is_refused():
-    with pytest.raises(ConfigError, match="opu must be of type AbstractOpu, got str 'twin'"):
+    with pytest.raises(ConfigError, match="opu: expected an opu, got str 'twin'"):
         check("twin")
-    with pytest.raises(ConfigError, match="num_inputs must be an integer"):
+    with pytest.raises(ConfigError, match="num_inputs: expected an integer"):
         check(Twin(), num_inputs=0)
-    with pytest.raises(ConfigError, match="demodulator must be of type AbstractDemodulator"):
+    with pytest.raises(ConfigError, match="demodulator: expected a demodulator"):
         check(Twin(), demodulator="anchor")
 
 

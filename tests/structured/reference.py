@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.linalg import hadamard
 
-from odfa.structured.layout import Layout
+from odfa.structured.keyed import KeyedNumbers
 
 
 def sign(words: np.ndarray, entry: int) -> int:
@@ -22,14 +22,14 @@ def matrix(seed: int, num_inputs: int, num_outputs: int) -> np.ndarray:
 
 
 def project(seed: int, x_ND: np.ndarray, num_outputs: int) -> np.ndarray:
-    """x_ND B_DM, factor by factor as the docstring of `layout` has it: cheaper than B_DM for few rows."""
+    """x_ND B_DM, factor by factor as the docstring of `keyed` has it: cheaper than B_DM for few rows."""
     num_inputs = x_ND.shape[1]
-    layout = Layout(seed, num_inputs)
-    points, width = layout.points, layout.width
+    keyed = KeyedNumbers(seed, num_inputs)
+    points, width = keyed.points, keyed.width
     num_blocks = -(-num_outputs // points)
-    signs2, signs3 = layout.signs(num_blocks)
+    signs2, signs3 = keyed.signs(num_blocks)
     h = hadamard(points).astype(np.float64)
-    signs1 = np.array([sign(layout.signs1, i) for i in range(points)])
+    signs1 = np.array([sign(keyed.signs1, i) for i in range(points)])
     first = h[:, :num_inputs] @ (signs1[:num_inputs, None] * x_ND.T)
     units_in_row, num_rows = width // 32, points // width
     out = []
@@ -41,12 +41,12 @@ def project(seed: int, x_ND: np.ndarray, num_outputs: int) -> np.ndarray:
             row, unit, lane = place // width, place % width // 32, place % 32
             kept = unit * num_rows + row
             third[place] = sign(signs3[b], kept * 32 + lane)
-            singular[place] = layout.values[layout.rows[kept], lane]
+            singular[place] = keyed.values[keyed.rows[kept], lane]
         assert units_in_row * num_rows * 32 == points
         block = h @ ((singular * third)[:, None] * (h @ (second[:, None] * first))) / points
         ordered = np.empty_like(block)
         for place in range(points):
-            output = layout.order[place // 32] * 32 + place % 32
-            ordered[output] = sign(layout.signs4, place) * block[exchange(place)]
+            output = keyed.order[place // 32] * 32 + place % 32
+            ordered[output] = sign(keyed.signs4, place) * block[exchange(place)]
         out.append(ordered)
     return np.concatenate(out)[:num_outputs].T

@@ -1,6 +1,7 @@
 """Runs through an OPU: named, watched, let go."""
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,8 @@ from tests.opu.rig import rig
 
 from odfa import train
 from odfa.errors import CalibrationError, ConfigError, Drifted
-from odfa.opu import Drift, Twin, open_opu, registry
-from odfa.project.calibrate import calibrate
+from odfa.opu import Drift, Twin, open_opu
+from odfa.project.calibrating import calibrate
 from odfa.project.guard import overlap
 from odfa.train import RunConfig
 from odfa.train.build import build_optical
@@ -22,18 +23,17 @@ Quick = Callable[..., RunConfig]
 
 def test_an_instrument_is_found_by_name_driven_and_let_go(tmp_path: Path, quick: Quick, monkeypatch) -> None:
     bench, world = rig(10, twin=None)
-    monkeypatch.setitem(registry._BUILT_IN, "table-3", (lambda: bench, "a simulated bench"))
+    monkeypatch.setattr(sys.modules[__name__], "table_3", lambda: bench, raising=False)
+    table = f"{__name__}:table_3"
     config = quick("odfa")
-    result = train.run(
-        replace(config, feedback=replace(config.feedback, opu="table-3")), tmp_path / "run", progress=False
-    )
+    result = train.run(replace(config, feedback=replace(config.feedback, opu=table)), tmp_path / "run", progress=False)
     assert result.status == "complete"
     assert world.shown > result.light["frames"]  # sync frames come on top
     assert bench._opened is False
     assert bench._camera._opened is False
     drift = replace(config.feedback.drift, gain_jitter=0.1)
-    shaky = replace(config, feedback=replace(config.feedback, opu="table-3", drift=drift))
-    seeded = replace(config, feedback=replace(config.feedback, opu="table-3", seed=1))
+    shaky = replace(config, feedback=replace(config.feedback, opu=table, drift=drift))
+    seeded = replace(config, feedback=replace(config.feedback, opu=table, seed=1))
     for wrong, words in (
         (shaky, r"feedback.drift: .*only the twins"),
         (seeded, r"feedback.seed: .* matrix is its glass"),

@@ -90,7 +90,7 @@ def _check(name: str, settings: list[str]) -> Outcome:
 
 def _calibrate(name: str, settings: list[str]) -> Outcome:
     from odfa.opu import open_opu
-    from odfa.project.calibrate import calibrate
+    from odfa.project.calibrating import calibrate
     from odfa.report.destination import check_folder
 
     (demodulator, inputs, modes), rest = _common(settings)

@@ -3,14 +3,15 @@
 Shape letters: `N` samples · `F` patterns per sample · `D` inputs · `M` outputs · `G` pixels per output.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from odfa.demodulate.base import AbstractDemodulator, check_frames, float_dtype, region
+from odfa.demodulate.base import AbstractDemodulator, DemodulatorSettings, check_frames, float_dtype, region
 from odfa.errors import ConfigError
 from odfa.flow import Arm, Capture, Field, Frames, View
+from odfa.settings import require, require_counts
 
 _DARK_SHARE = 1e-6
 """Share of single pixels darker than this share of the mean; G of them together are as rare at its G-th root."""
@@ -108,3 +109,21 @@ class Anchor(AbstractDemodulator):
         """Sum over each output's G pixels; pixels left over at the end of the region are not used."""
         whole = value_NJ.shape[1] // self._pixels * self._pixels
         return value_NJ[:, :whole].reshape(len(value_NJ), -1, self._pixels).sum(2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnchorSettings(DemodulatorSettings, kind="anchor"):
+    """An anchor pattern takes the place of a reference; one quadrature a mode."""
+
+    pixels_per_mode: int = 4
+    """Camera pixels combined to one output."""
+    share: float = 0.3
+    """Inputs that the anchor takes, relative to the error's width."""
+
+    def __post_init__(self) -> None:
+        require_counts(self, "pixels_per_mode")
+        require(0 < self.share <= 10, "share", "a number in (0, 10]", self.share)
+
+    def build(self) -> Anchor:
+        """`Anchor(pixels_per_mode=..., share=...)`."""
+        return Anchor(pixels_per_mode=self.pixels_per_mode, share=self.share)

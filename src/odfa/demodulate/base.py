@@ -1,11 +1,13 @@
 """Stage 4, the contract: camera counts in, field out."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import torch
 
 from odfa.errors import FrameMismatch
 from odfa.flow import Arm, Capture, Field, Frames, View
+from odfa.settings import Settings
 
 
 class AbstractDemodulator(ABC):
@@ -45,6 +47,15 @@ class AbstractDemodulator(ABC):
     @abstractmethod
     def demodulate(self, capture: Capture, frames: Frames) -> Field:
         """Field of each sample and at least the modes asked for, recombined with `frames.gain_NF`; a pure function."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemodulatorSettings(Settings, ABC, room="odfa.demodulate", group="odfa.demodulators"):
+    """Which demodulator: how the camera's counts become a field."""
+
+    @abstractmethod
+    def build(self) -> AbstractDemodulator:
+        """The demodulator; it has no random state."""
 
 
 def region(num_pixels: int, view: View) -> tuple[int, int]:

@@ -4,13 +4,13 @@ Shape letters: `N` samples · `F` patterns per sample · `P Q` camera rows, colu
 """
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from odfa import fourier
-from odfa.demodulate.base import AbstractDemodulator, check_frames, float_dtype
+from odfa.demodulate.base import AbstractDemodulator, DemodulatorSettings, check_frames, float_dtype
 from odfa.errors import ConfigError, Incompatible
 from odfa.flow import Arm, Capture, Field, Frames, View
 
@@ -176,3 +176,15 @@ def _spread(spectrum_NM: Tensor, centre_M: Tensor, view: View) -> Tensor:
     full_NK = torch.zeros((len(spectrum_NM), view.num_pixels), dtype=torch.complex128)
     full_NK[:, centre_M] = spectrum_NM.to(torch.complex128)
     return fourier.ifft2(full_NK.view(-1, *view.shape))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OffAxisSettings(DemodulatorSettings, kind="offaxis"):
+    """The reference arrives under an angle; one frame a pattern."""
+
+    flat_field: bool = False
+    """Show the reference alone once per run and divide the field by it, which removes slow ripple."""
+
+    def build(self) -> OffAxis:
+        """`OffAxis(flat_field=...)`."""
+        return OffAxis(flat_field=self.flat_field)

@@ -2,15 +2,17 @@
 
 import cmath
 import math
-from dataclasses import replace
-from typing import Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from odfa.demodulate.base import AbstractDemodulator, check_frames, float_dtype
+from odfa.demodulate.base import AbstractDemodulator, DemodulatorSettings, check_frames, float_dtype
 from odfa.errors import ConfigError
 from odfa.flow import Arm, Capture, Field, Frames
+from odfa.settings import Settings, require
 
 
 class PhaseSteps(AbstractDemodulator):
@@ -66,3 +68,19 @@ def _weights(gain_NF: Tensor, phase_S: tuple[float, ...]) -> Tensor:
     step_S = [cmath.exp(1j * phase) / len(phase_S) for phase in phase_S]
     step_2S = gain_NF.new_tensor([[z.real for z in step_S], [z.imag for z in step_S]])
     return (gain_NF[:, None, :, None] * step_2S[None, :, None, :]).flatten(2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseStepsSettings(DemodulatorSettings, kind="phase"):
+    """The reference steps its phase; every camera pixel is a mode."""
+
+    steps: int = 4
+    """Equal steps of the reference phase, 3 or 4; as many frames a pattern."""
+    presets: ClassVar[Mapping[str, Callable[[], Settings]]] = {"phase3": lambda: PhaseStepsSettings(steps=3)}
+
+    def __post_init__(self) -> None:
+        require(self.steps in (3, 4), "steps", "3 or 4", self.steps)
+
+    def build(self) -> PhaseSteps:
+        """`PhaseSteps(steps)`."""
+        return PhaseSteps(3 if self.steps == 3 else 4)

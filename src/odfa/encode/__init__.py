@@ -1,7 +1,14 @@
 """Stage 2: error rows in, binary mirror patterns out."""
 
 from odfa.encode.base import AbstractEncoder as AbstractEncoder
+from odfa.encode.base import EncoderSettings as EncoderSettings
 from odfa.encode.bit_planes import BitPlanes as BitPlanes
+from odfa.encode.bit_planes import BitPlanesSettings as BitPlanesSettings
 from odfa.encode.sign import Sign as Sign
+from odfa.encode.sign import SignSettings as SignSettings
+from odfa.encode.ternary import BestCosineSettings as BestCosineSettings
+from odfa.encode.ternary import RelativeMaxSettings as RelativeMaxSettings
+from odfa.encode.ternary import SampledSettings as SampledSettings
+from odfa.encode.ternary import StochasticSettings as StochasticSettings
 from odfa.encode.ternary import Ternary as Ternary
 from odfa.encode.threshold import Threshold as Threshold

@@ -1,6 +1,7 @@
 """Stage 2, the contract: error rows in, binary mirror patterns out."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -8,6 +9,7 @@ from torch import Tensor
 from odfa.errors import ConfigError
 from odfa.flow import Frames
 from odfa.saved import check_state
+from odfa.settings import Settings
 
 
 class AbstractEncoder(ABC):
@@ -36,9 +38,18 @@ class AbstractEncoder(ABC):
         """Restore what `state_dict` returned.
 
         Raises:
-            CheckpointError: this is not the state of such a encoder.
+            CheckpointError: this is not the state of such an encoder.
         """
         check_state(state, {}, "encoder")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSettings(Settings, ABC, room="odfa.encode", group="odfa.encoders"):
+    """Which encoder: how error rows become binary patterns."""
+
+    @abstractmethod
+    def build(self, seed: int) -> AbstractEncoder:
+        """The encoder, at the beginning of its random state; `seed` is the key of its draws, if it draws."""
 
 
 def check_rows(e_ND: Tensor) -> Tensor:

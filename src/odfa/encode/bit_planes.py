@@ -1,11 +1,14 @@
 """Real values on a binary modulator: signed bit planes, two patterns a bit."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from odfa.encode.base import AbstractEncoder, check_rows
+from odfa.encode.base import AbstractEncoder, EncoderSettings, check_rows
 from odfa.errors import ConfigError
 from odfa.flow import Frames
+from odfa.settings import require
 
 _MOST_BITS = 16
 
@@ -62,3 +65,18 @@ class BitPlanes(AbstractEncoder):
             torch.logical_and(lit_ND, e_ND < 0, out=bits_NFD[:, 2 * k + 1])
         weight_F = e_ND.new_tensor([sign * 2.0**k / top for k in range(self._bits) for sign in (1, -1)])
         return Frames(bits_NFD=bits_NFD, gain_NF=peak_N1 * weight_F, encoder=self.name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BitPlanesSettings(EncoderSettings, kind="bits"):
+    """Real values in signed bit planes, two patterns a bit, instead of a ternary code; deterministic."""
+
+    bits: int = 6
+    """Bits of a magnitude; the largest error of an entry is 1 / (2 (2^bits - 1)) of the row's largest."""
+
+    def __post_init__(self) -> None:
+        require(0 < self.bits <= _MOST_BITS, "bits", f"1 to {_MOST_BITS}", self.bits)
+
+    def build(self, seed: int) -> BitPlanes:
+        """`BitPlanes(bits)`; nothing is drawn with `seed`."""
+        return BitPlanes(self.bits)

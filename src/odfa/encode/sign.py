@@ -1,9 +1,11 @@
 """The sign of the error: two patterns, and nothing else of its shape."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from odfa.encode.base import AbstractEncoder, check_rows
+from odfa.encode.base import AbstractEncoder, EncoderSettings, check_rows
 from odfa.flow import Frames
 
 
@@ -34,3 +36,12 @@ class Sign(AbstractEncoder):
         bits_NFD = torch.stack([e_ND > 0, e_ND < 0], dim=1)
         scale_N1 = e_ND.abs().sum(1, keepdim=True) / bits_NFD.sum(dim=(1, 2)).clamp_min(1)[:, None]
         return Frames(bits_NFD=bits_NFD, gain_NF=torch.cat([scale_N1, -scale_N1], dim=1), encoder=self.name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignSettings(EncoderSettings, kind="sign"):
+    """The sign of each entry, at the row's mean magnitude; deterministic."""
+
+    def build(self, seed: int) -> Sign:
+        """`Sign()`; nothing is drawn with `seed`."""
+        return Sign()

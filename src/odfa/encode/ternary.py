@@ -1,19 +1,23 @@
 """Ternary errors on a binary modulator: a plus pattern and a minus pattern per sample."""
 
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from torch import Tensor
 
 from odfa.encode import quantise
-from odfa.encode.base import AbstractEncoder, check_rows
+from odfa.encode.base import AbstractEncoder, EncoderSettings, check_rows
 from odfa.errors import ConfigError
 from odfa.flow import Frames
 from odfa.keys import torch_generator
 from odfa.saved import check_state
+from odfa.settings import require
 
 Quantiser = Literal["stochastic", "best_cosine", "relative_max", "sampled"]
 _RANDOM: tuple[Quantiser, ...] = ("stochastic", "sampled")
 _STREAM = int.from_bytes(b"ternary")
+_THRESHOLD = 0.5
+_MAX_REPEATS = 10_000
 
 
 class Ternary(AbstractEncoder):
@@ -31,25 +35,32 @@ class Ternary(AbstractEncoder):
     """
 
     def __init__(
-        self, quantiser: Quantiser = "stochastic", *, threshold: float = 0.5, repeats: int = 1, seed: int = 0
+        self, quantiser: Quantiser = "stochastic", *, threshold: float | None = None, repeats: int = 1, seed: int = 0
     ) -> None:
         """Choose the quantiser.
 
         Args:
             quantiser: how entries become -1, 0, +1 (see the class).
-            threshold: share of the row's largest magnitude that an entry must exceed; `relative_max` only.
+            threshold: share of the row's largest magnitude that an entry must exceed; `relative_max` only, 0.5 there.
             repeats: independent draws per row, averaged, two more patterns for each; random quantisers only.
             seed: key of the draws.
 
         Raises:
-            ConfigError: an argument is out of range, or `repeats` > 1 with a deterministic quantiser.
+            ConfigError: an argument is out of range, `repeats` > 1 with a deterministic quantiser, or a threshold for a
+                quantiser that has none.
         """
         if quantiser not in get_args(Quantiser):
             raise ConfigError(f"quantiser must be one of {', '.join(get_args(Quantiser))}, got {quantiser!r}")
-        if not 0.0 <= threshold < 1.0:
+        if threshold is not None and not 0.0 <= threshold < 1.0:
             raise ConfigError(
                 f"threshold must be in [0, 1), a share of the largest magnitude of the row; got {threshold!r}"
             )
+        if threshold is not None and quantiser != "relative_max":
+            raise ConfigError(
+                f"threshold: expected none, for {quantiser} has no threshold, got {threshold!r}; use "
+                'quantiser="relative_max", or leave it out'
+            )
+        threshold = _THRESHOLD if threshold is None else threshold
         if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
             raise ConfigError(f"repeats must be an integer of at least 1, got {repeats!r}")
         if repeats > 1 and quantiser not in _RANDOM:
@@ -104,3 +115,56 @@ class Ternary(AbstractEncoder):
         """
         check_state(state, {"calls": int}, "encoder")
         self._calls = state["calls"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomTernarySettings(EncoderSettings):
+    """What ternary encoders that draw have in common."""
+
+    repeats: int = 1
+    """Independent draws of a row that are averaged; two patterns each."""
+
+    def __post_init__(self) -> None:
+        require(0 < self.repeats <= _MAX_REPEATS, "repeats", f"1 to {_MAX_REPEATS}", self.repeats)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StochasticSettings(RandomTernarySettings, kind="stochastic"):
+    """Entry i is kept with probability |e_i| / max|e|; unbiased. For narrow errors (10 classes)."""
+
+    def build(self, seed: int) -> Ternary:
+        """`Ternary("stochastic")` with the key `seed`."""
+        return Ternary("stochastic", repeats=self.repeats, seed=seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampledSettings(RandomTernarySettings, kind="sampled"):
+    """One index per sign is drawn in proportion to |e_i|; unbiased. For wide errors (vocabularies)."""
+
+    def build(self, seed: int) -> Ternary:
+        """`Ternary("sampled")` with the key `seed`."""
+        return Ternary("sampled", repeats=self.repeats, seed=seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestCosineSettings(EncoderSettings, kind="best_cosine"):
+    """The threshold of each row that maximises cos(e, t); deterministic. For dense errors of regressions."""
+
+    def build(self, seed: int) -> Ternary:
+        """`Ternary("best_cosine")`; nothing is drawn with `seed`."""
+        return Ternary("best_cosine", seed=seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelativeMaxSettings(EncoderSettings, kind="relative_max"):
+    """Entries above a fixed share of the row's largest are kept; deterministic."""
+
+    threshold: float = _THRESHOLD
+    """Share of the row's largest magnitude that an entry must exceed."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.threshold < 1, "threshold", "a number in [0, 1)", self.threshold)
+
+    def build(self, seed: int) -> Ternary:
+        """`Ternary("relative_max")`; nothing is drawn with `seed`."""
+        return Ternary("relative_max", threshold=self.threshold, seed=seed)

@@ -5,13 +5,13 @@ from typing import Any
 
 from torch import nn
 
+from odfa.arguments import kind as check_kind
 from odfa.encode import AbstractEncoder, BitPlanes, Sign, Ternary
 from odfa.engine.rules import AbstractRule, RandomFeedback
 from odfa.engine.rules.base import Need
 from odfa.errors import ConfigError
 from odfa.opu import AbstractOpu
 from odfa.project import AbstractProjection, Gaussian, Hadamard, Identity, Optical, Rademacher
-from odfa.project.rows import check_kind
 from odfa.settings import kinds_of
 
 SUPPLIED: frozenset[Need] = frozenset({"error"})

@@ -4,9 +4,10 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from odfa import arguments
 from odfa.errors import ConfigError
-from odfa.opu import arguments
 from odfa.opu.replies import one_line
+from odfa.settings import SettingError
 
 _ARMS = {"blocked", "stepped", "tilted"}
 _CHECKS: dict[str, Callable[[str, Any], object]] = {
@@ -58,4 +59,4 @@ def _positive(name: str, value: Any) -> None:
 
 def _arms(name: str, value: Any) -> None:
     if not isinstance(value, set | frozenset) or not value or not value <= _ARMS:
-        raise ConfigError(f"{name} must be a set of {', '.join(sorted(_ARMS))}, got {value!r}")
+        raise SettingError(name, f"expected a set of {', '.join(sorted(_ARMS))}, got {value!r}")

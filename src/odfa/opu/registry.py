@@ -1,31 +1,35 @@
 """OPUs by name: the twins of this package, and whatever other packages register.
 
-A package offers an OPU by an entry point in its pyproject.toml, a class or function that returns an `AbstractOpu`:
+A package offers an OPU by an entry point in its pyproject.toml: a class or a function that returns an `AbstractOpu`, or
+a subclass of `OpuSettings`, whose settings can then be reached by `key=value`:
 
     [project.entry-points."odfa.opus"]
     my-opu = "my_lab.opu:MyOPU"
 """
 
+import dataclasses
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from inspect import isclass
 from typing import Any
 
+from odfa import arguments
 from odfa.errors import ConfigError, Disconnected, OdfaError
-from odfa.opu import arguments
 from odfa.opu.base import AbstractOpu
 from odfa.opu.replies import one_line
-from odfa.opu.twin import Twin
+from odfa.opu.settings import GROUP, OpuSettings
+from odfa.opu.twin import TwinSettings
+from odfa.settings import load
 
-GROUP = "odfa.opus"
-_BUILT_IN: dict[str, tuple[Callable[..., AbstractOpu], str]] = {
-    "twin": (Twin, "digital twin; in Python with settings of one's own"),
-    "opu-2021": (lambda **settings: Twin.preset("opu-2021", **settings), "digital twin of the 2021 instrument"),
-    "ideal": (Twin.ideal, "digital twin without noise"),
+_TWINS = {
+    "twin": "digital twin; every setting of it can be given",
+    "opu-2021": "digital twin of the 2021 instrument",
+    "ideal": "digital twin without noise",
 }
-TWINS = frozenset(_BUILT_IN)
-"""Names of the twins of this package: each takes `seed`, the key of its medium, `noise_seed` and `drift`."""
+TWINS = frozenset(_TWINS)
+"""Names of the twins of this package: each takes the settings of `TwinSettings` and `noise_seed`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,19 +45,20 @@ class Entry:
 
 
 def open_opu(name: str, **settings: Any) -> AbstractOpu:
-    """The OPU registered as `name`, made with `settings`; it claims its hardware at the first frame.
+    """The OPU registered as `name`, or named by `package.module:Name`; it claims its hardware at the first frame.
+
+    Args:
+        name: a name that `odfa opu list` shows, or `package.module:Name`.
+        settings: fields of the settings class behind the name, and `noise_seed`, the key of a simulation's noise;
+            where a class or a function is behind the name, its arguments.
 
     Raises:
         ConfigError: no OPU of this name, its settings are off, or what is registered is not an OPU.
         OpuError: the OPU cannot be made; Disconnected where its driver fails without saying more.
     """
     arguments.named("opu", name)
-    if name in _BUILT_IN:
-        make: Callable[..., Any] = _BUILT_IN[name][0]
-    else:
-        make = _load(_entry_point(name))
     try:
-        opu = make(**settings)
+        opu = _maker(name)(**settings)
     except OdfaError:
         raise
     except TypeError as error:
@@ -70,7 +75,7 @@ def open_opu(name: str, **settings: Any) -> AbstractOpu:
 
 def list_opus() -> list[Entry]:
     """Every registered OPU, the twins first; one whose package does not load says why."""
-    found = [Entry(name=name, source="odfa", summary=summary) for name, (_, summary) in _BUILT_IN.items()]
+    found = [Entry(name=name, source="odfa", summary=summary) for name, summary in _TWINS.items()]
     for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
         summary, problem = "", None
         try:
@@ -82,10 +87,26 @@ def list_opus() -> list[Entry]:
     return found
 
 
+def _maker(name: str) -> Callable[..., Any]:
+    """What makes the OPU from the keywords of `open_opu`."""
+    if name in TWINS:
+        found: Any = TwinSettings.presets.get(name, TwinSettings)
+        found = found()
+    else:
+        found = load(name) if ":" in name else _load(_entry_point(name))
+    if isclass(found) and issubclass(found, OpuSettings):
+        found = found()
+    if not isinstance(found, OpuSettings):
+        made: Callable[..., Any] = found
+        return made
+    usual = found
+    return lambda noise_seed=0, **changes: dataclasses.replace(usual, **changes).build(noise_seed)
+
+
 def _entry_point(name: str) -> EntryPoint:
     points = {point.name: point for point in entry_points(group=GROUP)}
     if name not in points:
-        known = [*_BUILT_IN, *sorted(points)]
+        known = [*_TWINS, *sorted(points)]
         near = difflib.get_close_matches(name, known, n=2)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
         raise ConfigError(f"unknown OPU {name!r}; {hint} (a package registers its own: docs/bench.md)")

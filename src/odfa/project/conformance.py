@@ -12,16 +12,17 @@ from typing import Any
 
 import torch
 
+from odfa import arguments
 from odfa.demodulate import AbstractDemodulator
 from odfa.errors import OdfaError, OpuError, Saturated
 from odfa.flow import Frames
 from odfa.keys import torch_generator
-from odfa.opu import AbstractOpu, arguments
+from odfa.opu import AbstractOpu
 from odfa.opu.abilities import flaws
 from odfa.opu.replies import one_line
-from odfa.project.calibrate import Probe, demodulator_for, linearity_error, noise_floor, paired, ternary
+from odfa.project.calibrating import Probe, demodulator_for, linearity_error, noise_floor, paired, ternary
 from odfa.project.guard import overlap
-from odfa.project.photometry import photometry
+from odfa.project.photometry import photometry_of
 
 _LINEAR = 0.2
 """Relative error of superposition allowed: training tolerates 5 % well, and three noisy fields enter each figure."""
@@ -244,7 +245,7 @@ def _pairing(probe: Probe) -> Check:
 
 def _camera(probe: Probe) -> list[Check]:
     """Counts in proportion to the light, in every frame and at every pixel."""
-    found, (low, high) = photometry(probe), _GAMMA
+    found, (low, high) = photometry_of(probe), _GAMMA
     scaled = found.following < _FOLLOWING and (probe.demodulator.arm != "blocked" or found.unsteady > _UNSTEADY)
     told = found.following >= _FOLLOWING and not math.isnan(found.gamma)
     power = f"light to the power {found.gamma:.2f}"

@@ -5,10 +5,11 @@ from typing import Any, Self
 
 from torch import Tensor
 
+from odfa import arguments
 from odfa.encode.base import AbstractEncoder
 from odfa.flow import Light
 from odfa.project.base import AbstractProjection
-from odfa.project.rows import check_kind, project_lit
+from odfa.project.rows import project_lit
 from odfa.saved import check_state
 
 
@@ -25,8 +26,8 @@ class Encoded(AbstractProjection):
         Raises:
             ConfigError: an argument is of the wrong kind.
         """
-        check_kind("projection", projection, AbstractProjection, "odfa.project.Encoded(odfa.Gaussian(), encoder)")
-        check_kind("encoder", encoder, AbstractEncoder, "odfa.project.Encoded(projection, odfa.Ternary())")
+        arguments.kind("projection", projection, AbstractProjection, "odfa.project.Encoded(odfa.Gaussian(), encoder)")
+        arguments.kind("encoder", encoder, AbstractEncoder, "odfa.project.Encoded(projection, odfa.Ternary())")
         self._projection, self._encoder = projection, encoder
         self.num_inputs, self.num_outputs = projection.num_inputs, projection.num_outputs
         self.isometric = projection.isometric

@@ -12,15 +12,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from odfa.errors import CheckpointError, ConfigError, Drifted
+from odfa import arguments
+from odfa.errors import CheckpointError, Drifted
 from odfa.flow import Frames
 from odfa.keys import torch_generator
-from odfa.opu import arguments
 from odfa.saved import check_state, shown
+from odfa.settings import Settings, require
 
 _STREAM = int.from_bytes(b"witness")
 _LEAST_GAIN, _MOST_GAIN = 0.2, 5.0
-"""Outside, it is not the laser that breathes."""
+"""A gain outside these limits is no fluctuation of the laser: a beam is blocked, or the alignment is lost."""
 _REMEMBERED = {
     "_then_WM": (None, Tensor),
     "_repeatability": float,
@@ -44,7 +45,7 @@ class DriftWarning(UserWarning):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Guard:
+class Guard(Settings):
     """When to look at the witnesses, and what to do about what they say."""
 
     every: int = 1024
@@ -70,8 +71,9 @@ class Guard:
         arguments.kind("correct", self.correct, bool)
         arguments.real("warn_below", self.warn_below, 0.0, 1.0)
         arguments.real("stop_below", self.stop_below, 0.0, self.warn_below)
-        if self.when_lost not in ("stop", "recalibrate"):
-            raise ConfigError(f"when_lost must be stop or recalibrate, got {self.when_lost!r}")
+        require(self.when_lost in ("stop", "recalibrate"), "when_lost", "stop or recalibrate", self.when_lost)
+        acts = self.when_lost == "recalibrate" or self.max_recalibrations == type(self).max_recalibrations
+        require(acts, "max_recalibrations", "nothing set with when_lost=stop", self.max_recalibrations)
 
     def watch(self, num_inputs: int) -> "Watch":
         """A watch over one projection of this width."""

@@ -89,8 +89,8 @@ class Hadamard(AbstractProjection):
             ConfigError: the projection has no shape yet.
         """
         structure, num_outputs = self._shape()
-        num_inputs = structure.layout.num_inputs
-        step = max(1, 2**24 // structure.layout.points)
+        num_inputs = structure.keyed.num_inputs
+        step = max(1, 2**24 // structure.keyed.points)
         parts = []
         for start in range(0, num_inputs, step):
             one_hot_nD = torch.zeros(min(step, num_inputs - start), num_inputs, dtype=torch.float64)
@@ -135,14 +135,14 @@ class Hadamard(AbstractProjection):
             t_ND, scale_N = require_ternary(e_ND, "precision='int16'")
             return structure.project_ternary(t_ND, num_outputs, scale_N=scale_N)[0]
         e_ND = e_ND.float() if e_ND.dtype == torch.int8 else e_ND
-        if structure.layout.num_inputs <= _DENSE_INPUTS:
+        if structure.keyed.num_inputs <= _DENSE_INPUTS:
             return e_ND @ self._dense(e_ND)
         return structure.project(e_ND, num_outputs)
 
     def _dense(self, like: Tensor) -> Tensor:
         if self._dense_DM is None or (self._dense_DM.dtype, self._dense_DM.device) != (like.dtype, like.device):
             structure, num_outputs = self._shape()
-            one_hot_DD = torch.eye(structure.layout.num_inputs, dtype=torch.float64)
+            one_hot_DD = torch.eye(structure.keyed.num_inputs, dtype=torch.float64)
             self._dense_DM = structure.portable(one_hot_DD, num_outputs).to(like.device, like.dtype)
         return self._dense_DM
 

@@ -9,6 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from odfa import arguments
 from odfa.demodulate import AbstractDemodulator, PhaseSteps
 from odfa.encode import AbstractEncoder, Ternary
 from odfa.errors import CheckpointError, Incompatible
@@ -16,7 +17,8 @@ from odfa.flow import Frames, Light
 from odfa.opu import AbstractOpu, Calibration
 from odfa.project.base import AbstractProjection
 from odfa.project.guard import Guard, Watch
-from odfa.project.rows import check_kind, check_shape, project_lit
+from odfa.project.path import LightPath
+from odfa.project.rows import check_shape, project_lit
 from odfa.saved import check_state, word
 
 _PIXELS_AT_A_TIME = 2**24
@@ -61,7 +63,7 @@ class Optical(AbstractProjection):
             ConfigError: a stage is of the wrong kind.
             OpuError: the OPU does not state its abilities sensibly.
         """
-        check_kind("opu", opu, AbstractOpu, "odfa.Optical(odfa.open_opu(name))")
+        arguments.kind("opu", opu, AbstractOpu, "odfa.Optical(odfa.open_opu(name))")
         for key, value, kind, write in (
             ("encoder", encoder, AbstractEncoder, "encoder=odfa.Ternary()"),
             ("demodulator", demodulator, AbstractDemodulator, "demodulator=odfa.PhaseSteps()"),
@@ -69,7 +71,7 @@ class Optical(AbstractProjection):
             ("calibration", calibration, Calibration, "calibration=odfa.opu.Calibration.load(folder)"),
         ):
             if value is not None:
-                check_kind(key, value, kind, write)
+                arguments.kind(key, value, kind, write)
         opu.check_stated()
         self._opu, self._encoder, self._demodulator = opu, encoder or Ternary(), demodulator or PhaseSteps(4)
         if not self._demodulator.linear:
@@ -83,6 +85,7 @@ class Optical(AbstractProjection):
                 "BitPlanes()"
             )
         self._calibration = calibration
+        self._path: LightPath | None = None
         self._guard = Guard() if guard is None and calibration is not None else guard
         self._watches: dict[int, Watch] = {}
         self._diagnostics: dict[str, float] = {}
@@ -100,12 +103,13 @@ class Optical(AbstractProjection):
         check_shape(num_inputs, num_outputs)
         shaped = copy.copy(self)
         shaped.num_inputs, shaped.num_outputs, shaped._diagnostics = num_inputs, num_outputs, {}
-        self._opu.require(num_inputs=self._demodulator.inputs(num_inputs), roi=shaped._roi, arm=self._demodulator.arm)
+        num_modes = -(-num_outputs // self._demodulator.quadratures)
+        shaped._path = LightPath(self._opu, self._demodulator, num_inputs, num_modes)
         if self._calibration is not None:
             self._calibration.check_fits(
                 opu_id=self._opu.opu_id,
                 num_inputs=num_inputs,
-                roi=shaped._roi,
+                roi=shaped._path.roi,
                 demodulator=self._demodulator.name,
             )
             self._opu.calibration_id = self._calibration.id
@@ -121,14 +125,15 @@ class Optical(AbstractProjection):
 
     @property
     def _roi(self) -> tuple[int, int]:
-        """Camera rows and columns that the outputs take."""
-        return self._demodulator.roi(-(-(self.num_outputs or 0) // self._demodulator.quadratures), self._opu.view)
+        """Camera rows and columns that the outputs take; none without a shape."""
+        return self._demodulator.roi(0, self._opu.view) if self._path is None else self._path.roi
 
     def _project(self, e_ND: Tensor) -> Tensor:
         assert self.num_outputs is not None
         return project_lit(e_ND, self.num_outputs, self._project_lit)
 
     def _project_lit(self, e_ND: Tensor) -> Tensor:
+        assert self._path is not None
         frames_per_sample = self._demodulator.exposures(self._encoder.patterns_per_sample)
         roi = self._roi
         most = max(1, _PIXELS_AT_A_TIME // (frames_per_sample * roi[0] * roi[1]))
@@ -138,9 +143,7 @@ class Optical(AbstractProjection):
             e_nD = e_ND[start : start + min(most, self._before_next_look())]
             start += len(e_nD)
             code = self._encoder.encode(e_nD.cpu())
-            frames = self._demodulator.expand(code)
-            capture = self._opu.run(frames, roi=roi, ops_useful=self._ops_useful(len(e_nD)))
-            field_NM = self._demodulator.demodulate(capture, frames).field_NM
+            field_NM, capture = self._path.show(code, ops_useful=self._ops_useful(len(e_nD)))
             field_NM = field_NM if self._watch is None else self._watch.corrected(field_NM)
             p_nM.append(self._outputs(field_NM).to(e_ND))
             totals["density"] += code.density * len(e_nD)
@@ -184,8 +187,8 @@ class Optical(AbstractProjection):
         return self._watch.due
 
     def _show(self, patterns: Frames) -> Tensor:
-        frames, roi = self._demodulator.expand(patterns), self._roi
-        return self._demodulator.demodulate(self._opu.run(frames, roi=roi), frames).field_NM
+        assert self._path is not None
+        return self._path.show(patterns)[0]
 
     def _ops_useful(self, num_vectors: int) -> float:
         return 2.0 * (self.num_inputs or 0) * (self.num_outputs or 0) * num_vectors

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from odfa.keys import torch_generator
-from odfa.project.calibrate import Probe
+from odfa.project.calibrating import Probe
 
 _TRIPLES = 16
 _MORE_TRIPLES, _FEW_PIXELS = 32, 1024
@@ -52,7 +52,7 @@ class Photometry:
     """Row and column of the first of them."""
 
 
-def photometry(probe: Probe) -> Photometry:
+def photometry_of(probe: Probe) -> Photometry:
     """Measure with 256 frames, or 512 where the camera has few pixels."""
     if probe.demodulator.inputs(probe.num_inputs) < 3:
         return Photometry(gamma=math.nan, following=math.nan, unsteady=math.nan, deaf=0.0, where=[])

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from odfa.errors import ConfigError
+from odfa.settings import SettingError, shown
 
 _SAFE_LOG = 63
 """log2 of what entries may be: three transforms of 2^24 points and an encoder's squares stay below float32's 2^128."""
@@ -39,34 +39,18 @@ def check_shape(num_inputs: int, num_outputs: int) -> None:
     """Refuse shapes without inputs or outputs.
 
     Raises:
-        ConfigError: a width is not a positive integer.
+        SettingError: a width is not a positive integer.
     """
     for name, width in (("num_inputs", num_inputs), ("num_outputs", num_outputs)):
         if isinstance(width, bool) or not isinstance(width, int) or width < 1:
-            raise ConfigError(f"{name} must be a positive integer, got {width!r}")
+            raise SettingError(name, f"expected a positive integer, got {shown(width)}")
 
 
 def check_seed(seed: int) -> None:
     """Refuse keys that are not integers.
 
     Raises:
-        ConfigError: `seed` is not an integer.
+        SettingError: `seed` is not an integer.
     """
     if isinstance(seed, bool) or not isinstance(seed, int):
-        raise ConfigError(f"seed must be an integer, got {seed!r}")
-
-
-def check_kind(key: str, value: object, kind: type, write: str) -> None:
-    """Refuse an argument that is no `kind`, such as a class in place of an object.
-
-    Args:
-        write: what to write instead.
-
-    Raises:
-        ConfigError: it is of another kind.
-    """
-    if not isinstance(value, kind):
-        got = f"the class {value.__name__}" if isinstance(value, type) else f"{type(value).__name__} {value!r:.60}"
-        expected = kind.__name__.removeprefix("Abstract").lower()
-        article = "an" if expected[0] in "aeiou" else "a"
-        raise ConfigError(f"{key}: expected {article} {expected}, got {' '.join(got.split())}; write {write}")
+        raise SettingError("seed", f"expected an integer, got {shown(seed)}")

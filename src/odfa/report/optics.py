@@ -17,7 +17,7 @@ from odfa.data import needs
 from odfa.flow import Arm, Frames, View
 from odfa.keys import torch_generator
 from odfa.opu import AbstractOpu
-from odfa.project.calibrate import Probe, demodulator_for, measure_matrix
+from odfa.project.calibrating import Probe, demodulator_for, measure_matrix
 from odfa.report.destination import check_folder, save_figure
 
 _SIDE = 192

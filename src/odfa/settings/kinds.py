@@ -41,6 +41,9 @@ def named(slot: type[_S], word: str, *, before: Settings | None = None) -> _S:
         ConfigError: there is no such kind, or what is named is no settings of this slot.
     """
     found = _found(slot, word)
+    adopted = slot.adopted(word, found)
+    if adopted is not None:
+        return cast(_S, adopted)
     if inspect.isclass(found):
         return cast(_S, _made(found, word, before))
     made = found() if callable(found) else found

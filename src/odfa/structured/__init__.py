@@ -1,5 +1,5 @@
 """Structured random matrices: Gaussian in entries and spectrum, applied by fast Walsh-Hadamard transforms."""
 
-from odfa.structured.layout import quarter_circle as quarter_circle
+from odfa.structured.keyed import quarter_circle as quarter_circle
 from odfa.structured.transform import Structured as Structured
 from odfa.structured.transform import kernels_available as kernels_available

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from odfa.structured.layout import UNIT, Layout, by_columns, exchanged, plus_minus
+from odfa.structured.keyed import UNIT, KeyedNumbers, by_columns, exchanged, plus_minus
 
 _LARGEST = 6
 """log2 of the largest factor: H is a Kronecker product, and small dense factors run fastest on matrix units."""
@@ -29,22 +29,22 @@ class Diagonals:
     """Transform index of each output of a block."""
 
     @classmethod
-    def of(cls, layout: Layout, num_blocks: int, like: Tensor) -> "Diagonals":
+    def of(cls, keyed: KeyedNumbers, num_blocks: int, like: Tensor) -> "Diagonals":
         """Of the first blocks, in dtype and device of `like`."""
-        points, signs = layout.points, layout.signs(num_blocks)
-        values_J = by_columns(layout.values[layout.rows].reshape(-1), layout.width) / points
+        points, signs = keyed.points, keyed.signs(num_blocks)
+        values_J = by_columns(keyed.values[keyed.rows].reshape(-1), keyed.width) / points
         second_BJ, third_BJ = (np.stack([plus_minus(words) for words in block[:num_blocks]]) for block in signs)
         places = exchanged(points)
-        third_BJ = np.stack([by_columns(row_J, layout.width) for row_J in third_BJ]) * values_J
-        unit_of = np.argsort(layout.order)
+        third_BJ = np.stack([by_columns(row_J, keyed.width) for row_J in third_BJ]) * values_J
+        unit_of = np.argsort(keyed.order)
         order_J = places.reshape(-1, UNIT)[unit_of].reshape(-1)
-        fourth_J = plus_minus(layout.signs4).reshape(-1, UNIT)[unit_of].reshape(-1)
+        fourth_J = plus_minus(keyed.signs4).reshape(-1, UNIT)[unit_of].reshape(-1)
 
         def tensor(array: np.ndarray) -> Tensor:
             return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float64)).to(like.device, like.dtype)
 
         return cls(
-            tensor(plus_minus(layout.signs1)),
+            tensor(plus_minus(keyed.signs1)),
             tensor(second_BJ[:, places]),
             tensor(third_BJ),
             tensor(fourth_J),

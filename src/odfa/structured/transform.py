@@ -19,7 +19,7 @@ from torch import Tensor
 
 from odfa.errors import ConfigError
 from odfa.keys import fingerprint
-from odfa.structured.layout import UNIT, Layout
+from odfa.structured.keyed import UNIT, KeyedNumbers
 from odfa.structured.portable import Diagonals, adjoint, forward
 from odfa.structured.shifts import FEW, SLOTS, groups, plan
 
@@ -53,14 +53,14 @@ class Structured:
         Raises:
             ConfigError: more than 2^24 inputs.
         """
-        self.layout = Layout(seed, num_inputs)
+        self.keyed = KeyedNumbers(seed, num_inputs)
         self._diagonals: Diagonals | None = None
         self._tables: dict[int | None, np.ndarray] = {}
         self._scratch: dict[str, queue.SimpleQueue[Scratch]] = {}
         self._threads: ThreadPoolExecutor | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"seed": self.layout.seed, "num_inputs": self.layout.num_inputs}
+        return {"seed": self.keyed.seed, "num_inputs": self.keyed.num_inputs}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
@@ -68,21 +68,21 @@ class Structured:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of the first signs, the singular values and the order: a machine that draws others is found out."""
-        layout = self.layout
-        words = [layout.signs1, layout.signs4, layout.order.view(np.uint32), layout.rows.view(np.uint32)]
-        drawn = np.concatenate([*words, layout.values.astype(np.float32).view(np.uint32).reshape(-1)])
+        keyed = self.keyed
+        words = [keyed.signs1, keyed.signs4, keyed.order.view(np.uint32), keyed.rows.view(np.uint32)]
+        drawn = np.concatenate([*words, keyed.values.astype(np.float32).view(np.uint32).reshape(-1)])
         return fingerprint(drawn)
 
     def blocks(self, num_outputs: int) -> int:
         """Blocks of N outputs that so many outputs take."""
-        return -(-num_outputs // self.layout.points)
+        return -(-num_outputs // self.keyed.points)
 
     def state_bytes(self, num_outputs: int) -> int:
         """Bytes of keyed numbers that projecting to so many outputs keeps: signs, order, table of singular values."""
-        layout = self.layout
-        units = layout.points // UNIT
-        table = max((array.nbytes for array in self._tables.values()), default=4 * layout.values.size)
-        return 4 * units * (3 + 2 * self.blocks(num_outputs)) + units + table + 8 * layout.values.size
+        keyed = self.keyed
+        units = keyed.points // UNIT
+        table = max((array.nbytes for array in self._tables.values()), default=4 * keyed.values.size)
+        return 4 * units * (3 + 2 * self.blocks(num_outputs)) + units + table + 8 * keyed.values.size
 
     def project(self, x_ND: Tensor, num_outputs: int, *, first_block: int = 0, out: Tensor | None = None) -> Tensor:
         """p_NM in the dtype of x_ND, float32 or float64; outputs start at block `first_block`.
@@ -132,9 +132,9 @@ class Structured:
             rows = np.flatnonzero((lit_N <= FEW) == sparse)
             if not len(rows):
                 continue
-            shifts = plan(self.layout.log_points, sparse=sparse)
+            shifts = plan(self.keyed.log_points, sparse=sparse)
             factor_n = np.array([shifts.factor(int(lit)) for lit in lit_N[rows]], dtype=np.int64)
-            unit_N[rows] = worth_N[rows] * 2.0**shifts.total / (factor_n * self.layout.points)
+            unit_N[rows] = worth_N[rows] * 2.0**shifts.total / (factor_n * self.keyed.points)
             whole = len(rows) == len(t)
             mine, to = (t, out.numpy()) if whole else (t[rows], np.empty((len(rows), num_outputs), out.numpy().dtype))
             self._run(mine, to, np.int16(0), factor_n, unit_N[rows].copy(), shifts=shifts)
@@ -144,7 +144,7 @@ class Structured:
 
     def portable(self, x_ND: Tensor, num_outputs: int, *, first_block: int = 0) -> Tensor:
         """The same by plain torch, in the dtype and on the device of x_ND."""
-        start = first_block * self.layout.points
+        start = first_block * self.keyed.points
         return forward(x_ND, self._natural(start + num_outputs, x_ND), num_outputs, first_block)
 
     @staticmethod
@@ -158,21 +158,21 @@ class Structured:
 
     def adjoint(self, p_NM: Tensor) -> Tensor:
         """x_ND = p B^T, by plain torch."""
-        return adjoint(p_NM, self._natural(p_NM.shape[1], p_NM), self.layout.num_inputs)
+        return adjoint(p_NM, self._natural(p_NM.shape[1], p_NM), self.keyed.num_inputs)
 
     def _natural(self, num_outputs: int, like: Tensor) -> Diagonals:
         known, blocks = self._diagonals, self.blocks(num_outputs)
         fits = known is not None and (known.first_J.dtype, known.first_J.device) == (like.dtype, like.device)
         if known is None or not fits or len(known.second_BJ) < blocks:
-            known = self._diagonals = Diagonals.of(self.layout, blocks, like)
+            known = self._diagonals = Diagonals.of(self.keyed, blocks, like)
         return known
 
     def _table(self, shift: int | None) -> np.ndarray:
         """Singular values as the kernels multiply by them: S / N in float32, S 2^(16 - shift) in int16."""
         if shift not in self._tables:
-            values = self.layout.values
+            values = self.keyed.values
             if shift is None:
-                made = (values / self.layout.points).astype(np.float32)
+                made = (values / self.keyed.points).astype(np.float32)
             else:
                 made = np.minimum(np.rint(values * 2.0 ** (16 - shift)), 32767).astype(np.int16)
             table = aligned(made.shape, made.dtype)
@@ -193,11 +193,11 @@ class Structured:
     ) -> None:
         from odfa.structured.kernels import project_rows
 
-        layout, size = self.layout, like.itemsize
-        signs2, signs3 = layout.signs(first_block + self.blocks(out.shape[1]))
+        keyed, size = self.keyed, like.itemsize
+        signs2, signs3 = keyed.signs(first_block + self.blocks(out.shape[1]))
         table = self._table(None if shifts is None else shifts.values)
-        shape = (layout.width.bit_length() - 10, layout.width, size, layout.points)
-        logs = np.array(groups(layout.log_points), dtype=np.int64)
+        shape = (keyed.width.bit_length() - 10, keyed.width, size, keyed.points)
+        logs = np.array(groups(keyed.log_points), dtype=np.int64)
         slots = np.zeros(SLOTS, dtype=np.int64) if shifts is None else shifts.slots
         kind = f"{like.dtype}{out.dtype}"
         pool = self._scratch.setdefault(kind, queue.SimpleQueue())
@@ -208,11 +208,11 @@ class Structured:
                 scratch = pool.get_nowait()
             except queue.Empty:
                 scratch = self._new_scratch(like.dtype, out.dtype)
-            part = out[rows, blocks.start * layout.points : blocks.stop * layout.points]
+            part = out[rows, blocks.start * keyed.points : blocks.stop * keyed.points]
             project_rows(
                 like, x[rows], part, first_block + blocks.start, factor_N[rows], scale_N[rows], shape, logs, slots,
-                scratch.panel, scratch.z, scratch.buf, scratch.spill, layout.signs1, signs2, signs3, layout.signs4,
-                layout.rows, table, layout.order, as_float, streaming,
+                scratch.panel, scratch.z, scratch.buf, scratch.spill, keyed.signs1, signs2, signs3, keyed.signs4,
+                keyed.rows, table, keyed.order, as_float, streaming,
             )  # fmt: skip
             pool.put(scratch)
 
@@ -226,7 +226,7 @@ class Structured:
 
     def _split(self, num_rows: int, num_blocks: int) -> list[tuple[slice, slice]]:
         """(rows, blocks) of each thread: rows if there are enough, else blocks, each thread with its own first H."""
-        worth = num_rows * num_blocks * self.layout.points // _WORTH_A_THREAD
+        worth = num_rows * num_blocks * self.keyed.points // _WORTH_A_THREAD
         threads = max(1, min(torch.get_num_threads(), worth))
         if num_rows >= threads:
             cuts = [num_rows * i // threads for i in range(threads + 1)]
@@ -236,15 +236,15 @@ class Structured:
         return [(slice(0, num_rows), slice(a, b)) for a, b in pairwise(cuts)]
 
     def _new_scratch(self, dtype: Any, out_dtype: Any) -> Scratch:
-        layout = self.layout
-        rows = layout.points // layout.width
-        stride = layout.width + (_LINE // dtype.itemsize if rows > 1 else 0)
-        panel_rows = 1 << sum(groups(layout.log_points))
+        keyed = self.keyed
+        rows = keyed.points // keyed.width
+        stride = keyed.width + (_LINE // dtype.itemsize if rows > 1 else 0)
+        panel_rows = 1 << sum(groups(keyed.log_points))
         return Scratch(
             z=aligned((rows, stride), dtype),
             buf=aligned((rows, stride), dtype),
             panel=aligned((panel_rows, _LINE), np.dtype(np.uint8)),
-            spill=aligned((layout.points,), out_dtype),
+            spill=aligned((keyed.points,), out_dtype),
         )
 
 

@@ -339,7 +339,7 @@ def _encoder(config: RunConfig) -> "AbstractEncoder":
         return BitPlanes(feedback.bits)
     return Ternary(
         quantiser=feedback.quantiser,
-        threshold=feedback.threshold,
+        threshold=feedback.threshold if feedback.quantiser == "relative_max" else None,
         repeats=feedback.repeats,
         seed=mix(_TERNARY_KEY, config.seed),
     )

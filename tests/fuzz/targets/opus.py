@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from odfa import AbstractOpu, Anchor, OffAxis, Optical, PhaseSteps, Twin
-from odfa.project.calibrate import calibrate
+from odfa.project.calibrating import calibrate
 from odfa.project.conformance import check
 from tests.fuzz.base import Draw, Room, Target
 from tests.fuzz.odd import INF, NAN

@@ -18,10 +18,12 @@ from odfa.compat.lightonml.context import Context, ContextArray
 from odfa.compat.lightonml.encoding.base import NoDecoding, NoEncoding
 from odfa.compat.lightonml.inputs import Traits, traits_of
 from odfa.compat.lightonml.types import InputRoiStrategy, OutputRescaling
-from odfa.demodulate import AbstractDemodulator, Anchor, Intensity, OffAxis, PhaseSteps
+from odfa.demodulate import AbstractDemodulator, Intensity
 from odfa.errors import ConfigError, Disconnected
 from odfa.flow import Frames
 from odfa.opu import AbstractOpu, Twin
+from odfa.project.calibrating import demodulator_for
+from odfa.project.path import LightPath
 
 _VECTORS_AT_A_TIME = 3000
 
@@ -217,7 +219,7 @@ class OPU:
             raise ConfigError("linear_transform takes no packed input; unpack it with numpy.unpackbits")
         encoder = _made(encoder_cls)
         bits_ND, lead = traits.bits(encoder.transform(X))
-        values_NM, context = self._measure(bits_ND, _linear_demodulator(self.device))
+        values_NM, context = self._measure(bits_ND, demodulator_for(self.device))
         features = self._max_n_features if self._simulated else traits.n_features
         real_NM = math.sqrt(2 / features) * (values_NM.real if values_NM.is_complex() else values_NM)
         output = self._handed_back(real_NM, lead, context, X, encoder, decoder_cls)
@@ -256,15 +258,12 @@ class OPU:
         """Field or intensity (N, M) of patterns, and how it was taken."""
         if self._simulated and bits_ND.shape[1] < self._max_n_features:  # the first rows of the matrix
             bits_ND = torch.nn.functional.pad(bits_ND, (0, self._max_n_features - bits_ND.shape[1]))
-        roi = demodulator.roi(self._n_components, self.device.view)
-        self.device.require(num_inputs=demodulator.inputs(bits_ND.shape[1]), roi=roi, arm=demodulator.arm)
+        path = LightPath(self.device, demodulator, bits_ND.shape[1], self._n_components)
+        roi = path.roi
         start, parts = datetime.now(UTC), []
         for chunk_nD in torch.split(bits_ND, 1 if self._ready().online else _VECTORS_AT_A_TIME):
             single = Frames(bits_NFD=chunk_nD[:, None], gain_NF=torch.ones(len(chunk_nD), 1), encoder="lightonml")
-            frames = demodulator.expand(single)
-            parts.append(
-                demodulator.demodulate(self.device.run(frames, roi=roi), frames).field_NM[:, : self._n_components]
-            )
+            parts.append(path.field(single))
         context = Context(
             exposure_us=round(1e6 * self.device.exposure_s),
             frametime_us=round(1e6 * self.device.frame_s(roi)),
@@ -304,10 +303,6 @@ def simulated_matrix(n_features: int, n_components: int, seed: int) -> np.ndarra
     real, imag = (generator.normal(0.0, scale, shape).astype(np.float32) for _ in range(2))
     matrix: np.ndarray = real + 1j * imag
     return matrix
-
-
-def _linear_demodulator(opu: AbstractOpu) -> AbstractDemodulator:
-    return PhaseSteps() if "stepped" in opu.arms else OffAxis() if "tilted" in opu.arms else Anchor()
 
 
 def _made(kind: Any) -> Any:

@@ -10,20 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from odfa import arguments
 from odfa.errors import ConfigError, Dark, Disconnected, FrameMismatch, OpuError, Saturated
 from odfa.flow import Arm
 from odfa.keys import torch_generator
-from odfa.opu import arguments
 from odfa.opu.base import AbstractOpu
 from odfa.opu.bench import sync
 from odfa.opu.bench.parts import AbstractCamera, AbstractModulator, AbstractShifter
-from odfa.opu.layout import Layout
+from odfa.opu.mirror_layout import MirrorLayout
 from odfa.saved import check_state
 from odfa.units import check
 
 _MOST_LAG = 3
 _SELF_TEST = [*sync.HEAD, *([0, 0, 1, 1] * 50)]
-"""The word in front makes a lag of half a period tell itself apart."""
+"""Dark (0) and lit (1) frames. The pairs alone look the same after a lag of half their period; `sync.HEAD` does not."""
 _SELF_TESTS = 3
 _LEAST_PIXELS = 64
 """Sync frames are told apart on at least so many pixels."""
@@ -91,7 +91,7 @@ class Bench(AbstractOpu):
         if carrier_cpp is not None:
             arguments.all_in("carrier_cpp", carrier_cpp, 2, -0.5, 0.5)
             arguments.real("pupil_cpp", pupil_cpp, 0.0, 0.5, open_low=True, open_high=True)
-        Layout(shape_dmd=dmd.shape_dmd, num_inputs=1, roi_dmd=roi_dmd)
+        MirrorLayout(shape_dmd=dmd.shape_dmd, num_inputs=1, roi_dmd=roi_dmd)
         self._dmd, self._camera, self._shifter, self._roi_dmd = dmd, camera, shifter, roi_dmd
         self._chunk, self._every, self._retries, self._timeout_s = chunk_frames, sync_every, retries, timeout_s
         self.opu_id, self.power_w = opu_id, power_w
@@ -239,7 +239,7 @@ class Bench(AbstractOpu):
         """Frames as the camera sends them, the known lag allowed for."""
         if self.frame_lag:
             bits_FD = torch.cat([bits_FD, bits_FD.new_zeros((self.frame_lag, bits_FD.shape[1]))])
-        layout = Layout(shape_dmd=self.shape_dmd, num_inputs=bits_FD.shape[1], roi_dmd=self._roi_dmd)
+        layout = MirrorLayout(shape_dmd=self.shape_dmd, num_inputs=bits_FD.shape[1], roi_dmd=self._roi_dmd)
         frame_s = self.frame_s(roi)
         self._camera.arm(len(bits_FD), roi)
         self._dmd.play(layout.draw(bits_FD), min(self._dmd.max_rate_hz, 1.0 / frame_s))

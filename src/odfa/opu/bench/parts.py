@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from odfa import arguments
 from odfa.errors import ConfigError, FrameMismatch, OpuError
-from odfa.opu import arguments
 from odfa.opu.replies import ask, counts_of, numbers_of
 from odfa.units import check
 

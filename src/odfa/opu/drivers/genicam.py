@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from odfa import arguments
 from odfa.errors import ConfigError, OpuError
-from odfa.opu import arguments
 from odfa.opu.bench.parts import AbstractCamera
 from odfa.opu.drivers.library import load
 

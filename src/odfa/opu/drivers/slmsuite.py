@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from odfa import arguments
 from odfa.errors import ConfigError
 from odfa.flow import Arm
-from odfa.opu import arguments
 from odfa.opu.base import AbstractOpu
-from odfa.opu.layout import Layout
+from odfa.opu.mirror_layout import MirrorLayout
 from odfa.opu.replies import ask
 from odfa.units import check
 
@@ -87,7 +87,7 @@ class SlmsuiteOpu(AbstractOpu):
         return max(1.0 / self.rate_hz, settle_s + self.exposure_s)
 
     def _run_hw(self, bits_FD: Tensor, *, phase_S: tuple[float, ...], arm: Arm, roi: tuple[int, int]) -> Any:
-        layout = Layout(shape_dmd=self.shape_dmd, num_inputs=bits_FD.shape[1])
+        layout = MirrorLayout(shape_dmd=self.shape_dmd, num_inputs=bits_FD.shape[1])
         return [self._image(lit_YX, roi) for lit_YX in layout.draw(bits_FD).numpy()]
 
     def _image(self, lit_YX: np.ndarray, roi: tuple[int, int]) -> np.ndarray:

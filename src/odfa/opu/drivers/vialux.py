@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from odfa import arguments
 from odfa.errors import ConfigError, MissingExtra
-from odfa.opu import arguments
 from odfa.opu.bench.parts import AbstractModulator
 from odfa.opu.drivers.library import load
 

@@ -5,4 +5,5 @@ from odfa.opu.twin.medium import Medium as Medium
 from odfa.opu.twin.mirrors import Mirrors as Mirrors
 from odfa.opu.twin.reference import Reference as Reference
 from odfa.opu.twin.sensor import Sensor as Sensor
+from odfa.opu.twin.settings import TwinSettings as TwinSettings
 from odfa.opu.twin.twin import Twin as Twin

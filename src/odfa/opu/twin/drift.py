@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from odfa.settings import Settings, require
 from odfa.units import check_fields
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drift:
+class Drift(Settings):
     """Each effect can be set, swept and switched off alone; off unless set. Time is the OPU's light time."""
 
     phase_jitter_rad: float | None = None
@@ -31,6 +32,8 @@ class Drift:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        acts = self.warmup_rad is not None or self.warmup_s == type(self).warmup_s
+        require(acts, "warmup_s", "nothing set with warmup_rad=none", self.warmup_s)
 
     def phase_F(self, time_F: Tensor, generator: torch.Generator) -> Tensor:
         """Phase of the reference beyond the one asked for, rad: drift * t + jitter * N(0, 1), float64."""

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from odfa import arguments
 from odfa.errors import ConfigError
 from odfa.keys import mix, numpy_generator
-from odfa.opu import arguments
+from odfa.settings import Settings
 from odfa.sparse import Few
 from odfa.structured import Structured
 
@@ -26,7 +27,7 @@ _KERNEL_REACH = 4.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Medium:
+class Medium(Settings):
     """What kind of glass. The defaults are thick, perfectly mixing white paint."""
 
     dense_entries: int = 2**25

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from odfa.errors import ConfigError
+from odfa import arguments
 from odfa.keys import numpy_generator
-from odfa.opu import arguments
+from odfa.settings import Settings, require
 
 _STREAM = int.from_bytes(b"mirrors")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mirrors:
+class Mirrors(Settings):
     """Faults of the mirror array; each can be off by itself. Off unless set."""
 
     leak: float | None = None
@@ -33,8 +33,8 @@ class Mirrors:
             if getattr(self, name) is not None:  # None: off
                 arguments.real(name, getattr(self, name), 0.0, 1.0, open_high=True)
         arguments.whole("seed", self.seed, 0)
-        if (self.stuck_off or 0) + (self.stuck_on or 0) >= 1:
-            raise ConfigError("stuck_off and stuck_on together leave no mirror that moves")
+        stuck = (self.stuck_off or 0) + (self.stuck_on or 0)
+        require(stuck < 1, "stuck_on", "less than 1 together with stuck_off, so that a mirror moves", stuck)
 
     def response(self, num_inputs: int, num_mirrors: int) -> tuple[Tensor, Tensor]:
         """Weight and offset, each (D,) float64: the field that input d sends is weight x + offset.

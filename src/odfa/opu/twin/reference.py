@@ -9,14 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from odfa import fourier
-from odfa.errors import ConfigError
+from odfa import arguments, fourier
 from odfa.flow import View
-from odfa.opu import arguments
+from odfa.settings import SettingError, Settings, require
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reference:
+class Reference(Settings):
     """How strong the reference is, relative to the light that the mirrors are expected to send, and where it goes."""
 
     ratio: float = 16.0
@@ -33,7 +32,7 @@ class Reference:
     """Tilted arm: radius of the signal's spectrum, cycles per pixel; 0.141 gives 16 camera pixels per mode."""
 
     def __post_init__(self) -> None:
-        arguments.real("the reference ratio", self.ratio, 0.01, 10_000.0)
+        arguments.real("ratio", self.ratio, 0.01, 10_000.0)
         arguments.real("nominal_density", self.nominal_density, 0.0, 1.0, open_low=True)  # a share of the mirrors
         if self.ripple is not None:  # relative to the reference; None: a clean beam
             arguments.real("ripple", self.ripple, 0.0, 1.0, open_high=True)
@@ -41,7 +40,9 @@ class Reference:
         arguments.all_in("carrier_cpp", self.carrier_cpp, 2, -0.5, 0.5)
         arguments.real("pupil_cpp", self.pupil_cpp, 0.0, 0.5, open_low=True, open_high=True)
         if not all(self.carrier_cpp):
-            raise ConfigError(f"carrier_cpp must not be zero along an axis, got {self.carrier_cpp}")
+            raise SettingError("carrier_cpp", f"expected no zero along an axis, got {self.carrier_cpp}")
+        acts = self.ripple is not None or self.ripple_px == type(self).ripple_px
+        require(acts, "ripple_px", "nothing set with ripple=none", self.ripple_px)
 
     def amplitude(self, num_inputs: int) -> float:
         """r, in units where one lit input gives a field of mean square 1: r^2 = ratio * nominal_density * D."""

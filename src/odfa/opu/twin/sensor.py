@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from odfa.opu import arguments
+from odfa import arguments
+from odfa.settings import Settings, require
 from odfa.units import check_fields
 
 _GAUSSIAN_ABOVE_E = 100.0
@@ -15,7 +16,7 @@ _UNQUANTISED_BITS = 30
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sensor:
+class Sensor(Settings):
     """One camera. Defaults: an 8-bit global-shutter machine-vision camera. Each effect can be off by itself."""
 
     bits: int | None = 8
@@ -48,6 +49,8 @@ class Sensor:
         arguments.kind("shot_noise", self.shot_noise, bool)
         for name in ("exposure_fill", "speckle_fill"):  # shares of the full well
             arguments.real(name, getattr(self, name), 0.0, 1.0, open_low=True)
+        acts = self.row_s is not None or self.overhead_s == type(self).overhead_s
+        require(acts, "overhead_s", "nothing set with row_s=none, which takes no time for reading", self.overhead_s)
 
     @property
     def full_scale(self) -> int:

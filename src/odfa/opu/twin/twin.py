@@ -5,11 +5,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from odfa import fourier
+from odfa import arguments, fourier
 from odfa.errors import ConfigError, Incompatible
 from odfa.flow import Arm, View
 from odfa.keys import fingerprint, torch_generator
-from odfa.opu import arguments
 from odfa.opu.base import AbstractOpu
 from odfa.opu.twin.drift import Drift
 from odfa.opu.twin.medium import Medium, Scatterer, later_seed, transmission_chunk
@@ -25,9 +24,11 @@ _BLOCK = 2**15
 """Camera pixels handled at a time: temporaries stay in cache, and torch does not wake its threads for so few."""
 _TILTED_BLOCK = 2**16
 """The same for a tilted arm, whose transforms are faster in larger batches."""
-_LARGEST_KEY = 2**63 - 1
+LARGEST_KEY = 2**63 - 1
 _SPECKLE_DENSITY = 0.5
 """Share of lit mirrors that the exposure is set for when there is no reference."""
+IDEAL_SENSOR = Sensor(bits=None, read_noise_e=None, shot_noise=False, exposure_fill=1 / 64, speckle_fill=1 / 64)
+IDEAL_REFERENCE = Reference(ratio=1.0, nominal_density=1.0)
 
 
 class Twin(AbstractOpu):
@@ -84,7 +85,7 @@ class Twin(AbstractOpu):
         for quantity, value in (("rate_hz", rate_hz), ("power_w", power_w)):
             check(quantity, value)
         for key, number in (("seed", seed), ("noise_seed", noise_seed)):
-            arguments.whole(key, number, 0, _LARGEST_KEY)
+            arguments.whole(key, number, 0, LARGEST_KEY)
         parts = {"sensor": Sensor, "reference": Reference, "mirrors": Mirrors, "medium": Medium, "drift": Drift}
         for part, given in zip(parts, (sensor, reference, mirrors, medium, drift), strict=True):
             if given is not None:
@@ -133,8 +134,7 @@ class Twin(AbstractOpu):
         The reference is as strong as the mean signal with all inputs lit, and 64 times the mean exposure fits on the
         scale, so nothing saturates. Projections are exact to about 1e-6 relative, as long as nothing drifts.
         """
-        sensor = Sensor(bits=None, read_noise_e=None, shot_noise=False, exposure_fill=1 / 64, speckle_fill=1 / 64)
-        reference = Reference(ratio=1.0, nominal_density=1.0)
+        sensor, reference = IDEAL_SENSOR, IDEAL_REFERENCE
         return cls(
             seed, noise_seed=noise_seed, sensor=sensor, reference=reference, drift=drift, matrix=matrix, name="ideal"
         )

@@ -27,7 +27,7 @@ _VALUE_ROWS = 64
 
 
 @dataclass
-class Layout:
+class KeyedNumbers:
     """The keyed numbers for one number of inputs, in the order in which the kernels read them."""
 
     seed: int

@@ -14,7 +14,7 @@ from odfa.errors import CalibrationError, ConfigError, Drifted, OpuError
 from odfa.keys import torch_generator
 from odfa.opu import Calibration, Drift, Reference, Twin
 from odfa.project import Guard, Optical
-from odfa.project.calibrate import Probe, calibrate, hadamard, measure_matrix, mode_grid, twin_from
+from odfa.project.calibrating import Probe, calibrate, hadamard, measure_matrix, mode_grid, twin_from
 
 D, M = 40, 64
 EXACT = Ternary("best_cosine")

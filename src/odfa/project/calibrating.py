@@ -9,14 +9,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from odfa import fourier
+from odfa import arguments, fourier
 from odfa.demodulate import AbstractDemodulator, Anchor, OffAxis, PhaseSteps
 from odfa.errors import ConfigError, OpuError
 from odfa.flow import Frames
 from odfa.keys import torch_generator
-from odfa.opu import AbstractOpu, Drift, Reference, Sensor, Twin, arguments
+from odfa.opu import AbstractOpu, Drift, Reference, Sensor, Twin
 from odfa.opu.calibration import Calibration
 from odfa.project.guard import Guard, overlap, witnesses
+from odfa.project.path import LightPath
 
 _REPEATS = 16
 _CODES_AT_A_TIME = 256
@@ -39,24 +40,16 @@ def ternary(code_ND: Tensor) -> Frames:
     return Frames(bits_NFD=torch.stack([code_ND > 0, code_ND < 0], dim=1), gain_NF=gain_NF, encoder="calibration")
 
 
-class Probe:
-    """An OPU, a demodulator and a region, and the few things that one asks of them."""
+class Probe(LightPath):
+    """A light path to be measured: one region for all that is asked of it."""
 
     def __init__(self, opu: AbstractOpu, demodulator: AbstractDemodulator, num_inputs: int, num_modes: int) -> None:
         arguments.kind("opu", opu, AbstractOpu)
         arguments.kind("demodulator", demodulator, AbstractDemodulator)
-        self.opu, self.demodulator = opu, demodulator
-        self.num_inputs = arguments.whole("num_inputs", num_inputs, 1)
-        self.num_modes = arguments.whole("num_modes", num_modes, 1)
+        for name, count in (("num_inputs", num_inputs), ("num_modes", num_modes)):
+            arguments.whole(name, count, 1)
         opu.check_stated()  # before its camera is divided
-        self.roi = demodulator.roi(num_modes, opu.view)
-        opu.require(num_inputs=demodulator.inputs(num_inputs), roi=self.roi, arm=demodulator.arm)
-
-    def field(self, frames: Frames) -> Tensor:
-        """Field of patterns, the modes asked for."""
-        expanded = self.demodulator.expand(frames)
-        capture = self.opu.run(expanded, roi=self.roi)
-        return self.demodulator.demodulate(capture, expanded).field_NM[:, : self.num_modes]
+        super().__init__(opu, demodulator, num_inputs, num_modes)
 
     def counts(self, bits_ND: Tensor, roi: tuple[int, int] | None = None) -> Tensor:
         """Raw counts (N, P, Q) of single patterns, the arm as the demodulator wants it, no phase steps; `roi` = (rows,

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from odfa.errors import ConfigError, Incompatible
-from odfa.opu import arguments
+from odfa import arguments
+from odfa.errors import Incompatible
+from odfa.settings import SettingError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class MirrorLayout:
     """Input d lights a macro-pixel: `mirrors_per_input` mirrors in a row-major run inside the region of interest."""
 
     shape_dmd: tuple[int, int]
@@ -28,12 +29,13 @@ class Layout:
         shape_dmd = arguments.pair("shape_dmd", self.shape_dmd)
         try:
             top, left, rows, cols = (arguments.whole("roi_dmd", value, 0) for value in self.region)
-        except (TypeError, ValueError) as error:  # ConfigError is a ValueError
-            raise ConfigError(
-                f"roi_dmd must be (first row, first column, rows, columns), got {self.roi_dmd!r}"
+        except (TypeError, ValueError) as error:  # SettingError is a ValueError
+            raise SettingError(
+                "roi_dmd", f"expected (first row, first column, rows, columns), got {self.roi_dmd!r}"
             ) from error
         if min(rows, cols) < 1 or top + rows > shape_dmd[0] or left + cols > shape_dmd[1]:
-            raise ConfigError(f"roi_dmd {self.roi_dmd} does not lie within {shape_dmd[0]} x {shape_dmd[1]} mirrors")
+            inside = f"expected a region within {shape_dmd[0]} x {shape_dmd[1]} mirrors"
+            raise SettingError("roi_dmd", f"{inside}, got {self.roi_dmd}")
         if not 1 <= arguments.whole("num_inputs", self.num_inputs, 0) <= rows * cols:
             raise Incompatible(
                 f"{rows * cols} mirrors cannot show {self.num_inputs} inputs; use fewer inputs or more mirrors"

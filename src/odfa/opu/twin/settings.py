@@ -1,0 +1,72 @@
+"""Settings of the digital twin, and the twins that have names."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from odfa import arguments
+from odfa.opu.settings import OpuSettings
+from odfa.opu.twin.drift import Drift
+from odfa.opu.twin.medium import Medium
+from odfa.opu.twin.mirrors import Mirrors
+from odfa.opu.twin.reference import Reference
+from odfa.opu.twin.sensor import Sensor
+from odfa.opu.twin.twin import IDEAL_REFERENCE, IDEAL_SENSOR, LARGEST_KEY, Twin
+from odfa.settings import Settings
+from odfa.units import check_fields
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwinSettings(OpuSettings, kind="twin"):
+    """The digital twin of an OPU; the defaults are those of the instrument of 2021 (see `Twin.preset`)."""
+
+    seed: int = 0
+    """Key of the medium; another key is another piece of glass."""
+    sensor: Sensor = field(default_factory=Sensor)
+    """The camera."""
+    reference: Reference = field(default_factory=Reference)
+    """The reference arm."""
+    mirrors: Mirrors = field(default_factory=Mirrors)
+    """Faults of the mirror array."""
+    medium: Medium = field(default_factory=Medium)
+    """The kind of glass."""
+    drift: Drift = field(default_factory=Drift)
+    """What moves between frames."""
+    shape_dmd: tuple[int, int] = (912, 1140)
+    """Rows and columns of mirrors."""
+    shape_cam: tuple[int, int] = (1088, 2040)
+    """Rows and columns of camera pixels."""
+    rate_hz: float = 2_000.0
+    """Largest frame rate of the mirrors."""
+    power_w: float = 30.0
+    """Electrical power of the whole unit."""
+    name: str = "custom"
+    """Part of the OPU's id."""
+    presets: ClassVar[Mapping[str, Callable[[], Settings]]] = {
+        "opu-2021": lambda: TwinSettings(name="opu-2021"),
+        "ideal": lambda: TwinSettings(sensor=IDEAL_SENSOR, reference=IDEAL_REFERENCE, name="ideal"),
+    }
+
+    def __post_init__(self) -> None:
+        arguments.whole("seed", self.seed, 0, LARGEST_KEY)
+        arguments.pair("shape_dmd", self.shape_dmd)
+        arguments.pair("shape_cam", self.shape_cam)
+        arguments.named("name", self.name)
+        check_fields(self)
+
+    def build(self, noise_seed: int = 0) -> Twin:
+        """The twin with the key `noise_seed` of all its noise; nothing is drawn before the first frame."""
+        return Twin(
+            self.seed,
+            noise_seed=noise_seed,
+            sensor=self.sensor,
+            reference=self.reference,
+            mirrors=self.mirrors,
+            medium=self.medium,
+            drift=self.drift,
+            shape_dmd=self.shape_dmd,
+            shape_cam=self.shape_cam,
+            rate_hz=self.rate_hz,
+            power_w=self.power_w,
+            name=self.name,
+        )
