@@ -71,6 +71,14 @@ def test_check_finds_hardware_that_does_not_open_and_nonsense(odfa, monkeypatch,
         assert words.split(": ", 2)[-1].removeprefix("abilities: ") in said.complaint
 
 
+def test_every_setting_of_a_twin_is_reached(odfa):
+    words = ("inputs=20", "modes=16", "demodulator=offaxis", "flat_field=true", "--json")
+    bright = odfa("opu", "check", "twin", "sensor.bits=4", "opu.seed=3", *words)
+    assert bright.json["opu_id"].startswith("twin(custom, seed=3")
+    assert bright.json["demodulator"] == "off_axis(flat_field)"
+    assert "counts in 0 … 15" in str(bright.json)
+
+
 def test_calibrate_writes_a_record_that_loads(odfa, tmp_path):
     said = odfa("opu", "calibrate", "opu-2021", "inputs=20", "modes=32", "matrix=hadamard", "out=cal", "--json")
     found = Calibration.load(tmp_path / "cal")
@@ -95,10 +103,11 @@ def test_show_writes_pictures(odfa, tmp_path):
         (("check",), "expects the name of an OPU"),
         (("check", "demodulator=phase"), "expects the name of an OPU"),
         (("check", "nope"), "unknown OPU 'nope'"),
-        (("check", "twin", "demodulator=eyes"), "expected phase or phase3 or offaxis or anchor"),
-        (("check", "twin", "colour=red"), "unknown setting 'colour=red'"),
-        (("check", "twin", "modes=0"), "expected a positive integer"),
-        (("calibrate", "twin", "matrix=guess"), "expected hadamard, one_hot or none"),
+        (("check", "twin", "demodulator=eyes"), "demodulator: expected anchor or offaxis or phase or phase3"),
+        (("check", "twin", "colour=red"), "unknown setting 'colour'"),
+        (("check", "twin", "modes=0"), "modes: expected a positive number"),
+        (("calibrate", "twin", "matrix=guess"), "matrix: expected hadamard or one_hot"),
+        (("check", "twin", "sensor.bits=40"), "opu.sensor.bits: expected an integer of between 1 and 16"),
         (("list", "twin"), "unknown argument 'twin'; see odfa opu list --help"),
         (("dance", "twin"), "invalid choice"),
         (("check", "ideal", "inputs=2000000"), "mirrors"),

@@ -98,7 +98,7 @@ WORDS = {
     "threads": (("study", "measure", "threads=100000"), "threads: expected a positive integer up to"),
     "a calibration in a file": (("opu", "calibrate", "ideal", f"out={TAKEN}/x"), "expected a folder, /dev/null"),
     "pictures in a file": (("opu", "show", "ideal", f"out={TAKEN}"), "expected a folder, /dev/null is none"),
-    "inputs": (("opu", "check", "ideal", f"inputs={10**12}"), "inputs: expected a positive integer up to"),
+    "inputs": (("opu", "check", "ideal", f"inputs={10**12}"), "inputs: expected a positive number up to"),
     "guidance": (("judge", "run", "--by", "run", "--guidance", "nan"), "guidance: expected a weight from 0 to 100"),
     "images": (("judge", "run", "--by", "run", "--count", "1000000000"), "count: expected 100 to 100000 images"),
     "an image of text": (("sample", "run", "--image", "a.png"), "--image: this run draws nothing"),

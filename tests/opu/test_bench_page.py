@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from odfa.cli import main
+from odfa.errors import ConfigError
+from odfa.opu import opu_settings
+from odfa.settings import apply
 
 PAGE = (Path(__file__).parents[2] / "docs" / "bench.md").read_text(encoding="utf-8")
 
@@ -56,6 +59,16 @@ def test_the_worked_example_works_from_python(table):
     assert bench.frame_lag == 0
     assert not bench.is_open
     assert "table 3 of 2 May" in repr(scope["feedback"])
+
+
+def test_settings_of_a_table_are_reached(table):
+    import my_table
+
+    exec(next(block for block in blocks("python") if "class TableSettings" in block), vars(my_table))
+    found = apply(opu_settings("my_table:TableSettings"), ["timeout_s=30"])
+    assert found.build()._timeout_s == 30.0
+    with pytest.raises(ConfigError, match="timeout_s: expected a time below ten minutes"):
+        apply(found, ["timeout_s=0"])
 
 
 def test_an_opu_is_named_by_its_module_or_told_where_to_register(table, capsys):

@@ -13,23 +13,6 @@ from odfa.opu import Twin, list_opus, open_opu
 from odfa.project.conformance import check
 
 
-@pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Install a distribution `my-lab` with these entry points, as pip would leave it."""
-
-    def install(points: dict[str, str], source: str) -> None:
-        (tmp_path / "my_lab.py").write_text(source, encoding="utf-8")
-        info = tmp_path / "my_lab-1.0.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-lab\nVersion: 1.0\n", encoding="utf-8")
-        lines = [f"{name} = {value}" for name, value in points.items()]
-        (info / "entry_points.txt").write_text("\n".join(["[odfa.opus]", *lines]), encoding="utf-8")
-        monkeypatch.syspath_prepend(tmp_path)
-        monkeypatch.delitem(sys.modules, "my_lab", raising=False)
-
-    return install
-
-
 def test_twins_are_there_by_name():
     assert [entry.name for entry in list_opus()[:3]] == ["twin", "opu-2021", "ideal"]
     assert open_opu("twin", seed=3).opu_id == Twin(3).opu_id

@@ -3,19 +3,17 @@
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
 
-from odfa.cli.command import Command, Outcome, note, place_of, positive, print_table, say, take
+from odfa.cli.command import Command, Outcome, note, place, print_table, say
 from odfa.cli.help import Help, add_actions, add_settings
 from odfa.cli.quantity import label, quantity
 from odfa.errors import ConfigError
 
-_MOST = 2**31
-"""Inputs and modes that anyone could ask for; the OPU says how many it has."""
 _COMMON = {
     "inputs=N": "width of the errors; as many as the check, or ten, where nothing is said",
     "modes=N": "optical modes that are read, two real outputs each",
     "demodulator=phase": "how counts become a field: phase, phase3, offaxis or anchor; the OPU's own where not given",
+    "opu.KEY=VALUE": "a setting of the OPU, such as opu.seed=3 or sensor.bits=4 of a twin",
 }
 _ACTIONS = {
     "list": Help(summary="every OPU that can be opened by name", example="odfa opu list"),
@@ -36,7 +34,7 @@ _ACTIONS = {
     "show": Help(
         summary="pictures of what an OPU's camera sees",
         example="odfa opu show twin out=pictures",
-        settings={"out=pictures/NAME": "folder of the pictures"},
+        settings={"out=pictures/NAME": "folder of the pictures", "opu.KEY=VALUE": _COMMON["opu.KEY=VALUE"]},
     ),
 }
 
@@ -70,13 +68,15 @@ def _list() -> Outcome:
 
 
 def _check(name: str, settings: list[str]) -> Outcome:
-    from odfa.opu import open_opu
+    from odfa.cli.opu_words import CheckWords
+    from odfa.opu import opu_settings
     from odfa.project.conformance import check
+    from odfa.settings import apply
 
-    (demodulator, inputs, modes), rest = _common(settings)
-    _refuse(rest)
+    words = apply(CheckWords(opu=opu_settings(name)), settings)
+    chosen = None if words.demodulator is None else words.demodulator.build()
     note(f"checking {name} …")
-    report = check(open_opu(name), demodulator=demodulator, num_inputs=inputs, num_modes=modes)
+    report = check(words.opu.build(), demodulator=chosen, num_inputs=words.inputs, num_modes=words.modes)
 
     def show() -> None:
         rows = [(c.name, "pass" if c.passed else "FAIL", c.value, c.expected) for c in report.checks]
@@ -89,27 +89,24 @@ def _check(name: str, settings: list[str]) -> Outcome:
 
 
 def _calibrate(name: str, settings: list[str]) -> Outcome:
-    from odfa.opu import open_opu
+    from odfa.cli.opu_words import CalibrateWords
+    from odfa.opu import opu_settings
     from odfa.project.calibrating import calibrate
     from odfa.report.destination import check_folder
+    from odfa.settings import apply
 
-    (demodulator, inputs, modes), rest = _common(settings)
-    matrix, rest = take(rest, "matrix")
-    out, rest = take(rest, "out")
-    _refuse(rest)
-    if matrix not in (None, "none", "hadamard", "one_hot"):
-        raise ConfigError(f"matrix: expected hadamard, one_hot or none, got {matrix!r}")
-    folder = check_folder(place_of("out", out, f"calibrations/{name}"), "out")
+    words = apply(CalibrateWords(opu=opu_settings(name)), settings)
+    folder = check_folder(words.out or place(f"calibrations/{name}"), "out")
     if folder.exists():
         raise ConfigError(f"out: {folder} exists already; name another folder")
     note(f"calibrating {name} …")
-    with open_opu(name) as opu:
+    with words.opu.build() as opu:
         found = calibrate(
             opu,
-            num_inputs=inputs or 10,
-            num_modes=modes or 512,
-            demodulator=demodulator,
-            matrix=None if matrix in (None, "none") else matrix,  # type: ignore[arg-type]
+            num_inputs=words.inputs or 10,
+            num_modes=words.modes or 512,
+            demodulator=None if words.demodulator is None else words.demodulator.build(),
+            matrix=words.matrix,
         )
     path = found.save(folder)
     figures = found.figures()
@@ -123,43 +120,22 @@ def _calibrate(name: str, settings: list[str]) -> Outcome:
 
 
 def _show(name: str, settings: list[str]) -> Outcome:
-    from odfa.opu import open_opu
+    from odfa.cli.opu_words import ShowWords
+    from odfa.opu import opu_settings
     from odfa.report.destination import check_folder
     from odfa.report.optics import draw_all
+    from odfa.settings import apply
 
-    out, rest = take(settings, "out")
-    _refuse(rest)
-    folder = check_folder(place_of("out", out, f"pictures/{name}"), "out")
+    words = apply(ShowWords(opu=opu_settings(name)), settings)
+    folder = check_folder(words.out or place(f"pictures/{name}"), "out")
     note(f"looking at {name} …")
-    with open_opu(name) as opu:
+    with words.opu.build() as opu:
         opu.check_stated()
         figures = draw_all(opu, folder)
     return Outcome(json={"figures": [str(path) for path in figures]}, show=lambda: say("\n".join(map(str, figures))))
 
 
 _ACTS: dict[str, Callable[[str, list[str]], Outcome]] = {"check": _check, "calibrate": _calibrate, "show": _show}
-
-
-def _common(settings: list[str]) -> tuple[tuple[Any, int | None, int | None], list[str]]:
-    """Demodulator, inputs and modes, and the settings that are left."""
-    from odfa.train.build import DEMODULATORS, make_demodulator
-
-    demodulator, rest = take(settings, "demodulator")
-    inputs, rest = take(rest, "inputs")
-    modes, rest = take(rest, "modes")
-    if demodulator is not None and demodulator not in DEMODULATORS:
-        raise ConfigError(f"demodulator: expected {' or '.join(DEMODULATORS)}, got {demodulator!r}")
-    chosen = None if demodulator is None else make_demodulator(demodulator)
-    counts = [
-        None if text is None else positive(key, text, 1, most=_MOST)
-        for key, text in (("inputs", inputs), ("modes", modes))
-    ]
-    return (chosen, counts[0], counts[1]), rest
-
-
-def _refuse(rest: list[str]) -> None:
-    if rest:
-        raise ConfigError(f"unknown setting {rest[0]!r}; see odfa opu --help")
 
 
 OPU = Command(

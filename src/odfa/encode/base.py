@@ -47,6 +47,11 @@ class AbstractEncoder(ABC):
 class EncoderSettings(Settings, ABC, room="odfa.encode", group="odfa.encoders"):
     """Which encoder: how error rows become binary patterns."""
 
+    @property
+    def code(self) -> str:
+        """What an encoded error is called in tables, such as "ternary"."""
+        return "encoded"
+
     @abstractmethod
     def build(self, seed: int) -> AbstractEncoder:
         """The encoder, at the beginning of its random state; `seed` is the key of its draws, if it draws."""

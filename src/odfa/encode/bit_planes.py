@@ -77,6 +77,11 @@ class BitPlanesSettings(EncoderSettings, kind="bits"):
     def __post_init__(self) -> None:
         require(0 < self.bits <= _MOST_BITS, "bits", f"1 to {_MOST_BITS}", self.bits)
 
+    @property
+    def code(self) -> str:
+        """What the error becomes."""
+        return f"{self.bits}-bit"
+
     def build(self, seed: int) -> BitPlanes:
         """`BitPlanes(bits)`; nothing is drawn with `seed`."""
         return BitPlanes(self.bits)

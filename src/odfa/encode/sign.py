@@ -42,6 +42,11 @@ class Sign(AbstractEncoder):
 class SignSettings(EncoderSettings, kind="sign"):
     """The sign of each entry, at the row's mean magnitude; deterministic."""
 
+    @property
+    def code(self) -> str:
+        """What the error becomes."""
+        return "ternary"
+
     def build(self, seed: int) -> Sign:
         """`Sign()`; nothing is drawn with `seed`."""
         return Sign()

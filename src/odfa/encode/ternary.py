@@ -118,7 +118,17 @@ class Ternary(AbstractEncoder):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandomTernarySettings(EncoderSettings):
+class TernarySettings(EncoderSettings):
+    """What all ternary encoders have in common."""
+
+    @property
+    def code(self) -> str:
+        """What the error becomes."""
+        return "ternary"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomTernarySettings(TernarySettings):
     """What ternary encoders that draw have in common."""
 
     repeats: int = 1
@@ -147,7 +157,7 @@ class SampledSettings(RandomTernarySettings, kind="sampled"):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BestCosineSettings(EncoderSettings, kind="best_cosine"):
+class BestCosineSettings(TernarySettings, kind="best_cosine"):
     """The threshold of each row that maximises cos(e, t); deterministic. For dense errors of regressions."""
 
     def build(self, seed: int) -> Ternary:
@@ -156,7 +166,7 @@ class BestCosineSettings(EncoderSettings, kind="best_cosine"):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RelativeMaxSettings(EncoderSettings, kind="relative_max"):
+class RelativeMaxSettings(TernarySettings, kind="relative_max"):
     """Entries above a fixed share of the row's largest are kept; deterministic."""
 
     threshold: float = _THRESHOLD

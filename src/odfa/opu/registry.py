@@ -19,7 +19,7 @@ from odfa import arguments
 from odfa.errors import ConfigError, Disconnected, OdfaError
 from odfa.opu.base import AbstractOpu
 from odfa.opu.replies import one_line
-from odfa.opu.settings import GROUP, OpuSettings
+from odfa.opu.settings import GROUP, NamedOpu, OpuSettings
 from odfa.opu.twin import TwinSettings
 from odfa.settings import load
 
@@ -73,6 +73,16 @@ def open_opu(name: str, **settings: Any) -> AbstractOpu:
     return opu
 
 
+def opu_settings(name: str) -> OpuSettings:
+    """The settings behind a name that `odfa opu list` shows, or `package.module:Name`.
+
+    Raises:
+        ConfigError: no OPU of this name.
+    """
+    found = _behind(arguments.named("opu", name))
+    return found if isinstance(found, OpuSettings) else NamedOpu(name=name)
+
+
 def list_opus() -> list[Entry]:
     """Every registered OPU, the twins first; one whose package does not load says why."""
     found = [Entry(name=name, source="odfa", summary=summary) for name, summary in _TWINS.items()]
@@ -87,20 +97,22 @@ def list_opus() -> list[Entry]:
     return found
 
 
+def _behind(name: str) -> Any:
+    """Settings, or the class or function that another package wrote."""
+    if name in TWINS:
+        return TwinSettings.presets.get(name, TwinSettings)()
+    found = load(name) if ":" in name else _load(_entry_point(name))
+    return found() if isclass(found) and issubclass(found, OpuSettings) else found
+
+
 def _maker(name: str) -> Callable[..., Any]:
     """What makes the OPU from the keywords of `open_opu`."""
-    if name in TWINS:
-        found: Any = TwinSettings.presets.get(name, TwinSettings)
-        found = found()
-    else:
-        found = load(name) if ":" in name else _load(_entry_point(name))
-    if isclass(found) and issubclass(found, OpuSettings):
-        found = found()
-    if not isinstance(found, OpuSettings):
-        made: Callable[..., Any] = found
-        return made
-    usual = found
-    return lambda noise_seed=0, **changes: dataclasses.replace(usual, **changes).build(noise_seed)
+    found = _behind(name)
+    if isinstance(found, OpuSettings):
+        usual = found
+        return lambda noise_seed=0, **changes: dataclasses.replace(usual, **changes).build(noise_seed)
+    made: Callable[..., Any] = found
+    return made
 
 
 def _entry_point(name: str) -> EntryPoint:

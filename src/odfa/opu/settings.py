@@ -28,8 +28,9 @@ class OpuSettings(Settings, ABC, room="odfa.opu", group=GROUP):
     @classmethod
     def adopted(cls, word: str, found: Any) -> Settings | None:
         """`NamedOpu` for a class or a function that returns an OPU and has no settings."""
-        settings = found if isclass(found) else type(found)
-        return None if issubclass(settings, Settings) or not callable(found) else NamedOpu(name=word)
+        made = found if isclass(found) else getattr(found, "__annotations__", {}).get("return")
+        settings = isinstance(found, Settings) or (isclass(made) and issubclass(made, Settings))
+        return NamedOpu(name=word) if callable(found) and not settings else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,8 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
@@ -11,6 +13,7 @@ from odfa.errors import ConfigError, NonFinite
 from odfa.flow import Light
 from odfa.project.rows import project_scaled
 from odfa.saved import check_state
+from odfa.settings import Settings
 
 
 class AbstractProjection(ABC):
@@ -111,3 +114,47 @@ class AbstractProjection(ABC):
             CheckpointError: this is not the state of such a projection.
         """
         check_state(state, {}, "projection")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectionSettings(Settings, ABC, room="odfa.project", group="odfa.projections"):
+    """Which projection carries the error to the blocks, and what before it makes patterns of the error."""
+
+    @abstractmethod
+    def build(self, run_seed: int) -> AbstractProjection:
+        """The projection, without a shape and at the beginning of its random state.
+
+        Args:
+            run_seed: key of the run, from which the keys of an encoder's draws and of a simulation's noise follow;
+                the matrix does not depend on it.
+
+        Raises:
+            ConfigError: no such projection can be made.
+        """
+
+    def tap(self, blocks: Sequence[str]) -> str:
+        """Where in the network the error is read: "logits", or the name of a module, such as one of `blocks`."""
+        return "logits"
+
+    def check(self, *, run_seed: int, num_inputs: int, num_outputs: int, widths: Sequence[int]) -> None:
+        """Refuse, before anything is computed, shapes and stages that do not fit together.
+
+        Args:
+            run_seed: key of the run.
+            num_inputs: width of the error at the tap.
+            num_outputs: all outputs of the projection.
+            widths: width of each block's signal.
+
+        Raises:
+            ConfigError: the projection cannot serve this shape; Incompatible: the OPU cannot.
+        """
+
+    @property
+    @abstractmethod
+    def label(self) -> str:
+        """A word or two for axes and legends, such as "optical"."""
+
+    @property
+    @abstractmethod
+    def electronic(self) -> str:
+        """What of the learning is electronic, for a column of tables; begins with "all"."""

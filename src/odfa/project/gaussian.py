@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from odfa.errors import ConfigError
 from odfa.keys import fingerprint, numpy_generator
 from odfa.project.base import AbstractProjection
+from odfa.project.digital import DigitalSettings
 from odfa.project.rows import check_seed, check_shape
 from odfa.sparse import few_nonzeros
 
@@ -108,3 +110,12 @@ class Gaussian(AbstractProjection):
         assert self.num_inputs is not None
         generator = numpy_generator(_STREAM, self._seed, self.num_inputs, chunk)
         return torch.from_numpy(generator.standard_normal((self.num_inputs, _CHUNK), dtype="float32"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaussianSettings(DigitalSettings, kind="gaussian"):
+    """Independent N(0, 1) entries, drawn from the key and stored (4 D M bytes)."""
+
+    def bare(self) -> Gaussian:
+        """`Gaussian(seed)`."""
+        return Gaussian(seed=self.seed)

@@ -1,6 +1,7 @@
 """A structured projection at O(M log N): as Gaussian as a stored matrix, without the matrix."""
 
 import copy
+from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from odfa.errors import ConfigError
 from odfa.project.base import AbstractProjection
+from odfa.project.digital import DigitalSettings
 from odfa.project.rows import check_seed, check_shape, project_scaled
 from odfa.project.ternary_rows import require_ternary
 from odfa.structured import Structured
@@ -150,3 +152,12 @@ class Hadamard(AbstractProjection):
         if self._structure is None or self.num_outputs is None:
             raise ConfigError("this projection has no shape yet; use projection.shaped(num_inputs, num_outputs) first")
         return self._structure, self.num_outputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class HadamardSettings(DigitalSettings, kind="hadamard"):
+    """A structured matrix with the statistics of a Gaussian one, at O(M log N), nothing stored."""
+
+    def bare(self) -> Hadamard:
+        """`Hadamard(seed)`."""
+        return Hadamard(seed=self.seed)

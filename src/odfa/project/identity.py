@@ -1,6 +1,8 @@
 """The error itself, unprojected: a control."""
 
 import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Self
 
 import torch
@@ -8,7 +10,9 @@ from torch import Tensor
 
 from odfa.errors import ConfigError
 from odfa.project.base import AbstractProjection
+from odfa.project.digital import EncodedSettings
 from odfa.project.rows import check_shape
+from odfa.settings import require
 
 
 class Identity(AbstractProjection):
@@ -57,3 +61,35 @@ class Identity(AbstractProjection):
 
     def _project(self, e_ND: Tensor) -> Tensor:
         return e_ND.clone()
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdentitySettings(EncodedSettings, kind="identity"):
+    """The error of the last block, copied unprojected to the others: a control. Blocks of one width only."""
+
+    def bare(self) -> Identity:
+        """`Identity()`."""
+        return Identity()
+
+    def tap(self, blocks: Sequence[str]) -> str:
+        """The last block, whose output is as wide as the signals."""
+        return blocks[-1]
+
+    def check(self, *, run_seed: int, num_inputs: int, num_outputs: int, widths: Sequence[int]) -> None:
+        """Refuse blocks of several widths.
+
+        Raises:
+            SettingError: the widths differ.
+        """
+        require(len(set(widths)) <= 1, "", "blocks of one width with an unprojected error", tuple(widths))
+
+    @property
+    def label(self) -> str:
+        """That nothing is projected."""
+        return "identity" if self.encoder is None else "identity, encoded"
+
+    @property
+    def electronic(self) -> str:
+        """All of it."""
+        copied = "error" if self.encoder is None else "encoded error"
+        return f"all: exact gradient for the last block, whose {copied} is copied unprojected to the others"

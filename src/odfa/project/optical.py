@@ -4,23 +4,29 @@ Shape letters: `N` samples · `D` error width · `F` patterns per sample · `M` 
 """
 
 import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from odfa import arguments
-from odfa.demodulate import AbstractDemodulator, PhaseSteps
-from odfa.encode import AbstractEncoder, Ternary
+from odfa.demodulate import AbstractDemodulator, DemodulatorSettings, PhaseSteps, PhaseStepsSettings
+from odfa.encode import AbstractEncoder, EncoderSettings, StochasticSettings, Ternary
 from odfa.errors import CheckpointError, Incompatible
 from odfa.flow import Frames, Light
-from odfa.opu import AbstractOpu, Calibration
-from odfa.project.base import AbstractProjection
+from odfa.keys import mix
+from odfa.opu import AbstractOpu, Calibration, OpuSettings, TwinSettings
+from odfa.project.base import AbstractProjection, ProjectionSettings
+from odfa.project.digital import build_encoder
 from odfa.project.guard import Guard, Watch
 from odfa.project.path import LightPath
 from odfa.project.rows import check_shape, project_lit
 from odfa.saved import check_state, word
+from odfa.settings import require
 
+_NOISE_KEY = 0x7EA1_0004
 _PIXELS_AT_A_TIME = 2**24
 """Camera pixels held at once: 64 MB as float32."""
 _MIRRORS_AT_A_TIME = 2**25
@@ -246,3 +252,59 @@ class Optical(AbstractProjection):
             for width, watched in state["guard"].items():
                 self._watches[int(width)] = self._guard.watch(int(width))
                 self._watches[int(width)].load_state_dict(watched)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpticalSettings(ProjectionSettings, kind="optical"):
+    """Through an OPU: an encoder makes patterns, the OPU shows them, a demodulator reads the field."""
+
+    opu: OpuSettings = field(default_factory=lambda: TwinSettings(name="opu-2021"))
+    """The OPU: a twin, or an instrument that a package registers (`odfa opu list`)."""
+    encoder: EncoderSettings = field(default_factory=StochasticSettings)
+    """How errors become patterns."""
+    demodulator: DemodulatorSettings = field(default_factory=PhaseStepsSettings)
+    """How counts become a field."""
+    guard: Guard | None = field(default_factory=Guard)
+    """What looks at witness patterns, which tell how far the matrix has drifted; none: it is trusted."""
+    calibration: str | None = None
+    """Folder that `odfa opu calibrate` wrote for this OPU, width, region and demodulator; none: the run calibrates its
+    witnesses itself."""
+
+    def __post_init__(self) -> None:
+        guarded = self.guard is not None or self.calibration is None
+        require(guarded, "guard", "a guard with a calibration, whose witnesses it compares with", None)
+
+    def build(self, run_seed: int) -> Optical:
+        """The light path; encoder and noise are keyed by the run.
+
+        Raises:
+            ConfigError: no OPU of this name.
+            CalibrationError: the calibration is missing, corrupt or changed.
+            Incompatible: the encoder cannot carry an error.
+        """
+        return Optical(
+            self.opu.build(mix(_NOISE_KEY, run_seed)),
+            encoder=build_encoder(self.encoder, run_seed),
+            demodulator=self.demodulator.build(),
+            guard=self.guard,
+            calibration=None if self.calibration is None else Calibration.load(self.calibration),
+        )
+
+    def check(self, *, run_seed: int, num_inputs: int, num_outputs: int, widths: Sequence[int]) -> None:
+        """Refuse what the OPU or the calibration cannot serve; no frame is shown.
+
+        Raises:
+            Incompatible: the OPU lacks mirrors, pixels or the reference arm.
+            CalibrationError: the calibration is for another OPU, width, region or demodulator.
+        """
+        self.build(run_seed).shaped(num_inputs, num_outputs)
+
+    @property
+    def label(self) -> str:
+        """That it is light."""
+        return "optical"
+
+    @property
+    def electronic(self) -> str:
+        """All but the projection."""
+        return "all but the projection, which is optical"

@@ -2,6 +2,7 @@
 
 import copy
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 from odfa.errors import ConfigError
 from odfa.keys import mix
 from odfa.project.base import AbstractProjection
+from odfa.project.digital import DigitalSettings
 from odfa.project.rows import check_seed, check_shape
 from odfa.project.ternary_rows import split_ternary
 from odfa.structured import kernels_available
@@ -114,3 +116,12 @@ def _counted(key: int, t_ND: Tensor, scale_N: Tensor, num_outputs: int) -> Tenso
         for first in starts:
             work(first)
     return p_NM
+
+
+@dataclass(frozen=True, kw_only=True)
+class RademacherSettings(DigitalSettings, kind="rademacher"):
+    """Independent signs made from a counter; nothing stored."""
+
+    def bare(self) -> Rademacher:
+        """`Rademacher(seed)`."""
+        return Rademacher(seed=self.seed)

@@ -41,9 +41,6 @@ def named(slot: type[_S], word: str, *, before: Settings | None = None) -> _S:
         ConfigError: there is no such kind, or what is named is no settings of this slot.
     """
     found = _found(slot, word)
-    adopted = slot.adopted(word, found)
-    if adopted is not None:
-        return cast(_S, adopted)
     if inspect.isclass(found):
         return cast(_S, _made(found, word, before))
     made = found() if callable(found) else found
@@ -120,7 +117,8 @@ def _root(kind: type[Settings]) -> type[Settings]:
 
 def _found(slot: type[Settings], word: str) -> Any:
     if ":" in word:
-        return load(word)
+        found = load(word)
+        return slot.adopted(word, found) or found
     kinds = kinds_of(slot)
     if word in kinds:
         return kinds[word]
@@ -129,7 +127,8 @@ def _found(slot: type[Settings], word: str) -> Any:
             return kind.presets[word]
     for point in entry_points(group=slot.group) if slot.group else ():
         if point.name == word:
-            return load(point.value)
+            found = load(point.value)
+            return slot.adopted(word, found) or found
     raise ConfigError(f"expected {nearest(word, words_of(slot))}, or package.module:Name, got {shown(word)}")
 
 

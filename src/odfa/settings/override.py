@@ -26,10 +26,18 @@ def apply(config: _S, overrides: Iterable[str]) -> _S:
         path, word = choice
         waiting.remove(word)
         config = _chosen(config, path, keys(config)[path], word[1])
-    for key, text in waiting:
-        known = keys(config)
-        path = _resolve(known, key)
-        config = _replaced(config, path.split("."), _value(known[path], text, path))
+    while waiting:
+        refused: list[tuple[tuple[str, str], SettingError]] = []
+        for key, text in waiting:
+            known = keys(config)
+            path = _resolve(known, key)
+            try:
+                config = _replaced(config, path.split("."), _value(known[path], text, path))
+            except SettingError as error:  # two settings may be valid only together: once more after the others
+                refused.append(((key, text), error))
+        if len(refused) == len(waiting):
+            raise refused[0][1]
+        waiting = [word for word, _ in refused]
     return config
 
 
