@@ -125,5 +125,5 @@ class AnchorSettings(DemodulatorSettings, kind="anchor"):
         require(0 < self.share <= 10, "share", "a number in (0, 10]", self.share)
 
     def build(self) -> Anchor:
-        """`Anchor(pixels_per_mode=..., share=...)`."""
+        """`Anchor(pixels_per_mode=..., share=...)` with these values."""
         return Anchor(pixels_per_mode=self.pixels_per_mode, share=self.share)

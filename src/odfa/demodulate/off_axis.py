@@ -186,5 +186,5 @@ class OffAxisSettings(DemodulatorSettings, kind="offaxis"):
     """Show the reference alone once per run and divide the field by it, which removes slow ripple."""
 
     def build(self) -> OffAxis:
-        """`OffAxis(flat_field=...)`."""
+        """`OffAxis(flat_field=...)` with this value."""
         return OffAxis(flat_field=self.flat_field)

@@ -82,5 +82,5 @@ class PhaseStepsSettings(DemodulatorSettings, kind="phase"):
         require(self.steps in (3, 4), "steps", "3 or 4", self.steps)
 
     def build(self) -> PhaseSteps:
-        """`PhaseSteps(steps)`."""
+        """`PhaseSteps(steps)` with this number of steps."""
         return PhaseSteps(3 if self.steps == 3 else 4)

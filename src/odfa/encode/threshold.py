@@ -32,7 +32,7 @@ class Threshold(AbstractEncoder):
 
     @property
     def patterns_per_sample(self) -> int:
-        """One."""
+        """One pattern: there are no minus patterns."""
         return 1
 
     def encode(self, e_ND: Tensor) -> Frames:

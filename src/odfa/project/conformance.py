@@ -45,8 +45,8 @@ _DEAF = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
-class Check:
-    """One promise."""
+class Promise:
+    """One promise of the contract, and whether the OPU kept it."""
 
     name: str
     passed: bool
@@ -62,7 +62,7 @@ class Report:
 
     opu_id: str
     demodulator: str
-    checks: list[Check]
+    checks: list[Promise]
 
     @property
     def passed(self) -> bool:
@@ -110,7 +110,7 @@ def check(
     return Report(opu_id=name, demodulator=used, checks=checks)
 
 
-def _acting(name: str, act: Callable[[], object]) -> list[Check]:
+def _acting(name: str, act: Callable[[], object]) -> list[Promise]:
     """A failed check where opening or closing fails."""
     try:
         act()
@@ -121,9 +121,9 @@ def _acting(name: str, act: Callable[[], object]) -> list[Check]:
 
 def _in_use(
     opu: AbstractOpu, demodulator: AbstractDemodulator | None, num_inputs: int | None, num_modes: int | None
-) -> tuple[str, list[Check]]:
+) -> tuple[str, list[Promise]]:
     """The demodulator's name, and what an open OPU shows of itself; only its claims where these make no sense."""
-    tests: list[Callable[[Probe], Check | list[Check]]] = [
+    tests: list[Callable[[Probe], Promise | list[Promise]]] = [
         _shapes, _repeatability, _linearity, _additivity, _noise, _saturation, _pairing, _timing, _camera,
     ]  # fmt: skip
     abilities = _abilities(opu)
@@ -154,7 +154,7 @@ def _or_none(make: Callable[[], Any]) -> Any:
         return None
 
 
-def _guarded(test: Callable[[Probe], Check | list[Check]], probe: Probe) -> list[Check]:
+def _guarded(test: Callable[[Probe], Promise | list[Promise]], probe: Probe) -> list[Promise]:
     try:
         found = test(probe)
     except Exception as error:  # a driver may raise anything: that is a finding, not an accident
@@ -162,15 +162,15 @@ def _guarded(test: Callable[[Probe], Check | list[Check]], probe: Probe) -> list
     return found if isinstance(found, list) else [found]
 
 
-def _failed(name: str, reason: str, expected: str) -> Check:
-    return Check(name=name, passed=False, value="error", expected=expected, reason=reason)
+def _failed(name: str, reason: str, expected: str) -> Promise:
+    return Promise(name=name, passed=False, value="error", expected=expected, reason=reason)
 
 
-def _verdict(name: str, passed: bool, value: str, expected: str, reason: str) -> Check:
-    return Check(name=name, passed=passed, value=value, expected=expected, reason="" if passed else reason)
+def _verdict(name: str, passed: bool, value: str, expected: str, reason: str) -> Promise:
+    return Promise(name=name, passed=passed, value=value, expected=expected, reason="" if passed else reason)
 
 
-def _abilities(opu: AbstractOpu) -> Check:
+def _abilities(opu: AbstractOpu) -> Promise:
     wrong = flaws(opu)
     reason = f"not stated, or not sensible: {'; '.join(wrong)}"
     return _verdict("abilities", not wrong, "stated" if not wrong else "wrong", "all stated", reason)
@@ -182,7 +182,7 @@ def _patterns(probe: Probe, num_patterns: int, density: float = 0.5, seed: int =
     return ternary((level_ND < density / 2).float() - (level_ND > 1 - density / 2).float())
 
 
-def _shapes(probe: Probe) -> Check:
+def _shapes(probe: Probe) -> Promise:
     field_NM = probe.field(_patterns(probe, 3))
     counts_NPQ = probe.counts(torch.ones((2, probe.demodulator.inputs(probe.num_inputs)), dtype=torch.bool))
     value = f"{tuple(field_NM.shape)}, counts {counts_NPQ.dtype} up to {int(counts_NPQ.max())}"
@@ -194,7 +194,7 @@ def _shapes(probe: Probe) -> Check:
     return _verdict("shapes", fits, value, expected, "fields or counts are out of shape or out of range")
 
 
-def _repeatability(probe: Probe) -> Check:
+def _repeatability(probe: Probe) -> Promise:
     patterns = _patterns(probe, 8)
     found = overlap(probe.field(patterns), probe.field(patterns)).real
     reason = (
@@ -203,13 +203,13 @@ def _repeatability(probe: Probe) -> Check:
     return _verdict("repeatability", found >= _REPEATS, f"{found:.4f}", f">= {_REPEATS}", reason)
 
 
-def _linearity(probe: Probe) -> Check:
+def _linearity(probe: Probe) -> Promise:
     found = linearity_error(probe)
     reason = "A(x + y) is not A x + A y: saturation, a wrong phase step, a gamma on the camera, or noise"
     return _verdict("linearity", found <= _LINEAR, f"{found:.4f}", f"<= {_LINEAR}", reason)
 
 
-def _additivity(probe: Probe) -> Check:
+def _additivity(probe: Probe) -> Promise:
     """Plus and minus patterns cancel: a pattern shown on both gives nothing."""
     patterns = _patterns(probe, 8)
     same_N2D = patterns.bits_NFD[:, :1].expand(-1, 2, -1).contiguous()
@@ -219,31 +219,31 @@ def _additivity(probe: Probe) -> Check:
     return _verdict("additivity", size <= _LINEAR, f"{size:.4f}", f"<= {_LINEAR}", reason)
 
 
-def _noise(probe: Probe) -> Check:
+def _noise(probe: Probe) -> Promise:
     dark, noise = noise_floor(probe)
     share = noise / probe.opu.full_scale
     value = f"{share:.4f} of full scale, dark level {dark:.1f} counts"
     return _verdict("noise", share <= _NOISE, value, f"<= {_NOISE} of full scale", "equal frames differ too much")
 
 
-def _saturation(probe: Probe) -> Check:
+def _saturation(probe: Probe) -> Promise:
     frames = probe.demodulator.expand(_patterns(probe, 8))
     try:
         found = probe.opu.run(frames, roi=probe.roi).acquisition.saturated_fraction
     except Saturated as error:
-        return Check(
+        return Promise(
             name="saturation", passed=False, value="refused", expected=f"<= {_SATURATED}", reason=one_line(error)
         )
     return _verdict("saturation", found <= _SATURATED, f"{found:.4f}", f"<= {_SATURATED}", "shorten the exposure")
 
 
-def _pairing(probe: Probe) -> Check:
+def _pairing(probe: Probe) -> Promise:
     fits = paired(probe)
     reason = "frames do not come back in the order shown: check the trigger, or let Bench measure the lag"
     return _verdict("pairing", fits, "in step" if fits else "out of step", "in step", reason)
 
 
-def _camera(probe: Probe) -> list[Check]:
+def _camera(probe: Probe) -> list[Promise]:
     """Counts in proportion to the light, in every frame and at every pixel."""
     found, (low, high) = photometry_of(probe), _GAMMA
     scaled = found.following < _FOLLOWING and (probe.demodulator.arm != "blocked" or found.unsteady > _UNSTEADY)
@@ -269,7 +269,7 @@ def _camera(probe: Probe) -> list[Check]:
     ]
 
 
-def _timing(probe: Probe) -> Check:
+def _timing(probe: Probe) -> Promise:
     """Light time adds up, and an instrument (not a twin, which has no clock of its own) is not faster than it says."""
     before, start_s = probe.opu.spent, time.perf_counter()
     frames = probe.demodulator.expand(_patterns(probe, 16))

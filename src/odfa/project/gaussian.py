@@ -117,5 +117,5 @@ class GaussianSettings(DigitalSettings, kind="gaussian"):
     """Independent N(0, 1) entries, drawn from the key and stored (4 D M bytes)."""
 
     def bare(self) -> Gaussian:
-        """`Gaussian(seed)`."""
+        """`Gaussian(seed)` with this key, without a shape."""
         return Gaussian(seed=self.seed)

@@ -203,7 +203,7 @@ class Watch:
         self._calibrate(show)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything remembered."""
+        """Everything that the watch remembers of the projection."""
         return {name: getattr(self, name) for name in _REMEMBERED}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

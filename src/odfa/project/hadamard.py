@@ -159,5 +159,5 @@ class HadamardSettings(DigitalSettings, kind="hadamard"):
     """A structured matrix with the statistics of a Gaussian one, at O(M log N), nothing stored."""
 
     def bare(self) -> Hadamard:
-        """`Hadamard(seed)`."""
+        """`Hadamard(seed)` with this key, without a shape."""
         return Hadamard(seed=self.seed)

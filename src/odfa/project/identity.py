@@ -68,7 +68,7 @@ class IdentitySettings(EncodedSettings, kind="identity"):
     """The error of the last block, copied unprojected to the others: a control. Blocks of one width only."""
 
     def bare(self) -> Identity:
-        """`Identity()`."""
+        """`Identity()`, without a shape."""
         return Identity()
 
     def tap(self, blocks: Sequence[str]) -> str:

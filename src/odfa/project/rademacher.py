@@ -123,5 +123,5 @@ class RademacherSettings(DigitalSettings, kind="rademacher"):
     """Independent signs made from a counter; nothing stored."""
 
     def bare(self) -> Rademacher:
-        """`Rademacher(seed)`."""
+        """`Rademacher(seed)` with this key, without a shape."""
         return Rademacher(seed=self.seed)

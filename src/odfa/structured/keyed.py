@@ -42,7 +42,7 @@ class KeyedNumbers:
 
     @property
     def log_points(self) -> int:
-        """k."""
+        """k = log2 N."""
         return max(LEAST_LOG, (self.num_inputs - 1).bit_length())
 
     @property

@@ -153,7 +153,7 @@ class OPU:
         self._active = True
 
     def close(self) -> None:
-        """Release it."""
+        """Release the OPU, so that others can claim it."""
         if self._device is not None:
             self._device.close()
         self._active = False

@@ -11,7 +11,7 @@ class OutputRescaling(Enum):
     norm = 2
     """Divide by stdev sqrt(n_components): norms are kept, as Johnson and Lindenstrauss have it."""
     none = 3
-    """Leave it."""
+    """Leave the output as it is."""
 
 
 class InputRoiStrategy(Enum):

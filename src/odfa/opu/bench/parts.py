@@ -124,7 +124,7 @@ class AbstractCamera(_Part, ABC):
 
     @property
     def full_scale(self) -> int:
-        """Largest count."""
+        """Largest count, 2^bits - 1."""
         return (1 << self.bits) - 1
 
     def _check_stated(self) -> None:

@@ -23,7 +23,7 @@ class TwinSettings(OpuSettings, kind="twin"):
     seed: int = 0
     """Key of the medium; another key is another piece of glass."""
     sensor: Sensor = field(default_factory=Sensor)
-    """The camera."""
+    """The camera: bits, noise, exposure, times."""
     reference: Reference = field(default_factory=Reference)
     """The reference arm."""
     mirrors: Mirrors = field(default_factory=Mirrors)

@@ -46,7 +46,7 @@ class NoEncoding(BaseTransformer):
     """The data are bits already."""
 
     def transform(self, X: Any) -> Any:
-        """X itself."""
+        """X itself, unchanged."""
         return X
 
 
@@ -54,7 +54,7 @@ class NoDecoding(BaseTransformer):
     """The outputs are wanted as they are."""
 
     def transform(self, X: Any) -> Any:
-        """X itself."""
+        """X itself, unchanged."""
         return X
 
 
@@ -75,7 +75,7 @@ class BinaryThresholdEncoder(BaseTransformer):
 
     @_keeps_type
     def transform(self, X: np.ndarray) -> np.ndarray:
-        """Bits, uint8."""
+        """Bits of X, 0 or 1, as uint8."""
         if isinstance(self.threshold_enc, str):
             raise ConfigError("threshold_enc='auto': call fit before transform")
         above = np.greater if self.greater_is_one else np.less
@@ -140,7 +140,7 @@ class SequentialBaseTwoEncoder(BaseTransformer):
         return self
 
     def normalize(self, X: np.ndarray) -> np.ndarray:
-        """Levels, uint8."""
+        """Values scaled to the levels of the encoder, uint8."""
         if self.offset is None or self.scale is None:
             raise ConfigError("call fit before transform")
         top = self.n_gray_levels - 1

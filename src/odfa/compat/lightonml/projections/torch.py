@@ -38,7 +38,7 @@ class OPUMap(nn.Module):
 
     @property
     def n_components(self) -> int:
-        """Outputs."""
+        """Number of outputs of the map."""
         return self.opu.n_components
 
     def fit(
