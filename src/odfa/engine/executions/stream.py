@@ -81,7 +81,7 @@ class Stream(AbstractExecution):
 
     def feed(self, step: Step, tie: Tie, grad_y: Tensor | None, signals: Sequence[Tensor]) -> list[Tensor | None]:
         """Let the blocks learn now if the wiring knows their signals, otherwise send the signal on its way to them."""
-        known = step.wiring.for_calls(signals)
+        known = step.wiring.for_calls(step, tie, signals)
         if known is None:
             return step.wiring.to_targets(step, tie, signals)
         self._run(known)

@@ -25,7 +25,7 @@ class Unfed(AbstractWiring):
         """There is no gate."""
         return []
 
-    def for_calls(self, signals: Sequence[Tensor]) -> Sequence[Tensor]:
+    def for_calls(self, step: Step, tie: Tie, signals: Sequence[Tensor]) -> Sequence[Tensor]:
         """There are none."""
         return []
 

@@ -5,10 +5,10 @@ from functools import partial
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import Node
 
 from odfa.engine.calls import Call
 from odfa.engine.step import Step, Tie
-from odfa.engine.trace import Node
 from odfa.engine.wirings.base import AbstractWiring, Arrival, Brings
 from odfa.error import Tap
 from odfa.errors import MatchError
@@ -111,7 +111,7 @@ class Residual(AbstractWiring):
         self._arrived = None
         return [signals[0].reshape(self._head_shape).to(self._head_dtype)]
 
-    def for_calls(self, signals: Sequence[Tensor]) -> None:
+    def for_calls(self, step: Step, tie: Tie, signals: Sequence[Tensor]) -> None:
         """Not known at the gate: the signal has yet to come to the last block."""
 
     def run_again(self, block: str) -> Brings:
