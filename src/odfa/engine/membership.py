@@ -91,6 +91,7 @@ def trace(model: nn.Module, blocks: dict[str, nn.Module], step: Step, output: An
     found.checkpoints = paths.checkpoints()
     closed, marks = {(cut.node, cut.index) for cut in cuts}, set(paths.call_of)
 
+    # a signal reaches what lies behind its block's output, and what lies along a residual that gets the same signal
     def reached(roots: Sequence[Node | None], fed: Iterable[Cut] = ()) -> set[Node]:
         across = [cut.node.next_functions[cut.index][0] for cut in fed]
         return walk([*across, *roots], closed, marks)
@@ -102,6 +103,7 @@ def trace(model: nn.Module, blocks: dict[str, nn.Module], step: Step, output: An
         nodes = reached([] if call.deferred else [next(with_graph)], (cut for cut in cuts if cut.call == number))
         learned = _parameters(nodes, names)
         checkpointed = any(type(node).__name__ == "CheckpointFunctionBackward" for node in nodes)
+        # the graph does not show all parameters of such a block, so its own are taken from the module tree
         if call.deferred or checkpointed or _strangers(nodes, names):
             found.hidden = True
             learned |= _inside(blocks[call.block], names)

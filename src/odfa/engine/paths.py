@@ -69,6 +69,7 @@ class Paths:
 
     def cuts(self) -> list[Cut]:
         """All edges that lead around a block, with the signal that a residual edge gets instead."""
+        # latest nodes first, as backward goes: what a gradient has come past is known before it goes on
         joined = {self._place_of_joining(call): call for call in range(len(self.spans))}
         brought: dict[Node, int] = dict.fromkeys(self._order, 0)
         found = []

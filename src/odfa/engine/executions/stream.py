@@ -118,7 +118,7 @@ class Stream(AbstractExecution):
         """
         main, signal = first_tensor(output), self._signals.pop(0)
         assert main is not None  # it had one in the first run
-        if main.requires_grad:
+        if main.requires_grad:  # a frozen block in front of everything that learns has no graph
             torch.autograd.backward(main, signal.to(main.dtype), retain_graph=shared)
         if not self._signals:
             raise PassedLast
