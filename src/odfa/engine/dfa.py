@@ -236,7 +236,7 @@ class DFA:
 
     @property
     def spent(self) -> Light:
-        """Light spent so far."""
+        """Frames, seconds, joules and operations that projecting has cost so far."""
         return self.projection.spent
 
     @property

@@ -37,7 +37,7 @@ class TapRecord:
     outputs: list[tuple[Tensor, Tensor | None]] = field(default_factory=list)
     """What was found at the taps, and what the modules there read."""
     gates: set[Node | None] = field(default_factory=set)
-    """The gates at the taps."""
+    """Nodes of the gates at the taps; outputs of the model that come from one need no guard."""
     behind: list[Node | None] = field(default_factory=list)
     """In passes that are not traced: where what the taps (and, in residual wiring, the head) read comes from."""
     link: Tensor | None = None

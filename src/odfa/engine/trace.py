@@ -23,7 +23,7 @@ class Span:
     stream: Node | None = None
     """Of these, the stream that the block changes: the first tensor of its output's shape, or else its first one."""
     shape: tuple[int, ...] = ()
-    """Of the main output."""
+    """Shape of the main output."""
     marks: list[Node] = field(default_factory=list)
     """Behind its outputs, the main one first; empty if it ran without a graph."""
     made_of: dict[Node, list[Node | None]] = field(default_factory=dict)

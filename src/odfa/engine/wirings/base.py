@@ -29,7 +29,7 @@ class AbstractWiring(ABC):
     """
 
     name: ClassVar[str]
-    """For the status table."""
+    """What the status table calls it."""
     feeds: ClassVar[bool] = True
     """False: blocks get nothing, and no gate is set at the tap."""
     reads_head_input: ClassVar[bool] = False

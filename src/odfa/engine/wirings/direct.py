@@ -20,12 +20,12 @@ class Direct(AbstractWiring):
     def __init__(self, rule: str, blocks: Sequence[str]) -> None:
         super().__init__(rule, blocks)
         self._kept: dict[int, Tensor] = {}
-        """By number of call."""
+        """Signals that are needed again, by number of call."""
         self._deferred: dict[str, list[Tensor]] = {}
         """Signals of deferred calls by block, in order of calls; taken from the end, as checkpoints run backwards."""
 
     def names(self, calls: Sequence[Call], taps: Sequence[Tap]) -> list[str]:
-        """The blocks."""
+        """One signal per call, so the blocks' names."""
         return [call.block for call in calls]
 
     def for_calls(self, step: Step, tie: Tie, signals: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -33,7 +33,7 @@ class Direct(AbstractWiring):
         return signals
 
     def keep(self, step: Step, tie: Tie, signals: Sequence[Tensor]) -> None:
-        """By number of call."""
+        """Keep them by number of call, for residuals around the blocks."""
         if self.keeps_signals:
             self._kept |= dict(zip(tie.calls, self.for_calls(step, tie, signals), strict=True))
 

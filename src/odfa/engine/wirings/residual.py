@@ -51,7 +51,7 @@ class Residual(AbstractWiring):
             )
 
     def names(self, calls: Sequence[Call], taps: Sequence[Tap]) -> list[str]:
-        """The tap."""
+        """One signal, from the error at the tap."""
         return [str(taps[0])]
 
     def check_output(self, block: str, shape: tuple[int, ...], earlier: Sequence[Tensor]) -> None:
@@ -99,7 +99,7 @@ class Residual(AbstractWiring):
         return [] if self._head_input is None else [self._head_input]
 
     def head_input(self) -> Node | None:
-        """Where it comes from."""
+        """The node that made it; None before the head has run."""
         return None if self._head_input is None else self._head_input.grad_fn
 
     def drop_graphs(self) -> None:
