@@ -192,7 +192,7 @@ class DFA:
 
     def new_wiring(self) -> AbstractWiring:
         """The rule's wiring, for one forward pass."""
-        return self.rule.wiring(self.rule.kind, list(self.blocks))
+        return self.rule.wiring(self.rule.kind, self.last_block)
 
     def new_execution(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> AbstractExecution:
         """How blocks run in a forward pass on these arguments: as attached, or measured."""

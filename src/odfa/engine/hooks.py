@@ -23,7 +23,7 @@ from odfa.engine.step import Step
 from odfa.engine.surroundings import Surroundings
 from odfa.engine.taps import TapReader
 from odfa.engine.tensors import eager, first_tensor, in_backward, map_tensors, named_tensors
-from odfa.engine.trace import Span, Trace
+from odfa.engine.trace import Trace
 from odfa.engine.transforms import refuse_transforms
 from odfa.errors import MatchError
 
@@ -191,9 +191,6 @@ class Hooks:
             return None  # blocks that run again are also seen here when they fail
         if step is None:
             return self._outside(name, output)
-        return self._end(step, span, name, output, again=again)
-
-    def _end(self, step: Step, span: Span | None, name: str, output: Any, *, again: bool) -> Any:
         main = main_of(name, output)
         step.execution.ran += 1
         if again:

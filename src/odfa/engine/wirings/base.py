@@ -35,8 +35,8 @@ class AbstractWiring(ABC):
     reads_head_input: ClassVar[bool] = False
     """The signal enters at the head's input, so the head's own gradient stops there."""
 
-    def __init__(self, rule: str, blocks: Sequence[str]) -> None:
-        self.rule, self.last_block = rule, blocks[-1]
+    def __init__(self, rule: str, last_block: str) -> None:
+        self.rule, self.last_block = rule, last_block
         self.keeps_signals = False
         """Signals are needed again after the gate: by residuals around blocks, or by a measurement."""
 

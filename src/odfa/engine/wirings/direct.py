@@ -17,8 +17,8 @@ class Direct(AbstractWiring):
 
     name = "direct"
 
-    def __init__(self, rule: str, blocks: Sequence[str]) -> None:
-        super().__init__(rule, blocks)
+    def __init__(self, rule: str, last_block: str) -> None:
+        super().__init__(rule, last_block)
         self._kept: dict[int, Tensor] = {}
         """Signals that are needed again, by number of call."""
         self._deferred: dict[str, list[Tensor]] = {}

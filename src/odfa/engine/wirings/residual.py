@@ -24,8 +24,8 @@ class Residual(AbstractWiring):
     name = "residual"
     reads_head_input = True
 
-    def __init__(self, rule: str, blocks: Sequence[str]) -> None:
-        super().__init__(rule, blocks)
+    def __init__(self, rule: str, last_block: str) -> None:
+        super().__init__(rule, last_block)
         self._head_input: Tensor | None = None
         self._head_shape = torch.Size()
         self._head_dtype = torch.float32
