@@ -11,7 +11,7 @@ from odfa.engine.tensors import is_spread
 from odfa.engine.wirings import Residual
 from odfa.errors import ConfigError, MatchError
 from odfa.project import AbstractProjection
-from odfa.settings import require
+from odfa.settings import SettingError, require
 
 _ROWS_AT_A_TIME = 256
 """One-hot rows that are projected at once: their patterns would take the square of a vocabulary."""
@@ -55,13 +55,14 @@ class RankedHeadRule(HeadRule):
         """The rank lies below the head's smaller side.
 
         Raises:
-            ConfigError: it does not.
+            SettingError: it does not.
         """
         rank, side = self.rank_of(num_outputs=num_outputs, width=width), min(num_outputs, width)
         if not self.lowest_rank <= rank < side:
-            raise ConfigError(
-                f"rank: rule={self.kind} on a head of {num_outputs} x {width} expects {self.lowest_rank} to {side - 1} "
-                f"(from {side} it would be the exact product), got {rank}"
+            raise SettingError(
+                "rank",
+                f"rule={self.kind} on a head of {num_outputs} x {width} expects {self.lowest_rank} to {side - 1} "
+                f"(from {side} it would be the exact product), got {rank}",
             )
 
 
