@@ -99,6 +99,7 @@ class Measurement:
             for root, grad in zip(roots, [grad_y, *signals], strict=True)
             if grad is not None and root.requires_grad
         ]
+        # the graph is kept: after this, backpropagation goes through it for the true gradients
         found = torch.autograd.grad(
             [root for root, _ in pairs],
             list(wanted.values()),
@@ -107,7 +108,7 @@ class Measurement:
             allow_unused=True,
         )
         self._local = {name: grad for name, grad in zip(wanted, found, strict=True) if grad is not None}
-        self.handle.linears.exact = True
+        self.handle.linears.exact = True  # the true gradient uses each layer's own weights
 
     @contextmanager
     def undisturbed(self) -> Iterator[None]:

@@ -37,7 +37,7 @@ class Answers:
         if tie is step.taps.ties[0]:  # the oldest gate is the last one that a backward pass comes to
             for answered in step.taps.ties:
                 answered.error = None
-        step.wiring.keep(tie.calls, signals)
+        step.wiring.keep(step, tie, signals)
         gradients = step.execution.feed(step, tie, grad_y, signals)
         self.waiting = step if step.execution.waiting else None
         return [grad_y, *gradients]

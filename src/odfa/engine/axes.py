@@ -93,6 +93,7 @@ def _shares(probes: Sequence[Probe], lead: tuple[int, ...], possible: Mapping[st
         for index in sorted({place * (size - 1) // max(1, _PROBES - 1) for place in range(_PROBES)} if size else ()):
             weights = torch.zeros_like(y)
             part = weights.select(of_error, index)
+            # weights that differ everywhere: with equal ones the gradients of a normalised output would cancel
             part.copy_(torch.arange(1, part.numel() + 1, device=y.device).cos().reshape(part.shape))
             for block, gradient in _at_blocks(probes, y, weights).items():
                 for axes in (axes for axes in possible.get(block, ()) if axes[0] == of_error):

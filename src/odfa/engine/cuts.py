@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from functools import partial
 
 from torch import Tensor
+from torch.autograd.graph import Node
 
 from odfa.engine.paths import Cut
 from odfa.engine.step import Step
-from odfa.engine.trace import Node
 
 Gradients = tuple[Tensor | None, ...]
 

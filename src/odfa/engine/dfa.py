@@ -192,7 +192,7 @@ class DFA:
 
     def new_wiring(self) -> AbstractWiring:
         """The rule's wiring, for one forward pass."""
-        return self.rule.wiring(self.rule.kind, list(self.blocks))
+        return self.rule.wiring(self.rule.kind, self.last_block)
 
     def new_execution(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> AbstractExecution:
         """How blocks run in a forward pass on these arguments: as attached, or measured."""
@@ -209,6 +209,7 @@ class DFA:
         signals = self.at_work.signals(error, calls)
         projecting_s = time.perf_counter() - start_s
         self._answered += 1
+        # one transfer for all norms: each would wait for the device
         norms = torch.stack([vector_norm(signal) for signal in signals]).tolist() if signals else []
         if not all(map(math.isfinite, norms)):
             raise NonFinite(
@@ -235,7 +236,7 @@ class DFA:
 
     @property
     def spent(self) -> Light:
-        """Light spent so far."""
+        """Frames, seconds, joules and operations that projecting has cost so far."""
         return self.projection.spent
 
     @property
@@ -271,7 +272,9 @@ class DFA:
         if state["blocks"] != list(self.blocks):
             odd = sorted(set(state["blocks"]) ^ set(self.blocks)) or ["their order"]
             raise CheckpointError(f"the checkpoint and this model differ in blocks: {', '.join(map(word, odd[:3]))}")
-        before = self.state_dict()
+        before = (
+            self.state_dict()
+        )  # the projection's shape is known from the rule's state only, so that is loaded first
         self.at_work.load_state_dict(state["feedback"])
         if state["identity"] != self.identity:
             found = self.identity

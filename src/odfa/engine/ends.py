@@ -65,7 +65,7 @@ class BlockEnds:
         known = step.wiring.feeds or step.trace is not None
         if not known or not (main.requires_grad or step.sources):
             return leaf_of(main)
-        step.wiring.check_output(name, tuple(main.shape), step.sources)
+        step.wiring.check_output(name, main.shape, step.sources)
         self._count(step, span, name, main, deferred=False)
         earlier = list(step.sources)
         step.sources.append(main)

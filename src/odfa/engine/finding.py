@@ -38,7 +38,7 @@ class _Stack:
 
     @property
     def size(self) -> int:
-        """Number of weights."""
+        """Number of weights in all blocks."""
         return sum(map(_size, self.held_by))
 
     @property
@@ -48,7 +48,7 @@ class _Stack:
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """All weights."""
+        """The weights of all blocks."""
         return [p for module in self.held_by for p in module.parameters()]
 
 
@@ -148,7 +148,7 @@ def _main(name: str, module: nn.Module) -> list[_Stack]:
 
 
 def _stacks(name: str, module: nn.Module, owner: str) -> Iterator[_Stack]:
-    """The outermost stacks."""
+    """The stacks in a module that are not inside another stack."""
     blocks = _stacked(name, module)
     if blocks:
         yield _Stack(owner, name, blocks, [module], never_called(module) and _beside(list(blocks.values())))

@@ -43,7 +43,7 @@ class Handle(Protocol):
 
     @property
     def tap(self) -> Tap:
-        """The first tap."""
+        """The first of the places where the error is read."""
         ...
 
     @property

@@ -23,7 +23,7 @@ from odfa.engine.step import Step
 from odfa.engine.surroundings import Surroundings
 from odfa.engine.taps import TapReader
 from odfa.engine.tensors import eager, first_tensor, in_backward, map_tensors, named_tensors
-from odfa.engine.trace import Span, Trace
+from odfa.engine.trace import Trace
 from odfa.engine.transforms import refuse_transforms
 from odfa.errors import MatchError
 
@@ -92,6 +92,7 @@ class Hooks:
     @eager
     def before_model(self, _model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Open a fresh record; what an interrupted forward (Ctrl-C) left behind is closed first."""
+        # a second run (streaming) has its own record; without gradients nothing learns
         if self.handle.second_run is not None or not torch.is_grad_enabled() or self.handle.mode == "through":
             self.steps.append(None)
             return None
@@ -119,7 +120,7 @@ class Hooks:
         step = self.steps.pop() if self.steps else None
         if step is None:
             return None
-        missed = bool(step.sources)
+        missed = bool(step.sources)  # blocks ran behind every tap
         try:
             if output is not None and not step.taps.refused:
                 if step.wiring.feeds:
@@ -138,7 +139,7 @@ class Hooks:
             self._axes.settle(step)
             return
         closed = self.handle.passes.note(step, output)
-        self._axes.settle(step)
+        self._axes.settle(step)  # before the cuts: looking for the batch follows the graph as it is
         step.wiring.keeps_signals = step.execution.connects or any(cut.call is not None for cut in closed)
         cuts.install(closed, step)
 
@@ -180,6 +181,7 @@ class Hooks:
     def after_block(self, name: str, _block: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
         """Cut the graph at a block's output."""
         step, second_run = self.step, self.handle.second_run
+        # first of all, also for blocks that failed: autograd may be switched off, a recomputation open
         again = step is not None and step.execution.after_block(watching=step.probes.watching)
         span = step.trace.end() if step is not None and step.trace is not None and output is not None else None
         if second_run is not None and output is not None and torch.is_grad_enabled():
@@ -189,9 +191,6 @@ class Hooks:
             return None  # blocks that run again are also seen here when they fail
         if step is None:
             return self._outside(name, output)
-        return self._end(step, span, name, output, again=again)
-
-    def _end(self, step: Step, span: Span | None, name: str, output: Any, *, again: bool) -> Any:
         main = main_of(name, output)
         step.execution.ran += 1
         if again:

@@ -52,7 +52,7 @@ class LayerHooks(ABC):
         """`takes` asked for a call that cannot run without a graph, so the layer runs as it is, by autograd."""
 
     def hook(self, layer: nn.Module) -> list[RemovableHandle]:
-        """Register on one layer."""
+        """Register the two hooks on one layer; the second one also runs when the layer fails."""
         before = layer.register_forward_pre_hook(self._before)
         return [before, layer.register_forward_hook(self._after, always_call=True)]
 

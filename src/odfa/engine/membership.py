@@ -1,15 +1,15 @@
 """Which parameters learn from which signal, read off the autograd graph of a traced forward pass."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 
-from odfa.engine.paths import Cut, Paths, is_leaf
+from odfa.engine.paths import Cut, Paths, is_leaf, variable_of
 from odfa.engine.step import Step
 from odfa.engine.tensors import named_tensors
-from odfa.engine.trace import Node
 from odfa.errors import MatchError
 
 _CUT = ("_GateBackward", "_MarkBackward", "_ChainedBackward", "CheckpointFunctionBackward")
@@ -91,7 +91,8 @@ def trace(model: nn.Module, blocks: dict[str, nn.Module], step: Step, output: An
     found.checkpoints = paths.checkpoints()
     closed, marks = {(cut.node, cut.index) for cut in cuts}, set(paths.call_of)
 
-    def reached(roots: list[Node], fed: Iterable[Cut] = ()) -> set[Node]:
+    # a signal reaches what lies behind its block's output, and what lies along a residual that gets the same signal
+    def reached(roots: Sequence[Node | None], fed: Iterable[Cut] = ()) -> set[Node]:
         across = [cut.node.next_functions[cut.index][0] for cut in fed]
         return walk([*across, *roots], closed, marks)
 
@@ -102,6 +103,7 @@ def trace(model: nn.Module, blocks: dict[str, nn.Module], step: Step, output: An
         nodes = reached([] if call.deferred else [next(with_graph)], (cut for cut in cuts if cut.call == number))
         learned = _parameters(nodes, names)
         checkpointed = any(type(node).__name__ == "CheckpointFunctionBackward" for node in nodes)
+        # the graph does not show all parameters of such a block, so its own are taken from the module tree
         if call.deferred or checkpointed or _strangers(nodes, names):
             found.hidden = True
             learned |= _inside(blocks[call.block], names)
@@ -134,7 +136,7 @@ def note_output(found: Membership, model: nn.Module, output: Any, step: Step, cu
             found.unread[path] = _parameters(nodes, names)
 
 
-def leaves_behind(reads: Iterable[Node]) -> list[Tensor]:
+def leaves_behind(reads: Iterable[Node | None]) -> list[Tensor]:
     """What the error reaches from the taps without meeting a block, in a pass that is not traced."""
     seen: set[Node] = set()
     todo, found = [node for node in reads if node is not None], []
@@ -144,13 +146,15 @@ def leaves_behind(reads: Iterable[Node]) -> list[Tensor]:
             continue
         seen.add(node)
         if is_leaf(node):
-            found.append(node.variable)
+            found.append(variable_of(node))
         elif node.name() not in _CUT:
             todo += [child for child, _ in node.next_functions if child is not None]
     return found
 
 
-def walk(roots: Iterable[Node], closed: Collection[tuple[Node, int]] = (), stop: Collection[Node] = ()) -> set[Node]:
+def walk(
+    roots: Iterable[Node | None], closed: Collection[tuple[Node, int]] = (), stop: Collection[Node | None] = ()
+) -> set[Node]:
     """All autograd nodes that a backward pass from `roots` visits, not along closed edges, and not past `stop`."""
     seen: set[Node] = set()
     todo: list[Node] = [root for root in roots if root is not None]
@@ -177,13 +181,13 @@ def _refuse_escapes(paths: Paths, step: Step) -> None:
 
 
 def _parameters(nodes: Iterable[Node], names: dict[int, str]) -> set[str]:
-    variables = (node.variable for node in nodes if is_leaf(node))
+    variables = (variable_of(node) for node in nodes if is_leaf(node))
     return {names[id(variable)] for variable in variables if id(variable) in names}
 
 
 def _strangers(nodes: Iterable[Node], names: dict[int, str]) -> bool:
     """Whether parameters at work are not those that the model names: sharding gathers them while a block runs."""
-    variables = (node.variable for node in nodes if is_leaf(node))
+    variables = (variable_of(node) for node in nodes if is_leaf(node))
     return any(isinstance(variable, nn.Parameter) and id(variable) not in names for variable in variables)
 
 

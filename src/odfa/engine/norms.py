@@ -37,7 +37,7 @@ class NormReaders(LayerHooks):
         self._usable = False
 
     def attach(self) -> list[RemovableHandle]:
-        """Register the hooks."""
+        """Register the hooks on norms and on the layers that may read them."""
         hooks = [norm.register_forward_hook(self._after_norm) for norm in self._norms]
         return hooks + [hook for layer in self._layers for hook in self.hook(layer)]
 

@@ -61,6 +61,7 @@ class Passes:
         """
         if step.wiring.feeds and _key(step, output) not in self._traced:
             self._untraced.add(_key(step, output))
+        # a leaf that no traced pass met behind the taps may belong to a block, reached by a way around the cut
         new = {id(leaf) for leaf in membership.leaves_behind(step.taps.behind)} - self._behind
         if not new:
             return

@@ -14,11 +14,14 @@ positions) is no part of the stream. Where a residual is added to a block's outp
 place of nothing.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from odfa.engine.trace import Node, Trace
+from torch import Tensor
+from torch.autograd.graph import Node
+
+from odfa.engine.trace import Trace
 
 _ELEMENTWISE = {
     f"{name}Backward0" for name in ("Add", "Mul", "Div", "Neg", "NativeDropout", "ToCopy", "Clone", "Alias")
@@ -42,7 +45,7 @@ class Cut:
 class Paths:
     """The graph behind `roots`, nodes in an order in which what a node is made of comes first."""
 
-    def __init__(self, trace: Trace, roots: Iterable[Node]) -> None:
+    def __init__(self, trace: Trace, roots: Iterable[Node | None]) -> None:
         self.spans, self._inside, self._gates = trace.spans, trace.inside, trace.gates
         self._made = {node: made for span in self.spans for node, made in span.made_of.items()}
         roots = list(roots)
@@ -66,6 +69,7 @@ class Paths:
 
     def cuts(self) -> list[Cut]:
         """All edges that lead around a block, with the signal that a residual edge gets instead."""
+        # latest nodes first, as backward goes: what a gradient has come past is known before it goes on
         joined = {self._place_of_joining(call): call for call in range(len(self.spans))}
         brought: dict[Node, int] = dict.fromkeys(self._order, 0)
         found = []
@@ -125,7 +129,7 @@ class Paths:
                     return call
         return None
 
-    def _adopt_checkpoints(self, roots: list[Node]) -> None:
+    def _adopt_checkpoints(self, roots: list[Node | None]) -> None:
         """A block inside reentrant checkpointing has no mark; the checkpoint's node stands for it, made just before."""
         unmarked = [span for span in self.spans if not span.marks]
         if not unmarked:
@@ -142,7 +146,7 @@ class Paths:
             return [made for made in self._made[node] if made is not None and not is_leaf(made)]
         return [child for _, child, _ in self.children(node)]
 
-    def _made_first(self, roots: list[Node]) -> list[Node]:
+    def _made_first(self, roots: Sequence[Node | None]) -> list[Node]:
         order: dict[Node, None] = {}
         todo = [(root, False) for root in roots if root is not None and not is_leaf(root)]
         while todo:
@@ -209,13 +213,13 @@ class Paths:
                 children = [child for _, child, _ in self.children(node) if not self._is_parameter(child)]
                 node = children[0] if len(children) == 1 else None
 
-    def _is_parameter(self, node: Node) -> bool:
+    def _is_parameter(self, node: Node | None) -> bool:
         """Whether a node is a leaf in another form: transposed, sliced, shifted or squashed by itself."""
         while node is not None and node.name() in _FORMS:
             node = next(iter(child for child, _ in node.next_functions if child is not None), None)
         return node is not None and is_leaf(node)
 
-    def _place_of_joining(self, call: int) -> Node:
+    def _place_of_joining(self, call: int) -> Node | None:
         """The addition that joins a block's output, or the output times a gate, and the residual around the block."""
         node = self.spans[call].marks[0] if self.spans[call].marks else None
         while node is not None:
@@ -226,7 +230,8 @@ class Paths:
             if self._inside(node) is not None or node in self.call_of or node.name() not in _ELEMENTWISE:
                 return None
             if any(self._around(node, child) >> call & 1 for _, child, _ in self.children(node)):
-                return node if node.name() == "AddBackward0" and node._saved_alpha == 1 else None
+                plain = node.name() == "AddBackward0" and node._saved_alpha == 1  # type: ignore[attr-defined]
+                return node if plain else None
         return None
 
     @property
@@ -241,6 +246,12 @@ class Paths:
 
 def _is_checkpoint(node: Node) -> bool:
     return type(node).__name__ == "CheckpointFunctionBackward"
+
+
+def variable_of(node: Node) -> Tensor:
+    """The tensor that a leaf's node stands for."""
+    variable: Tensor = node.variable  # type: ignore[attr-defined]
+    return variable
 
 
 def is_leaf(node: Node) -> bool:

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import Node
 
 from odfa.engine.calls import Call
-from odfa.engine.trace import Node, Trace
+from odfa.engine.trace import Trace
 
 if TYPE_CHECKING:
     from odfa.engine.executions.base import AbstractExecution
@@ -35,9 +36,9 @@ class TapRecord:
     ties: list[Tie] = field(default_factory=list)
     outputs: list[tuple[Tensor, Tensor | None]] = field(default_factory=list)
     """What was found at the taps, and what the modules there read."""
-    gates: set[Node] = field(default_factory=set)
-    """The gates at the taps."""
-    behind: list[Node] = field(default_factory=list)
+    gates: set[Node | None] = field(default_factory=set)
+    """Nodes of the gates at the taps; outputs of the model that come from one need no guard."""
+    behind: list[Node | None] = field(default_factory=list)
     """In passes that are not traced: where what the taps (and, in residual wiring, the head) read comes from."""
     link: Tensor | None = None
     """Several taps: the output of the newest gate that the next one takes as an input, so that backward visits all."""

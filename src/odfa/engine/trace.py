@@ -6,13 +6,10 @@ graph. What a block receives is the same as in any other pass, and so are the gr
 
 from bisect import bisect_right
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
-
-Node = Any
-"""A node of the autograd graph; torch gives it no public type."""
+from torch.autograd.graph import Node
 
 
 @dataclass
@@ -23,13 +20,13 @@ class Span:
     end: int = -1
     entries: list[Node] = field(default_factory=list)
     """What the block's tensor arguments came from."""
-    stream: Node = None
+    stream: Node | None = None
     """Of these, the stream that the block changes: the first tensor of its output's shape, or else its first one."""
     shape: tuple[int, ...] = ()
-    """Of the main output."""
+    """Shape of the main output."""
     marks: list[Node] = field(default_factory=list)
     """Behind its outputs, the main one first; empty if it ran without a graph."""
-    made_of: dict[Node, list[Node]] = field(default_factory=dict)
+    made_of: dict[Node, list[Node | None]] = field(default_factory=dict)
     """Mark → what the output comes from: a mark has no history of its own unless true gradients are measured."""
 
 
@@ -38,12 +35,12 @@ class Trace:
 
     def __init__(self) -> None:
         self.spans: list[Span] = []
-        self.sources: list[Node] = []
+        self.sources: list[Node | None] = []
         """Where outputs of blocks that ran with a graph come from; asked at once, as in-place changes move it."""
-        self.ends: list[Node] = []
+        self.ends: list[Node | None] = []
         """Where what the taps read comes from."""
-        self.head_input: Node = None
-        self.gates: set[Node] = set()
+        self.head_input: Node | None = None
+        self.gates: set[Node | None] = set()
         """The gates at the taps, behind which the error is read."""
         self._running: list[Span] = []
         self._shapes: dict[int, list[tuple[tuple[int, ...], Node]]] = {}
@@ -86,9 +83,11 @@ class Trace:
 
     def mark(self, span: Span, handed: Tensor, output: Tensor, *, asks: bool = False) -> None:
         """Note the mark behind an output; `asks`: this output asks for a gradient in other passes too."""
-        span.marks.append(handed.grad_fn)
-        span.made_of[handed.grad_fn] = [output.grad_fn, *span.entries]
-        self._bare[handed.grad_fn] = not asks
+        node = handed.grad_fn
+        assert node is not None  # a mark, or a gate
+        span.marks.append(node)
+        span.made_of[node] = [output.grad_fn, *span.entries]
+        self._bare[node] = not asks
 
     def _is_bare(self, node: Node) -> bool:
         """Whether a node's history ends in marks only; answers are kept, so that a pass looks at a node once."""

@@ -40,8 +40,8 @@ def error_rows(grad_y: Tensor, tap: str) -> ErrorSignal:
 class Errors:
     """The errors of several taps side by side in one row, e_ND with D the sum of their widths.
 
-    A tap that the loss does not depend on has a zero error. Where one head speaks of samples and another one of tokens,
-    a sample's error is shared equally by its tokens: summed over them it is what it was.
+    A tap that the loss does not depend on has a zero error. Where one head has a row per sample and another one a row
+    per token, a sample's error is shared equally by its tokens: summed over them it is what it was.
     """
 
     def __init__(self, taps: Sequence[Tap]) -> None:
@@ -85,5 +85,5 @@ def _per_token(error: ErrorSignal, lead: tuple[int, ...]) -> Tensor:
         return (error.e_ND / lead[1]).repeat_interleave(lead[1], dim=0)
     raise MatchError(
         f"the error at {error.tap} has leading shape {error.lead}, another head's has {lead}: heads that are read "
-        "together must speak of the same samples or tokens"
+        "together must have rows of the same samples or tokens"
     )

@@ -1,4 +1,4 @@
-"""Blocks run once."""
+"""Blocks run once and keep their activations."""
 
 from odfa.engine.executions.base import AbstractExecution
 

@@ -81,7 +81,7 @@ class Stream(AbstractExecution):
 
     def feed(self, step: Step, tie: Tie, grad_y: Tensor | None, signals: Sequence[Tensor]) -> list[Tensor | None]:
         """Let the blocks learn now if the wiring knows their signals, otherwise send the signal on its way to them."""
-        known = step.wiring.for_calls(signals)
+        known = step.wiring.for_calls(step, tie, signals)
         if known is None:
             return step.wiring.to_targets(step, tie, signals)
         self._run(known)
@@ -118,7 +118,7 @@ class Stream(AbstractExecution):
         """
         main, signal = first_tensor(output), self._signals.pop(0)
         assert main is not None  # it had one in the first run
-        if main.requires_grad:
+        if main.requires_grad:  # a frozen block in front of everything that learns has no graph
             torch.autograd.backward(main, signal.to(main.dtype), retain_graph=shared)
         if not self._signals:
             raise PassedLast

@@ -72,7 +72,7 @@ class AbstractRule(Settings, ABC, room="odfa.engine.rules", group="odfa.rules"):
     label: ClassVar[str]
     """For tables and legends."""
     colour: ClassVar[str] = "#8C564B"
-    """Of its curves."""
+    """Of its curves in figures, as #RRGGBB."""
     rate_factor: ClassVar[float] = 1.0
     """Centre of the grid of learning rates that is tried for this rule, over the recipe's rate."""
 

@@ -43,5 +43,5 @@ class _Exact(AbstractFeedback):
 
     @property
     def description(self) -> str:
-        """The exact product."""
+        """Says that the product is exact, for the status table."""
         return "exact product with the head, no projection"

@@ -38,5 +38,5 @@ class Shallow(AbstractRule, kind="shallow"):
         return "all: true gradient of the head, blocks do not learn"
 
     def start(self, projection: AbstractProjection, model: nn.Module, head: nn.Module) -> AbstractFeedback:
-        """Nothing to set up."""
+        """The rule has no state, and the model is left as it is."""
         return _Nothing()

@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from torch import Tensor
+from torch.autograd.graph import Node
 
 from odfa.engine.calls import Call
 from odfa.engine.step import Step, Tie
-from odfa.engine.trace import Node
 from odfa.error import Tap
 
 Arrival = Callable[[Tensor], Tensor | None]
@@ -29,14 +29,14 @@ class AbstractWiring(ABC):
     """
 
     name: ClassVar[str]
-    """For the status table."""
+    """What the status table calls it."""
     feeds: ClassVar[bool] = True
     """False: blocks get nothing, and no gate is set at the tap."""
     reads_head_input: ClassVar[bool] = False
     """The signal enters at the head's input, so the head's own gradient stops there."""
 
-    def __init__(self, rule: str, blocks: Sequence[str]) -> None:
-        self.rule, self.last_block = rule, blocks[-1]
+    def __init__(self, rule: str, last_block: str) -> None:
+        self.rule, self.last_block = rule, last_block
         self.keeps_signals = False
         """Signals are needed again after the gate: by residuals around blocks, or by a measurement."""
 
@@ -85,16 +85,16 @@ class AbstractWiring(ABC):
 
     # backward
 
-    def keep(self, calls: range, signals: Sequence[Tensor]) -> None:  # noqa: B027 - most need none
-        """Keep the signals of these calls if they are needed again."""
+    def keep(self, step: Step, tie: Tie, signals: Sequence[Tensor]) -> None:  # noqa: B027 - most need none
+        """Keep the signals of this tap's calls if they are needed again."""
 
     @abstractmethod
     def to_targets(self, step: Step, tie: Tie, signals: Sequence[Tensor]) -> list[Tensor | None]:
         """The gradients of what `targets` returned, from the rule's signals."""
 
     @abstractmethod
-    def for_calls(self, signals: Sequence[Tensor]) -> Sequence[Tensor] | None:
-        """One signal per call where the gate knows them; None where they are known at `arrival` only."""
+    def for_calls(self, step: Step, tie: Tie, signals: Sequence[Tensor]) -> Sequence[Tensor] | None:
+        """One signal for each of the tap's calls, if the gate knows them; None if they are known at `arrival` only."""
 
     @abstractmethod
     def run_again(self, block: str) -> Brings:

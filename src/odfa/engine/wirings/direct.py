@@ -17,34 +17,34 @@ class Direct(AbstractWiring):
 
     name = "direct"
 
-    def __init__(self, rule: str, blocks: Sequence[str]) -> None:
-        super().__init__(rule, blocks)
+    def __init__(self, rule: str, last_block: str) -> None:
+        super().__init__(rule, last_block)
         self._kept: dict[int, Tensor] = {}
-        """By number of call."""
+        """Signals that are needed again, by number of call."""
         self._deferred: dict[str, list[Tensor]] = {}
         """Signals of deferred calls by block, in order of calls; taken from the end, as checkpoints run backwards."""
 
     def names(self, calls: Sequence[Call], taps: Sequence[Tap]) -> list[str]:
-        """The blocks."""
+        """One signal per call, so the blocks' names."""
         return [call.block for call in calls]
 
-    def keep(self, calls: range, signals: Sequence[Tensor]) -> None:
-        """By number of call."""
+    def for_calls(self, step: Step, tie: Tie, signals: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The rule's signals, which are one per call."""
+        return signals
+
+    def keep(self, step: Step, tie: Tie, signals: Sequence[Tensor]) -> None:
+        """Keep them by number of call, for residuals around the blocks."""
         if self.keeps_signals:
-            self._kept |= dict(zip(calls, signals, strict=True))
+            self._kept |= dict(zip(tie.calls, self.for_calls(step, tie, signals), strict=True))
 
     def to_targets(self, step: Step, tie: Tie, signals: Sequence[Tensor]) -> list[Tensor | None]:
         """A signal each for the calls that ran with a graph; those of the others wait until their blocks run again."""
         gradients: list[Tensor | None] = []
-        for number, signal in zip(tie.calls, signals, strict=True):
+        for number, signal in zip(tie.calls, self.for_calls(step, tie, signals), strict=True):
             call = step.calls[number]
             waits = self._deferred.setdefault(call.block, []) if call.deferred else gradients
             waits.append(signal.to(call.dtype))
         return gradients
-
-    def for_calls(self, signals: Sequence[Tensor]) -> Sequence[Tensor]:
-        """The rule's signals, which are one per call."""
-        return signals
 
     def run_again(self, block: str) -> Brings:
         """The signal that has waited for this call."""

@@ -1,4 +1,4 @@
-"""No signal at all."""
+"""Blocks that get no signal."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -18,15 +18,15 @@ class Unfed(AbstractWiring):
     feeds = False
 
     def names(self, calls: Sequence[Call], taps: Sequence[Tap]) -> list[str]:
-        """There are no signals."""
+        """No signal has a name, as there are none."""
         return []
 
     def to_targets(self, step: Step, tie: Tie, signals: Sequence[Tensor]) -> list[Tensor | None]:
-        """There is no gate."""
+        """No target gets a gradient, as no gate is set."""
         return []
 
-    def for_calls(self, signals: Sequence[Tensor]) -> Sequence[Tensor]:
-        """There are none."""
+    def for_calls(self, step: Step, tie: Tie, signals: Sequence[Tensor]) -> Sequence[Tensor]:
+        """No call has a signal."""
         return []
 
     def run_again(self, block: str) -> Brings:

@@ -5,10 +5,10 @@ from functools import partial
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import Node
 
 from odfa.engine.calls import Call
 from odfa.engine.step import Step, Tie
-from odfa.engine.trace import Node
 from odfa.engine.wirings.base import AbstractWiring, Arrival, Brings
 from odfa.error import Tap
 from odfa.errors import MatchError
@@ -24,8 +24,8 @@ class Residual(AbstractWiring):
     name = "residual"
     reads_head_input = True
 
-    def __init__(self, rule: str, blocks: Sequence[str]) -> None:
-        super().__init__(rule, blocks)
+    def __init__(self, rule: str, last_block: str) -> None:
+        super().__init__(rule, last_block)
         self._head_input: Tensor | None = None
         self._head_shape = torch.Size()
         self._head_dtype = torch.float32
@@ -51,7 +51,7 @@ class Residual(AbstractWiring):
             )
 
     def names(self, calls: Sequence[Call], taps: Sequence[Tap]) -> list[str]:
-        """The tap."""
+        """One signal, from the error at the tap."""
         return [str(taps[0])]
 
     def check_output(self, block: str, shape: tuple[int, ...], earlier: Sequence[Tensor]) -> None:
@@ -99,7 +99,7 @@ class Residual(AbstractWiring):
         return [] if self._head_input is None else [self._head_input]
 
     def head_input(self) -> Node | None:
-        """Where it comes from."""
+        """The node that made it; None before the head has run."""
         return None if self._head_input is None else self._head_input.grad_fn
 
     def drop_graphs(self) -> None:
@@ -111,7 +111,7 @@ class Residual(AbstractWiring):
         self._arrived = None
         return [signals[0].reshape(self._head_shape).to(self._head_dtype)]
 
-    def for_calls(self, signals: Sequence[Tensor]) -> None:
+    def for_calls(self, step: Step, tie: Tie, signals: Sequence[Tensor]) -> None:
         """Not known at the gate: the signal has yet to come to the last block."""
 
     def run_again(self, block: str) -> Brings:
