@@ -4,6 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from odfa import recipes
+from odfa.arms import arm
+from odfa.engine.rules.head import RankedHeadRule
 from odfa.tasks.language.text import TextData
 from odfa.tasks.language.transformer import Gpt2Network, LlamaNetwork
 from odfa.train import MemorySettings, RunConfig
@@ -26,7 +28,7 @@ def write_corpus(folder: Path) -> str:
 
 def small_run(
     corpus: str,
-    method: str = "bp",
+    word: str = "bp",
     rule: str = "random",
     *,
     family: str = "gpt2",
@@ -34,11 +36,12 @@ def small_run(
     memory: MemorySettings | None = None,
 ) -> RunConfig:
     """Six steps, a checkpoint every three."""
-    run = recipes.get("dialogue_tiny")
+    run = recipes.whole("dialogue_tiny")
+    own = arm(run, word if word in ("bp", "shallow", "identity") else f"{word}:{rule}")
+    ranked = {"rank": 2, "every": 2} if isinstance(own.rule, RankedHeadRule) else {}
     return replace(
-        run,
-        method=method,  # type: ignore[arg-type]
-        rule=rule,  # type: ignore[arg-type]
+        own,
+        rule=replace(own.rule, **ranked),
         steps=6,
         batch_size=4,
         checkpoint_every=3,
@@ -48,6 +51,5 @@ def small_run(
         network=(LlamaNetwork if family == "llama" else Gpt2Network)(width=16, layers=layers, heads=2),
         data=TextData(path=corpus, vocabulary=270, context=12, limit=40),
         optimizer=replace(run.optimizer, clip_norm=None, learning_rate=1e-2),
-        feedback=replace(run.feedback, rank=None if rule in ("random", "exact") else 2, every=2),
         memory=memory or MemorySettings(),
     )

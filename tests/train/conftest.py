@@ -7,17 +7,18 @@ from pathlib import Path
 import pytest
 
 from odfa import recipes
+from odfa.engine.rules.head import RankedHeadRule
 from odfa.tasks.vision.mlp import MlpNetwork
 from odfa.train import RunConfig, checkpoint
 from odfa.train.shards import verify
 
 
-def _quick(method: str = "bp", *, rule: str = "random") -> RunConfig:
-    run = recipes.get("digits_tiny")
+def _quick(arm: str = "bp", *, rule: str = "random") -> RunConfig:
+    run = recipes.get("digits_tiny", arm if rule == "random" else f"{arm}:{rule}")
+    ranked = {"rank": 2, "every": 5} if isinstance(run.rule, RankedHeadRule) else {}
     return replace(
         run,
-        method=method,
-        rule=rule,
+        rule=replace(run.rule, **ranked),
         epochs=3,
         batch_size=40,
         log_every=1,
@@ -25,7 +26,6 @@ def _quick(method: str = "bp", *, rule: str = "random") -> RunConfig:
         tensorboard=False,
         network=MlpNetwork(widths=(24, 24)),
         data=replace(run.data, limit=240),
-        feedback=replace(run.feedback, rank=2, every=5),
     )
 
 
@@ -38,7 +38,7 @@ def _traces(run_dir: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="session")
 def quick() -> Callable[..., RunConfig]:
-    """`quick(method, rule=…)`: 18 steps of a small network on 240 digits, six steps an epoch."""
+    """`quick(arm, rule=…)`: 18 steps of a small network on 240 digits, six steps an epoch."""
     return _quick
 
 

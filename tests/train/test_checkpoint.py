@@ -11,9 +11,8 @@ import torch
 
 from odfa import train
 from odfa.errors import CheckpointError, OdfaError
-from odfa.project import Gaussian
+from odfa.project import Gaussian, GaussianSettings, OpticalSettings
 from odfa.train import RunConfig, checkpoint
-from odfa.train.build import _METHODS
 from odfa.train.shards import verify
 
 Quick = Callable[..., RunConfig]
@@ -129,15 +128,13 @@ def test_another_model_is_refused(finished: Path, quick: Quick) -> None:
         checkpoint.load_model(deeper, files, finished)
 
 
-@pytest.mark.parametrize("method", ["dfa", "odfa"])
-def test_another_projection_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: Quick, method: str
-) -> None:
+@pytest.mark.parametrize("arm", ["dfa", "odfa"])
+def test_another_projection_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: Quick, arm: str) -> None:
     """The same config, on a machine or instrument that would give another matrix."""
-    train.run(quick(method), tmp_path / "run", progress=False)
+    train.run(quick(arm), tmp_path / "run", progress=False)
     (tmp_path / "run/status.json").unlink()
-    other = {"projection": Gaussian(seed=9), "error_at": "logits"}
-    monkeypatch.setitem(_METHODS, method, lambda config, num_outputs: other)
+    kind = GaussianSettings if arm == "dfa" else OpticalSettings
+    monkeypatch.setattr(kind, "build", lambda self, run_seed: Gaussian(seed=9))
     with pytest.raises(OdfaError, match=r"gaussian\(seed=9") as caught:
         train.resume(tmp_path / "run", progress=False)
     assert isinstance(caught.value, CheckpointError)

@@ -20,16 +20,16 @@ from odfa.train.shards import seal
 Quick = Callable[..., RunConfig]
 Tensors = dict[str, Tensor]
 Refused = Callable[..., None]
-METHODS = [("bp", "random"), ("dfa", "random"), ("odfa", "aligned"), ("dfa", "electronic")]
+ARMS = [("bp", "random"), ("dfa", "random"), ("odfa", "aligned"), ("dfa", "electronic")]
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, quick: Quick) -> dict[str, Path]:
-    """Runs of twelve steps by method and rule, not finished."""
+    """Runs of twelve steps by arm and rule, not finished."""
     made = {}
-    for method, rule in METHODS:
-        run_dir = made[f"{method} {rule}"] = tmp_path_factory.mktemp("runs") / "run"
-        train.run(train.settings.apply(quick(method, rule=rule), ["epochs=2"]), run_dir, progress=False)
+    for arm, rule in ARMS:
+        run_dir = made[f"{arm} {rule}"] = tmp_path_factory.mktemp("runs") / "run"
+        train.run(train.settings.apply(quick(arm, rule=rule), ["epochs=2"]), run_dir, progress=False)
         (run_dir / "status.json").unlink()
     return made
 
@@ -53,7 +53,8 @@ def refused(sessions: dict[str, train.Session]) -> Refused:
 
     def check(run_dir: Path, message: str, *, load: bool = False) -> None:
         config = train.folder.read_config(run_dir)
-        session, newest = sessions[f"{config.method} {config.rule}"], checkpoint.find(run_dir / "checkpoints")[-1]
+        name = next(name for name, session in sessions.items() if session.config == config)
+        session, newest = sessions[name], checkpoint.find(run_dir / "checkpoints")[-1]
         for act in (lambda: checkpoint.restore(session, newest), *([lambda: train.load_run(run_dir)] if load else [])):
             with pytest.raises(CheckpointError, match=message) as caught:
                 act()
@@ -237,7 +238,7 @@ def test_files_of_other_kinds(run_of: Callable[[str], Path], refused: Refused, n
     (newest / name).unlink()
     (newest / "manifest.json").unlink()
     seal(newest)
-    if name != "state.safetensors":  # which this method leaves empty
+    if name != "state.safetensors":  # which this arm leaves empty
         refused(run_dir, "missing|nothing there", load=name.startswith("model"))
 
 
@@ -264,7 +265,7 @@ def _leaves(packed: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [path]
 
 
-@pytest.mark.parametrize("name", [" ".join(method) for method in METHODS[1:]])
+@pytest.mark.parametrize("name", [" ".join(arm) for arm in ARMS[1:]])
 def test_every_entry_of_the_feedback_s_state(
     run_of: Callable[[str], Path], sessions: dict[str, train.Session], name: str
 ) -> None:

@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from odfa import data, train
+from odfa.arms import arm
+from odfa.engine import ElectronicOnly
 from odfa.errors import CheckpointError, ConfigError, DataError, NonFinite, OdfaError, RunFolderError
 from odfa.tasks.language.language import Language
 from odfa.tasks.language.transformer import Gpt2Network
@@ -30,10 +32,10 @@ def _status(run_dir: Path) -> dict[str, object]:
     return status
 
 
-@pytest.mark.parametrize("method", ["bp", "shallow", "dfa", "tdfa", "odfa"])
-def test_a_nan_in_a_batch_stops_before_the_optimiser_moves(tmp_path: Path, quick: Quick, method: str) -> None:
+@pytest.mark.parametrize("word", ["bp", "shallow", "dfa", "tdfa", "odfa"])
+def test_a_nan_in_a_batch_stops_before_the_optimiser_moves(tmp_path: Path, quick: Quick, word: str) -> None:
     with torch.random.fork_rng(devices=[]):
-        session = train.build(quick(method))
+        session = train.build(quick(word))
         good = session.splits.train.head(40)
         train.train_step(session, good)
         before = {name: value.clone() for name, value in session.model.state_dict().items()}
@@ -116,7 +118,7 @@ def test_bad_data_leave_no_run_behind(
 
 def test_misfits_are_config_errors(tmp_path: Path, quick: Quick) -> None:
     config = quick("bp")
-    uneven = replace(config, method="identity", network=replace(config.network, widths=(24, 32)))
+    uneven = replace(arm(config, "identity"), network=replace(config.network, widths=(24, 32)))
     for wrong, message in [
         (replace(config, batch_size=241), "batch_size: expected at most 240"),
         (replace(config, task=Language()), "data=digits: task=language learns from tokens, expected one of text"),
@@ -284,24 +286,25 @@ def test_a_config_without_a_key_takes_the_default(tmp_path: Path, quick: Quick) 
     whole = train.run(quick("bp"), tmp_path / "run", progress=False)
     file = tmp_path / "run/config.json"
     config = json.loads(file.read_text())
-    del config["feedback"]["opu"]
+    del config["memory"]["fused"]
     file.write_text(json.dumps(config))
     (tmp_path / "run/status.json").unlink()
     assert train.resume(tmp_path / "run", progress=False).metric == whole.metric
 
 
 def _aligned(config: RunConfig, **changes: object) -> RunConfig:
-    return replace(config, method="odfa", rule="aligned", feedback=replace(config.feedback, **changes))
+    light = arm(config, "odfa:aligned")
+    return light.changed("rule", replace(light.rule, **changes))
 
 
 _REFUSED: dict[str, tuple[Callable[[RunConfig], RunConfig], str]] = {
-    "rank": (lambda config: _aligned(config, rank=10), "feedback.rank: .* 10 x 24 expects 0 to 9"),
+    "rank": (lambda config: _aligned(config, rank=10), "rule.rank: .* 10 x 24 expects 0 to 9"),
     "no rank": (
-        lambda config: replace(_aligned(config, rank=0), rule="electronic"),
-        "feedback.rank: rule=electronic .* expects 1 to 9",
+        lambda config: _aligned(config).changed("rule", ElectronicOnly(rank=0)),
+        "rule.rank: rule=electronic .* expects 1 to 9",
     ),
     "widths": (
-        lambda config: replace(config, method="identity", network=replace(config.network, widths=(24, 32))),
+        lambda config: replace(arm(config, "identity"), network=replace(config.network, widths=(24, 32))),
         "expected blocks of one width",
     ),
     "batch": (lambda config: replace(config, batch_size=241), "batch_size: expected at most 240"),
@@ -310,7 +313,7 @@ _REFUSED: dict[str, tuple[Callable[[RunConfig], RunConfig], str]] = {
         "cannot hold out 5000 of 1400 samples",
     ),
     "modes": (
-        lambda config: replace(config, method="odfa", network=replace(config.network, widths=(2**20,) * 9)),
+        lambda config: replace(arm(config, "odfa"), network=replace(config.network, widths=(2**20,) * 9)),
         "camera pixels, the blocks need 2314 x 2040",
     ),
     "threads": (lambda config: replace(config, threads=100_000), "threads: expected at most"),

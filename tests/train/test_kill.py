@@ -42,15 +42,15 @@ def _start(children: ForkServerContext, config: RunConfig, run_dir: Path) -> mul
     return child
 
 
-@pytest.mark.parametrize("method", ["dfa", "odfa"])
+@pytest.mark.parametrize("arm", ["dfa", "odfa"])
 def test_killed_runs_resume_bit_for_bit(
     tmp_path: Path,
     children: ForkServerContext,
     quick: Callable[..., RunConfig],
     traces: Callable[[Path], dict[str, bytes]],
-    method: str,
+    arm: str,
 ) -> None:
-    config, draw = quick(method), random.Random(method)
+    config, draw = quick(arm), random.Random(arm)
     start_s = time.perf_counter()
     whole = _start(children, config, tmp_path / "whole")
     while not (tmp_path / "whole/config.json").exists():

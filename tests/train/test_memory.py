@@ -10,6 +10,7 @@ from tests.cut import train_and_cut
 from tests.talk import small_run, write_corpus
 
 from odfa import train
+from odfa.arms import arm
 from odfa.errors import ConfigError, OdfaError
 from odfa.tasks.language import text
 from odfa.train import MemorySettings, RunConfig, SgdSettings, disk, shards
@@ -80,7 +81,7 @@ def test_a_lean_run_cut_in_two_equals_a_whole_one(tmp_path, small, monkeypatch, 
 
 
 REFUSED = {
-    "stream": (lambda c: replace(c, method="bp", memory=LEAN), "memory.activations=stream: backpropagation"),
+    "stream": (lambda c: replace(arm(c, "bp"), memory=LEAN), "memory.activations=stream: backpropagation"),
     "clip": (
         lambda c: replace(c, memory=LEAN, optimizer=replace(c.optimizer, clip_norm=1.0)),
         "expected optimizer.clip_norm=none and perhaps clip_each, got clip_norm=1",

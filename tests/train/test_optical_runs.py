@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,11 +11,11 @@ from tests.opu.rig import rig
 
 from odfa import train
 from odfa.errors import CalibrationError, ConfigError, Drifted
-from odfa.opu import Drift, Twin, open_opu
+from odfa.opu import Twin, open_opu
 from odfa.project.calibrating import calibrate
 from odfa.project.guard import overlap
+from odfa.settings import apply
 from odfa.train import RunConfig
-from odfa.train.build import build_optical
 
 Quick = Callable[..., RunConfig]
 
@@ -26,29 +25,23 @@ def test_an_instrument_is_found_by_name_driven_and_let_go(tmp_path: Path, quick:
     monkeypatch.setattr(sys.modules[__name__], "table_3", lambda: bench, raising=False)
     table = f"{__name__}:table_3"
     config = quick("odfa")
-    result = train.run(replace(config, feedback=replace(config.feedback, opu=table)), tmp_path / "run", progress=False)
+    result = train.run(apply(config, [f"opu={table}"]), tmp_path / "run", progress=False)
     assert result.status == "complete"
     assert world.shown > result.light["frames"]  # sync frames come on top
     assert bench._opened is False
     assert bench._camera._opened is False
-    drift = replace(config.feedback.drift, gain_jitter=0.1)
-    shaky = replace(config, feedback=replace(config.feedback, opu=table, drift=drift))
-    seeded = replace(config, feedback=replace(config.feedback, opu=table, seed=1))
-    for wrong, words in (
-        (shaky, r"feedback.drift: .*only the twins"),
-        (seeded, r"feedback.seed: .* matrix is its glass"),
-    ):
-        with pytest.raises(ConfigError, match=words):
-            train.run(wrong, tmp_path / "no", progress=False)
+    for wrong in ("drift.gain_jitter=0.1", "projection.opu.seed=1"):
+        with pytest.raises(ConfigError, match="unknown setting.*projection.opu=twin"):
+            apply(config, [f"opu={table}", wrong])
 
 
 @pytest.mark.parametrize("opu", ["twin", "opu-2021", "ideal"])
-def test_the_seed_of_the_feedback_is_the_key_of_a_twins_medium(quick: Quick, opu: str) -> None:
+def test_the_seed_of_the_opu_is_the_key_of_a_twins_medium(quick: Quick, opu: str) -> None:
     config = quick("odfa")
 
     def projected(seed: int, noise_seed: int = 0) -> torch.Tensor:
-        feedback = replace(config.feedback, opu=opu, seed=seed, drift=Drift(gain_jitter=1e-3), witness_every=None)
-        optical = build_optical(replace(config, seed=noise_seed, feedback=feedback)).shaped(10, 64)
+        words = [f"opu={opu}", f"opu.seed={seed}", "drift.gain_jitter=1e-3", "guard=none"]
+        optical = apply(config, words).projection.build(noise_seed).shaped(10, 64)
         return optical.project(torch.eye(10))
 
     same = projected(3)
@@ -61,17 +54,14 @@ def test_the_seed_of_the_feedback_is_the_key_of_a_twins_medium(quick: Quick, opu
 
 
 def test_recalibration_is_refused_where_the_rule_cannot_follow(tmp_path: Path, quick: Quick) -> None:
-    config = quick("odfa")
-    lost = replace(config, rule="aligned", feedback=replace(config.feedback, witness_lost="recalibrate"))
+    lost = apply(quick("odfa", rule="aligned"), ["when_lost=recalibrate"])
     with pytest.raises(ConfigError, match="cannot go on with another one"):
         train.run(lost, tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_run_that_loses_its_matrix_ends_and_says_so(tmp_path: Path, quick: Quick) -> None:
-    config = quick("odfa")
-    drift = replace(config.feedback.drift, decorrelation_s=1.0)
-    lost = replace(config, feedback=replace(config.feedback, witness_every=100, drift=drift))
+    lost = apply(quick("odfa"), ["guard.every=100", "decorrelation_s=1.0"])
     with pytest.raises(Drifted, match="no longer the one calibrated"):
         train.run(lost, tmp_path / "run", progress=False)
     status = json.loads((tmp_path / "run" / "status.json").read_text())
@@ -82,7 +72,7 @@ def test_a_run_that_loses_its_matrix_ends_and_says_so(tmp_path: Path, quick: Qui
 @pytest.mark.parametrize("demodulator", ["phase", "phase3", "offaxis", "anchor"])
 def test_every_demodulator_trains_and_its_plan_counts_its_light(tmp_path: Path, quick: Quick, demodulator: str) -> None:
     config = quick("odfa")
-    config = replace(config, feedback=replace(config.feedback, demodulator=demodulator, witness_every=120))
+    config = apply(config, [f"demodulator={demodulator}", "guard.every=120"])
     result = train.run(config, tmp_path / "run", progress=False)
     planned = train.dry_run(config)["light"]["frames"]
     shared = result.steps if demodulator == "anchor" else 0  # one frame of the anchor per call is left out of the plan
@@ -99,8 +89,7 @@ def test_a_run_takes_a_calibration_and_refuses_a_foreign_one(tmp_path: Path, qui
         found = calibrate(Twin.preset("opu-2021", seed=seed), num_inputs=10, num_modes=width // 2, matrix="hadamard")
         folders[seed] = found.save(tmp_path / f"calibration-{seed}")
     ours, foreign, missing = (
-        replace(config, feedback=replace(config.feedback, calibration=str(folder)))
-        for folder in (folders[0], folders[1], tmp_path / "none")
+        apply(config, [f"calibration={folder}"]) for folder in (folders[0], folders[1], tmp_path / "none")
     )
     result = train.run(ours, tmp_path / "run", progress=False)
     assert result.light["frames"] == 18 * 40 * 8 + 8 * 8  # one look at the witnesses instead of two to calibrate

@@ -11,25 +11,31 @@ from hypothesis import strategies as st
 
 from odfa import recipes, settings
 from odfa.cli.help import meanings
+from odfa.encode import SampledSettings, SignSettings
+from odfa.engine import AlignedHead, RandomFeedback
 from odfa.errors import ConfigError
+from odfa.project import HadamardSettings, OpticalSettings
 from odfa.tasks import AbstractData, AbstractNetwork, AbstractTask
 from odfa.tasks.diffusion.diffuse import Diffuse
 from odfa.tasks.vision.classify import Classify
 from odfa.tasks.vision.digits import DigitsData
 from odfa.tasks.vision.fashion import FashionData
 from odfa.tasks.vision.mlp import MlpNetwork
-from odfa.train import AdamSettings, FeedbackConfig, MemorySettings, OptimizerSettings, RunConfig
+from odfa.train import AdamSettings, FeedbackSettings, MemorySettings, OptimizerSettings, RunConfig
 
 _positive = st.floats(1e-6, 1e3)
 _some = st.integers(1, 10**6)
 _widths = st.lists(_some, min_size=1, max_size=4).map(tuple)
 _paths = st.none() | st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1).map(Path)
+_encoders = st.builds(SampledSettings, repeats=st.integers(1, 100)) | st.builds(SignSettings)
 _configs = st.builds(
     RunConfig,
     recipe=st.text(max_size=8),
     task=st.sampled_from([Classify(), Diffuse()]),
-    method=st.sampled_from(["bp", "shallow", "dfa", "tdfa", "odfa", "identity"]),
-    rule=st.sampled_from(["random", "aligned", "electronic"]),
+    rule=st.builds(RandomFeedback, shared=st.booleans(), scale=_positive)
+    | st.builds(AlignedHead, scale=_positive, rank=st.none() | _some),
+    projection=st.builds(HadamardSettings, seed=st.integers(0, 2**63 - 1), encoder=st.none() | _encoders)
+    | st.builds(OpticalSettings, encoder=_encoders),
     seed=st.integers(0, 2**63 - 1),
     epochs=_some,
     batch_size=_some,
@@ -43,9 +49,7 @@ _configs = st.builds(
         limit=st.none() | _some,
     ),
     optimizer=st.builds(AdamSettings, learning_rate=_positive, betas=st.tuples(st.floats(0, 0.9), st.floats(0, 0.9))),
-    feedback=st.builds(
-        FeedbackConfig, seed=st.integers(0, 2**63 - 1), rank=st.none() | _some, shared=st.booleans(), scale=_positive
-    ),
+    feedback=st.builds(FeedbackSettings, group=_some),
 )
 
 
@@ -74,14 +78,12 @@ def test_values_arrive_as_written(rate: float, seed: int, widths: list[int]) -> 
         ("learning_rate=1", "optimizer.learning_rate", 1.0),
         ("learning_rate=1e-3", "optimizer.learning_rate", 0.001),
         ("seed=3", "seed", 3),
-        ("feedback.seed=3", "feedback.seed", 3),
-        ("opu=ideal", "feedback.opu", "ideal"),
-        ("opu=opu-2021", "feedback.opu", "opu-2021"),
-        ("shared=true", "feedback.shared", True),
-        ("shared=False", "feedback.shared", False),
+        ("projection.seed=3", "projection.seed", 3),
+        ("shared=true", "rule.shared", True),
+        ("shared=False", "rule.shared", False),
         ("limit=none", "data.limit", None),
-        ("rank=none", "feedback.rank", None),
-        ("rank=3", "feedback.rank", 3),
+        ("rule.scale=0.5", "rule.scale", 0.5),
+        ("head_share=2", "feedback.head_share", 2.0),
         ("limit=64", "data.limit", 64),
         ("clip_norm=1", "optimizer.clip_norm", 1.0),
         ("network.activation=relu", "network.activation", "relu"),
@@ -126,21 +128,23 @@ def _get(config: Any, path: str) -> Any:
         ("seed=true", "expected an integer"),
         ("seed=none", "expected an integer"),
         ("seed=-1", r"seed: expected a number in \[0, 2\^63\), got -1"),
-        ("feedback.seed=-1", r"feedback.seed: expected a number in \[0, 2\^63\)"),
+        ("projection.seed=-1", r"projection.seed: expected a number in \[0, 2\^63\)"),
         (f"seed={2**63}", "expected an integer of 64 bits"),
         (f"limit={2**80}", "expected an integer of 64 bits"),
         ("widths=4194304", "widths up to 1048576"),
-        ("repeats=10001", "1 to 10000"),
+        ("repeats=3", "these have it: projection.encoder=sampled, projection.encoder=stochastic"),
         ("recipe=other", "recipe is settled by the recipe, got 'other'"),
         ("task=fashion", "task: expected .*got 'fashion'"),
         ("shared=1", "expected true or false, got '1'"),
-        ("method=odffa", "expected bp or shallow or dfa or tdfa or odfa or identity, got 'odffa'"),
+        ("rule=randm", "rule: expected random"),
+        ("device=cuda", "unknown setting 'device'"),
+        ("rank=3", "these have it: rule=aligned, rule=electronic"),
         ("widths=64,x", "expected an integer, got 'x'"),
         ("widths=", "one or more positive widths"),
         ("widths=0", "one or more positive widths"),
         ("betas=0.9", "expected 2 values"),
         ("epochs=0", "epochs: expected a positive number, got 0"),
-        ("threshold=1.5", r"expected a number in \(0, 1\)"),
+        ("head_share=0", "head_share: expected a positive number, got 0"),
     ],
 )
 def test_mistakes_are_named(override: str, message: str) -> None:
@@ -185,7 +189,7 @@ def test_missing_json_keys_take_defaults_or_are_named() -> None:
 
 
 def test_every_setting_is_explained_on_the_line_under_it() -> None:
-    kinds = [RunConfig, FeedbackConfig, MemorySettings]
+    kinds = [RunConfig, FeedbackSettings, MemorySettings]
     for slot in (AbstractTask, AbstractNetwork, AbstractData, OptimizerSettings):
         kinds += settings.kinds_of(slot).values()
     assert len(kinds) > 20

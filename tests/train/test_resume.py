@@ -53,11 +53,11 @@ def _crash() -> None:
     raise _Crash
 
 
-@pytest.mark.parametrize(("method", "rule"), _CASES)
+@pytest.mark.parametrize(("arm", "rule"), _CASES)
 def test_resume_equals_never_stopping(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: Quick, traces: Traces, method: str, rule: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: Quick, traces: Traces, arm: str, rule: str
 ) -> None:
-    config = quick(method, rule=rule)
+    config = quick(arm, rule=rule)
     whole = train.run(config, tmp_path / "whole", progress=False)
     assert whole.steps == _NUM_STEPS
     for stop in (0, 1, 4, 7, 13, 17):

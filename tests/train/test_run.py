@@ -77,9 +77,9 @@ def test_every_sample_is_seen_once_an_epoch(monkeypatch: pytest.MonkeyPatch, tmp
     assert seen[0] != seen[1]
 
 
-@pytest.mark.parametrize(("method", "at_least"), [("bp", 0.88), ("dfa", 0.85), ("odfa", 0.8)])
-def test_digits_tiny_learns(tmp_path: Path, method: str, at_least: float) -> None:
-    result = train.run(replace(recipes.get("digits_tiny"), method=method), tmp_path / "run", progress=False)
+@pytest.mark.parametrize(("arm", "at_least"), [("bp", 0.88), ("dfa", 0.85), ("odfa", 0.8)])
+def test_digits_tiny_learns(tmp_path: Path, arm: str, at_least: float) -> None:
+    result = train.run(recipes.get("digits_tiny", arm), tmp_path / "run", progress=False)
     assert result.metric["value"] > at_least
 
 
@@ -136,11 +136,11 @@ def test_tensorboard_reads_the_events(tmp_path: Path, quick: Quick) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "rule"),
+    ("arm", "rule"),
     [("bp", "random"), ("dfa", "random"), ("odfa", "random"), ("odfa", "aligned"), ("odfa", "electronic")],
 )
-def test_a_dry_run_tells_what_the_run_takes(tmp_path: Path, quick: Quick, method: str, rule: str) -> None:
-    config = quick(method, rule=rule)
+def test_a_dry_run_tells_what_the_run_takes(tmp_path: Path, quick: Quick, arm: str, rule: str) -> None:
+    config = quick(arm, rule=rule)
     plan, result = train.dry_run(config), train.run(config, tmp_path / "run", progress=False)
     assert plan["parameters"] == result.parameters == (64 + 1) * 24 + (24 + 1) * 24 + (24 + 1) * 10
     assert plan["steps"] == result.steps
@@ -154,16 +154,15 @@ def test_a_dry_run_tells_what_the_run_takes(tmp_path: Path, quick: Quick, method
 
 @pytest.mark.parametrize(("rule", "rank"), [("aligned", 1), ("electronic", 1)])
 def test_the_residual_rules_run_as_shipped(tmp_path: Path, rule: str, rank: int) -> None:
-    config = replace(recipes.get("digits_tiny"), method="odfa", rule=rule, epochs=1)
-    assert train.correction_rank(config, 10) == rank
+    config = replace(recipes.get("digits_tiny", f"odfa:{rule}"), epochs=1)
+    assert config.rule.rank_of(num_outputs=10, width=64) == rank
     plan, result = train.dry_run(config), train.run(config, tmp_path / "run", progress=False)
     assert plan["light"] == {key: result.light[key] for key in ("frames", "seconds", "joules")}
 
 
 def test_the_default_rank_is_an_eighth_of_the_smaller_side() -> None:
-    config = replace(recipes.get("digits"), rule="aligned")
     ranks = {
-        rule: [train.correction_rank(replace(config, rule=rule), n) for n in (7, 10, 64, 1000)]
+        rule: [recipes.get("digits", f"dfa:{rule}").rule.rank_of(num_outputs=n, width=128) for n in (7, 10, 64, 1000)]
         for rule in ("aligned", "electronic")
     }
     assert ranks == {"aligned": [0, 1, 8, 16], "electronic": [1, 1, 8, 16]}

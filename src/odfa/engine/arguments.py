@@ -25,7 +25,7 @@ _PLACES: dict[type, str] = {
 """Where an argument of this kind belongs."""
 _NAMES: dict[str, Mapping[str, type]] = {
     "projection": {made.__name__.lower(): made for made in (Gaussian, Hadamard, Rademacher, Identity, Optical)},
-    "rule": {word: kind for word, kind in kinds_of(AbstractRule).items() if kind.cuts},  # type: ignore[type-abstract]
+    "rule": {word: kind for word, kind in kinds_of(AbstractRule).items() if kind.cuts},
     "encoder": {"ternary": Ternary, "sign": Sign, "bit_planes": BitPlanes},
 }
 """What a word stands for on the command line; from Python one gives the object."""

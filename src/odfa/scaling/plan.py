@@ -122,7 +122,7 @@ def _of_recipe(run: RunConfig, config: PlanConfig) -> Subject:
 
 
 def _fine(run: RunConfig, config: PlanConfig) -> RunConfig:
-    if config.granularity == "block":
+    if config.granularity == "block" or run.feedback is None:
         return run
     return replace(run, feedback=replace(run.feedback, granularity=config.granularity))
 

@@ -61,12 +61,6 @@ class Settings:
         None where there are none."""
         return None
 
-    @classmethod
-    def adopted(cls, word: str, found: Any) -> "Settings | None":  # noqa: ARG003 - for slots that look at them
-        """Slots that also take other objects than settings: the settings that stand for `found`, which `word` names;
-        None where there are none."""
-        return None
-
     def changed(self, name: str, value: Any) -> Self:
         """A copy with another value; trees whose parts depend on each other adjust the others here.
 

@@ -219,7 +219,7 @@ class AbstractTask(Settings, ABC, room="odfa.tasks", group="odfa.tasks"):
             ConfigError: the data hold what this task does not take.
         """
         if data.holds not in self.takes:
-            kinds = kinds_of(AbstractData)  # type: ignore[type-abstract]
+            kinds = kinds_of(AbstractData)
             fitting = [word for word, kind in kinds.items() if kind.holds in self.takes]
             raise ConfigError(
                 f"data={tag_of(data)}: task={tag_of(self)} learns from {' or '.join(sorted(self.takes))}, expected one "
@@ -233,7 +233,7 @@ class AbstractTask(Settings, ABC, room="odfa.tasks", group="odfa.tasks"):
             ConfigError: the network returns what this task does not ask for.
         """
         if self.asks not in network.returns:
-            kinds = kinds_of(AbstractNetwork)  # type: ignore[type-abstract]
+            kinds = kinds_of(AbstractNetwork)
             fitting = [word for word, kind in kinds.items() if self.asks in kind.returns]
             raise ConfigError(
                 f"network={tag_of(network)}: task={tag_of(self)} needs a network that returns {self.asks}, expected "

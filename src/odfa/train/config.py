@@ -35,7 +35,7 @@ class FeedbackSettings(Settings):
     granularity: Granularity = "block"
     """Transformers: attention and MLP of a block learn together; or each by itself, without the gradient of the MLP's
     input; or, beyond that, the linear map that ends each hands its signal on by a matrix that all blocks share."""
-    group: int = 1  # type: ignore[assignment, misc]  # Settings.group is of slots, which this is not
+    group: int = 1  # Settings.group is of slots, which this is not
     """Neighbouring blocks that share one feedback point and learn by backpropagation among themselves."""
     head_share: float = 1.0
     """Learning rate of the head over that of the other weights; above one where the feedback is poor, so that blocks
