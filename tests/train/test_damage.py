@@ -13,6 +13,7 @@ from torch import Tensor
 
 from odfa import train
 from odfa.errors import CheckpointError, NonFinite
+from odfa.settings import apply
 from odfa.train import RunConfig, checkpoint
 from odfa.train.folder import RunFolder
 from odfa.train.shards import seal
@@ -29,7 +30,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, quick: Quick) -> dict[str, Pa
     made = {}
     for arm, rule in ARMS:
         run_dir = made[f"{arm} {rule}"] = tmp_path_factory.mktemp("runs") / "run"
-        train.run(train.settings.apply(quick(arm, rule=rule), ["epochs=2"]), run_dir, progress=False)
+        train.run(apply(quick(arm, rule=rule), ["epochs=2"]), run_dir, progress=False)
         (run_dir / "status.json").unlink()
     return made
 

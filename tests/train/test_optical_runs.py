@@ -31,7 +31,7 @@ def test_an_instrument_is_found_by_name_driven_and_let_go(tmp_path: Path, quick:
     assert bench._opened is False
     assert bench._camera._opened is False
     for wrong in ("drift.gain_jitter=0.1", "projection.opu.seed=1"):
-        with pytest.raises(ConfigError, match="unknown setting.*projection.opu=twin"):
+        with pytest.raises(ConfigError, match=r"unknown setting .*these have it: .*projection\.opu=twin"):
             apply(config, [f"opu={table}", wrong])
 
 

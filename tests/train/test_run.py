@@ -214,4 +214,4 @@ def test_progress_shows_loss_speed_and_light(
     train.run(quick("odfa"), tmp_path / "run", progress=True)
     shown = capfd.readouterr().err
     assert "18/18" in shown
-    assert all(word in shown for word in ("digits_tiny odfa", "loss ", "steps/s", "light "))
+    assert all(word in shown for word in ("digits_tiny", "optical", "loss ", "steps/s", "light "))

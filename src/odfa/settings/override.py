@@ -112,12 +112,17 @@ def _elsewhere(known: Mapping[str, Key], key: str) -> str:
     """The other kinds that have such a setting, where what is chosen has not."""
     leaf, found = key.rpartition(".")[2], []
     for path, place in known.items():
-        if place.slot is None or (place.value is not None and leaf in hints_of(type(place.value))):
-            continue
-        for word, kind in kinds_of(place.slot).items():
-            if leaf in hints_of(kind):
+        for word, kind in kinds_of(place.slot).items() if place.slot else ():
+            if type(place.value) is not kind and _has(kind, leaf):
                 found.append(f"{path}={word}")
     return f"these have it: {', '.join(found[:4])}" if found else ""
+
+
+def _has(kind: type[Settings], leaf: str) -> bool:
+    """Whether a kind, or a part that it always has, has a setting of this name."""
+    parts = [Key(hint=hint, value=None, fixed=False) for hint in hints_of(kind).values()]
+    inner = [part.settings for part in parts if part.settings is not None and part.slot is None]
+    return leaf in hints_of(kind) or any(_has(part, leaf) for part in inner)
 
 
 def _near(known: Mapping[str, Key], key: str) -> str:
