@@ -93,7 +93,7 @@ def test_a_foreign_config(odfa):
 
 @pytest.mark.parametrize(("arm", "clue"), [("bp", "true gradient"), ("shallow", "do not learn")])
 def test_aligning_a_run_without_feedback_is_refused(odfa, arm, clue):
-    run_dir = odfa("train", *TINY, f"arm={method}", "--json").json["run_dir"]
+    run_dir = odfa("train", *TINY, f"arm={arm}", "--json").json["run_dir"]
     said = odfa("align", run_dir)
     assert said.code == 2
     assert clue in said.complaint
