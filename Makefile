@@ -23,8 +23,8 @@ $(STAMP): requirements.lock pyproject.toml
 	@touch $@
 
 demo: $(STAMP)
-	$(BIN)/odfa compare digits methods=bp,shallow,dfa,tdfa,odfa seeds=3
-	$(BIN)/odfa compare dialogue_tiny methods=bp,shallow,dfa,odfa seeds=1 tries=1 --run-dir runs/demo-dialogue
+	$(BIN)/odfa compare digits arms=bp,shallow,dfa,tdfa,odfa seeds=3
+	$(BIN)/odfa compare dialogue_tiny arms=bp,shallow,dfa,odfa seeds=1 tries=1 --run-dir runs/demo-dialogue
 	$(BIN)/odfa sample runs/demo-dialogue/bp-* runs/demo-dialogue/odfa-* runs/demo-dialogue/shallow-* --count 2 \
 	  --prompt "Hi, how are you?"
 
