@@ -91,7 +91,9 @@ def test_a_foreign_config(odfa):
     assert "colour" in odfa("align", str(run_dir)).complaint
 
 
-@pytest.mark.parametrize(("arm", "clue"), [("bp", "true gradient"), ("shallow", "do not learn")])
+@pytest.mark.parametrize(
+    ("arm", "clue"), [("bp", "rule=backprop no signal is fed"), ("shallow", "rule=shallow no signal is fed")]
+)
 def test_aligning_a_run_without_feedback_is_refused(odfa, arm, clue):
     run_dir = odfa("train", *TINY, f"arm={arm}", "--json").json["run_dir"]
     said = odfa("align", run_dir)

@@ -58,7 +58,7 @@ def test_no_number_takes_nan_infinity_or_minus_one_million():
 
 
 def test_no_count_takes_what_nobody_has_time_or_memory_for():
-    keys = {"seed", "projection.seed", "projection.opu.seed"}
+    keys = {"seed", "projection.seed", "projection.opu.seed", "projection.opu.mirrors.seed"}
     assert {key for name, key in _numbers(int) if not _refused(name, key, str(2**62))} == keys
     assert all(_refused(name, key, "9" * 5000) for name, key in _numbers(int))
 
