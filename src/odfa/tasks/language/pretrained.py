@@ -30,7 +30,8 @@ class PretrainedNetwork(TokenNetwork, kind="pretrained"):
     @property
     def widths(self) -> tuple[int, ...]:
         """Width of each block's output."""
-        return (int(self._found().model.config.hidden_size),) * len(self.blocks)
+        config: Any = self._found().model.config
+        return (int(config.hidden_size),) * len(self.blocks)
 
     @property
     def blocks(self) -> tuple[str, ...]:
