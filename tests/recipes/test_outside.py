@@ -12,7 +12,6 @@ from odfa.recipes import get
 from odfa.settings import to_dict
 
 HERE = "tests.recipes.outside"
-_FEW = ("methods=bp,dfa,shallow", "seeds=1", "tries=1")
 
 
 def _said(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict, str]:
