@@ -25,7 +25,7 @@ def test_a_task_from_outside_trains_resumes_compares_and_is_planned(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     name, words = f"{HERE}:parity", ("margin=0.5", "floors=3", "rows=60")
-    code, done, err = _said(capsys, "train", name, *words, "method=odfa", "--run-dir", "run")
+    code, done, err = _said(capsys, "train", name, *words, "arm=odfa", "--run-dir", "run")
     assert (code, done.get("steps")) == (0, 4), err
     assert done["metric"]["name"] == "wrong"
     saved = json.loads((tmp_path / "run" / "config.json").read_text())
@@ -37,9 +37,7 @@ def test_a_task_from_outside_trains_resumes_compares_and_is_planned(
     assert torch.isfinite(loaded.model(torch.ones(1, 6))).all()
     assert _said(capsys, "train", "--resume", "run")[1] == done
     assert _said(capsys, "align", "run")[0] == 0
-    code, table, err = _said(
-        capsys, "compare", name, "methods=bp,dfa,shallow", "seeds=1", "tries=1", "--run-dir", "all"
-    )
+    code, table, err = _said(capsys, "compare", name, "arms=bp,dfa,shallow", "seeds=1", "tries=1", "--run-dir", "all")
     assert code == 0, err
     assert set(table["learning_rates"]) == {"bp", "dfa", "shallow"}
     assert _said(capsys, "train", name, "--dry-run")[1]["steps"] == 4

@@ -32,6 +32,8 @@ def check_memory(config: RunConfig) -> None:
         raise ConfigError(
             "memory.activations=stream: backpropagation learns from the last block to the first, expected recompute"
         )
+    if config.network.learned and memory.storage == "disk":
+        raise ConfigError("memory.storage=disk: weights that have learned are read into memory, expected memory")
     if memory.fused and config.optimizer.clip_norm is not None:
         raise ConfigError(
             "memory.fused=true: gradients are gone before their norm is known, expected optimizer.clip_norm=none and "

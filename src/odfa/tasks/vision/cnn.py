@@ -80,8 +80,7 @@ class CnnNetwork(StackNetwork, kind="cnn"):
 
     def signal_widths(self, shape: DataShape) -> tuple[int, ...]:
         """Channels at each place behind the stem."""
-        assert shape.image is not None
-        _, height, width = shape.image
+        _, height, width = _image(shape)
         places = -(-height // self.stride) * -(-width // self.stride)
         return tuple(width * places for width in self.widths)
 
@@ -91,6 +90,10 @@ class CnnNetwork(StackNetwork, kind="cnn"):
         Raises:
             ConfigError: the data are no images.
         """
-        if shape.image is None:
-            raise ConfigError("network=cnn: a convolutional network needs images; these data have none")
-        return Cnn(shape.image, width=self.width, layers=self.layers, stride=self.stride, num_classes=shape.num_classes)
+        return Cnn(_image(shape), width=self.width, layers=self.layers, stride=self.stride, num_classes=shape.num_classes)
+
+
+def _image(shape: DataShape) -> tuple[int, int, int]:
+    if shape.image is None:
+        raise ConfigError("network=cnn: a convolutional network needs images; these data have none")
+    return shape.image
