@@ -12,27 +12,39 @@ from typing import get_args
 
 import pytest
 
+import odfa.settings
 from odfa import recipes
 from odfa.errors import ConfigError
-from odfa.scaling import PlanConfig, Sharing, StudyConfig
+from odfa.scaling import PlanSettings, Sharing, StudySettings
+from odfa.scaling.actions import MeasureSettings, ScalingSettings, ShareSettings
+from odfa.settings import Settings
 from odfa.train import overrides
 
 CONFIGS = {
     **{name: recipe.make() for name, recipe in recipes.RECIPES.items() if name.endswith("_tiny")},
     "llama": recipes.dialogue_llama(),
-    "plan": PlanConfig(),
-    "study": StudyConfig(),
+    "plan": PlanSettings(),
+    "study": StudySettings(),
     "sharing": Sharing(),
+    "measure": MeasureSettings(),
+    "scaling": ScalingSettings(),
+    "share": ShareSettings(),
 }
 
 
 def _numbers(kind: type):
     """(config, key) of every setting of this kind, alone, optional, or in a tuple."""
     for name, config in CONFIGS.items():
-        for key, hint in overrides.keys(config).items():
+        for key, hint in _hints(config).items():
             parts = get_args(hint) if isinstance(hint, UnionType) or get_args(hint) else (hint,)
             if kind in parts:
                 yield name, key
+
+
+def _hints(config):
+    if isinstance(config, Settings):
+        return {key: place.hint for key, place in odfa.settings.keys(config).items()}
+    return overrides.keys(config)
 
 
 def _refused(name: str, key: str, value: str) -> bool:
@@ -43,7 +55,8 @@ def _refused(name: str, key: str, value: str) -> bool:
 
 def _complaint(name: str, override: str) -> str:
     try:
-        overrides.apply(CONFIGS[name], [override])
+        config = CONFIGS[name]
+        (odfa.settings if isinstance(config, Settings) else overrides).apply(config, [override])
     except ConfigError as error:
         return str(error)
     return ""
@@ -90,7 +103,7 @@ WORDS = {
     "an export in a file": (("export", "run", f"{TAKEN}/x"), "expected a folder, /dev/null is none"),
     "workers": (("study", "share", "workers=1000000"), "workers: expected a positive integer up to 10,000"),
     "many workers, many steps": (("study", "share", "workers=10000", "steps=10000"), "at most 10,000,000 steps"),
-    "a count of many digits": (("study", "share", f"steps={'9' * 5000}"), "steps: expected a positive integer up to"),
+    "a count of many digits": (("study", "share", f"steps={'9' * 5000}"), "steps: expected an integer"),
     "a study nowhere": (("study", "share", "out="), "out: expected a path, got ''"),
     "a study in a file": (("study", "share", f"out={TAKEN}"), "expected a folder, /dev/null is none"),
     "curves in a file": (("study", "scaling", f"out={TAKEN}", "--dry-run"), "expected a folder, /dev/null is none"),
@@ -141,7 +154,7 @@ def test_what_the_system_refuses_is_one_line(odfa, monkeypatch, error, code, clu
     def refuse(*_words, **_settings):
         raise error
 
-    monkeypatch.setattr("odfa.scaling.plan", refuse)
+    monkeypatch.setattr("odfa.scaling.make_plan", refuse)
     said = odfa("plan", "gpt2")
     assert (said.code, clue in said.complaint) == (code, True)
 
@@ -183,7 +196,7 @@ def test_ctrl_c_that_a_library_turns_into_an_import_error(odfa, monkeypatch):
         except KeyboardInterrupt as error:
             raise ImportError("failed to import") from error
 
-    monkeypatch.setattr("odfa.scaling.plan", load)
+    monkeypatch.setattr("odfa.scaling.make_plan", load)
     said = odfa("plan", "gpt2")
     assert (said.code, said.complaint) == (130, "odfa: stopped; run the same command again")
 

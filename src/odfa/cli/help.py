@@ -7,13 +7,14 @@ import textwrap
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from odfa.errors import ConfigError
 from odfa.train.overrides import FIXED
 
 _WIDTH = 80
-_TYPES = {int: "integer", float: "number", str: "text", bool: "true or false"}
+_TYPES = {int: "integer", float: "number", str: "text", bool: "true or false", Path: "path"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,8 +111,9 @@ def _entries(config: Any, prefix: str) -> Iterator[tuple[str, str, str]]:
     kind, later = type(config), []
     title = " ".join((inspect.getdoc(kind) or "").split("\n\n")[0].split())
     told = meanings(kind)
-    for name, hint in get_type_hints(kind).items():
-        value = getattr(config, name)
+    hints = get_type_hints(kind)
+    for name in (entry.name for entry in dataclasses.fields(config)):
+        hint, value = hints[name], getattr(config, name)
         if prefix + name in FIXED:
             continue
         if dataclasses.is_dataclass(value):

@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from typing import Any
 
-from odfa.cli.command import Command, Outcome, note, print_table, say, take
+from odfa.cli.command import Command, Outcome, note, print_table, say
 from odfa.cli.help import Help, add_settings, listing
 from odfa.errors import ConfigError
 
@@ -22,36 +22,31 @@ def _configure(parser: ArgumentParser) -> None:
 
 
 def _listed(_words: list[str]) -> str:
-    from odfa.scaling import PlanConfig
+    from odfa.scaling import PlanSettings
 
-    return listing(PlanConfig())
+    return listing(PlanSettings())
 
 
 def _execute(arguments: Namespace) -> Outcome:
     from odfa.recipes import RECIPES
-    from odfa.scaling import PlanConfig, get_opu, get_processor, plan
-    from odfa.train.overrides import apply
+    from odfa.scaling import PlanSettings, make_plan
+    from odfa.settings import apply
 
-    processor, settings = take(list(arguments.settings), "processor")
-    opu, settings = take(settings, "opu")
     if "=" in arguments.model:
         raise ConfigError(f"expected a model first, got {arguments.model!r}; see odfa plan --help")
-    config = PlanConfig(
-        processor=get_processor("a100" if processor is None else processor),
-        opu=get_opu("opu-2021" if opu is None else opu),
-    )
+    config = apply(PlanSettings(), arguments.settings)
     makers = {name: recipe.make for name, recipe in RECIPES.items()}
     with (
         _told_if_slow(arguments.model),
         contextlib.redirect_stdout(sys.stderr),
     ):  # what a model's own code prints is not the result
-        page = plan(arguments.model, apply(config, settings), makers)
+        page = make_plan(arguments.model, config, makers)
     return Outcome(json=page, show=lambda: _show(page))
 
 
 @contextlib.contextmanager
 def _told_if_slow(model: str) -> Iterator[None]:
-    """Most plans take a second; what loops over positions, as a recurrent model does, takes minutes."""
+    """Note after three seconds that it may take long: models that loop over positions take minutes, others a second."""
     line = f"counting the operations of {model}; models that loop over positions take long …"
     timer = threading.Timer(3, note, [line])
     timer.daemon = True
@@ -121,8 +116,8 @@ PLAN = Command(
         summary="what training a model costs, by each method",
         example="odfa plan gpt3-2.7b processor=a100 opu=opu-2021 tokens=8192",
         settings={
-            "processor=a100": "a processor by name, or field by field, see below",
-            "opu=opu-2021": "an OPU by name, or field by field, see below",
+            "processor=a100": "a preset or package.module:Name; field by field below",
+            "opu=opu-2021": "a preset or package.module:Name; field by field below",
         },
         more=_listed,
     ),

@@ -1,48 +1,51 @@
 """What an optical processing unit can do: mirrors, pixels and rates, and from them operations per second and joules.
 
-Frames and their time come from the twin and the demodulator that training uses; the link to the host is added here.
+Mirrors, camera, rates and power are the twin's; frames and their time come from it and from the demodulator that
+training uses. The link to the host, the latency and the uncertainty are added here.
 """
 
-import difflib
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Literal
 
 from odfa.encode import Ternary
-from odfa.errors import ConfigError
 from odfa.flow import Light
 from odfa.opu import Sensor, Twin
+from odfa.settings import MAX_WIDTH, Settings, named, require
 from odfa.train.build import make_demodulator
-from odfa.train.config.base import MAX_WIDTH
 from odfa.units import check_fields
+
+_TWIN, _SENSOR = Twin.preset("opu-2021"), Sensor()
+"""Where the defaults come from, so that a plan and a run know the same unit."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Opu:
+class Opu(Settings, kind="opu", room="odfa.scaling.opu", group="odfa.planned_opus"):
     """Mirrors, camera, demodulator and link."""
 
     name: str
+    """What it is called in tables."""
     source: str
     """Where the figures come from, and which of them are assumed."""
-    mirror_rows: int = 912
+    mirror_rows: int = _TWIN.shape_dmd[0]
     """Rows of micro-mirrors."""
-    mirror_columns: int = 1140
+    mirror_columns: int = _TWIN.shape_dmd[1]
     """Columns of micro-mirrors."""
-    camera_rows: int = 1088
+    camera_rows: int = _TWIN.shape_cam[0]
     """Rows of camera pixels."""
-    camera_columns: int = 2040
+    camera_columns: int = _TWIN.shape_cam[1]
     """Columns of camera pixels."""
-    rate_hz: float = 2000.0
+    rate_hz: float = _TWIN.rate_hz
     """Largest frame rate."""
-    exposure_s: float = 400e-6
+    exposure_s: float = _SENSOR.exposure_s
     """Exposure of one frame."""
-    row_s: float = 2.6875e-6
-    """Time to read one camera row."""
-    overhead_s: float = 32.25e-6
+    row_s: float | None = _SENSOR.row_s
+    """Time to read one camera row; None: no time."""
+    overhead_s: float = _SENSOR.overhead_s
     """Time to read a frame beyond its rows."""
-    margin_s: float = 50e-6
+    margin_s: float = _SENSOR.margin_s
     """Pause between exposure or reading the rows and the next frame."""
-    power_w: float = 30.0
+    power_w: float = _TWIN.power_w
     """Electrical power, for as long as it is on."""
     demodulator: Literal["offaxis", "phase", "phase3", "anchor"] = "offaxis"
     """How counts become a field; off-axis holography needs two frames a ternary error, four phases need eight."""
@@ -55,13 +58,12 @@ class Opu:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        sides = (self.mirror_rows, self.mirror_columns, self.camera_rows, self.camera_columns)
-        if not all(0 < side <= MAX_WIDTH for side in sides):
-            raise ConfigError(f"{self.name}: expected 1 to {MAX_WIDTH} mirrors and pixels each way, got {sides}")
+        for name in ("mirror_rows", "mirror_columns", "camera_rows", "camera_columns"):
+            require(0 < getattr(self, name) <= MAX_WIDTH, name, f"1 to {MAX_WIDTH:,}", getattr(self, name))
 
     @property
     def num_mirrors(self) -> int:
-        """Inputs at most."""
+        """Mirrors, and with them the most inputs that the unit takes."""
         return self.mirror_rows * self.mirror_columns
 
     def scaled(self, factor: float) -> "Opu":
@@ -70,7 +72,7 @@ class Opu:
             self,
             rate_hz=factor * self.rate_hz,
             exposure_s=self.exposure_s / factor,
-            row_s=self.row_s / factor,
+            row_s=None if self.row_s is None else self.row_s / factor,
             overhead_s=self.overhead_s / factor,
             margin_s=self.margin_s / factor,
             link_bytes_per_s=factor * self.link_bytes_per_s,
@@ -141,6 +143,7 @@ def beam(opu: Opu, num_inputs: int, num_outputs: int) -> Beam:
     Raises:
         Incompatible: more inputs than mirrors, or more outputs than the camera can hold.
     """
+    # a mode gives as many real outputs as it has quadratures; the demodulator says which pixels that many modes take
     twin, demodulator = opu.twin(), make_demodulator(opu.demodulator)
     roi = demodulator.roi(-(-num_outputs // demodulator.quadratures), twin.view)
     twin.require(num_inputs=demodulator.inputs(num_inputs), roi=roi, arm=demodulator.arm)
@@ -194,15 +197,13 @@ OPUS: dict[str, Opu] = {
     )
 }
 """OPUs by name."""
+Opu.presets = {name: partial(OPUS.__getitem__, name) for name in OPUS}
 
 
 def get_opu(name: str) -> Opu:
-    """A preset.
+    """A preset, or what `package.module:Name` names.
 
     Raises:
         ConfigError: there is none of that name; the message gives the nearest ones.
     """
-    if name not in OPUS:
-        near = difflib.get_close_matches(name, OPUS, n=3, cutoff=0.4) or list(OPUS)
-        raise ConfigError(f"unknown OPU {name!r}; did you mean {' or '.join(near)}?")
-    return OPUS[name]
+    return named(Opu, name)
