@@ -113,7 +113,7 @@ def test_every_quantity_with_a_unit_is_within_its_range():
 
 
 def test_an_opu_is_the_twin_until_told_otherwise():
-    ours, twin = Opu(name="mine", source="a test").twin(), Twin.preset("opu-2021")
+    ours, twin = Opu(name="mine", source="a test").twin().build(), Twin.preset("opu-2021")
     assert (ours.shape_dmd, ours.shape_cam) == (twin.shape_dmd, twin.shape_cam)
     assert (ours.rate_hz, ours.power_w, ours.exposure_s) == (twin.rate_hz, twin.power_w, twin.exposure_s)
     regions = [(1, 1), (300, 20), twin.shape_cam]

@@ -118,6 +118,7 @@ PLAN = Command(
         settings={
             "processor=a100": "a preset or package.module:Name; field by field below",
             "opu=opu-2021": "a preset or package.module:Name; field by field below",
+            "opu.demodulator=offaxis": "offaxis, phase, phase3, anchor or package.module:Name; its fields below",
         },
         more=_listed,
     ),

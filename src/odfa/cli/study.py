@@ -8,15 +8,12 @@ from typing import TYPE_CHECKING, Any
 from odfa.cli.command import Command, Outcome, note, print_table, say
 from odfa.cli.help import Help, add_actions, add_settings, listing
 from odfa.cli.quantity import label, quantity, short
-from odfa.errors import ConfigError
 
 if TYPE_CHECKING:
     from odfa.scaling import MachineMeasurement
 
 _QUICK_REPEATS = 2
 """Rounds of timing, where a study finds no measurement."""
-_MOST_EVENTS = 10_000_000
-"""Steps of all workers together: about ten minutes of simulation."""
 _CUT = "a key may be cut to its last part where that is unique"
 
 
@@ -152,12 +149,6 @@ def _share(settings: list[str], dry_run: bool) -> Outcome:
     config = apply(ShareSettings(), settings)
     asked = config.sharing != SharingConditions()
     rooms = {"as asked": Sharing(**vars(config.sharing))} if asked else ROOMS
-    # checked here, where all settings are known, not while they are set one after the other
-    if sum(config.workers) * config.steps > _MOST_EVENTS:
-        raise ConfigError(
-            f"workers and steps: expected at most {_MOST_EVENTS:,} steps of all workers together, "
-            f"got {sum(config.workers) * config.steps:,}"
-        )
     path = check_figure(config.out / "sharing.png", "out")
     if dry_run:
         workers = list(config.workers)

@@ -12,7 +12,8 @@ from odfa.settings import Settings, require
 FOLDER = Path("runs/study")
 """Where measurement and figures go unless told otherwise."""
 MEASUREMENT = FOLDER / "measurement.json"
-_MOST_STEPS = 100_000
+_MOST_STEPS, _MOST_EVENTS = 100_000, 10_000_000
+"""Steps of a worker, and of all of them in one simulation each: about ten minutes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,3 +66,7 @@ class ShareSettings(Settings):
         for count in self.workers:
             require(0 < count <= MOST, "workers", f"a positive integer up to {MOST:,}", count)
         require(0 < self.steps <= _MOST_STEPS, "steps", f"a positive integer up to {_MOST_STEPS:,}", self.steps)
+        all_steps = sum(self.workers) * self.steps
+        require(
+            all_steps <= _MOST_EVENTS, "steps", f"at most {_MOST_EVENTS:,} steps of all workers together", all_steps
+        )

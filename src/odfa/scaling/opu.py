@@ -4,18 +4,17 @@ Mirrors, camera, rates and power are the twin's; frames and their time come from
 training uses. The link to the host, the latency and the uncertainty are added here.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from typing import Literal
 
+from odfa.demodulate import DemodulatorSettings, OffAxisSettings
 from odfa.encode import Ternary
 from odfa.flow import Light
-from odfa.opu import Sensor, Twin
+from odfa.opu import Sensor, TwinSettings
 from odfa.settings import MAX_WIDTH, Settings, named, require
-from odfa.train.build import make_demodulator
 from odfa.units import check_fields
 
-_TWIN, _SENSOR = Twin.preset("opu-2021"), Sensor()
+_TWIN = TwinSettings(name="opu-2021")
 """Where the defaults come from, so that a plan and a run know the same unit."""
 
 
@@ -37,17 +36,17 @@ class Opu(Settings, kind="opu", room="odfa.scaling.opu", group="odfa.planned_opu
     """Columns of camera pixels."""
     rate_hz: float = _TWIN.rate_hz
     """Largest frame rate."""
-    exposure_s: float = _SENSOR.exposure_s
+    exposure_s: float = _TWIN.sensor.exposure_s
     """Exposure of one frame."""
-    row_s: float | None = _SENSOR.row_s
+    row_s: float | None = _TWIN.sensor.row_s
     """Time to read one camera row; None: no time."""
-    overhead_s: float = _SENSOR.overhead_s
+    overhead_s: float = _TWIN.sensor.overhead_s
     """Time to read a frame beyond its rows."""
-    margin_s: float = _SENSOR.margin_s
+    margin_s: float = _TWIN.sensor.margin_s
     """Pause between exposure or reading the rows and the next frame."""
     power_w: float = _TWIN.power_w
     """Electrical power, for as long as it is on."""
-    demodulator: Literal["offaxis", "phase", "phase3", "anchor"] = "offaxis"
+    demodulator: DemodulatorSettings = field(default_factory=OffAxisSettings)
     """How counts become a field; off-axis holography needs two frames a ternary error, four phases need eight."""
     link_bytes_per_s: float = 1.6e9
     """Link to the host: patterns out, one bit a mirror, and pixels back, one byte each."""
@@ -78,12 +77,12 @@ class Opu(Settings, kind="opu", room="odfa.scaling.opu", group="odfa.planned_opu
             link_bytes_per_s=factor * self.link_bytes_per_s,
         )
 
-    def twin(self) -> Twin:
-        """The twin whose frame times these are; nothing is drawn."""
+    def twin(self) -> TwinSettings:
+        """Settings of the twin whose frame times these are."""
         sensor = Sensor(
             exposure_s=self.exposure_s, row_s=self.row_s, overhead_s=self.overhead_s, margin_s=self.margin_s
         )
-        return Twin(
+        return TwinSettings(
             sensor=sensor,
             shape_dmd=(self.mirror_rows, self.mirror_columns),
             shape_cam=(self.camera_rows, self.camera_columns),
@@ -98,7 +97,7 @@ class Opu(Settings, kind="opu", room="odfa.scaling.opu", group="odfa.planned_opu
         One real multiplication and addition per mirror and pixel. It leaves out: the two signs of a ternary error
         (x 1/2), pixels spent on holography (off-axis: two real outputs for 16 pixels), and that fields are complex.
         """
-        frame_s = self.twin().frame_s((self.camera_rows, self.camera_columns))
+        frame_s = self.twin().build().frame_s((self.camera_rows, self.camera_columns))
         return 2.0 * self.num_mirrors * self.camera_rows * self.camera_columns / frame_s
 
 
@@ -144,7 +143,7 @@ def beam(opu: Opu, num_inputs: int, num_outputs: int) -> Beam:
         Incompatible: more inputs than mirrors, or more outputs than the camera can hold.
     """
     # a mode gives as many real outputs as it has quadratures; the demodulator says which pixels that many modes take
-    twin, demodulator = opu.twin(), make_demodulator(opu.demodulator)
+    twin, demodulator = opu.twin().build(), opu.demodulator.build()
     roi = demodulator.roi(-(-num_outputs // demodulator.quadratures), twin.view)
     twin.require(num_inputs=demodulator.inputs(num_inputs), roi=roi, arm=demodulator.arm)
     transfer_s = max(opu.num_mirrors / 8, roi[0] * roi[1]) / opu.link_bytes_per_s

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from odfa.data import quietly
+from odfa.demodulate import OffAxisSettings
 from odfa.errors import ConfigError, Incompatible, MatchError
 from odfa.scaling.cost import Cost, Model, WalkKey, step_cost
 from odfa.scaling.family import Gpt
@@ -268,10 +269,10 @@ def _changes(config: PlanSettings, blocks: float) -> Iterable[tuple[str, PlanSet
             "one error vector per sequence (vectors=sequence; learning with it is not shown)",
             laid(vectors="sequence"),
         )
-    if opu.demodulator != "offaxis":
+    if not isinstance(opu.demodulator, OffAxisSettings):
         yield (
             "off-axis holography, two frames a vector (opu.demodulator=offaxis)",
-            replace(config, opu=replace(opu, demodulator="offaxis")),
+            replace(config, opu=replace(opu, demodulator=OffAxisSettings())),
         )
     yield f"{2 * layout.opus} OPUs (opus={2 * layout.opus})", laid(opus=2 * layout.opus)
     if opu.rate_hz < 1e5:

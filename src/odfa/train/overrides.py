@@ -65,8 +65,9 @@ def digest(config: Any) -> str:
 
 
 def _walk(config: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, hint in get_type_hints(type(config)).items():
-        value = getattr(config, name)
+    hints = get_type_hints(type(config))
+    for name in (field.name for field in dataclasses.fields(config)):
+        hint, value = hints[name], getattr(config, name)
         if dataclasses.is_dataclass(value):
             yield from _walk(value, f"{prefix}{name}.")
         else:
