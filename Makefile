@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-ROOMS  := $(addprefix odfa.,engine encode opu demodulate structured project features train recipes scaling data report compat flow fourier errors)
+ROOMS  := $(addprefix odfa.,engine encode opu demodulate structured project features settings tasks train arms recipes scaling data report compat flow fourier errors)
 STAMP  := $(VENV)/.installed
 
 .PHONY: help demo test test-slow lint bench docs lock clean
@@ -23,8 +23,8 @@ $(STAMP): requirements.lock pyproject.toml
 	@touch $@
 
 demo: $(STAMP)
-	$(BIN)/odfa compare digits methods=bp,shallow,dfa,tdfa,odfa seeds=3
-	$(BIN)/odfa compare dialogue_tiny methods=bp,shallow,dfa,odfa seeds=1 tries=1 --run-dir runs/demo-dialogue
+	$(BIN)/odfa compare digits arms=bp,shallow,dfa,tdfa,odfa seeds=3
+	$(BIN)/odfa compare dialogue_tiny arms=bp,shallow,dfa,odfa seeds=1 tries=1 --run-dir runs/demo-dialogue
 	$(BIN)/odfa sample runs/demo-dialogue/bp-* runs/demo-dialogue/odfa-* runs/demo-dialogue/shallow-* --count 2 \
 	  --prompt "Hi, how are you?"
 

@@ -20,15 +20,17 @@ mpl.use("Agg")
 from matplotlib import pyplot
 
 from odfa import recipes, settings, train
+from odfa.demodulate import AnchorSettings, DemodulatorSettings, OffAxisSettings, PhaseStepsSettings
+from odfa.project import Guard
 from odfa.train import RunConfig
 from odfa.train.plan import dry_run
 
-ARMS: dict[str, tuple[str, dict[str, object]]] = {
-    "phase steps, unprotected": ("phase", {"witness_every": None}),
-    "phase steps, re-phased": ("phase", {}),
-    "off-axis, unprotected": ("offaxis", {"witness_every": None}),
-    "off-axis, re-phased": ("offaxis", {}),
-    "anchor": ("anchor", {}),
+WAYS: dict[str, tuple[DemodulatorSettings, Guard | None]] = {
+    "phase steps, unprotected": (PhaseStepsSettings(), None),
+    "phase steps, re-phased": (PhaseStepsSettings(), Guard()),
+    "off-axis, unprotected": (OffAxisSettings(), None),
+    "off-axis, re-phased": (OffAxisSettings(), Guard()),
+    "anchor": (AnchorSettings(), Guard()),
 }
 STYLES = ["s:", "s-", "o:", "o-", "^-"]
 COLOURS = ["#E69F00", "#E69F00", "#0072B2", "#0072B2", "#009E73"]
@@ -36,13 +38,13 @@ COLOURS = ["#E69F00", "#E69F00", "#0072B2", "#0072B2", "#009E73"]
 
 def variant(base: RunConfig, name: str, total_rad: float, seed: int) -> RunConfig:
     """The run of one demodulator whose reference drifts by `total_rad` in all."""
-    demodulator, settings = ARMS[name]
-    feedback = replace(base.feedback, demodulator=demodulator, **settings)
-    run = replace(base, method="odfa", seed=seed, tensorboard=False, feedback=feedback)
+    demodulator, guard = WAYS[name]
+    run = replace(base, seed=seed, tensorboard=False)
+    run = replace(run, projection=replace(run.projection, demodulator=demodulator, guard=guard))
     if not total_rad:
         return run
     rate = total_rad / dry_run(run)["light"]["seconds"]
-    return replace(run, feedback=replace(feedback, drift=replace(feedback.drift, phase_drift_rad_per_s=rate)))
+    return settings.apply(run, [f"opu.drift.phase_drift_rad_per_s={rate!r}"])
 
 
 def main() -> None:
@@ -54,9 +56,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/drift"))
     parser.add_argument("settings", nargs="*")
     arguments = parser.parse_args()
-    base = settings.apply(recipes.get(arguments.recipe), arguments.settings)
+    base = settings.apply(recipes.get(arguments.recipe, "odfa"), arguments.settings)
     found: dict[str, dict[float, list[float]]] = {}
-    for name in ARMS:
+    for name in WAYS:
         for angle in arguments.angles:
             runs = [
                 train.run(

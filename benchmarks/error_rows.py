@@ -11,7 +11,9 @@ from dataclasses import replace
 import torch
 
 from odfa import DFA, AlignedHead, Gaussian, RandomFeedback, recipes, train
+from odfa.arms import arm
 from odfa.errors import NonFinite
+from odfa.train.attach import fed
 
 ARMS = {
     "backpropagation": None,
@@ -24,15 +26,13 @@ ARMS = {
 
 def measure(name: str, steps: int, rate: float) -> float:
     """Validation loss after `steps` steps."""
-    config = recipes.get("fashion_diffusion")
-    method = "shallow" if name == "shallow" else "bp"
-    config = replace(
-        config, method=method, steps=steps, optimizer=replace(config.optimizer, learning_rate=rate, average=None)
-    )
+    recipe = recipes.whole("fashion_diffusion")
+    config = arm(recipe, "shallow" if name == "shallow" else "bp")
+    config = replace(config, steps=steps, optimizer=replace(config.optimizer, learning_rate=rate, average=None))
     session = train.build(config)
     if ARMS[name] is not None:
         rule, error_at, _ = ARMS[name]
-        blocks = config.network.blocks[1 :: config.feedback.group]
+        blocks = fed(recipe, config.network.blocks)
         session.dfa = DFA(session.model, blocks=blocks, projection=Gaussian(seed=0), rule=rule, error_at=error_at)
     for batch in train.batches(session):
         train.train_step(session, batch)
@@ -46,8 +46,8 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=2e-3)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    for name, arm in ARMS.items():
-        rows = "" if arm is None else f"{arm[2]} rows an image"
+    for name, fed_by in ARMS.items():
+        rows = "" if fed_by is None else f"{fed_by[2]} rows an image"
         try:
             loss = f"{measure(name, arguments.steps, arguments.rate):.4f}"
         except NonFinite:

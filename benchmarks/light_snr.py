@@ -9,6 +9,7 @@ what the ternary code itself adds: exact projection of the code against exact pr
 import argparse
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,9 +17,12 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from odfa import train
+from odfa.encode import SampledSettings
+from odfa.opu import TwinSettings
+from odfa.project import OpticalSettings
 from odfa.tasks.language.text import MASKED, TextData
-from odfa.train import RunConfig
-from odfa.train.build import build_optical
+
+IDEAL = TwinSettings.presets["ideal"]()
 
 
 def errors(run: train.LoadedRun, rows: int) -> Tensor:
@@ -32,13 +36,9 @@ def errors(run: train.LoadedRun, rows: int) -> Tensor:
     return (p_ND - one_hot(target_N.clamp(min=0), p_ND.shape[1]))[known_N][:rows]
 
 
-def projected(config: RunConfig, opu: str, e_ND: Tensor, width: int) -> Tensor:
-    """Through this OPU, with the run's medium, demodulator and quantiser."""
-    return (
-        build_optical(replace(config, feedback=replace(config.feedback, opu=opu)))
-        .shaped(e_ND.shape[1], width)
-        .project(e_ND)
-    )
+def projected(light: OpticalSettings, e_ND: Tensor, *, seed: int, width: int) -> Tensor:
+    """Through this light path of a run of this seed, (N, width)."""
+    return light.build(seed).shaped(e_ND.shape[1], width).project(e_ND)
 
 
 def decibel(signal: Tensor, noise: Tensor) -> float:
@@ -53,19 +53,18 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=512)
     options = parser.parse_args()
     run = train.load_run(options.run)
+    real = run.config.projection
+    if not isinstance(real, OpticalSettings) or not isinstance(real.opu, TwinSettings):
+        parser.error(f"{options.run}: expected a run through a twin, got projection={real}")
+    ideal = replace(real, opu=replace(real.opu, sensor=IDEAL.sensor, reference=IDEAL.reference, name=IDEAL.name))
     e_ND, width = errors(run, options.rows), run.config.network.widths[-1]
-    ideal, real = (projected(run.config, opu, e_ND, width) for opu in ("ideal", run.config.feedback.opu))
-    one_by_one = projected(
-        replace(run.config, feedback=replace(run.config.feedback, quantiser="sampled", repeats=1)),
-        "ideal",
-        torch.eye(e_ND.shape[1]),
-        width,
-    )
+    through = partial(projected, seed=run.config.seed, width=width)
+    ideal_NK, real_NK = through(ideal, e_ND), through(real, e_ND)
+    one_by_one = through(replace(ideal, encoder=SampledSettings()), torch.eye(e_ND.shape[1]))
     exact = e_ND @ one_by_one
-    print(f"{len(e_ND)} errors of {e_ND.shape[1]} entries, {run.config.feedback.quantiser}, "
-          f"repeats={run.config.feedback.repeats}, {width} outputs")  # fmt: skip
-    print(f"light:        {decibel(ideal, real - ideal):5.1f} dB  OPU {run.config.feedback.opu} against ideal")
-    print(f"ternary code: {decibel(exact, ideal - exact):5.1f} dB  against the exact error")
+    print(f"{len(e_ND)} errors of {e_ND.shape[1]} entries, {real.encoder}, {width} outputs")
+    print(f"light:        {decibel(ideal_NK, real_NK - ideal_NK):5.1f} dB  OPU {real.opu.name} against ideal")
+    print(f"code:         {decibel(exact, ideal_NK - exact):5.1f} dB  against the exact error")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import psutil
 import torch
 
 from odfa import recipes, train
+from odfa.arms import name_of
 from odfa.train import MemorySettings, RunConfig
 from odfa.train.result import peak_memory_bytes
 
@@ -32,11 +33,11 @@ WAYS: dict[str, tuple[str, MemorySettings]] = {
 
 
 def config_of(recipe: str, way: str) -> RunConfig:
-    """The recipe's model, batch and precision by another method with another memory."""
-    run, (method, memory) = recipes.get(recipe), WAYS[way]
+    """The recipe's model, batch and precision under another arm with another memory."""
+    arm, memory = WAYS[way]
+    run = recipes.get(recipe, arm)
     return replace(
         run,
-        method=method,  # type: ignore[arg-type]
         data=replace(run.data, limit=8 * run.batch_size),
         memory=replace(memory, precision=run.memory.precision),
         optimizer=replace(run.optimizer, clip_norm=None),
@@ -60,8 +61,8 @@ def measure(config: RunConfig, steps: int) -> dict[str, Any]:
 
 def recipes_tiny(config: RunConfig) -> RunConfig:
     """The smallest model of the same kind."""
-    tiny = recipes.get("dialogue_tiny")
-    return replace(tiny, method=config.method, data=replace(tiny.data, limit=16))
+    tiny = recipes.get("dialogue_tiny", name_of(config))
+    return replace(tiny, data=replace(tiny.data, limit=16))
 
 
 def main() -> None:

@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=512)
     options = parser.parse_args()
     at = sorted(int(step) for step in options.at.split(","))
-    config = replace(recipes.get(options.recipe), method="dfa", steps=max(1, at[-1]))
+    config = replace(recipes.get(options.recipe, "dfa"), steps=max(1, at[-1]))
     torch.set_num_threads(config.threads or torch.get_num_threads())
     session = train.build(config)
     for batch in itertools.chain([None], train.batches(session)):

@@ -94,7 +94,10 @@ def arm(run: RunConfig, word: str) -> RunConfig:
         return ARMS[name](run)
     if name not in _RULED:
         raise ConfigError(f"arms: expected ARM:RULE with one of {', '.join(_RULED)}, got {word}")
-    chosen = named(AbstractRule, rule, before=run.rule)
+    try:
+        chosen = named(AbstractRule, rule, before=run.rule)
+    except ConfigError as error:
+        raise ConfigError(f"arms: {error}") from error
     if not chosen.projects:
         raise ConfigError(f"arms: rule {rule} projects nothing, expected one that does in {word}")
     return ARMS[name](run.changed("rule", chosen))

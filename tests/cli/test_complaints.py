@@ -26,21 +26,21 @@ WORDS = {
     "unknown recipe": (("train", "digits_tinny"), "digits_tiny"),
     "unknown key": (("train", "digits_tiny", "learning_rat=1"), "optimizer.learning_rate"),
     "wrong type": (("train", "digits_tiny", "epochs=many"), "epochs"),
-    "wrong choice": (("train", "digits_tiny", "method=dpa"), "method"),
+    "wrong choice": (("train", "digits_tiny", "arm=dpa"), "arm"),
     "out of range": (("train", "digits_tiny", "epochs=0"), "epochs"),
     "missing data": (("train", "fashion_mlp_tiny", "data.path=nowhere"), "nowhere"),
     "resume nothing": (("train", "--resume", "nowhere"), "nowhere"),
     "resume with settings": (("train", "--resume", "nowhere", "seed=1"), "seed=1"),
     "align nothing": (("align", "nowhere"), "nowhere"),
-    "compare an unknown method": (("compare", "digits_tiny", "methods=bp,dpa"), "dpa"),
-    "compare nothing": (("compare", "digits_tiny", "methods="), "methods"),
-    "compare a method twice": (("compare", "digits_tiny", "methods=bp,bp"), "bp,bp"),
+    "compare an unknown arm": (("compare", "digits_tiny", "arms=bp,dpa"), "dpa"),
+    "compare nothing": (("compare", "digits_tiny", "arms="), "arms"),
+    "compare an arm twice": (("compare", "digits_tiny", "arms=bp,bp"), "bp,bp"),
     "compare no seeds": (("compare", "digits_tiny", "seeds=0"), "seeds"),
     "compare half a try": (("compare", "digits_tiny", "tries=0.5"), "tries"),
     "compare without a recipe": (("compare",), "required: NAME;"),
     "train under another recipe's name": (("train", "digits_tiny", "recipe=fashion"), "settled by the recipe"),
     "a task that there is not": (("train", "digits_tiny", "task=fashion"), "task: expected diffusion"),
-    "rank of another network": (("train", "digits_tiny", "method=odfa", "rule=aligned", "rank=16"), "0 to 9"),
+    "rank of another network": (("train", "digits_tiny", "arm=odfa", "rule=aligned", "rank=16"), "0 to 9"),
     "a network for no machine": (("train", "digits_tiny", "widths=9999999,9999999"), "1048576"),
     "a file for a folder": (("train", *TINY, "--run-dir", __file__), "a file is where a folder should be"),
     "resume a file": (("train", "--resume", __file__), "is missing; is"),
@@ -65,16 +65,16 @@ def test_a_failure_is_one_json_object_too(odfa):
 
 
 def test_a_run_is_never_overwritten(odfa):
-    run_dir = Path(odfa("train", *TINY, "method=bp", "--json").json["run_dir"])
+    run_dir = Path(odfa("train", *TINY, "arm=bp", "--json").json["run_dir"])
     before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
-    said = odfa("train", *TINY, "method=bp")
+    said = odfa("train", *TINY, "arm=bp")
     assert said.code == 2
     assert f"--resume {run_dir}" in said.complaint
     assert {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()} == before
 
 
 def test_a_corrupt_checkpoint(odfa):
-    run_dir = Path(odfa("train", *TINY, "method=dfa", "--json").json["run_dir"])
+    run_dir = Path(odfa("train", *TINY, "arm=dfa", "--json").json["run_dir"])
     weights = sorted(run_dir.glob("checkpoints/*/model.safetensors"))[-1]
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
@@ -85,15 +85,17 @@ def test_a_corrupt_checkpoint(odfa):
 
 
 def test_a_foreign_config(odfa):
-    run_dir = Path(odfa("train", *TINY, "method=dfa", "--json").json["run_dir"])
+    run_dir = Path(odfa("train", *TINY, "arm=dfa", "--json").json["run_dir"])
     config = json.loads((run_dir / "config.json").read_text())
     (run_dir / "config.json").write_text(json.dumps({**config, "colour": "red"}))
     assert "colour" in odfa("align", str(run_dir)).complaint
 
 
-@pytest.mark.parametrize(("method", "clue"), [("bp", "true gradient"), ("shallow", "do not learn")])
-def test_aligning_a_run_without_feedback_is_refused(odfa, method, clue):
-    run_dir = odfa("train", *TINY, f"method={method}", "--json").json["run_dir"]
+@pytest.mark.parametrize(
+    ("arm", "clue"), [("bp", "rule=backprop no signal is fed"), ("shallow", "rule=shallow no signal is fed")]
+)
+def test_aligning_a_run_without_feedback_is_refused(odfa, arm, clue):
+    run_dir = odfa("train", *TINY, f"arm={arm}", "--json").json["run_dir"]
     said = odfa("align", run_dir)
     assert said.code == 2
     assert clue in said.complaint
@@ -105,14 +107,14 @@ def test_a_run_that_fails_ends_with_1(odfa, monkeypatch, error):
         raise error
 
     monkeypatch.setattr("odfa.train.loop.train_step", step)
-    said = odfa("train", *TINY, "method=bp", "--json")
+    said = odfa("train", *TINY, "arm=bp", "--json")
     assert said.code == 1
     assert str(error) in said.complaint
     assert said.json["status"] == "failed"
 
 
 def test_a_loss_that_overflows_ends_with_1(odfa):
-    said = odfa("train", *TINY, "method=bp", "activation=relu", "optimizer=sgd", "learning_rate=1e30")
+    said = odfa("train", *TINY, "arm=bp", "activation=relu", "optimizer=sgd", "learning_rate=1e30")
     assert said.code == 1
     assert "learning rate" in said.complaint
 
@@ -133,18 +135,19 @@ def ctrl_c_in_the_third_step(monkeypatch):
 
 
 def test_ctrl_c_says_how_to_go_on_and_that_works(odfa, ctrl_c_in_the_third_step):
-    said = odfa("train", *TINY, "method=bp")
+    said = odfa("train", *TINY, "arm=bp")
     assert said.code == 1
-    assert said.complaint == "odfa: stopped at step 3; resume with odfa train --resume runs/digits_tiny-bp-seed0"
-    resumed = odfa("train", "--resume", "runs/digits_tiny-bp-seed0", "--json")
+    (run_dir,) = Path("runs").iterdir()
+    assert said.complaint == f"odfa: stopped at step 3; resume with odfa train --resume {run_dir}"
+    resumed = odfa("train", "--resume", str(run_dir), "--json")
     assert resumed.code == 0
-    whole = odfa("train", *TINY, "method=bp", "--run-dir", "whole", "--json").json
+    whole = odfa("train", *TINY, "arm=bp", "--run-dir", "whole", "--json").json
     for key in ("steps", "metric", "validation"):
         assert resumed.json[key] == whole[key]
 
 
 def test_an_interrupted_comparison_goes_on(odfa, ctrl_c_in_the_third_step):
-    command = ("compare", *TINY, "methods=bp", "seeds=1", "tries=2", "--json")
+    command = ("compare", *TINY, "arms=bp", "seeds=1", "tries=2", "--json")
     said = odfa(*command)
     assert said.code == 1
     assert said.complaint.endswith("go on with the same odfa compare command")
@@ -162,11 +165,12 @@ def test_ctrl_c_twice_before_the_first_checkpoint(odfa, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "train_step", press_twice)
-        said = odfa("train", *TINY, "method=bp")
+        said = odfa("train", *TINY, "arm=bp")
     assert said.code == 1
-    advice = "resume with odfa train --resume runs/digits_tiny-bp-seed0"
+    (run_dir,) = Path("runs").iterdir()
+    advice = f"resume with odfa train --resume {run_dir}"
     assert said.complaint == f"odfa: stopped before the first checkpoint; {advice}"
-    assert odfa("train", "--resume", "runs/digits_tiny-bp-seed0").code == 0
+    assert odfa("train", "--resume", str(run_dir)).code == 0
 
 
 def test_ctrl_c_outside_a_run(odfa, monkeypatch):

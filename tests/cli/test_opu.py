@@ -124,6 +124,6 @@ def test_words_that_are_off_are_refused_in_one_line(odfa, words, hint):
 
 
 def test_a_run_with_a_calibration_that_is_not_there_is_refused(odfa):
-    said = odfa("train", "digits_tiny", "method=odfa", "calibration=nowhere")
+    said = odfa("train", "digits_tiny", "arm=odfa", "calibration=nowhere")
     assert said.code == 2
     assert re.search(r"there is no calibration in \S*nowhere; make one", said.complaint)

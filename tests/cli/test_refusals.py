@@ -55,14 +55,14 @@ def _complaint(name: str, override: str) -> str:
 def test_no_number_takes_nan_infinity_or_minus_one_million():
     settings = [*_numbers(float), *_numbers(int)]
     assert len(settings) > 200
-    signed = {"feedback.drift.phase_drift_rad_per_s"}  # a drift has a direction
+    signed = {"projection.opu.drift.phase_drift_rad_per_s"}  # a drift has a direction
     values = {"nan", "inf", "-inf", "1e400", "-1000000"}
     taken = {(key, value) for name, key in settings for value in values if not _refused(name, key, value)}
     assert taken <= {(key, "-1000000") for key in signed}
 
 
 def test_no_count_takes_what_nobody_has_time_or_memory_for():
-    keys = {"seed", "feedback.seed"}
+    keys = {"seed", "projection.seed", "projection.opu.seed", "projection.opu.mirrors.seed"}
     assert {key for name, key in _numbers(int) if not _refused(name, key, str(2**62))} == keys
     assert all(_refused(name, key, "9" * 5000) for name, key in _numbers(int))
 

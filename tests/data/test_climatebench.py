@@ -67,8 +67,8 @@ def test_another_variable_is_another_target(folder: str) -> None:
 
 
 def test_a_run_learns_from_the_files(folder: str, tmp_path: Path) -> None:
-    config = recipes.get("climatebench_vit_tiny")
-    config = replace(config, method="odfa", tensorboard=False, data=replace(config.data, path=folder))
+    config = recipes.get("climatebench_vit_tiny", "odfa")
+    config = replace(config, tensorboard=False, data=replace(config.data, path=folder))
     result = train.run(config, tmp_path / "run", progress=False)
     assert result.metric["name"] == "rmse"
     assert 0 < result.metric["value"] < 3 * load_climatebench(folder).references["climatology"]

@@ -15,11 +15,11 @@ SMALL = ("limit=20", "validation=10", "batch_size=5", "widths=6,6", "threads=1",
 TWO_STEPS = ("steps=2", "checkpoint_every=1", "evaluate_every=2", "log_every=1")
 TEXT = ("vocabulary=270", "context=8", "width=8", "layers=1", "heads=2", "batch_size=2", "limit=6", "tensorboard=false")
 RUNS = {
-    "bp": ("digits_tiny", *SMALL, *TWO_STEPS, "method=bp", "average=0.9"),
-    "dfa": ("digits_tiny", *SMALL, *TWO_STEPS, "method=dfa", "align_every=1"),
-    "odfa": ("digits_tiny", *SMALL, *TWO_STEPS, "method=odfa", "opu=ideal", "optimizer=sgd"),
-    "aligned": ("digits_tiny", *SMALL, *TWO_STEPS, "method=dfa", "rule=aligned", "rank=2", "fused=true", "every=1"),
-    "text": ("dialogue_tiny", *TEXT, *TWO_STEPS, "method=dfa", "rank=2"),
+    "bp": ("digits_tiny", *SMALL, *TWO_STEPS, "arm=bp", "average=0.9"),
+    "dfa": ("digits_tiny", *SMALL, *TWO_STEPS, "arm=dfa", "align_every=1"),
+    "odfa": ("digits_tiny", *SMALL, *TWO_STEPS, "arm=odfa", "opu=ideal", "optimizer=sgd"),
+    "aligned": ("digits_tiny", *SMALL, *TWO_STEPS, "arm=dfa", "rule=aligned", "rank=2", "fused=true", "every=1"),
+    "text": ("dialogue_tiny", *TEXT, *TWO_STEPS, "arm=dfa", "rank=2"),
 }
 """Two steps each, a checkpoint after either."""
 

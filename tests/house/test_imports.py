@@ -23,10 +23,12 @@ ALLOWED = {
     "compat": BASE | STAGES | {"project"},
     "engine": BELOW_ENGINE,
     "train": BELOW_ENGINE | {"engine", "data", "tasks"},
-    "recipes": BASE | {"tasks", "train", "data"},
-    "scaling": BELOW_ENGINE | {"engine", "train", "data", "tasks", "recipes"},
-    "report": BELOW_ENGINE | {"engine", "train", "data", "tasks"},
-    "cli": BELOW_ENGINE | {"engine", "tasks", "train", "data", "recipes", "report", "scaling", ""},  # "": the version
+    "arms": BELOW_ENGINE | {"engine", "train"},
+    "recipes": BELOW_ENGINE | {"engine", "train", "data", "tasks", "arms"},
+    "scaling": BELOW_ENGINE | {"engine", "train", "data", "tasks", "arms", "recipes"},
+    "report": BELOW_ENGINE | {"engine", "train", "data", "tasks", "arms"},
+    "cli": BELOW_ENGINE
+    | {"engine", "tasks", "train", "data", "arms", "recipes", "report", "scaling", ""},  # "": the version
 }
 
 

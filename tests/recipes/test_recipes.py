@@ -3,7 +3,9 @@
 import pytest
 
 from odfa import recipes
+from odfa.arms import arm
 from odfa.errors import ConfigError
+from odfa.settings import tag_of
 
 
 @pytest.mark.parametrize("name", recipes.listed())
@@ -12,15 +14,16 @@ def test_a_recipe_knows_its_own_name(name: str) -> None:
     config = recipes.get(name)
     config.task.check_data(config.data)
     config.task.check_network(config.network)
-    assert recipes.get(name) == recipes.listed()[name].make()
+    assert recipes.whole(name) == recipes.listed()[name].make()
+    assert recipes.get(name) == arm(recipes.whole(name), recipes.listed()[name].arm)
 
 
 @pytest.mark.parametrize("name", [name for name in recipes.listed() if not name.endswith("_tiny")])
 def test_every_recipe_has_a_tiny_sibling(name: str) -> None:
     """Of its own, or of its family: dialogue_gpt and its larger sisters share dialogue_tiny."""
     sibling = f"{name}_tiny" if f"{name}_tiny" in recipes.listed() else f"{name.partition('_')[0]}_tiny"
-    full, tiny = recipes.get(name), recipes.get(sibling)
-    assert (full.task, full.rule) == (tiny.task, tiny.rule)
+    full, tiny = recipes.whole(name), recipes.whole(sibling)
+    assert (full.task, tag_of(full.rule)) == (tiny.task, tag_of(tiny.rule))
     assert tiny.data.limit is not None
 
 

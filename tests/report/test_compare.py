@@ -10,30 +10,33 @@ from dataclasses import replace
 import pytest
 
 from odfa import recipes, train
+from odfa.arms import ARMS, name_of
+from odfa.engine.rules import AlignedHead
 from odfa.errors import CheckpointError, ConfigError, NonFinite, RunFolderError
 from odfa.report import compare
 from odfa.report.compare import grid
-from odfa.report.methods import METHODS, electronic_part, rate_centre, rule_of
+from odfa.report.wording import electronic_part, rate_centre, rule_of
 from odfa.train.folder import read_config, read_result
 
-METHODS_RUN = ("bp", "shallow", "odfa")
+ARMS_RUN = ("bp", "shallow", "odfa")
 
 
-def _config(**changes):
-    return replace(recipes.get("digits_tiny"), epochs=1, tensorboard=False, **changes)
+def _config(arm=None, **changes):
+    tree = recipes.whole("digits_tiny") if arm is None else recipes.get("digits_tiny", arm)
+    return replace(tree, epochs=1, tensorboard=False, **changes)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     out_dir = tmp_path_factory.mktemp("compare")
-    return out_dir, compare(_config(), METHODS_RUN, seeds=2, tries=2, out_dir=out_dir)
+    return out_dir, compare(_config(), ARMS_RUN, seeds=2, tries=2, out_dir=out_dir)
 
 
 def test_the_object_has_exactly_the_promised_form(finished):
     result = json.loads(json.dumps(finished[1].to_json(), allow_nan=False))
     assert set(result) == {"recipe", "metric", "rows", "summary", "gap_closed", "learning_rates", "table", "figure"}
     assert result["metric"] == {"name": "accuracy", "better": "higher"}
-    assert [(row["method"], row["rule"], row["seed"]) for row in result["rows"]] == [
+    assert [(row["arm"], row["rule"], row["seed"]) for row in result["rows"]] == [
         ("bp", "backprop", 0),
         ("bp", "backprop", 1),
         ("shallow", "shallow", 0),
@@ -42,20 +45,17 @@ def test_the_object_has_exactly_the_promised_form(finished):
         ("odfa", "random", 1),
     ]
     for row in result["rows"]:
-        assert set(row) == {"method", "rule", "seed", "metric", "steps", "seconds", "light"}
+        assert set(row) == {"arm", "rule", "seed", "metric", "steps", "seconds", "light"}
         assert set(row["light"]) == {"frames", "seconds", "joules"}
-        assert (row["light"]["frames"] > 0) == (row["method"] == "odfa")
-    assert set(result["summary"]) == set(result["gap_closed"]) == set(METHODS_RUN)
+        assert (row["light"]["frames"] > 0) == (row["arm"] == "odfa")
+    assert set(result["summary"]) == set(result["gap_closed"]) == set(ARMS_RUN)
 
 
-def test_the_rate_of_each_method_is_the_best_on_validation(finished):
+def test_the_rate_of_each_arm_is_the_best_on_validation(finished):
     out_dir, comparison = finished
-    for method, rates in comparison.to_json()["learning_rates"].items():
+    for arm, rates in comparison.to_json()["learning_rates"].items():
         assert len(rates["tries"]) == 2
-        runs = {
-            rate: read_result(out_dir / f"{method}-lr{rate:g}-seed0")
-            for rate in grid(rate_centre(_config(method=method)), 2)
-        }
+        runs = {rate: read_result(out_dir / f"{arm}-lr{rate:g}-seed0") for rate in grid(rate_centre(_config(arm)), 2)}
         best = max(runs, key=lambda rate: (runs[rate]["validation"]["accuracy"], -runs[rate]["validation"]["loss"]))
         assert rates["chosen"] == best
 
@@ -64,11 +64,11 @@ def test_rows_are_the_runs_at_the_chosen_rate_and_nothing_else_ran(finished):
     out_dir, comparison = finished
     result = comparison.to_json()
     for row in result["rows"]:
-        rate = result["learning_rates"][row["method"]]["chosen"]
-        run_dir = out_dir / f"{row['method']}-lr{rate:g}-seed{row['seed']}"
+        rate = result["learning_rates"][row["arm"]]["chosen"]
+        run_dir = out_dir / f"{row['arm']}-lr{rate:g}-seed{row['seed']}"
         assert row["metric"] == read_result(run_dir)["metric"]["value"]
-        assert read_config(run_dir).method == row["method"]
-    assert len([path for path in out_dir.iterdir() if path.is_dir()]) == len(METHODS_RUN) * (2 + 1)
+        assert name_of(read_config(run_dir)) == row["arm"]
+    assert len([path for path in out_dir.iterdir() if path.is_dir()]) == len(ARMS_RUN) * (2 + 1)
 
 
 def test_a_second_call_trains_nothing_and_says_the_same(finished, monkeypatch):
@@ -79,22 +79,22 @@ def test_a_second_call_trains_nothing_and_says_the_same(finished, monkeypatch):
 
     monkeypatch.setattr("odfa.train.loop.train_step", refuse)
     notes: list[str] = []
-    again = compare(_config(), METHODS_RUN, seeds=2, tries=2, out_dir=out_dir, note=notes.append)
+    again = compare(_config(), ARMS_RUN, seeds=2, tries=2, out_dir=out_dir, note=notes.append)
     assert again.to_json() == comparison.to_json()
-    assert notes[-1] == f"reused {len(METHODS_RUN) * 3} finished runs in {out_dir}"
+    assert notes[-1] == f"reused {len(ARMS_RUN) * 3} finished runs in {out_dir}"
     assert not any("…" in line for line in notes)
 
 
 def test_a_folder_of_another_config_is_refused(finished):
     with pytest.raises(CheckpointError, match="choose another folder"):
-        compare(_config(batch_size=_config().batch_size + 1), METHODS_RUN, seeds=2, tries=2, out_dir=finished[0])
+        compare(_config(batch_size=_config().batch_size + 1), ARMS_RUN, seeds=2, tries=2, out_dir=finished[0])
 
 
 def test_table_and_figure(finished):
     out_dir, comparison = finished
     table = (out_dir / "table.md").read_text()
-    for method, figures in comparison.to_json()["summary"].items():
-        line = next(line for line in table.splitlines() if line.startswith(f"| {method} |"))
+    for arm, figures in comparison.to_json()["summary"].items():
+        line = next(line for line in table.splitlines() if line.startswith(f"| {arm} |"))
         assert f"{100 * figures['mean']:.2f}%" in line
     assert "all but the projection, which is optical" in table
     picture = (out_dir / "comparison.png").read_bytes()
@@ -104,7 +104,7 @@ def test_table_and_figure(finished):
 
 def test_the_curves_are_those_of_the_runs(finished):
     curves = finished[1].curves()
-    assert set(curves) == set(METHODS_RUN)
+    assert set(curves) == set(ARMS_RUN)
     for of_seeds in curves.values():
         assert len(of_seeds) == 2
         assert [step for step, _ in of_seeds[0]] == [step for step, _ in of_seeds[1]] != []
@@ -116,15 +116,15 @@ def test_runs_side_by_side_are_the_same_runs(finished, tmp_path, monkeypatch):
 
     monkeypatch.setattr("odfa.train.loop.train_step", refuse)
     notes: list[str] = []
-    beside = compare(_config(), METHODS_RUN, seeds=2, tries=2, jobs=2, out_dir=tmp_path, note=notes.append).to_json()
+    beside = compare(_config(), ARMS_RUN, seeds=2, tries=2, jobs=2, out_dir=tmp_path, note=notes.append).to_json()
     whole = finished[1].to_json()
     assert (beside["summary"], beside["learning_rates"]) == (whole["summary"], whole["learning_rates"])
     assert not any("reused" in line for line in notes)
-    assert len([line for line in notes if line.endswith("…")]) == len(METHODS_RUN) * 3
+    assert len([line for line in notes if line.endswith("…")]) == len(ARMS_RUN) * 3
 
 
 def test_ctrl_c_reaches_runs_side_by_side_and_they_go_on_later(tmp_path):
-    words = ["digits_tiny", "methods=bp,shallow", "seeds=2", "tries=1", "jobs=2", "epochs=100", "threads=1"]
+    words = ["digits_tiny", "arms=bp,shallow", "seeds=2", "tries=1", "jobs=2", "epochs=100", "threads=1"]
     odfa = [sys.executable, "-c", "import sys; from odfa.cli import main; sys.exit(main())"]
     command = [*odfa, "compare", *words, "--run-dir", str(tmp_path)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -150,24 +150,24 @@ def test_tries_can_be_shorter_than_the_runs(tmp_path):
     assert sorted(path.name.endswith("-3steps") for path in tmp_path.iterdir() if path.is_dir()) == [False, True, True]
 
 
-def test_a_method_can_run_by_another_rule(tmp_path):
-    methods = ["bp", "shallow", "dfa", "dfa:aligned", "dfa:exact"]
-    found = compare(_config(), methods, seeds=1, tries=1, out_dir=tmp_path).to_json()
-    assert [(row["method"], row["rule"]) for row in found["rows"]] == [
+def test_an_arm_can_run_by_another_rule(tmp_path):
+    arms = ["bp", "shallow", "dfa", "dfa:aligned", "dfa:exact"]
+    found = compare(_config(), arms, seeds=1, tries=1, out_dir=tmp_path).to_json()
+    assert [(row["arm"], row["rule"]) for row in found["rows"]] == [
         ("bp", "backprop"),
         ("shallow", "shallow"),
         ("dfa", "random"),
         ("dfa:aligned", "aligned"),
         ("dfa:exact", "exact"),
     ]
-    assert set(found["gap_closed"]) == set(methods)
+    assert set(found["gap_closed"]) == set(arms)
     table = (tmp_path / "table.md").read_text()
-    assert "exact product of the read-out and the error, a bound" in table
+    assert "exact product of the head and the error, a bound" in table
 
 
 @pytest.mark.parametrize("word", ["bp:aligned", "dfa:nothing", "nothing:aligned", "dfa:"])
-def test_words_that_name_no_method_and_rule_are_refused(word, tmp_path):
-    with pytest.raises(ConfigError, match="methods: expected"):
+def test_words_that_name_no_arm_and_rule_are_refused(word, tmp_path):
+    with pytest.raises(ConfigError, match="arms: expected"):
         compare(_config(), [word], out_dir=tmp_path)
 
 
@@ -184,8 +184,8 @@ def test_an_interrupted_comparison_loses_nothing(finished, tmp_path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr("odfa.train.loop.train_step", step_until_stopped)
         with pytest.raises(train.Interrupted):
-            compare(_config(), METHODS_RUN, seeds=2, tries=2, out_dir=tmp_path)
-    again = compare(_config(), METHODS_RUN, seeds=2, tries=2, out_dir=tmp_path).to_json()
+            compare(_config(), ARMS_RUN, seeds=2, tries=2, out_dir=tmp_path)
+    again = compare(_config(), ARMS_RUN, seeds=2, tries=2, out_dir=tmp_path).to_json()
     whole = finished[1].to_json()
     assert again["summary"] == whole["summary"]
     assert again["learning_rates"] == whole["learning_rates"]
@@ -246,7 +246,7 @@ def test_the_grid_is_geometric_around_its_centre(tries, factors):
     assert grid(1e-3, tries) == pytest.approx([1e-3 * factor for factor in factors], rel=5e-3)
 
 
-def test_centres_move_the_grid_of_one_method(tmp_path):
+def test_centres_move_the_grid_of_one_arm(tmp_path):
     found = compare(
         _config(), ["bp", "shallow"], seeds=1, tries=1, out_dir=tmp_path, centres={"shallow": 0.02}
     ).to_json()
@@ -254,13 +254,13 @@ def test_centres_move_the_grid_of_one_method(tmp_path):
     assert found["learning_rates"]["bp"]["chosen"] == _config().optimizer.learning_rate
 
 
-def test_every_method_says_what_is_electronic():
-    parts = {electronic_part(_config(method=method)) for method in METHODS}
-    assert len(parts) == len(METHODS)
-    aligned = _config(method="odfa", rule="aligned")
+def test_every_arm_says_what_is_electronic():
+    parts = {electronic_part(_config(arm)) for arm in ARMS}
+    assert len(parts) == len(ARMS)
+    aligned = _config("odfa:aligned")
     assert "rank 1 every 20 steps" in electronic_part(aligned)
-    assert "rank 5 every" in electronic_part(replace(aligned, feedback=replace(aligned.feedback, rank=5)))
-    assert "exact gradient for the last block" in electronic_part(_config(method="identity"))
+    assert "rank 5 every" in electronic_part(replace(aligned, rule=AlignedHead(rank=5)))
+    assert "exact gradient for the last block" in electronic_part(_config("identity"))
     assert rule_of(aligned) == "aligned"
-    assert "no electronic correction" in electronic_part(replace(aligned, feedback=replace(aligned.feedback, rank=0)))
-    assert "alone" in electronic_part(_config(method="odfa", rule="electronic"))
+    assert "no electronic correction" in electronic_part(replace(aligned, rule=AlignedHead(rank=0)))
+    assert "alone" in electronic_part(_config("odfa:electronic"))

@@ -14,7 +14,7 @@ from tests.cut import train_and_cut
 from tests.garments import write_images
 from tests.talk import small_run, write_corpus
 
-from odfa import recipes, settings, train
+from odfa import arms, recipes, settings, train
 from odfa.errors import CheckpointError, DataError, RunFolderError
 from odfa.report import align, compare, export, sample
 from odfa.tasks.diffusion.diffuse import Diffuse
@@ -112,6 +112,21 @@ def test_moved_data_go_on_where_the_message_says(trained: Path, home: Path) -> N
     assert train.resume(home / "again", progress=False).metric == moved.metric
     assert (home / "again/metrics.jsonl").read_bytes() == (home / "run/metrics.jsonl").read_bytes()
     assert align(home / "run")["step"] == 6
+
+
+RECORDED = sorted(file.parent for file in (Path(__file__).parents[2] / "docs/results").glob("*/*/config.json"))
+
+
+@pytest.mark.parametrize("comparison", sorted({run.parent.name for run in RECORDED}))
+def test_recorded_runs_are_read_and_are_the_arms_that_their_folders_name(comparison: str) -> None:
+    for run in (run for run in RECORDED if run.parent.name == comparison):
+        config = train.folder.read_config(run)
+        assert settings.to_dict(config) == json.loads((run / "config.json").read_text())
+        word, _, rule = run.name.partition("-lr")[0].partition("-")
+        assert arms.name_of(config) == word
+        own = arms.arm(recipes.whole(config.recipe), f"{word}:{rule}" if rule else word)
+        assert (own.rule, own.projection, own.feedback) == (config.rule, config.projection, config.feedback)
+        assert train.folder.read_result(run) is not None
 
 
 DAMAGE: dict[str, tuple[str, bytes, str]] = {

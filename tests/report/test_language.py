@@ -14,13 +14,14 @@ from odfa import recipes, train
 from odfa.cli import main
 from odfa.errors import ConfigError, OdfaError, RunFolderError
 from odfa.report import align, compare, export, sample
+from odfa.settings import from_dict, to_dict
 from odfa.tasks.language import text
 from odfa.tasks.language.text import MASKED
 from odfa.tasks.language.transformer import Gpt2Network, LlamaNetwork
-from odfa.train import TransformerConfig
+from odfa.train import RunConfig
 from odfa.train.shards import verify
 
-METHODS = [("bp", "random"), ("shallow", "random"), ("dfa", "random"), ("dfa", "exact"), ("odfa", "aligned")]
+ARMS = [("bp", "random"), ("shallow", "random"), ("dfa", "random"), ("dfa", "exact"), ("odfa", "aligned")]
 
 
 @pytest.fixture(autouse=True)
@@ -34,17 +35,17 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_corpus(tmp_path_factory.mktemp("corpus"))
 
 
-@pytest.mark.parametrize(("method", "rule"), METHODS)
+@pytest.mark.parametrize(("arm", "rule"), ARMS)
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
-def test_a_run_cut_in_two_equals_a_whole_one(tmp_path: Path, corpus: str, method: str, rule: str, family: str) -> None:
-    config = small_run(corpus, method, rule, family=family)
+def test_a_run_cut_in_two_equals_a_whole_one(tmp_path: Path, corpus: str, arm: str, rule: str, family: str) -> None:
+    config = small_run(corpus, arm, rule, family=family)
     whole = train.run(config, tmp_path / "whole", progress=False)
     train_and_cut(config, tmp_path / "cut", after=4)
     again = train.resume(tmp_path / "cut", progress=False)
     assert again.metric == whole.metric
     assert (tmp_path / "cut/metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
     assert whole.steps == 6
-    assert ("light_frames" in (tmp_path / "whole/metrics.jsonl").read_text()) == (method == "dfa" or method == "odfa")
+    assert ("light_frames" in (tmp_path / "whole/metrics.jsonl").read_text()) == (arm in ("dfa", "odfa"))
 
 
 def test_perplexity_and_bits_per_byte_against_a_sum_over_tokens(corpus: str) -> None:
@@ -200,35 +201,42 @@ def test_tied_embeddings_are_refused_by_aligned_rules_and_allowed_by_random(corp
             train.build(replace(small_run(corpus, "dfa", "aligned"), network=tied))
 
 
-def test_every_method_of_the_comparison_starts_from_a_read_out_of_one_size(corpus: str) -> None:
+def test_every_arm_of_the_comparison_starts_from_a_read_out_of_one_size(corpus: str) -> None:
     """Otherwise the larger start that the aligned rules get would be an advantage of theirs alone."""
-    recipe = recipes.get("dialogue_gpt")
+    recipe = recipes.whole("dialogue_gpt")
     network = replace(recipe.network, width=64, layers=1)
-    for method, rule in METHODS:
-        config = small_run(corpus, method, rule)
-        scale = replace(config.feedback, scale=recipe.feedback.scale)
+    for arm, rule in ARMS:
+        config = small_run(corpus, arm, rule)
+        own = replace(config.rule, scale=recipe.rule.scale) if config.rule.sets_head else config.rule
         with torch.random.fork_rng(devices=[]):
-            session = train.build(replace(config, network=network, feedback=scale))
+            session = train.build(replace(config, network=network, rule=own))
         start_VK = session.model.get_output_embeddings().weight
-        assert start_VK.std().item() * 64**0.5 == pytest.approx(recipe.feedback.scale, rel=0.05)
+        assert start_VK.std().item() * 64**0.5 == pytest.approx(recipe.rule.scale, rel=0.05)
 
 
-def test_a_bound_takes_no_light(corpus: str) -> None:
-    with pytest.raises(ConfigError, match="rule=exact: expected method=dfa"):
-        train.build(small_run(corpus, "odfa", "exact"))
+def test_a_bound_takes_light_for_the_start_of_its_head_alone(corpus: str) -> None:
+    with torch.random.fork_rng(devices=[]):
+        session = train.build(small_run(corpus, "odfa", "exact"))
+        assert session.dfa is not None
+        start = session.dfa.projection.spent.frames
+        assert start > 0
+        for _ in range(2):
+            train.train_step(session, session.splits.train.head(4))
+    assert session.dfa.projection.spent.frames == start
 
 
 @pytest.mark.parametrize(
-    "settings",
+    ("key", "network"),
     [
-        {"width": 30, "heads": 4},
-        {"family": "llama", "width": 12, "heads": 4},
-        {"kv_heads": 3},
-        {"layers": 0},
-        {"readout_scale": 0.0},
-        {"readout_scale": 1.0, "tied": True},
+        ("width", {"type": "gpt2", "width": 30, "heads": 4}),
+        ("width", {"type": "llama", "width": 12, "heads": 4}),
+        ("kv_heads", {"type": "llama", "kv_heads": 3}),
+        ("layers", {"type": "gpt2", "layers": 0}),
+        ("head_scale", {"type": "gpt2", "head_scale": 0.0}),
+        ("head_scale", {"type": "gpt2", "head_scale": 1.0, "tied": True}),
     ],
 )
-def test_models_that_cannot_be_built_are_refused(settings) -> None:
-    with pytest.raises(ConfigError, match="model\\."):
-        TransformerConfig(**settings)
+def test_models_that_cannot_be_built_are_refused(key: str, network: dict) -> None:
+    run = to_dict(recipes.get("dialogue_tiny"))
+    with pytest.raises(ConfigError, match=f"^network\\.{key}: expected"):
+        from_dict({**run, "network": network}, RunConfig)

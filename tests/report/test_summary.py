@@ -38,7 +38,7 @@ def test_the_gap_of_a_perplexity_does_not_depend_on_its_unit(bp, shallow, odfa, 
     means = {"bp": bp, "shallow": shallow, "odfa": odfa}
     found = gap_closed(means, metric="perplexity")
     if abs(math.log(bp / shallow)) > 1e-3:
-        scaled = gap_closed({method: mean * unit for method, mean in means.items()}, metric="perplexity")
+        scaled = gap_closed({arm: mean * unit for arm, mean in means.items()}, metric="perplexity")
         assert scaled["odfa"] == pytest.approx(found["odfa"], rel=1e-6, abs=1e-6)
 
 

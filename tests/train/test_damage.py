@@ -309,7 +309,7 @@ def test_every_tensor_of_the_feedback_s_state(run_of: Callable[[str], Path], ref
     for key, change in ((key, change) for key in sound for change in TENSORS.values()):
         damaged = {**sound, key: change(sound[key].clone()).contiguous()}
         _change(run_dir, "state.safetensors", lambda _, damaged=damaged: damaged)
-        refused(run_dir, "does not fit|read-out is|holds NaN")
+        refused(run_dir, "does not fit|head is|holds NaN")
     _change(run_dir, "state.safetensors", lambda _: {**sound, "99": torch.ones(1)})
     refused(run_dir, "nothing names '99'")
 

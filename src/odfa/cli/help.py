@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
+from odfa.arms import ARMS
 from odfa.errors import ConfigError
 from odfa.settings import Settings, tag_of
 from odfa.settings.kinds import words_of
@@ -97,8 +98,10 @@ def of_recipe(words: list[str]) -> str:
     if not named:
         return "Every setting of a recipe, with type, default and meaning:\n  odfa train RECIPE --help"
     arm, config = recipes.worded(named[0], [word for word in plain if "=" in word])
-    told = f"settings of {named[0]}, arm={arm} (a key may be cut to its last part where that is unique)"
-    return f"{told}:\n\n{listing(config)}"
+    told = f"settings of {named[0]}, arm={arm} (a key may be cut to its last part where that is unique):"
+    meaning = "Rule and projection of a comparison's arm; RULE is one of the rules below."
+    chosen = _entry(f"arm={arm}  ({' | '.join(ARMS)}, or ARM:RULE)", meaning)
+    return "\n\n".join((textwrap.fill(told, _WIDTH), chosen, listing(config)))
 
 
 def listing(config: Settings) -> str:

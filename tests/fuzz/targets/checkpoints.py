@@ -46,7 +46,7 @@ class Checkpoints(Target):
         if way == "bytes":
             return {**value, "file": file, "bytes": draw(st.lists(BYTE_EDITS, min_size=1, max_size=2))}
         if way == "state":
-            # deeper places are named by number, because each method has another state
+            # deeper places are named by number, because each rule has another state
             path = draw(st.sampled_from(_FIXED + _INNER) | st.integers(0, 200))
             edit = draw(st.tuples(st.sampled_from(("set", "set", "drop")), ODD_JSON))
             return {**value, "state": (path, *edit)}

@@ -13,8 +13,8 @@ from tests.fuzz.stock import SMALL
 _LINES = tuple(
     tuple(line.replace("{small}", " ".join(f"!{word}" for word in SMALL)).split())
     for line in (
-        "train digits_tiny {small} !steps=1 seed=1 method=dfa !--run-dir {given}/r --json",
-        "train digits method=odfa opu=twin !--dry-run --json",
+        "train digits_tiny {small} !steps=1 seed=1 arm=dfa !--run-dir {given}/r --json",
+        "train digits arm=odfa opu=twin !--dry-run --json",
         "train !--resume {bp} --json",
         "align {dfa} --json",
         "align {dfa} --image {given}/a.png",
@@ -36,7 +36,7 @@ _LINES = tuple(
         "study share !--dry-run workers=1,2 steps=10 compute_s=1 light_s=0.5 straggle=0.1 synchronous=true",
         "study share workers=1,2 steps=10 out={given}/share --json",
         "sample {text} --count 1 --tokens 2 --temperature 0.8 --json",
-        "compare digits_tiny !--run-dir {given}/c !methods=bp !seeds=1 !tries=1 !steps=1 jobs=1 limit=20 --json",
+        "compare digits_tiny !--run-dir {given}/c !arms=bp !seeds=1 !tries=1 !steps=1 jobs=1 limit=20 --json",
     )
 )
 _OPTIONS = (
