@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from odfa import DFA, AlignedHead, Gaussian, Optical, RandomFeedback, Shallow, Ternary, Twin
-from odfa.tasks.vision.mlp import Mlp, MlpNetwork
+from odfa.tasks.vision.mlp import Mlp
 
 Problem = tuple[nn.Module, str, Callable[[nn.Module], Tensor]]
 
@@ -27,7 +27,7 @@ Problem = tuple[nn.Module, str, Callable[[nn.Module], Tensor]]
 def fashion_mlp() -> Problem:
     """The model of the recipe fashion_mlp on a batch of 128."""
     x_ND, y_N = torch.randn(128, 784), torch.randint(0, 10, (128,))
-    model = Mlp(MlpNetwork(widths=(1024, 1024, 1024)), num_features=784, num_classes=10)
+    model = Mlp((1024, 1024, 1024), "tanh", num_features=784, num_classes=10)
     return model, "blocks.*", lambda model: cross_entropy(model(x_ND), y_N)
 
 

@@ -49,7 +49,7 @@ def small_run(
         log_every=1,
         tensorboard=False,
         network=(LlamaNetwork if family == "llama" else Gpt2Network)(width=16, layers=layers, heads=2),
-        data=TextData(path=corpus, vocabulary=270, context=12, limit=40),
+        data=TextData(path=Path(corpus), vocabulary=270, context=12, limit=40),
         optimizer=replace(run.optimizer, clip_norm=None, learning_rate=1e-2),
         memory=memory or MemorySettings(),
     )

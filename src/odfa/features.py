@@ -21,15 +21,17 @@ from odfa.demodulate import Intensity
 from odfa.encode import Threshold
 from odfa.errors import ConfigError, Incompatible, NonFinite
 from odfa.opu import TWINS, AbstractOpu, open_opu
-from odfa.project import AbstractProjection, Gaussian, Hadamard, Optical, Rademacher
+from odfa.project import AbstractProjection, Optical, ProjectionSettings
+from odfa.project.digital import DigitalSettings
 from odfa.project.path import LightPath
+from odfa.settings import kinds_of
 
 _ROWS_AT_A_TIME = 1024
-_KINDS: dict[str, type[Hadamard | Gaussian | Rademacher]] = {
-    "hadamard": Hadamard,
-    "gaussian": Gaussian,
-    "rademacher": Rademacher,
-}
+
+
+def _digital_kinds() -> dict[str, type[DigitalSettings]]:
+    """Word → settings of every random matrix that is named by a key."""
+    return {word: kind for word, kind in kinds_of(ProjectionSettings).items() if issubclass(kind, DigitalSettings)}
 
 
 class _Features(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -106,10 +108,13 @@ class RandomProjection(_Features):
         Raises:
             ConfigError: `n_components` is not a positive integer or `kind` is unknown.
         """
-        if self.kind not in _KINDS:
-            raise ConfigError(f"kind must be one of {', '.join(_KINDS)}, got {self.kind!r}")
+        kinds = _digital_kinds()
+        if self.kind not in kinds:
+            raise ConfigError(f"kind must be one of {', '.join(kinds)}, got {self.kind!r}")
         X = self._begin(X)
-        self.projection_: AbstractProjection = _KINDS[self.kind](self.seed_).shaped(X.shape[1], int(self.n_components))
+        self.projection_: AbstractProjection = (
+            kinds[self.kind](seed=self.seed_).bare().shaped(X.shape[1], int(self.n_components))
+        )
         return self
 
     def inverse_transform(self, X: Any) -> np.ndarray:

@@ -3,6 +3,7 @@
 import copy
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import torch
@@ -96,7 +97,7 @@ def fitting(hint: Any) -> st.SearchStrategy[Any]:
         return st.lists(fitting(inner[0]), max_size=3)
     if inner:
         return st.one_of([st.none() if one is type(None) else fitting(one) for one in inner])
-    return {bool: st.booleans(), int: _INTEGERS, float: _REALS, str: ODD_WORDS}[hint]
+    return {bool: st.booleans(), int: _INTEGERS, float: _REALS, str: ODD_WORDS, Path: ODD_WORDS}[hint]
 
 
 def json_paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

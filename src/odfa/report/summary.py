@@ -4,6 +4,8 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
+from odfa.arms import BACKPROP, SHALLOW
+
 
 def summarise(values: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float | None]]:
     """Mean and sample standard deviation (None for a single value) per arm."""
@@ -20,8 +22,8 @@ def gap_closed(means: Mapping[str, float], *, metric: str) -> dict[str, float | 
 
     None for all if there is no gap.
     """
-    if "bp" not in means or "shallow" not in means:
+    if not {BACKPROP, SHALLOW} <= set(means):
         return {}
     scale = math.log if "perplexity" in metric else float
-    low, high = scale(means["shallow"]), scale(means["bp"])
+    low, high = scale(means[SHALLOW]), scale(means[BACKPROP])
     return {arm: (scale(mean) - low) / (high - low) if high != low else None for arm, mean in means.items()}

@@ -222,8 +222,8 @@ class AbstractTask(Settings, ABC, room="odfa.tasks", group="odfa.tasks"):
             kinds = kinds_of(AbstractData)
             fitting = [word for word, kind in kinds.items() if kind.holds in self.takes]
             raise ConfigError(
-                f"data={tag_of(data)}: task={tag_of(self)} learns from {' or '.join(sorted(self.takes))}, expected one "
-                f"of {', '.join(fitting)}; or name another task"
+                f"data={tag_of(data)}: task={tag_of(self)} learns from {' or '.join(sorted(self.takes))}"
+                + _instead(fitting)
             )
 
     def check_network(self, network: AbstractNetwork) -> None:
@@ -236,9 +236,15 @@ class AbstractTask(Settings, ABC, room="odfa.tasks", group="odfa.tasks"):
             kinds = kinds_of(AbstractNetwork)
             fitting = [word for word, kind in kinds.items() if self.asks in kind.returns]
             raise ConfigError(
-                f"network={tag_of(network)}: task={tag_of(self)} needs a network that returns {self.asks}, expected "
-                f"one of {', '.join(fitting)}; or name another task"
+                f"network={tag_of(network)}: task={tag_of(self)} needs a network that returns {self.asks}"
+                + _instead(fitting)
             )
+
+
+def _instead(fitting: list[str]) -> str:
+    """What to name, where another task's kind was named; `fitting` are the kinds of this package that would do."""
+    known = f", expected one of {', '.join(fitting)}" if fitting else ""
+    return f"{known}; name one that does, or another task"
 
 
 def predictions(model: nn.Module, x_ND: Tensor) -> Tensor:

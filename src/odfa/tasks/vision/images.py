@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from odfa.data import DataShape, Split, augmented
+from torch import Tensor
+
+from odfa.data import DataShape, Split, augmented, split_by_key
 from odfa.settings import MAX_WIDTH, require, require_counts
 from odfa.tasks.base import LimitedData
 
@@ -49,3 +51,17 @@ class ImageData(ClassData):
         """Images shifted and mirrored as the settings say."""
         assert shape.image is not None
         return augmented(batch, shape.image, shift=self.shift, flip=self.flip)
+
+
+def parts_by_key(
+    x_ND: Tensor, y_N: Tensor, *, test: int, validation: int, names: tuple[int, int]
+) -> tuple[Split, Split, Split]:
+    """Training, validation and test part; `names` are the fixed keys of what is held out for test and validation.
+
+    Raises:
+        DataError: nothing would be left in one part.
+    """
+    rest_N, test_N = split_by_key(len(y_N), test, name=names[0])
+    kept, held = split_by_key(len(rest_N), validation, name=names[1])
+    train, chosen, last = (Split(x_ND=x_ND[i], y_N=y_N[i]) for i in (rest_N[kept], rest_N[held], test_N))
+    return train, chosen, last

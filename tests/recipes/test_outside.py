@@ -1,0 +1,80 @@
+"""A task of another package: data, network, loss and recipe in one module, nothing of it known here."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from odfa import train
+from odfa.cli import main
+from odfa.recipes import get
+from odfa.settings import to_dict
+
+HERE = "tests.recipes.outside"
+
+
+def _said(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict, str]:
+    code = main([*words, "--json"])
+    out, err = capsys.readouterr()
+    return code, json.loads(out) if out else {}, err
+
+
+def test_a_task_from_outside_trains_resumes_compares_and_is_planned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name, words = f"{HERE}:parity", ("margin=0.5", "floors=3", "rows=60")
+    code, done, err = _said(capsys, "train", name, *words, "method=odfa", "--run-dir", "run")
+    assert (code, done.get("steps")) == (0, 4), err
+    assert done["metric"]["name"] == "wrong"
+    saved = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert saved["task"] == {"type": f"{HERE}:Hinge", "margin": 0.5}
+    assert saved["network"] == {"type": f"{HERE}:Tower", "width": 8, "floors": 3}
+    assert saved["data"] == {"type": f"{HERE}:Parity", "limit": None, "rows": 60}
+    loaded = train.load_run("run")
+    assert len(loaded.model) == 4
+    assert torch.isfinite(loaded.model(torch.ones(1, 6))).all()
+    assert _said(capsys, "train", "--resume", "run")[1] == done
+    assert _said(capsys, "align", "run")[0] == 0
+    code, table, err = _said(
+        capsys, "compare", name, "methods=bp,dfa,shallow", "seeds=1", "tries=1", "--run-dir", "all"
+    )
+    assert code == 0, err
+    assert set(table["learning_rates"]) == {"bp", "dfa", "shallow"}
+    assert _said(capsys, "train", name, "--dry-run")[1]["steps"] == 4
+    code, page, err = _said(capsys, "plan", name)
+    assert code == 0, err
+    assert page["blocks"] == 2
+    with pytest.raises(SystemExit):
+        main(["train", name, "--help"])
+    assert "network.floors=2  (integer)\n      How many." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ((f"{HERE}:nothing",), "expected a function that returns a RunConfig, got 3"),
+        ((f"{HERE}:absent",), "cannot be imported"),
+        (("no.such.module:recipe",), "cannot be imported"),
+        ((f"{HERE}:parity", "network=mlp"), "needs a network that returns parities; name one"),
+        ((f"{HERE}:parity", "data=digits"), "data=digits: task=tests.recipes.outside:Hinge learns from parities"),
+        (("digits_tiny", f"network={HERE}:Tower"), f"network={HERE}:Tower: task=classify needs a network that returns"),
+        (("digits_tiny", f"task={HERE}:Hinge"), "data=digits: task=tests.recipes.outside:Hinge learns from parities"),
+        ((f"{HERE}:parity", "rows=0"), "data.rows: expected a positive number"),
+        ((f"{HERE}:parity", f"network={HERE}:parity"), "expected settings of the kind AbstractNetwork"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(
+    words: tuple[str, ...], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = main(["train", *words, "--run-dir", str(tmp_path / "run")])
+    said = capsys.readouterr().err
+    assert (code, told in said) == (2, True), said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_named_recipe_is_what_its_function_returns() -> None:
+    from tests.recipes.outside import parity
+
+    assert to_dict(get(f"{HERE}:parity")) == to_dict(parity())
