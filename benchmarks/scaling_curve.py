@@ -10,7 +10,7 @@ from pathlib import Path
 
 start_s = time.perf_counter()
 
-from odfa.scaling import METHODS, Layout, StudyConfig, cost, curve, get_opu, get_processor  # noqa: E402
+from odfa.scaling import PLANNED_METHODS, StepLayout, StudySettings, curve, get_opu, get_processor, step_cost  # noqa: E402
 
 loaded_s = time.perf_counter()
 
@@ -24,8 +24,8 @@ def peak_bytes() -> int:
 def main() -> None:
     """Print rows, seconds and gigabytes."""
     family = sys.argv[1] if len(sys.argv) > 1 else "both"
-    members, opu = curve(StudyConfig(), family, get_processor("a100")), get_opu("opu-2021")
-    costs = [cost(model, method, opu, Layout()) for _, model in members for method in METHODS.values()]
+    members, opu = curve(StudySettings(), family, get_processor("a100")), get_opu("opu-2021")
+    costs = [step_cost(model, method, opu, StepLayout()) for _, model in members for method in PLANNED_METHODS.values()]
     seconds, gigabytes = time.perf_counter() - loaded_s, peak_bytes() / 1e9
     print(
         f"{family}: {len(costs)} costs to {members[-1][1].parameters:.2g} parameters in {seconds:.1f} s "

@@ -14,14 +14,18 @@ import pytest
 
 from odfa import recipes, settings
 from odfa.errors import ConfigError
-from odfa.scaling import PlanConfig, Sharing, StudyConfig
+from odfa.scaling import PlanSettings, Sharing, StudySettings
+from odfa.scaling.actions import MeasureSettings, ScalingSettings, ShareSettings
 
 CONFIGS = {
     **{name: recipe.make() for name, recipe in recipes.listed().items() if name.endswith("_tiny")},
     "llama": recipes.get("dialogue_llama"),
-    "plan": PlanConfig(),
-    "study": StudyConfig(),
+    "plan": PlanSettings(),
+    "study": StudySettings(),
     "sharing": Sharing(),
+    "measure": MeasureSettings(),
+    "scaling": ScalingSettings(),
+    "share": ShareSettings(),
 }
 
 
@@ -89,7 +93,7 @@ WORDS = {
     "an export in a file": (("export", "run", f"{TAKEN}/x"), "expected a folder, /dev/null is none"),
     "workers": (("study", "share", "workers=1000000"), "workers: expected a positive integer up to 10,000"),
     "many workers, many steps": (("study", "share", "workers=10000", "steps=10000"), "at most 10,000,000 steps"),
-    "a count of many digits": (("study", "share", f"steps={'9' * 5000}"), "steps: expected a positive integer up to"),
+    "a count of many digits": (("study", "share", f"steps={'9' * 5000}"), "steps: expected an integer"),
     "a study nowhere": (("study", "share", "out="), "out: expected a path, got ''"),
     "a study in a file": (("study", "share", f"out={TAKEN}"), "expected a folder, /dev/null is none"),
     "curves in a file": (("study", "scaling", f"out={TAKEN}", "--dry-run"), "expected a folder, /dev/null is none"),
@@ -140,7 +144,7 @@ def test_what_the_system_refuses_is_one_line(odfa, monkeypatch, error, code, clu
     def refuse(*_words, **_settings):
         raise error
 
-    monkeypatch.setattr("odfa.scaling.plan", refuse)
+    monkeypatch.setattr("odfa.scaling.make_plan", refuse)
     said = odfa("plan", "gpt2")
     assert (said.code, clue in said.complaint) == (code, True)
 
@@ -182,7 +186,7 @@ def test_ctrl_c_that_a_library_turns_into_an_import_error(odfa, monkeypatch):
         except KeyboardInterrupt as error:
             raise ImportError("failed to import") from error
 
-    monkeypatch.setattr("odfa.scaling.plan", load)
+    monkeypatch.setattr("odfa.scaling.make_plan", load)
     said = odfa("plan", "gpt2")
     assert (said.code, said.complaint) == (130, "odfa: stopped; run the same command again")
 

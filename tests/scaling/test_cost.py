@@ -13,18 +13,19 @@ from odfa.errors import ConfigError, Incompatible
 from odfa.opu import Twin
 from odfa.project import Optical
 from odfa.scaling import (
-    METHODS,
     OPUS,
+    PLANNED_METHODS,
     PROCESSORS,
     SWITCHES,
     Gpt,
-    Layout,
     Model,
+    Opu,
+    StepLayout,
     beam,
-    cost,
     get_opu,
     get_processor,
     model_of,
+    step_cost,
     walks_of_gpt,
 )
 from odfa.scaling.memory import need, offload
@@ -41,14 +42,14 @@ sizes = st.builds(
     vocabulary=st.just(256),
 )
 layouts = st.builds(
-    Layout,
+    StepLayout,
     vectors=st.sampled_from(("token", "sequence", "batch")),
     devices=st.sampled_from((1, 2, 8)),
     microbatches=st.sampled_from((1, 4)),
     opus=st.sampled_from((1, 3)),
 )
 processors = st.sampled_from(list(PROCESSORS.values()))
-methods = st.sampled_from(list(METHODS.values()))
+methods = st.sampled_from(list(PLANNED_METHODS.values()))
 
 
 def modelled(gpt: Gpt, processor="a100", precision: str = "mixed") -> Model:
@@ -67,7 +68,7 @@ def big(family_width: int = 2560, depth: int = 32) -> Model:
 )
 def test_time_grows_with_depth_width_and_tokens(gpt, layout, processor, method, grow):
     more = replace(gpt, **{grow: 2 * getattr(gpt, grow)})
-    small, large = (cost(modelled(each, processor, layout.precision), method, OPU, layout) for each in (gpt, more))
+    small, large = (step_cost(modelled(each, processor, layout.precision), method, OPU, layout) for each in (gpt, more))
     assert small.step_s <= large.step_s * (1 + 1e-12)
     assert small.memory.total <= large.memory.total
 
@@ -77,7 +78,7 @@ def test_time_grows_with_depth_width_and_tokens(gpt, layout, processor, method, 
 def test_no_method_beats_its_bounds(gpt, layout, processor, method):
     """Arithmetic, bytes and light by themselves, each at its best, and the link."""
     model = modelled(gpt, processor, layout.precision)
-    found = cost(model, method, OPU, layout)
+    found = step_cost(model, method, OPU, layout)
     walk = model.paces[method.learning, found.activations].walk
     fastest = max(processor.matmul_flops_per_s, processor.attention_flops_per_s)
     both = walk.forward + walk.backward
@@ -91,7 +92,7 @@ def test_no_method_beats_its_bounds(gpt, layout, processor, method):
 @settings(max_examples=60, deadline=None)
 @given(gpt=sizes, layout=layouts, processor=processors, method=methods)
 def test_energy_is_never_negative_and_never_below_idling(gpt, layout, processor, method):
-    found = cost(modelled(gpt, processor, layout.precision), method, OPU, layout)
+    found = step_cost(modelled(gpt, processor, layout.precision), method, OPU, layout)
     assert all(joules >= 0 for joules in found.energies_j.values())
     assert found.energy_j >= layout.devices * processor.idle_w * found.step_s
     assert (found.energies_j["opu"] > 0) == (method.projection == "optical")
@@ -109,6 +110,14 @@ def test_every_quantity_with_a_unit_is_within_its_range():
             low, high, _unit = range_of(name)
             assert low <= value <= high, name
     assert {"flops_per_s", "bytes_per_s", "memory_bytes", "j_per_byte"} <= set(RANGES)
+
+
+def test_an_opu_is_the_twin_until_told_otherwise():
+    ours, twin = Opu(name="mine", source="a test").twin().build(), Twin.preset("opu-2021")
+    assert (ours.shape_dmd, ours.shape_cam) == (twin.shape_dmd, twin.shape_cam)
+    assert (ours.rate_hz, ours.power_w, ours.exposure_s) == (twin.rate_hz, twin.power_w, twin.exposure_s)
+    regions = [(1, 1), (300, 20), twin.shape_cam]
+    assert [ours.frame_s(region) for region in regions] == [twin.frame_s(region) for region in regions]
 
 
 def test_presets_say_where_they_come_from():
@@ -160,19 +169,19 @@ def test_too_wide_an_error_is_refused_with_the_number_of_mirrors():
 
 
 def test_backpropagation_gains_nothing_from_devices_that_wait_for_each_other():
-    one, eight = (cost(big(), METHODS["bp"], OPU, Layout(devices=devices)) for devices in (1, 8))
+    one, eight = (step_cost(big(), PLANNED_METHODS["bp"], OPU, StepLayout(devices=devices)) for devices in (1, 8))
     assert eight.step_s - eight.parts_s["update"] >= one.step_s - one.parts_s["update"]
-    light = Layout(devices=8, vectors="batch")
-    ours = cost(big(), METHODS["odfa"], OPU, light)
-    locked = cost(big(), METHODS["odfa"], OPU, replace(light, off=("parallel_blocks",)))
+    light = StepLayout(devices=8, vectors="batch")
+    ours = step_cost(big(), PLANNED_METHODS["odfa"], OPU, light)
+    locked = step_cost(big(), PLANNED_METHODS["odfa"], OPU, replace(light, off=("parallel_blocks",)))
     saved = 7 / 8 * ours.parts_s["backward"] * 8
     assert locked.step_s - ours.step_s == pytest.approx(saved, rel=0.01)
 
 
 def test_microbatches_hide_the_shorter_of_light_and_compute():
-    layout = Layout(vectors="token", microbatches=64)
-    found = cost(big(), METHODS["odfa"], OPU, layout)
-    apart = cost(big(), METHODS["odfa"], OPU, replace(layout, off=("overlap",)))
+    layout = StepLayout(vectors="token", microbatches=64)
+    found = step_cost(big(), PLANNED_METHODS["odfa"], OPU, layout)
+    apart = step_cost(big(), PLANNED_METHODS["odfa"], OPU, replace(layout, off=("overlap",)))
     computing = found.parts_s["forward"] + found.parts_s["backward"]
     assert apart.step_s - found.step_s == pytest.approx(computing, rel=0.1)
     assert found.step_s == pytest.approx(found.parts_s["light"], rel=0.1)
@@ -203,21 +212,21 @@ def test_less_memory_never_means_less_traffic(a, b):
 @pytest.mark.parametrize("switch", list(SWITCHES))
 def test_a_switch_changes_what_it_names(switch):
     """Each on a case where its term matters; what it does not name stays."""
-    layout = Layout(vectors="sequence", devices=4, microbatches=4)
+    layout = StepLayout(vectors="sequence", devices=4, microbatches=4)
     tight = replace(big(), processor=replace(big().processor, memory_bytes=2e9))
     name = "bp+offloading" if switch == "moved_activations" else "odfa+offloading"
-    before = cost(tight, METHODS[name], OPU, layout)
-    after = cost(tight, METHODS[name], OPU, replace(layout, off=(switch,)))
+    before = step_cost(tight, PLANNED_METHODS[name], OPU, layout)
+    after = step_cost(tight, PLANNED_METHODS[name], OPU, replace(layout, off=(switch,)))
     assert after.step_s != before.step_s
     slower = switch in ("saved_backward", "fewer_vectors", "parallel_blocks", "overlap")
     assert (after.step_s > before.step_s) == slower
 
 
 def test_offloading_streams_when_that_is_faster():
-    roomy = cost(big(), METHODS["odfa+offloading"], OPU, Layout())
+    roomy = step_cost(big(), PLANNED_METHODS["odfa+offloading"], OPU, StepLayout())
     deep = big(512, 2000)
     assert roomy.activations == "keep"
-    assert cost(deep, METHODS["odfa+offloading"], OPU, Layout()).activations == "stream"
+    assert step_cost(deep, PLANNED_METHODS["odfa+offloading"], OPU, StepLayout()).activations == "stream"
 
 
 # refusals
@@ -260,6 +269,6 @@ def test_sizes_of_zero_are_refused(field):
 
 def test_layouts_are_checked():
     with pytest.raises(ConfigError, match="devices"):
-        Layout(devices=0)
+        StepLayout(devices=0)
     with pytest.raises(ConfigError, match="saved_backward"):
-        Layout(off=("backward",))
+        StepLayout(off=("backward",))

@@ -5,26 +5,27 @@ from functools import cache
 
 import pytest
 
+from odfa.arms import arm
 from odfa.scaling import (
-    METHODS,
     OPUS,
+    PLANNED_METHODS,
     Gpt,
-    Layout,
     Model,
-    StudyConfig,
+    StepLayout,
+    StudySettings,
     attribution,
     band,
-    cost,
     crossing,
     curve,
     get_processor,
+    step_cost,
 )
 from odfa.scaling.crossover import Race, joules, made_by, races
 from odfa.scaling.family import FAMILIES, SIZES, members
-from odfa.scaling.study import STATEMENTS, statements, study
+from odfa.scaling.study import STATEMENTS, run_study, statements
 
 OPU = OPUS["opu-2021"]
-CONFIG = StudyConfig()
+CONFIG = StudySettings()
 
 
 @cache
@@ -36,7 +37,7 @@ def models(family: str, granularity: str = "block", processor: str = "reference"
 def race(
     family: str, *, vectors="token", offloading=False, baseline="bp", granularity="block", processor="reference"
 ) -> Race:
-    made = races(models(family, granularity, processor), OPU, [Layout(vectors=vectors)], offloading=offloading)
+    made = races(models(family, granularity, processor), OPU, [StepLayout(vectors=vectors)], offloading=offloading)
     return next(found for found in made if found.baseline == baseline)
 
 
@@ -65,7 +66,7 @@ def test_that_crossing_solves_its_own_equation():
     """At the crossing, the light takes as long as the backward pass that it saves, the latency of light aside."""
     found = crossing(race("deep"))
     far = models("deep")[-1]
-    bp, ours = (cost(far, METHODS[name], OPU, Layout(off=("offloading",))) for name in ("bp", "odfa"))
+    bp, ours = (step_cost(far, PLANNED_METHODS[name], OPU, StepLayout(off=("offloading",))) for name in ("bp", "odfa"))
     saved_s = bp.parts_s["backward"] - ours.parts_s["backward"]
     assert found.parameters == pytest.approx(far.parameters * ours.parts_s["light"] / saved_s, rel=0.1)
 
@@ -109,13 +110,13 @@ def test_an_opu_that_is_too_small_says_so():
 
 
 def test_the_study_gives_points_crossovers_and_attribution():
-    config = StudyConfig(families=("deep",), processors=("a100",), opus=("opu-2021",))
-    found = study(config)
+    config = StudySettings(families=("deep",), processors=("a100",), opus=("opu-2021",))
+    found = run_study(config)
     assert set(found) == {"points", "crossovers", "attribution", "statements"}
     wanted = {"parameters", "depth", "width", "method", "measured_s", "predicted_s", "energy_j"}
     assert all(wanted <= set(row) for row in found["points"])
-    assert {row["method"] for row in found["points"]} == set(METHODS)
-    assert len(found["points"]) == len(SIZES) * len(METHODS)
+    assert {row["method"] for row in found["points"]} == set(PLANNED_METHODS)
+    assert len(found["points"]) == len(SIZES) * len(PLANNED_METHODS)
     assert {row["name"] for row in found["crossovers"]} == set(found["attribution"])
     assert {(row["vectors"], row["offloading"]) for row in found["crossovers"]} == {
         ("token", False), ("token", True), ("sequence", False), ("sequence", True)
@@ -134,4 +135,4 @@ def test_a_gpt_has_the_parameters_that_its_formula_says():
     gpt = Gpt(depth=3, width=128, tokens=256, vocabulary=300)
     from odfa.train import build_model
 
-    assert gpt.parameters == sum(p.numel() for p in build_model(gpt.run("bp"), gpt.shape).parameters())
+    assert gpt.parameters == sum(p.numel() for p in build_model(arm(gpt.run(), "bp"), gpt.shape).parameters())

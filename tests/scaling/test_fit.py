@@ -7,7 +7,7 @@ import pytest
 
 from odfa.errors import ConfigError, DataError
 from odfa.scaling import PROCESSORS, Gpt
-from odfa.scaling.fit import check_steps, fit, peak, phases_s, summary, twin_s
+from odfa.scaling.fit import check_steps, fit_machine, peak, phases_s, summary, twin_s
 from odfa.scaling.measure import (
     CHECKED,
     FITTED,
@@ -17,7 +17,7 @@ from odfa.scaling.measure import (
     time_projections,
     time_steps,
 )
-from odfa.scaling.measurement import HERE, Measurement, measured_points, planned, read, report
+from odfa.scaling.measurement import HERE, MachineMeasurement, measured_points, planned, read, report
 
 TINY = Gpt(depth=1, width=64, tokens=64, context=32, vocabulary=128)
 START = PROCESSORS["xeon-2"]
@@ -56,7 +56,9 @@ SMALL = [
 
 
 def test_the_constants_of_a_machine_are_found_from_its_times():
-    found = fit([made_up(gpt, method) for gpt in SMALL for method in ("bp", "shallow", "dfa")], projections(), START)
+    found = fit_machine(
+        [made_up(gpt, method) for gpt in SMALL for method in ("bp", "shallow", "dfa")], projections(), START
+    )
     for name in ("matmul_flops_per_s", "attention_flops_per_s", "bytes_per_s", "call_s"):
         assert getattr(found, name) == pytest.approx(getattr(MACHINE, name), rel=0.02), name
     for name in ("twin_vector_s", "twin_entry_s", "twin_product_s", "twin_pixel_s"):
@@ -65,7 +67,7 @@ def test_the_constants_of_a_machine_are_found_from_its_times():
 
 def test_too_little_to_fit_to_is_refused():
     with pytest.raises(DataError, match="at least 4"):
-        fit([made_up(SMALL[0], "bp")], projections(), START)
+        fit_machine([made_up(SMALL[0], "bp")], projections(), START)
 
 
 def test_what_is_checked_is_not_fitted_to_and_spans_what_it_should():
@@ -91,10 +93,10 @@ def test_a_prediction_on_its_own_machine_is_exact():
     assert summary(checks) == {"count": 4, "median": 0.0, "worst": 0.0}
 
 
-def measurement() -> Measurement:
+def measurement() -> MachineMeasurement:
     fitted = [made_up(gpt, method) for gpt in SMALL for method in ("bp", "dfa")]
     fitted += [replace(timing, method="inputs") for timing in fitted if timing.method == "bp"]
-    return Measurement(
+    return MachineMeasurement(
         environment={"cpu": "made up"},
         fitted=fitted,
         checked=[made_up(TINY, method) for method in ("bp", "shallow", "dfa", "odfa")],

@@ -12,7 +12,7 @@ from torch import nn
 
 from odfa import recipes
 from odfa.cli import main
-from odfa.scaling import METHODS, PlanConfig, plan
+from odfa.scaling import PLANNED_METHODS, PlanSettings, make_plan
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_a_page_says_what_fits_what_it_costs_and_what_to_change(odfa):
     code, page, _ = odfa("plan", "gpt3-2.7b", "processor=a100", "opu=opu-2021", "tokens=8192")
     assert code == 0
     assert page["parameters"] == pytest.approx(2.78e9, rel=0.01)
-    assert [row["method"] for row in page["methods"]] == list(METHODS)
+    assert [row["method"] for row in page["methods"]] == list(PLANNED_METHODS)
     rows = {row["method"]: row for row in page["methods"]}
     assert not rows["bp"]["fits"]
     assert rows["bp+checkpointing"]["fits"]
@@ -55,13 +55,13 @@ def test_a_page_for_people(capsys):
     "recipe", ["digits", "fashion_vit", "fashion_cnn_tiny", "fashion_unet_tiny", "climate_vit_tiny"]
 )
 def test_every_kind_of_recipe_can_be_planned(recipe):
-    page = plan(recipe, PlanConfig())
+    page = make_plan(recipe, PlanSettings())
     assert page["parameters"] > 1000
     assert {"bp", "dfa", "odfa"} <= {row["method"] for row in page["methods"]}
 
 
 def test_a_recipe_is_planned_as_large_as_it_is_trained():
-    page = plan("dialogue_tiny", PlanConfig())
+    page = make_plan("dialogue_tiny", PlanSettings())
     from odfa import train
 
     assert page["parameters"] == train.dry_run(recipes.get("dialogue_tiny"))["parameters"]
@@ -70,7 +70,7 @@ def test_a_recipe_is_planned_as_large_as_it_is_trained():
 
 
 def test_tokens_set_the_batch_of_a_recipe():
-    page = plan("dialogue_tiny", PlanConfig(tokens=640))
+    page = make_plan("dialogue_tiny", PlanSettings(tokens=640))
     assert page["rows_per_step"] == 640
 
 
@@ -80,7 +80,7 @@ def test_a_folder_of_transformers_is_walked(tmp_path):
     LlamaConfig(
         hidden_size=64, intermediate_size=128, num_hidden_layers=3, num_attention_heads=2, vocab_size=256
     ).save_pretrained(tmp_path)
-    page = plan(str(tmp_path), PlanConfig(tokens=256, context=64))
+    page = make_plan(str(tmp_path), PlanSettings(tokens=256, context=64))
     assert page["blocks"] == 3
     assert page["projection"] == {"inputs": 256, "outputs": 64}
 
@@ -103,7 +103,11 @@ class Curious(Deep):
 
 
 MODULE = """
+from dataclasses import replace
+
 import torch
+
+from odfa.scaling import OPUS, PROCESSORS
 from tests.scaling.test_plan import Curious, Deep
 
 def deep():
@@ -114,6 +118,11 @@ def curious():
 
 def nothing():
     return None
+
+def slow_gpu():
+    return replace(PROCESSORS["v100"], name="slow", matmul_flops_per_s=1e12)
+
+small_opu = replace(OPUS["opu-2021"], name="small", mirror_rows=10, mirror_columns=10)
 """
 
 
@@ -124,10 +133,34 @@ def zoo(tmp_path, monkeypatch):
 
 
 def test_any_module_by_import_path(zoo):
-    page = plan("zoo_of_models:deep", PlanConfig())
+    page = make_plan("zoo_of_models:deep", PlanSettings())
     assert (page["blocks"], page["rows_per_step"]) == (5, 7)
     assert page["parameters"] == sum(p.numel() for p in Deep().parameters())
     assert "bp+checkpointing" in page["refused"]
+
+
+def test_own_processors_and_opus_are_named_as_models_are(zoo, odfa):
+    code, page, _ = odfa(
+        "plan", "zoo_of_models:deep", "processor=zoo_of_models:slow_gpu", "opu=zoo_of_models:small_opu"
+    )
+    assert (code, page["processor"]["name"], page["opu"]["name"]) == (0, "slow", "small")
+    # fields are set on top, wherever they stand among the words
+    _, page, _ = odfa("plan", "zoo_of_models:deep", "opu.mirror_rows=1", "opu=zoo_of_models:small_opu")
+    assert "odfa" not in page["refused"]
+    _, page, _ = odfa(
+        "plan", "zoo_of_models:deep", "opu.mirror_columns=1", "opu.mirror_rows=1", "opu=zoo_of_models:small_opu"
+    )
+    assert "1 mirrors" in page["refused"]["odfa"]
+
+
+def test_a_study_of_an_own_processor(zoo, odfa, tmp_path):
+    from tests.scaling.test_fit import measurement
+
+    measurement().write(tmp_path / "m.json")
+    words = ("families=deep", "processors=zoo_of_models:slow_gpu", "opus=opu-2021", "vectors=token", "out=here")
+    code, found, _ = odfa("study", "scaling", "measured=m.json", *words)
+    assert code == 0
+    assert {row["processor"] for row in found["crossovers"]} == {"slow"}
 
 
 @pytest.mark.parametrize(
@@ -165,13 +198,16 @@ def test_words_that_are_off_get_one_line(zoo, odfa, words, said):
         (("measure", "repeats=0"), "repeats"),
         (("measure", "memory=maybe"), "memory: expected true or false"),
         (("measure", "depth=3"), "unknown setting"),
-        (("scaling", "processors=b52"), "unknown processor"),
+        (("scaling", "processors=b52"), "study.processors: expected"),
         (("scaling", "families=tall"), "families"),
         (("scaling", "tokens=0"), "tokens"),
         (("scaling", "tokens=1000"), "whole sequences"),
         (("scaling", "measured=nowhere.json"), "odfa study measure"),
         (("share", "light_s=0"), "light_s"),
         (("share", "workers=0"), "workers"),
+        (("share", "workers="), "workers: expected a positive integer"),
+        (("share", "sharing.workers=3"), "unknown setting 'sharing.workers'"),
+        (("scaling", "opus=nowhere:opu"), "study.opus: 'nowhere:opu' cannot be imported"),
     ],
 )
 def test_studies_refuse_in_one_line_too(odfa, words, said):
@@ -221,19 +257,19 @@ def test_a_curve_to_a_trillion_parameters_takes_little():
     benchmark = Path(__file__).parents[2] / "benchmarks" / "scaling_curve.py"
     done = subprocess.run([sys.executable, str(benchmark)], capture_output=True, text=True, check=True, timeout=120)
     costs, parameters, seconds, _imports, gigabytes = map(float, re.findall(r"[\d.]+(?:e\+\d+)?", done.stdout))
-    assert costs == 11 * len(METHODS)
+    assert costs == 11 * len(PLANNED_METHODS)
     assert parameters == pytest.approx(1e12, rel=0.02)
     assert gigabytes < 1.0
     assert seconds < 30.0
 
 
 def test_training_knows_what_its_optics_did(odfa):
-    _, said, _ = odfa("train", "digits_tiny", "method=odfa", "epochs=1")
+    _, said, _ = odfa("train", "digits_tiny", "arm=odfa", "epochs=1")
     light = said["light"]
     assert light["utilisation"] == light["ops_useful"] / light["ops_peak"] > 0
     assert 0 < said["compute_s"] < said["seconds"]
     assert light["joules"] == pytest.approx(30 * light["seconds"])
-    _, said, _ = odfa("train", "digits_tiny", "method=bp", "epochs=1")
+    _, said, _ = odfa("train", "digits_tiny", "arm=bp", "epochs=1")
     assert said["light"]["utilisation"] == 0
     assert said["compute_s"] == said["seconds"]
 

@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from odfa import DFA, Gaussian, RandomFeedback
+from odfa.arms import arm
 from odfa.errors import MatchError
 from odfa.scaling import Gpt, walk_module, walk_run, walks_of_gpt
 from odfa.scaling.model import _sibling
@@ -73,7 +74,7 @@ def test_feedback_walks_count_what_an_attached_model_does():
 def test_everything_is_affine_in_the_depth(method):
     """Walked directly, and stretched from two shallow siblings: equal to the last kernel."""
     near, far, deep = (
-        walk_run(Gpt(depth=depth, width=64, tokens=64, context=32, vocabulary=128).run(method), TINY.shape)
+        walk_run(arm(Gpt(depth=depth, width=64, tokens=64, context=32, vocabulary=128).run(), method), TINY.shape)
         for depth in (1, 2, 6)
     )
     stretched = near.stretched(far, 6)
@@ -93,7 +94,7 @@ def test_blocks_that_learn_by_themselves_compute_less_and_linear_layers_least():
 
 def test_streaming_keeps_least_and_works_most():
     kept = walks_of_gpt(TINY, "float32")["feedback", "keep"]
-    streamed = walk_run(TINY.run("dfa", memory=MemorySettings(activations="stream", fused=True)), TINY.shape)
+    streamed = walk_run(arm(TINY.run(memory=MemorySettings(activations="stream", fused=True)), "dfa"), TINY.shape)
     assert streamed.peak_backward < kept.peak_backward
     assert streamed.forward.flops + streamed.backward.flops > kept.forward.flops + kept.backward.flops
 

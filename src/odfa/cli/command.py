@@ -24,7 +24,7 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """A subcommand."""
+    """A subcommand of `odfa`: its name and help, its words, and what it does."""
 
     name: str
     help: Help

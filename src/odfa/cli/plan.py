@@ -23,28 +23,28 @@ def _configure(parser: ArgumentParser) -> None:
 
 
 def _listed(_words: list[str]) -> str:
-    from odfa.scaling import PlanConfig
+    from odfa.scaling import PlanSettings
 
-    return listing(PlanConfig())
+    return listing(PlanSettings())
 
 
 def _execute(arguments: Namespace) -> Outcome:
-    from odfa.scaling import PlanConfig, plan
+    from odfa.scaling import PlanSettings, make_plan
 
     if "=" in arguments.model:
         raise ConfigError(f"expected a model first, got {arguments.model!r}; see odfa plan --help")
-    config = apply(PlanConfig(), arguments.settings)
+    config = apply(PlanSettings(), arguments.settings)
     with (
         _told_if_slow(arguments.model),
         contextlib.redirect_stdout(sys.stderr),
     ):  # what a model's own code prints is not the result
-        page = plan(arguments.model, config)
+        page = make_plan(arguments.model, config)
     return Outcome(json=page, show=lambda: _show(page))
 
 
 @contextlib.contextmanager
 def _told_if_slow(model: str) -> Iterator[None]:
-    """Most plans take a second; what loops over positions, as a recurrent model does, takes minutes."""
+    """Note after three seconds that it may take long: models that loop over positions take minutes, others a second."""
     line = f"counting the operations of {model}; models that loop over positions take long …"
     timer = threading.Timer(3, note, [line])
     timer.daemon = True

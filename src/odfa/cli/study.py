@@ -1,24 +1,21 @@
 """`odfa study`: time this machine, follow GPTs to a trillion parameters, share an OPU in simulation."""
 
-import os
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from odfa.cli.command import Command, Outcome, note, place_of, positive, print_table, say, take
+from odfa.cli.command import Command, Outcome, note, print_table, say
 from odfa.cli.help import Help, add_actions, add_settings, listing
 from odfa.cli.quantity import label, quantity, short
-from odfa.errors import ConfigError
 from odfa.settings import apply, to_dict
 
 if TYPE_CHECKING:
-    from odfa.scaling import Measurement
+    from odfa.scaling import MachineMeasurement
 
-_FOLDER = Path("runs/study")
-_MEASUREMENT = _FOLDER / "measurement.json"
 _QUICK_REPEATS = 2
-_MOST_EVENTS = 10_000_000
+"""Rounds of timing, where a study finds no measurement."""
+_CUT = "a key may be cut to its last part where that is unique"
 
 
 def _configure(parser: ArgumentParser) -> None:
@@ -30,47 +27,39 @@ def _configure_action(parser: ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="say what would be timed, and stop")
 
 
-def _listed_study(_words: list[str]) -> str:
-    from odfa.scaling import StudyConfig
+def _listed_measure(_words: list[str]) -> str:
+    from odfa.scaling.actions import MeasureSettings
 
-    return listing(StudyConfig())
+    return listing(MeasureSettings())
 
 
-def _listed_room(_words: list[str]) -> str:
-    from odfa.scaling import Sharing
+def _listed_scaling(_words: list[str]) -> str:
+    from odfa.scaling.actions import ScalingSettings
 
-    return listing(Sharing())
+    return f"settings ({_CUT}):\n\n{listing(ScalingSettings())}"
+
+
+def _listed_share(_words: list[str]) -> str:
+    from odfa.scaling.actions import ShareSettings
+
+    return f"settings ({_CUT}):\n\n{listing(ShareSettings())}"
 
 
 _HELP = {
     "measure": Help(
         summary="time training steps of small GPTs on this machine, and fit its constants to them",
         example="odfa study measure repeats=3 memory=false out=here.json",
-        settings={
-            "repeats=6": "rounds; the fastest of each step counts",
-            "memory=true": "measure peak memory too",
-            "threads=N": "processor threads; as many as torch takes by itself",
-            f"out={_MEASUREMENT}": "file of the measurement",
-        },
+        more=_listed_measure,
     ),
     "scaling": Help(
         summary="time and energy of families of GPTs up to a trillion parameters, and where light overtakes",
         example="odfa study scaling processors=a100 vectors=token out=curves",
-        settings={
-            f"measured={_MEASUREMENT}": "what odfa study measure wrote; where there is none, this machine is timed",
-            f"out={_FOLDER}": "folder of the figures",
-        },
-        more=_listed_study,
+        more=_listed_scaling,
     ),
     "share": Help(
         summary="simulate workers that share OPUs, event by event",
         example="odfa study share workers=1,2,4 straggle=0.1 out=room",
-        settings={
-            "workers=1,2,4,8,10,11,12,16,32": "numbers of workers, one simulation each",
-            "steps=500": "steps of each worker",
-            f"out={_FOLDER}": "folder of the figure",
-        },
-        more=_listed_room,
+        more=_listed_share,
     ),
 }
 
@@ -80,43 +69,34 @@ def _execute(arguments: Namespace) -> Outcome:
 
 
 def _measure(settings: list[str], dry_run: bool) -> Outcome:
-    import torch
-
     from odfa.report.destination import check_file
+    from odfa.scaling.actions import MeasureSettings
     from odfa.scaling.measurement import planned, report
 
-    out, settings = take(settings, "out")
-    repeats, settings = take(settings, "repeats")
-    memory, settings = take(settings, "memory")
-    threads, settings = take(settings, "threads")
-    _refuse(settings)
-    if memory not in (None, "true", "false"):
-        raise ConfigError(f"memory: expected true or false, got {memory!r}")
-    with_memory, times = memory != "false", positive("repeats", repeats, 6, most=1000)
-    count = positive("threads", threads, torch.get_num_threads(), most=os.cpu_count() or 1)
-    path = check_file(place_of("out", out, _MEASUREMENT), "out")
+    config = apply(MeasureSettings(), settings)
+    path = check_file(config.out, "out")
     if dry_run:
-        return _told(planned(memory=with_memory, repeats=times))
+        return _told(planned(memory=config.memory, repeats=config.repeats))
     note("timing this machine: a step of many small GPTs, some minutes …")
-    measured = _with_threads(count, lambda: _timed(path, memory=with_memory, repeats=times))
+    measured = _with_threads(config.threads, lambda: _timed(path, memory=config.memory, repeats=config.repeats))
     machine = measured.machine()
     found = report(measured, machine)
     return Outcome(json={**found, "file": str(path)}, show=lambda: _show_measured(found, path))
 
 
-def _timed(path: Path, *, memory: bool, repeats: int) -> "Measurement":
-    from odfa.scaling import measure
+def _timed(path: Path, *, memory: bool, repeats: int) -> "MachineMeasurement":
+    from odfa.scaling import measure_machine
 
-    measured = measure(memory=memory, repeats=repeats, note=note)
+    measured = measure_machine(memory=memory, repeats=repeats, note=note)
     measured.write(path)
     return measured
 
 
-def _with_threads(count: int, call: "Callable[[], Measurement]") -> "Measurement":
+def _with_threads(count: int | None, call: "Callable[[], MachineMeasurement]") -> "MachineMeasurement":
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(count)
+    torch.set_num_threads(before if count is None else count)
     try:
         return call()
     finally:
@@ -125,25 +105,25 @@ def _with_threads(count: int, call: "Callable[[], Measurement]") -> "Measurement
 
 def _scaling(settings: list[str], dry_run: bool) -> Outcome:
     from odfa.report.destination import check_folder
-    from odfa.scaling import StudyConfig, study
+    from odfa.scaling import get_processor, run_study
+    from odfa.scaling.actions import MEASUREMENT, ScalingSettings
     from odfa.scaling.measurement import measured_points, planned, read, report
 
-    given, settings = take(settings, "measured")
-    out, settings = take(settings, "out")
-    config = apply(StudyConfig(), settings)
-    known = place_of("measured", given, _MEASUREMENT)
-    folder = check_folder(place_of("out", out, _FOLDER), "out")
-    timed = given is not None or known.exists()
+    config = apply(ScalingSettings(), settings)
+    known = config.measured or MEASUREMENT
+    folder = check_folder(config.out, "out")
+    # a file that was named has to be there; the usual one is made where it is missing
+    timed = config.measured is not None or known.exists()
     if dry_run:
         to_time = {} if timed else planned(memory=False, repeats=_QUICK_REPEATS)
-        return _told({"measured": str(known) if timed else None, "to_time": to_time, "study": to_dict(config)})
+        return _told({"measured": str(known) if timed else None, "to_time": to_time, "study": to_dict(config.study)})
     measured = read(known) if timed else _timed(known, memory=False, repeats=_QUICK_REPEATS)
     note("following the curves up to a trillion parameters …")
     machine = measured.machine()
-    found, checks = study(config), report(measured, machine)
+    found, checks = run_study(config.study), report(measured, machine)
     found["points"] = measured_points(measured, machine) + found["points"]
     found["measurement"] = {key: checks[key] for key in ("environment", "step_errors", "peak_errors")}
-    written = _draw(found, checks, config.processors[0], folder)
+    written = _draw(found, checks, get_processor(config.study.processors[0]).name, folder)
     return Outcome(json={**found, "files": [str(path) for path in written]}, show=lambda: _show_study(found, written))
 
 
@@ -161,35 +141,21 @@ def _draw(found: dict[str, Any], checks: dict[str, Any], processor: str, folder:
 def _share(settings: list[str], dry_run: bool) -> Outcome:
     from odfa.report.destination import check_figure
     from odfa.report.scaling import draw_sharing
-    from odfa.scaling import Sharing
-    from odfa.scaling.share import MOST, ROOMS, sweep
+    from odfa.scaling.actions import ShareSettings
+    from odfa.scaling.share import ROOMS, Sharing, SharingConditions, sweep
 
-    counts, settings = take(settings, "workers")
-    out, settings = take(settings, "out")
-    steps, settings = take(settings, "steps")
-    workers = [
-        positive("workers", count.strip(), 1, most=MOST) for count in (counts or "1,2,4,8,10,11,12,16,32").split(",")
-    ]
-    rooms = {"as asked": apply(Sharing(), settings)} if settings else ROOMS
-    num_steps = positive("steps", steps, 500, most=100_000)
-    if sum(workers) * num_steps > _MOST_EVENTS:
-        raise ConfigError(
-            f"workers and steps: expected at most {_MOST_EVENTS:,} steps of all workers together, "
-            f"got {sum(workers) * num_steps:,}"
-        )
-    path = check_figure(place_of("out", out, _FOLDER) / "sharing.png", "out")
+    config = apply(ShareSettings(), settings)
+    asked = config.sharing != SharingConditions()
+    rooms = {"as asked": Sharing(**vars(config.sharing))} if asked else ROOMS
+    path = check_figure(config.out / "sharing.png", "out")
     if dry_run:
-        return _told({"workers": workers, "steps": num_steps, "timed": "nothing: events are simulated"})
+        workers = list(config.workers)
+        return _told({"workers": workers, "steps": config.steps, "timed": "nothing: events are simulated"})
     note("simulating a shared room event by event …")
-    sweeps = {name: sweep(room, workers, steps=num_steps) for name, room in rooms.items()}
+    sweeps = {name: sweep(room, config.workers, steps=config.steps) for name, room in rooms.items()}
     draw_sharing(sweeps, path)
     found = {"rooms": {name: to_dict(room) for name, room in rooms.items()}, "sweeps": sweeps, "files": [str(path)]}
     return Outcome(json=found, show=lambda: _show_share(sweeps, path))
-
-
-def _refuse(settings: list[str]) -> None:
-    if settings:
-        raise ConfigError(f"unknown setting {settings[0]!r}; see odfa study measure --help")
 
 
 def _told(planned: dict[str, Any]) -> Outcome:

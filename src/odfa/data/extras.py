@@ -1,4 +1,4 @@
-"""Packages that are needed in one place only: named when they are missing, never blamed when they are not."""
+"""Packages that are needed in one place only; one that is missing is named, with what to install."""
 
 import contextlib
 import logging

@@ -17,7 +17,7 @@ from odfa.errors import CheckpointError, Drifted
 from odfa.flow import Frames
 from odfa.keys import torch_generator
 from odfa.saved import check_state, shown
-from odfa.settings import Settings, require
+from odfa.settings import MAX_COUNT, Settings, require
 
 _STREAM = int.from_bytes(b"witness")
 _LEAST_GAIN, _MOST_GAIN = 0.2, 5.0
@@ -38,6 +38,8 @@ _FIELDS = (torch.float32, torch.complex64)
 
 Show = Callable[[Frames], Tensor]
 """Shows patterns on the OPU and returns their field (W, M)."""
+_MOST_WITNESSES = 10_000
+"""Patterns that a look shows; each takes memory and light as a vector of a batch does."""
 
 
 class DriftWarning(UserWarning):
@@ -65,8 +67,8 @@ class Guard(Settings):
     """Recalibrations after which a run stops nevertheless."""
 
     def __post_init__(self) -> None:
-        arguments.whole("every", self.every, 1)
-        arguments.whole("num_witnesses", self.num_witnesses, 1)
+        arguments.whole("every", self.every, 1, MAX_COUNT)
+        arguments.whole("num_witnesses", self.num_witnesses, 1, _MOST_WITNESSES)
         arguments.whole("max_recalibrations", self.max_recalibrations, 0)
         arguments.kind("correct", self.correct, bool)
         arguments.real("warn_below", self.warn_below, 0.0, 1.0)

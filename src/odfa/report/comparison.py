@@ -72,7 +72,7 @@ class Comparison:
         return found
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """The comparison as JSON holds it: every run's figures, their summary, the learning rates."""
         summary = summarise(self.values())
         means = {arm: figures["mean"] for arm, figures in summary.items() if figures["mean"] is not None}
         return {

@@ -102,7 +102,7 @@ class _Classifier(nn.Module):
 
     @torch.no_grad()
     def forward(self, x_ND: Tensor) -> Tensor:
-        """Features (N, K)."""
+        """What the classifier's head gets for images (N, D): features (N, K)."""
         found: list[Tensor] = []
         handle = self.head.register_forward_pre_hook(lambda _module, inputs: found.append(inputs[0]))
         try:

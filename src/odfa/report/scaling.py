@@ -1,11 +1,15 @@
-"""Pictures of the scaling study, from its plain values."""
+"""Figures of the scaling study, drawn from the values that `odfa study --json` prints."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from odfa.data import needs
 from odfa.report.destination import save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Row = Mapping[str, Any]
 
@@ -103,18 +107,18 @@ def draw_sharing(sweeps: Mapping[str, Sequence[Row]], path: Path) -> None:
     _save(figure, path)
 
 
-def _figure(panels: int, *, width: float) -> tuple[Any, list[Any]]:
+def _figure(panels: int, *, width: float) -> tuple["Figure", list["Axes"]]:
     with needs("matplotlib", "figures"):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     figure = Figure(figsize=(width * panels, 4.4), layout="constrained")
     FigureCanvasAgg(figure)
-    axes: Iterable[Any] = figure.subplots(1, panels, squeeze=False)[0]
+    axes: Iterable[Axes] = figure.subplots(1, panels, squeeze=False)[0]
     drawn = list(axes)
     for each in drawn:
         each.spines[["top", "right"]].set_visible(False)
     return figure, drawn
 
 
-def _save(figure: Any, path: Path) -> None:
+def _save(figure: "Figure", path: Path) -> None:
     save_figure(figure, path, dpi=150)

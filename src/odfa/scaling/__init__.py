@@ -1,22 +1,22 @@
 """What light would buy: cost and energy of training steps, measured and modelled, crossovers, plans, shared OPUs."""
 
-from odfa.scaling.cost import Cost, Model, cost
+from odfa.scaling.cost import Cost, Model, step_cost
 from odfa.scaling.crossover import Crossing, Race, attribution, band, crossing
 from odfa.scaling.family import FAMILIES, Gpt, members
-from odfa.scaling.measurement import Measurement, measure
-from odfa.scaling.method import METHODS, SWITCHES, Layout, Method
+from odfa.scaling.measurement import MachineMeasurement, measure_machine
+from odfa.scaling.method import PLANNED_METHODS, SWITCHES, PlannedMethod, StepLayout
 from odfa.scaling.model import model_of, walks_of_gpt, walks_of_module, walks_of_run
 from odfa.scaling.opu import OPUS, Beam, Opu, beam, get_opu
-from odfa.scaling.plan import PlanConfig, plan
+from odfa.scaling.plan import PlanSettings, make_plan
 from odfa.scaling.processor import PROCESSORS, Processor, get_processor
 from odfa.scaling.share import Sharing, Throughput, closed_form, simulate
-from odfa.scaling.study import StudyConfig, curve, study
+from odfa.scaling.study import StudySettings, curve, run_study
 from odfa.scaling.tally import Tally
 from odfa.scaling.walk import Walk, walk_module, walk_run
 
 __all__ = [
     "FAMILIES",
-    "METHODS",
+    "PLANNED_METHODS",
     "OPUS",
     "PROCESSORS",
     "SWITCHES",
@@ -24,16 +24,16 @@ __all__ = [
     "Cost",
     "Crossing",
     "Gpt",
-    "Layout",
-    "Measurement",
-    "Method",
+    "StepLayout",
+    "MachineMeasurement",
+    "PlannedMethod",
     "Model",
     "Opu",
-    "PlanConfig",
+    "PlanSettings",
     "Processor",
     "Race",
     "Sharing",
-    "StudyConfig",
+    "StudySettings",
     "Tally",
     "Throughput",
     "Walk",
@@ -41,17 +41,17 @@ __all__ = [
     "band",
     "beam",
     "closed_form",
-    "cost",
+    "step_cost",
     "crossing",
     "curve",
     "get_opu",
     "get_processor",
-    "measure",
+    "measure_machine",
     "members",
     "model_of",
-    "plan",
+    "make_plan",
     "simulate",
-    "study",
+    "run_study",
     "walk_module",
     "walk_run",
     "walks_of_gpt",

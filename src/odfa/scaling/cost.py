@@ -1,6 +1,6 @@
 """What one training step costs: seconds, joules and bytes of a method on a processor with an OPU.
 
-`Step` holds one small property for each term; `cost` chooses what is kept and collects them.
+`StepTerms` holds one small property for each term; `step_cost` chooses what is kept and collects them.
 """
 
 from collections.abc import Mapping
@@ -10,19 +10,19 @@ from typing import Any
 
 from odfa.flow import Light
 from odfa.scaling.memory import Need, Traffic, need, offload
-from odfa.scaling.method import PRECISIONS, Activations, Layout, Method, Precision
+from odfa.scaling.method import PRECISIONS, Activations, PlannedMethod, Precision, StepLayout
 from odfa.scaling.opu import Beam, Opu, beam
 from odfa.scaling.processor import Processor
 from odfa.scaling.tally import Tally, matmul
 from odfa.scaling.walk import Walk
 
-Key = tuple[str, Activations]
+WalkKey = tuple[str, Activations]
 """Which walk: how blocks learn (bp, shallow, feedback), what is kept of activations."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """A walk on a processor."""
+    """A walk, and the seconds that its two passes take on a processor."""
 
     walk: Walk
     forward_s: float
@@ -30,7 +30,7 @@ class Pace:
 
 
 def pace(walk: Walk, processor: Processor) -> Pace:
-    """Time of the two passes."""
+    """Time of forward and backward pass of a walk on this processor."""
     return Pace(walk=walk, forward_s=processor.seconds(walk.forward), backward_s=processor.seconds(walk.backward))
 
 
@@ -38,7 +38,7 @@ def pace(walk: Walk, processor: Processor) -> Pace:
 class Model:
     """A model and its batch, walked in every way that the methods need, on one processor."""
 
-    paces: Mapping[Key, Pace]
+    paces: Mapping[WalkKey, Pace]
     processor: Processor
     tokens: float
     """Rows of the output error in a step: tokens, or samples."""
@@ -47,7 +47,7 @@ class Model:
 
     @property
     def parameters(self) -> float:
-        """Trained numbers."""
+        """How many numbers are trained."""
         return next(iter(self.paces.values())).walk.parameters
 
     def scaled(self, factor: float) -> "Model":
@@ -60,13 +60,13 @@ class Model:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
+class StepTerms:
     """A method applied: every term of its cost by itself, each device's share where devices share the work."""
 
     model: Model
-    method: Method
+    method: PlannedMethod
     opu: Opu
-    layout: Layout
+    layout: StepLayout
     activations: Activations
     """What is kept of activations."""
 
@@ -77,7 +77,7 @@ class Step:
 
     @property
     def precision(self) -> Precision:
-        """Bytes per parameter."""
+        """Bytes that a parameter takes: weight, gradient, optimiser states."""
         return PRECISIONS[self.layout.precision]
 
     @property
@@ -87,7 +87,7 @@ class Step:
 
     @property
     def walk(self) -> Walk:
-        """The same without a processor."""
+        """The walk of this way to learn and to keep, as counted."""
         return self.pace.walk
 
     @property
@@ -189,7 +189,7 @@ class Step:
 
     @property
     def link_s(self) -> float:
-        """Link to the host."""
+        """Time of what crosses the link to the host."""
         return self.traffic.link_bytes / self.processor.link_bytes_per_s
 
     @property
@@ -223,6 +223,7 @@ class Step:
         else:
             locked = "parallel_blocks" in self.layout.off
             b = self.backward_s / m * ((m + stages - 1) / m if locked else 1.0)
+            # the latency passes once a step, not once a microbatch: answers follow one another from the first one on
             latency_s = 0.0 if self.beam is None else self.opu.latency_s
             p, r = self.projection_s / m, (self.light_s - latency_s + self.broadcast_s) / m
             first_s = stages * (self.forward_s + self.hops_s) / m
@@ -270,16 +271,16 @@ class Cost:
 
     @property
     def energy_j(self) -> float:
-        """All of it."""
+        """Energy of the step: the sum of `energies_j`, joules."""
         return sum(self.energies_j.values())
 
     @property
     def limit(self) -> str:
-        """The longest part."""
+        """Name of the part that takes longest."""
         return max(self.parts_s, key=lambda name: self.parts_s[name])
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """The cost as JSON holds it, a row of a plan."""
         light = vars(self.light)
         return {
             "method": self.method,
@@ -296,16 +297,17 @@ class Cost:
         }
 
 
-def cost(model: Model, method: Method, opu: Opu, layout: Layout) -> Cost:
+def step_cost(model: Model, method: PlannedMethod, opu: Opu, layout: StepLayout) -> Cost:
     """One step of a method; one that offloads keeps or streams activations, whichever fits and is faster.
 
     Raises:
         Incompatible: the OPU has too few mirrors or pixels for the error and the signals.
     """
     steps = [
-        Step(model=model, method=method, opu=opu, layout=layout, activations=kept)
+        StepTerms(model=model, method=method, opu=opu, layout=layout, activations=kept)
         for kept in _ways(model, method, layout)
     ]
+    # what fits comes before what is fast: a step that does not fit never runs
     step = min(steps, key=lambda way: (not way.traffic.fits, way.step_s))
     return Cost(
         method=method.name,
@@ -321,7 +323,7 @@ def cost(model: Model, method: Method, opu: Opu, layout: Layout) -> Cost:
     )
 
 
-def _ways(model: Model, method: Method, layout: Layout) -> list[Activations]:
+def _ways(model: Model, method: PlannedMethod, layout: StepLayout) -> list[Activations]:
     """What a method may keep of activations."""
     if not method.offload or "offloading" in layout.off:
         return [method.activations]

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from odfa.errors import Incompatible
-from odfa.scaling.cost import Cost, Model, cost
-from odfa.scaling.method import METHODS, SWITCHES, Layout
+from odfa.scaling.cost import Cost, Model, step_cost
+from odfa.scaling.method import PLANNED_METHODS, SWITCHES, StepLayout
 from odfa.scaling.opu import Opu
 
 FASTEST_BP = "fastest bp"
@@ -23,7 +23,7 @@ class Race:
 
     models: Sequence[Model]
     opu: Opu
-    layout: Layout
+    layout: StepLayout
     challenger: str
     baseline: str
     """A method's name, or `FASTEST_BP`."""
@@ -31,12 +31,14 @@ class Race:
     def pair(self, model: Model, quantity: Callable[[Cost], float]) -> tuple[float, float]:
         """Time (or energy) of challenger and baseline; the challenger's is infinite where the OPU is too small."""
         try:
-            ours = quantity(cost(model, METHODS[self.challenger], self.opu, self.layout))
+            ours = quantity(step_cost(model, PLANNED_METHODS[self.challenger], self.opu, self.layout))
         except Incompatible:
             ours = math.inf
         if self.baseline != FASTEST_BP:
-            return ours, quantity(cost(model, METHODS[self.baseline], self.opu, self.layout))
-        rivals = [(m, cost(model, m, self.opu, self.layout)) for m in METHODS.values() if m.learning == "bp"]
+            return ours, quantity(step_cost(model, PLANNED_METHODS[self.baseline], self.opu, self.layout))
+        rivals = [
+            (m, step_cost(model, m, self.opu, self.layout)) for m in PLANNED_METHODS.values() if m.learning == "bp"
+        ]
         return ours, min(quantity(rival) for method, rival in rivals if rival.fits or method.offload)
 
     def scaled(self, processor: float, opu: float) -> "Race":
@@ -50,7 +52,7 @@ class Race:
 
 @dataclass(frozen=True, kw_only=True)
 class Crossing:
-    """Where a race is decided."""
+    """From which size on the challenger wins a race."""
 
     verdict: Verdict
     """crosses; always: ahead from the smallest member on; never: behind at the largest; tie: within a hundredth there;
@@ -62,12 +64,12 @@ class Crossing:
 
 
 def seconds(found: Cost) -> float:
-    """What races are usually about."""
+    """Time of a step in seconds: the quantity that races compare unless told otherwise."""
     return found.step_s
 
 
 def joules(found: Cost) -> float:
-    """What else they may be about."""
+    """Energy of a step in joules."""
     return found.energy_j
 
 
@@ -83,6 +85,7 @@ def crossing(race: Race, quantity: Callable[[Cost], float] = seconds) -> Crossin
     if last is not None and abs(last - 1.0) < _TIE:
         return Crossing(verdict="tie", parameters=None, last_ratio=last)
     ahead_by = [theirs - ours for ours, theirs in pairs]
+    # the last change of sign counts: among small members there may be several
     behind = [place for place, difference in enumerate(ahead_by) if difference <= 0.0]
     if not behind:
         return Crossing(verdict="always", parameters=None, last_ratio=last)
@@ -90,6 +93,7 @@ def crossing(race: Race, quantity: Callable[[Cost], float] = seconds) -> Crossin
         return Crossing(verdict="too wide" if last is None else "never", parameters=None, last_ratio=last)
     place = behind[-1]
     before, after = ahead_by[place], ahead_by[place + 1]
+    # a member that the OPU cannot take is infinitely far behind, so that the crossing lies at the next one
     share = before / (before - after) if math.isfinite(before) else 1.0
     parameters = sizes[place] + share * (sizes[place + 1] - sizes[place])
     return Crossing(verdict="crosses", parameters=parameters, last_ratio=last)
@@ -137,11 +141,11 @@ def _reach(found: Crossing) -> float:
 
 
 def crossing_json(found: Crossing) -> dict[str, Any]:
-    """Plain values."""
+    """A crossing as JSON holds it: verdict, parameters, ratio at the largest member."""
     return {"verdict": found.verdict, "parameters": found.parameters, "ratio_at_largest": found.last_ratio}
 
 
-def races(models: Sequence[Model], opu: Opu, layouts: Iterable[Layout], *, offloading: bool) -> list[Race]:
+def races(models: Sequence[Model], opu: Opu, layouts: Iterable[StepLayout], *, offloading: bool) -> list[Race]:
     """Light against backpropagation with endless memory; or, with offloading, against moving and the fastest."""
     if not offloading:
         endless = (replace(layout, off=(*layout.off, "offloading")) for layout in layouts)

@@ -7,7 +7,7 @@ from odfa.data import DataShape
 from odfa.engine import RandomFeedback
 from odfa.errors import ConfigError
 from odfa.project import OpticalSettings
-from odfa.settings import require_counts
+from odfa.settings import require, require_counts
 from odfa.tasks.language.language import Language
 from odfa.tasks.language.text import TextData
 from odfa.tasks.language.transformer import Gpt2Network
@@ -22,7 +22,7 @@ _SAMPLES = 2**40
 
 @dataclass(frozen=True, kw_only=True)
 class Gpt:
-    """A GPT-2 and the batch it learns from; the read-out has weights of its own."""
+    """A GPT-2 and the batch it learns from; the head has weights of its own."""
 
     depth: int
     """Blocks."""
@@ -37,10 +37,9 @@ class Gpt:
 
     def __post_init__(self) -> None:
         require_counts(self, "depth", "width", "tokens", "context", "vocabulary")
-        if self.width % HEAD_WIDTH:
-            raise ConfigError(f"width: expected a multiple of {HEAD_WIDTH}, the width of a head, got {self.width}")
-        if self.tokens % self.context:
-            raise ConfigError(f"tokens: expected whole sequences of {self.context} tokens, got {self.tokens}")
+        fits = self.width % HEAD_WIDTH == 0
+        require(fits, "width", f"a multiple of {HEAD_WIDTH}, the width of a head", self.width)
+        require(self.tokens % self.context == 0, "tokens", f"whole sequences of {self.context} tokens", self.tokens)
 
     @property
     def shape(self) -> DataShape:
@@ -69,7 +68,7 @@ class Gpt:
 
     @property
     def parameters(self) -> int:
-        """Trained numbers: embeddings of tokens and positions, blocks, final norm, read-out."""
+        """Trained numbers: embeddings of tokens and positions, blocks, final norm, head."""
         block = 12 * self.width**2 + 13 * self.width
         return (2 * self.vocabulary + self.context + 2) * self.width + self.depth * block
 

@@ -4,7 +4,6 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
 
 import numpy as np
 
@@ -73,7 +72,7 @@ def peak(gpt: Gpt, method: str) -> float:
     return need(walk, PRECISIONS["float32"], projection=4 * walk.row_width * walk.signal_width).total
 
 
-def fit(timings: Sequence[Timing], projections: Sequence[ProjectionTiming], start: Processor) -> Processor:
+def fit_machine(timings: Sequence[Timing], projections: Sequence[ProjectionTiming], start: Processor) -> Processor:
     """The machine at hand: `start` with its rates fitted, least squares on the logarithms of predicted over measured.
 
     Raises:
@@ -85,7 +84,7 @@ def fit(timings: Sequence[Timing], projections: Sequence[ProjectionTiming], star
     if len(steps) < len(RATES) or not projections:
         raise DataError(f"expected at least {len(RATES)} timed steps and one projection to fit to, got {len(steps)}")
 
-    def residuals(logs: Any) -> list[float]:
+    def residuals(logs: np.ndarray) -> list[float]:
         machine = _with_rates(start, logs)
         return [
             weight * float(np.log(phases_s(timing.gpt, timing.method, machine)[part] / getattr(timing, f"{part}_s")))
@@ -93,8 +92,10 @@ def fit(timings: Sequence[Timing], projections: Sequence[ProjectionTiming], star
             for part, weight in _PARTS.items()
         ]
 
+    # on logarithms, so that a step of a millisecond counts as much as one of seconds, and no rate becomes negative
     found = least_squares(residuals, [np.log(getattr(start, name)) for name in RATES])
     rows = [_twin_counts(p.rows, p.inputs, p.outputs) for p in projections]
+    # the twin's time is linear in its four constants; divided by what was measured, errors count relative to it
     relative = np.array(rows) / np.array([[p.twin_s] for p in projections])
     vector_s, entry_s, product_s, pixel_s = nnls(relative, np.ones(len(projections)))[0].tolist()
     return replace(
@@ -106,7 +107,7 @@ def fit(timings: Sequence[Timing], projections: Sequence[ProjectionTiming], star
     )
 
 
-def _with_rates(start: Processor, logs: Any) -> Processor:
+def _with_rates(start: Processor, logs: np.ndarray) -> Processor:
     matmul_rate, attention_rate, memory_rate, call_s = (float(np.exp(log)) for log in logs)
     return replace(
         start,
@@ -120,7 +121,7 @@ def _with_rates(start: Processor, logs: Any) -> Processor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Check:
+class FitCheck:
     """One prediction beside its measurement."""
 
     gpt: Gpt
@@ -134,10 +135,10 @@ class Check:
         return self.predicted / self.measured - 1.0
 
 
-def check_steps(timings: Iterable[Timing], machine: Processor) -> list[Check]:
+def check_steps(timings: Iterable[Timing], machine: Processor) -> list[FitCheck]:
     """Step times, predicted by a machine and measured on it."""
     return [
-        Check(
+        FitCheck(
             gpt=timing.gpt,
             method=timing.method,
             measured=timing.step_s,
@@ -148,12 +149,14 @@ def check_steps(timings: Iterable[Timing], machine: Processor) -> list[Check]:
     ]
 
 
-def check_peaks(measured: Iterable[tuple[Gpt, str, float]]) -> list[Check]:
+def check_peaks(measured: Iterable[tuple[Gpt, str, float]]) -> list[FitCheck]:
     """Peak memory, predicted and measured."""
-    return [Check(gpt=gpt, method=method, measured=size, predicted=peak(gpt, method)) for gpt, method, size in measured]
+    return [
+        FitCheck(gpt=gpt, method=method, measured=size, predicted=peak(gpt, method)) for gpt, method, size in measured
+    ]
 
 
-def summary(checks: Sequence[Check]) -> dict[str, float]:
+def summary(checks: Sequence[FitCheck]) -> dict[str, float]:
     """Median and worst error, regardless of sign."""
     errors = [abs(check.off) for check in checks]
     return {"count": len(errors), "median": statistics.median(errors), "worst": max(errors)}

@@ -66,16 +66,16 @@ class Timing:
 
     @property
     def step_s(self) -> float:
-        """The whole step."""
+        """Time of the whole step: the sum of its three phases."""
         return self.forward_s + self.backward_s + self.update_s
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """The timing as JSON holds it."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Timing":
-        """Inverse of `to_json`."""
+        """The timing that `to_json` gave these values of."""
         return cls(**{**values, "gpt": Gpt(**values["gpt"])})
 
 

@@ -7,9 +7,9 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from odfa.errors import ConfigError, DataError
+from odfa.errors import DataError
 from odfa.scaling.family import Gpt
-from odfa.scaling.fit import Check, check_peaks, check_steps, fit, summary
+from odfa.scaling.fit import FitCheck, check_peaks, check_steps, fit_machine, summary
 from odfa.scaling.measure import (
     CHECKED,
     FITTED,
@@ -24,16 +24,17 @@ from odfa.scaling.measure import (
     time_steps,
 )
 from odfa.scaling.processor import PROCESSORS, Processor
+from odfa.settings import require
 from odfa.train import environment
 from odfa.train.folder import folder_errors, write_json
 
 HERE = "here"
 """Name of the machine that was measured."""
-METHODS: tuple[Timed, ...] = ("bp", "shallow", "dfa", "odfa")
+TIMED_METHODS: tuple[Timed, ...] = ("bp", "shallow", "dfa", "odfa")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measurement:
+class MachineMeasurement:
     """Everything that was measured on one machine."""
 
     environment: dict[str, Any]
@@ -49,18 +50,18 @@ class Measurement:
     def machine(self) -> Processor:
         """This machine, its constants fitted; power, links and memory are the preset's."""
         start = replace(PROCESSORS["xeon-2"], name=HERE, source=f"measured: {self.environment.get('cpu', 'unknown')}")
-        return fit(self.fitted, self.projections, start)
+        return fit_machine(self.fitted, self.projections, start)
 
-    def steps(self, machine: Processor) -> list[Check]:
+    def steps(self, machine: Processor) -> list[FitCheck]:
         """Step times that nothing was fitted to."""
         return check_steps(self.checked, machine)
 
-    def memory(self) -> list[Check]:
+    def memory(self) -> list[FitCheck]:
         """Peak memory, for which nothing is fitted at all."""
         return check_peaks(self.peaks)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """The measurement as its file holds it."""
         return {
             "environment": self.environment,
             "fitted": [timing.to_json() for timing in self.fitted],
@@ -70,8 +71,8 @@ class Measurement:
         }
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "Measurement":
-        """Inverse of `to_json`."""
+    def from_json(cls, values: dict[str, Any]) -> "MachineMeasurement":
+        """The measurement that `to_json` gave these values of; KeyError or TypeError where they are none."""
         return cls(
             environment=values["environment"],
             fitted=[Timing.from_json(timing) for timing in values["fitted"]],
@@ -91,14 +92,14 @@ class Measurement:
             write_json(path, self.to_json())
 
 
-def read(path: Path) -> Measurement:
+def read(path: Path) -> MachineMeasurement:
     """What `odfa study measure` wrote.
 
     Raises:
         DataError: the file is missing or not such a one.
     """
     try:
-        return Measurement.from_json(json.loads(path.read_text(encoding="utf-8")))
+        return MachineMeasurement.from_json(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}; run odfa study measure out={path}") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -107,13 +108,21 @@ def read(path: Path) -> Measurement:
         ) from error
 
 
+def require_repeats(repeats: int) -> None:
+    """Refuse a number of rounds that says nothing of the spread, or that takes days.
+
+    Raises:
+        SettingError: it is not from 2 to 1,000.
+    """
+    require(2 <= repeats <= 1000, "repeats", "2 to 1,000 rounds", repeats)
+
+
 def planned(*, memory: bool, repeats: int) -> dict[str, Any]:
-    """What `measure` will do, without doing it."""
-    if repeats < 2:
-        raise ConfigError(f"repeats: expected at least 2, got {repeats}")
+    """What `measure_machine` will do, without doing it."""
+    require_repeats(repeats)
     return {
         "repeats": repeats,
-        "methods": list(METHODS),
+        "methods": list(TIMED_METHODS),
         "fitted": [asdict(gpt) for gpt in FITTED],
         "checked": [asdict(gpt) for gpt in CHECKED],
         "frozen_weights": [asdict(gpt) for gpt in FITTED],
@@ -122,7 +131,7 @@ def planned(*, memory: bool, repeats: int) -> dict[str, Any]:
     }
 
 
-def measure(*, memory: bool, repeats: int, note: Callable[[str], None]) -> Measurement:
+def measure_machine(*, memory: bool, repeats: int, note: Callable[[str], None]) -> MachineMeasurement:
     """Time steps, projections and, unless left out, peak memory on this machine; ten minutes on two cores.
 
     Raises:
@@ -131,7 +140,7 @@ def measure(*, memory: bool, repeats: int, note: Callable[[str], None]) -> Measu
     planned(memory=memory, repeats=repeats)
     # in turns, so that what is fitted to and what is checked see the same machine
     jobs: list[tuple[Gpt, Sequence[Timed]]] = [
-        (gpt, (*METHODS, "inputs") if gpt in FITTED else METHODS) for gpt in _in_turns(FITTED, CHECKED)
+        (gpt, (*TIMED_METHODS, "inputs") if gpt in FITTED else TIMED_METHODS) for gpt in _in_turns(FITTED, CHECKED)
     ]
     before = time_projections(repeats)
     timings = time_steps(jobs, repeats=repeats, note=note)
@@ -140,15 +149,17 @@ def measure(*, memory: bool, repeats: int, note: Callable[[str], None]) -> Measu
     checked = [timing for timing in timings if timing.gpt in CHECKED]
     peaks = []
     for gpt in PEAKED if memory else ():
-        for method in METHODS:
+        for method in TIMED_METHODS:
             peaks += [(gpt, method, peak_bytes(gpt, method))]
         note(
             f"peak memory, {gpt.depth} blocks of {gpt.width}, {gpt.tokens} tokens: {peaks[-4][2] / 2**20:.0f} MiB by bp"
         )
-    return Measurement(environment=environment(), fitted=fitted, checked=checked, projections=projections, peaks=peaks)
+    return MachineMeasurement(
+        environment=environment(), fitted=fitted, checked=checked, projections=projections, peaks=peaks
+    )
 
 
-def measured_points(measurement: Measurement, machine: Processor) -> list[dict[str, Any]]:
+def measured_points(measurement: MachineMeasurement, machine: Processor) -> list[dict[str, Any]]:
     """The measured steps as points of the study, the twin's among them."""
     return [
         {
@@ -173,9 +184,10 @@ def _in_turns(*several: Sequence[Gpt]) -> list[Gpt]:
     return [gpt for turn in zip_longest(*several) for gpt in turn if gpt is not None]
 
 
-def report(measurement: Measurement, machine: Processor) -> dict[str, Any]:
+def report(measurement: MachineMeasurement, machine: Processor) -> dict[str, Any]:
     """Constants, and predicted beside measured, as plain values."""
     steps, peaks = measurement.steps(machine), measurement.memory()
+    # by method besides, since an error of one kind of step hides among the others
     by_method = {
         method: summary([check for check in steps if check.method == method])
         for method in dict.fromkeys(check.method for check in steps)
@@ -196,7 +208,7 @@ def report(measurement: Measurement, machine: Processor) -> dict[str, Any]:
     }
 
 
-def _row(check: Check, unit: str) -> dict[str, Any]:
+def _row(check: FitCheck, unit: str) -> dict[str, Any]:
     return {
         **asdict(check.gpt),
         "method": check.method,

@@ -21,7 +21,7 @@ class Need:
 
     @property
     def total(self) -> float:
-        """All of it."""
+        """Bytes at that moment: the sum of all parts."""
         return self.weights + self.states + self.gradients + self.activations + self.projection
 
 
@@ -64,6 +64,7 @@ def offload(needed: Need, precision: Precision, capacity: float, depth: float) -
     host updates (ZeRO-Offload, arXiv 2101.06840). Activations: out and in. Weights: in for the forward and in for the
     backward pass, and not after the update, since they live with the host; one block's are always there.
     """
+    # each kind leaves only as far as the ones before it did not free enough
     excess = needed.total - capacity
     if excess <= 0:
         return Traffic()
@@ -73,6 +74,7 @@ def offload(needed: Need, precision: Precision, capacity: float, depth: float) -
     excess -= states
     activations = min(max(0.0, excess), needed.activations)
     excess -= activations
+    # weights and gradients of a block move together, and one block's have to be there while it runs
     rest = needed.weights + needed.gradients
     weights = min(max(0.0, excess), rest * (1 - 1 / max(1.0, depth)))
     share = weights / rest if rest else 0.0

@@ -3,15 +3,14 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from odfa.errors import ConfigError
-from odfa.settings import Settings, require_counts
+from odfa.settings import Settings, require, require_counts
 
 Activations = Literal["keep", "recompute", "stream"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Method:
-    """One row of a plan."""
+class PlannedMethod:
+    """A way to train that is costed: one row of a plan."""
 
     name: str
     learning: Literal["bp", "shallow", "feedback"]
@@ -23,21 +22,21 @@ class Method:
     activations, whichever is faster."""
 
 
-METHODS: dict[str, Method] = {
+PLANNED_METHODS: dict[str, PlannedMethod] = {
     method.name: method
     for method in (
-        Method(name="bp", learning="bp"),
-        Method(name="bp+checkpointing", learning="bp", activations="recompute"),
-        Method(name="bp+offloading", learning="bp", offload=True),
-        Method(name="bp+checkpointing+offloading", learning="bp", activations="recompute", offload=True),
-        Method(name="dfa", learning="feedback", projection="digital"),
-        Method(name="dfa+offloading", learning="feedback", projection="digital", offload=True),
-        Method(name="odfa", learning="feedback", projection="optical"),
-        Method(name="odfa+streaming", learning="feedback", projection="optical", activations="stream"),
-        Method(name="odfa+offloading", learning="feedback", projection="optical", offload=True),
+        PlannedMethod(name="bp", learning="bp"),
+        PlannedMethod(name="bp+checkpointing", learning="bp", activations="recompute"),
+        PlannedMethod(name="bp+offloading", learning="bp", offload=True),
+        PlannedMethod(name="bp+checkpointing+offloading", learning="bp", activations="recompute", offload=True),
+        PlannedMethod(name="dfa", learning="feedback", projection="digital"),
+        PlannedMethod(name="dfa+offloading", learning="feedback", projection="digital", offload=True),
+        PlannedMethod(name="odfa", learning="feedback", projection="optical"),
+        PlannedMethod(name="odfa+streaming", learning="feedback", projection="optical", activations="stream"),
+        PlannedMethod(name="odfa+offloading", learning="feedback", projection="optical", offload=True),
     )
 }
-"""Methods by name."""
+"""The methods that plans and studies compare, by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +72,7 @@ SWITCHES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout(Settings):
+class StepLayout(Settings):
     """How a step is laid out over devices and time."""
 
     vectors: Literal["token", "sequence", "batch"] = "token"
@@ -91,6 +90,5 @@ class Layout(Settings):
 
     def __post_init__(self) -> None:
         require_counts(self, "devices", "microbatches", "opus")
-        unknown = [term for term in self.off if term not in SWITCHES]
-        if unknown:
-            raise ConfigError(f"off: expected some of {', '.join(SWITCHES)}, got {unknown[0]!r}")
+        for term in self.off:
+            require(term in SWITCHES, "off", f"some of {', '.join(SWITCHES)}", term)

@@ -4,21 +4,21 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
-from typing import Any
 
 from torch import Tensor, nn
 
 from odfa.arms import BACKPROP, DEFAULT_ARM, arm
 from odfa.data import DataShape
+from odfa.engine.blocks import Blocks
 from odfa.errors import ConfigError, MatchError
-from odfa.scaling.cost import Key, Model, pace
+from odfa.scaling.cost import Model, WalkKey, pace
 from odfa.scaling.family import Gpt
 from odfa.scaling.processor import Processor
 from odfa.scaling.walk import Walk, walk_module, walk_run, widened
 from odfa.train import AdamSettings, MemorySettings, RunConfig
 from odfa.train.config import Granularity
 
-KEYS: tuple[Key, ...] = (("bp", "keep"), ("bp", "recompute"), ("feedback", "keep"), ("feedback", "stream"))
+KEYS: tuple[WalkKey, ...] = (("bp", "keep"), ("bp", "recompute"), ("feedback", "keep"), ("feedback", "stream"))
 """Ways to learn and to keep activations that the methods are made of."""
 _ARMS = {"bp": BACKPROP, "feedback": DEFAULT_ARM}
 """The arm that each way to learn is walked with."""
@@ -26,14 +26,14 @@ _WIDTHS = (256, 2048, 16384)
 """Widths of the siblings that a GPT's cost is worked out from."""
 
 
-def model_of(walks: dict[Key, Walk], processor: Processor, sequences: float) -> Model:
+def model_of(walks: dict[WalkKey, Walk], processor: Processor, sequences: float) -> Model:
     """Walks on a processor."""
     rows = walks["feedback", "keep"].rows
     paces = {key: pace(walk, processor) for key, walk in walks.items()}
     return Model(paces=paces, processor=processor, tokens=rows, sequences=min(rows, sequences))
 
 
-def walks_of_run(config: RunConfig, shape: DataShape, precision: str) -> dict[Key, Walk]:
+def walks_of_run(config: RunConfig, shape: DataShape, precision: str) -> dict[WalkKey, Walk]:
     """Every walk of a run's network that it can do; running blocks again is left out where it cannot.
 
     Raises:
@@ -49,7 +49,7 @@ def walks_of_run(config: RunConfig, shape: DataShape, precision: str) -> dict[Ke
     return walks
 
 
-def _variant(config: RunConfig, key: Key, precision: str) -> RunConfig:
+def _variant(config: RunConfig, key: WalkKey, precision: str) -> RunConfig:
     learning, activations = key
     memory = MemorySettings(
         activations=activations,
@@ -59,14 +59,14 @@ def _variant(config: RunConfig, key: Key, precision: str) -> RunConfig:
     return replace(arm(config, _ARMS[learning]), optimizer=AdamSettings(), memory=memory)
 
 
-def walks_of_module(module: nn.Module, inputs: Sequence[Tensor], blocks: Any = None) -> dict[Key, Walk]:
+def walks_of_module(module: nn.Module, inputs: Sequence[Tensor], blocks: Blocks = None) -> dict[WalkKey, Walk]:
     """Every walk of any module: backpropagation and feedback with everything kept, and feedback with blocks run again
     where its blocks allow that.
 
     Raises:
         MatchError: it cannot run on sizes alone, or has no blocks.
     """
-    walks: dict[Key, Walk] = {
+    walks: dict[WalkKey, Walk] = {
         ("bp", "keep"): walk_module(module, inputs, "bp", blocks=blocks),
         ("feedback", "keep"): walk_module(module, inputs, "feedback", blocks=blocks),
     }
@@ -76,7 +76,7 @@ def walks_of_module(module: nn.Module, inputs: Sequence[Tensor], blocks: Any = N
 
 
 @cache
-def walks_of_gpt(gpt: Gpt, precision: str, granularity: Granularity = "block") -> dict[Key, Walk]:
+def walks_of_gpt(gpt: Gpt, precision: str, granularity: Granularity = "block") -> dict[WalkKey, Walk]:
     """Every walk of a GPT of any size, from siblings of one and two blocks and three widths."""
     found = {}
     for key in KEYS:
@@ -97,5 +97,5 @@ def walks_of_gpt(gpt: Gpt, precision: str, granularity: Granularity = "block") -
 
 
 @cache
-def _sibling(gpt: Gpt, precision: str, granularity: Granularity) -> dict[Key, Walk]:
+def _sibling(gpt: Gpt, precision: str, granularity: Granularity) -> dict[WalkKey, Walk]:
     return walks_of_run(gpt.run(granularity=granularity), gpt.shape, precision)

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.utils.flop_counter import flop_registry
 
 Kind = Literal["matmul", "attention", "estimated"]
@@ -23,7 +24,9 @@ class Operations(NamedTuple):
     number: float
 
 
-def operations(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any, elements: int) -> Operations:
+def operations(
+    func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any, elements: int
+) -> Operations:
     """Operations of one call; for an operator that nobody knows 2 for each of the `elements` in and out: at least."""
     args, kwargs = _in_order(func, args, kwargs)
     name = name_of(func)
@@ -41,12 +44,14 @@ def operations(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output:
     return Operations("estimated", 2.0 * elements)
 
 
-def name_of(func: Any) -> str:
+def name_of(func: OpOverload) -> str:
     """As torch writes it: aten.mm, or namespace.operator."""
     return str(getattr(func, "_overloadpacket", func))
 
 
-def _in_order(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _in_order(
+    func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Arguments that may be given by place, by place."""
     placed, left = list(args), dict(kwargs)
     for argument in func._schema.arguments[len(args) :]:
@@ -56,7 +61,7 @@ def _in_order(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple
     return tuple(placed), left
 
 
-def _is_linear(func: Any, name: str) -> bool:
+def _is_linear(func: OpOverload, name: str) -> bool:
     """Whether its work grows as the numbers it touches do."""
     if {torch.Tag.pointwise, torch.Tag.reduction} & set(func.tags):
         return True
@@ -78,19 +83,26 @@ def _of_vector(place: int) -> Callable[..., float]:
     return lambda _output, *args: 2.0 * args[place].numel()
 
 
-def _grouped(_output: Tensor, a: Tensor, b: Tensor, *_args: Any) -> float:
+def _grouped(_output: Tensor, a: Tensor, b: Tensor, *_args: object) -> float:
     """Each row meets the matrix of its group alone, so that groups do not appear: (T, K) by (G, K, N), (K, T) by
     (T, N), (G, M, K) by (K, T). Where both hold a matrix for each group, all of them are multiplied."""
     rows = a.numel() if b.ndim == 3 else math.prod(a.shape[-2:])
     return 2.0 * rows * b.shape[-1]
 
 
-def _grouped_backward(_output: Any, rows: Tensor, weight: Tensor, *_args: Any) -> float:
+def _grouped_backward(_output: object, rows: Tensor, weight: Tensor, *_args: object) -> float:
     return 2 * _grouped(None, rows, weight)  # type: ignore[arg-type]
 
 
 def _convolution(
-    output: Tensor, x: Tensor, weight: Tensor, _bias: Any, _stride: Any, _padding: Any, _dilation: Any, transposed: bool
+    output: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    _bias: object,
+    _stride: object,
+    _padding: object,
+    _dilation: object,
+    transposed: bool,
 ) -> float:
     """Every point of the output, of the input if transposed, meets every weight; a weight knows its group's channels
     only."""
@@ -102,17 +114,17 @@ def _convolution_forward(output: Tensor, *args: Any) -> float:
     return _convolution(output, *args[:7])
 
 
-def _convolution_backward(_output: Any, gradient: Tensor, x: Tensor, weight: Tensor, *args: Any) -> float:
+def _convolution_backward(_output: object, gradient: Tensor, x: Tensor, weight: Tensor, *args: Any) -> float:
     """Gradients of input and weight cost a forward pass each. torch's own formula forgets the groups."""
     *settings, _output_padding, _groups, wanted = args
     return float(_convolution(gradient, x, weight, *settings) * sum(wanted[:2]))
 
 
-def _convolution_in_time(output: Tensor, _x: Tensor, weight: Tensor, *_args: Any) -> float:
+def _convolution_in_time(output: Tensor, _x: Tensor, weight: Tensor, *_args: object) -> float:
     return 2.0 * math.prod(output.shape[:2]) * weight.numel()
 
 
-def _fourier(output: Tensor, x: Tensor, dims: list[int], *_args: Any) -> float:
+def _fourier(output: Tensor, x: Tensor, dims: list[int], *_args: object) -> float:
     """5 n log2 n for each transform of n complex numbers (Cooley and Tukey), half of that if one side is real."""
     real = not (x.is_complex() and output.is_complex())
     times = output if x.is_complex() and real else x
@@ -132,7 +144,7 @@ def _trilinear(_output: Tensor, *args: Any) -> float:
     return float(3 * math.prod(max(sizes) for sizes in zip(*shapes, strict=True)))
 
 
-def _distances(_output: Tensor, x: Tensor, y: Tensor, *_args: Any) -> float:
+def _distances(_output: Tensor, x: Tensor, y: Tensor, *_args: object) -> float:
     """A difference, its power and an addition for each pair of rows and each of their entries."""
     return 3.0 * x.numel() * y.shape[-2]
 
@@ -142,17 +154,17 @@ def _distances_by_product(_output: Tensor, x: Tensor, y: Tensor) -> float:
     return 2.0 * math.prod(x.shape[:-1]) * y.shape[-2] * (x.shape[-1] + 2)
 
 
-def _distances_within(_output: Any, x: Tensor, *_args: Any) -> float:
+def _distances_within(_output: object, x: Tensor, *_args: object) -> float:
     """The same for each pair of different rows once."""
     rows, width = x.shape
     return 1.5 * rows * (rows - 1) * width
 
 
-def _distances_within_backward(_output: Any, _gradient: Tensor, x: Tensor, *_args: Any) -> float:
+def _distances_within_backward(_output: object, _gradient: Tensor, x: Tensor, *_args: object) -> float:
     return _distances_within(None, x)
 
 
-def _distances_backward(_output: Any, _gradient: Tensor, x: Tensor, y: Tensor, *_args: Any) -> float:
+def _distances_backward(_output: object, _gradient: Tensor, x: Tensor, y: Tensor, *_args: object) -> float:
     return _distances(x, x, y)
 
 
@@ -164,7 +176,7 @@ def _squares(share: float, place: int = 0) -> Callable[..., float]:
 def _solved(share: float, matrix: int, sides: int, factoring: float = 0.0) -> Callable[..., float]:
     """`factoring` n^3, and `share` n^2 for each right side."""
 
-    def count(_output: Any, *args: Any) -> float:
+    def count(_output: object, *args: Any) -> float:
         n, right = args[matrix].shape[-1], args[sides]
         columns = right.numel() / n
         return float(factoring * args[matrix].numel() * n + share * n * n * columns)
@@ -172,18 +184,18 @@ def _solved(share: float, matrix: int, sides: int, factoring: float = 0.0) -> Ca
     return count
 
 
-def _orthogonal(_output: Any, a: Tensor, *_args: Any) -> float:
+def _orthogonal(_output: object, a: Tensor, *_args: object) -> float:
     """Householder: R, and as much again for Q."""
     rows, columns = max(a.shape[-2:]), min(a.shape[-2:])
     return 4.0 * (rows * columns**2 - columns**3 / 3) * math.prod(a.shape[:-2])
 
 
-def _attended(query: Tensor, key: Tensor, value: Tensor, *_args: Any) -> float:
+def _attended(query: Tensor, key: Tensor, value: Tensor, *_args: object) -> float:
     """Scores, as wide as queries, and their products with values, which may have another width."""
     return _pairs(query, key) * (query.shape[-1] + value.shape[-1])
 
 
-def _attended_backward(_gradient: Tensor, query: Tensor, key: Tensor, value: Tensor, *_args: Any) -> float:
+def _attended_backward(_gradient: Tensor, query: Tensor, key: Tensor, value: Tensor, *_args: object) -> float:
     """Scores again, gradients of queries and keys; gradients of values and of scores' softmax."""
     return _pairs(query, key) * (3 * query.shape[-1] + 2 * value.shape[-1])
 

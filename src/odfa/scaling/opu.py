@@ -1,20 +1,21 @@
 """What an optical processing unit can do: mirrors, pixels and rates, and from them operations per second and joules.
 
-Frames and their time come from the twin and the demodulator that training uses; the link to the host is added here.
+Mirrors, camera, rates and power are the twin's; frames and their time come from it and from the demodulator that
+training uses. The link to the host, the latency and the uncertainty are added here.
 """
 
-import difflib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from typing import Literal
 
-from odfa.demodulate import DemodulatorSettings
+from odfa.demodulate import DemodulatorSettings, OffAxisSettings
 from odfa.encode import Ternary
-from odfa.errors import ConfigError
 from odfa.flow import Light
-from odfa.opu import Sensor, Twin
-from odfa.settings import MAX_WIDTH, Settings, named
+from odfa.opu import Sensor, TwinSettings
+from odfa.settings import MAX_WIDTH, Settings, named, require
 from odfa.units import check_fields
+
+_TWIN = TwinSettings(name="opu-2021")
+"""Where the defaults come from, so that a plan and a run know the same unit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,27 +26,27 @@ class Opu(Settings, kind="opu", room="odfa.scaling.opu", group="odfa.planned_opu
     """What it is called in tables."""
     source: str
     """Where the figures come from, and which of them are assumed."""
-    mirror_rows: int = 912
+    mirror_rows: int = _TWIN.shape_dmd[0]
     """Rows of micro-mirrors."""
-    mirror_columns: int = 1140
+    mirror_columns: int = _TWIN.shape_dmd[1]
     """Columns of micro-mirrors."""
-    camera_rows: int = 1088
+    camera_rows: int = _TWIN.shape_cam[0]
     """Rows of camera pixels."""
-    camera_columns: int = 2040
+    camera_columns: int = _TWIN.shape_cam[1]
     """Columns of camera pixels."""
-    rate_hz: float = 2000.0
+    rate_hz: float = _TWIN.rate_hz
     """Largest frame rate."""
-    exposure_s: float = 400e-6
+    exposure_s: float = _TWIN.sensor.exposure_s
     """Exposure of one frame."""
-    row_s: float = 2.6875e-6
-    """Time to read one camera row."""
-    overhead_s: float = 32.25e-6
+    row_s: float | None = _TWIN.sensor.row_s
+    """Time to read one camera row; None: no time."""
+    overhead_s: float = _TWIN.sensor.overhead_s
     """Time to read a frame beyond its rows."""
-    margin_s: float = 50e-6
+    margin_s: float = _TWIN.sensor.margin_s
     """Pause between exposure or reading the rows and the next frame."""
-    power_w: float = 30.0
+    power_w: float = _TWIN.power_w
     """Electrical power, for as long as it is on."""
-    demodulator: Literal["offaxis", "phase", "phase3", "anchor"] = "offaxis"
+    demodulator: DemodulatorSettings = field(default_factory=OffAxisSettings)
     """How counts become a field; off-axis holography needs two frames a ternary error, four phases need eight."""
     link_bytes_per_s: float = 1.6e9
     """Link to the host: patterns out, one bit a mirror, and pixels back, one byte each."""
@@ -56,13 +57,12 @@ class Opu(Settings, kind="opu", room="odfa.scaling.opu", group="odfa.planned_opu
 
     def __post_init__(self) -> None:
         check_fields(self)
-        sides = (self.mirror_rows, self.mirror_columns, self.camera_rows, self.camera_columns)
-        if not all(0 < side <= MAX_WIDTH for side in sides):
-            raise ConfigError(f"{self.name}: expected 1 to {MAX_WIDTH} mirrors and pixels each way, got {sides}")
+        for name in ("mirror_rows", "mirror_columns", "camera_rows", "camera_columns"):
+            require(0 < getattr(self, name) <= MAX_WIDTH, name, f"1 to {MAX_WIDTH:,}", getattr(self, name))
 
     @property
     def num_mirrors(self) -> int:
-        """Inputs at most."""
+        """Mirrors, and with them the most inputs that the unit takes."""
         return self.mirror_rows * self.mirror_columns
 
     def scaled(self, factor: float) -> "Opu":
@@ -71,18 +71,18 @@ class Opu(Settings, kind="opu", room="odfa.scaling.opu", group="odfa.planned_opu
             self,
             rate_hz=factor * self.rate_hz,
             exposure_s=self.exposure_s / factor,
-            row_s=self.row_s / factor,
+            row_s=None if self.row_s is None else self.row_s / factor,
             overhead_s=self.overhead_s / factor,
             margin_s=self.margin_s / factor,
             link_bytes_per_s=factor * self.link_bytes_per_s,
         )
 
-    def twin(self) -> Twin:
-        """The twin whose frame times these are; nothing is drawn."""
+    def twin(self) -> TwinSettings:
+        """Settings of the twin whose frame times these are."""
         sensor = Sensor(
             exposure_s=self.exposure_s, row_s=self.row_s, overhead_s=self.overhead_s, margin_s=self.margin_s
         )
-        return Twin(
+        return TwinSettings(
             sensor=sensor,
             shape_dmd=(self.mirror_rows, self.mirror_columns),
             shape_cam=(self.camera_rows, self.camera_columns),
@@ -97,7 +97,7 @@ class Opu(Settings, kind="opu", room="odfa.scaling.opu", group="odfa.planned_opu
         One real multiplication and addition per mirror and pixel. It leaves out: the two signs of a ternary error
         (x 1/2), pixels spent on holography (off-axis: two real outputs for 16 pixels), and that fields are complex.
         """
-        frame_s = self.twin().frame_s((self.camera_rows, self.camera_columns))
+        frame_s = self.twin().build().frame_s((self.camera_rows, self.camera_columns))
         return 2.0 * self.num_mirrors * self.camera_rows * self.camera_columns / frame_s
 
 
@@ -142,7 +142,8 @@ def beam(opu: Opu, num_inputs: int, num_outputs: int) -> Beam:
     Raises:
         Incompatible: more inputs than mirrors, or more outputs than the camera can hold.
     """
-    twin, demodulator = opu.twin(), named(DemodulatorSettings, opu.demodulator).build()
+    # a mode gives as many real outputs as it has quadratures; the demodulator says which pixels that many modes take
+    twin, demodulator = opu.twin().build(), opu.demodulator.build()
     roi = demodulator.roi(-(-num_outputs // demodulator.quadratures), twin.view)
     twin.require(num_inputs=demodulator.inputs(num_inputs), roi=roi, arm=demodulator.arm)
     transfer_s = max(opu.num_mirrors / 8, roi[0] * roi[1]) / opu.link_bytes_per_s
@@ -195,18 +196,13 @@ OPUS: dict[str, Opu] = {
     )
 }
 """OPUs by name."""
+Opu.presets = {name: partial(OPUS.__getitem__, name) for name in OPUS}
 
 
 def get_opu(name: str) -> Opu:
-    """A preset.
+    """A preset, or what `package.module:Name` names.
 
     Raises:
         ConfigError: there is none of that name; the message gives the nearest ones.
     """
-    if name not in OPUS:
-        near = difflib.get_close_matches(name, OPUS, n=3, cutoff=0.4) or list(OPUS)
-        raise ConfigError(f"unknown OPU {name!r}; did you mean {' or '.join(near)}?")
-    return OPUS[name]
-
-
-Opu.presets = {name: partial(get_opu, name) for name in OPUS}
+    return named(Opu, name)

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from odfa import recipes
 from odfa.data import quietly
+from odfa.demodulate import OffAxisSettings
 from odfa.errors import ConfigError, Incompatible, MatchError
-from odfa.scaling.cost import Cost, Key, Model, cost
+from odfa.scaling.cost import Cost, Model, WalkKey, step_cost
 from odfa.scaling.family import Gpt
-from odfa.scaling.method import METHODS, Layout, Method
+from odfa.scaling.method import PLANNED_METHODS, PlannedMethod, StepLayout
 from odfa.scaling.model import model_of, walks_of_gpt, walks_of_module, walks_of_run
 from odfa.scaling.opu import Opu, get_opu
 from odfa.scaling.processor import Processor, get_processor
@@ -44,7 +45,7 @@ _MOST = 10**9
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanConfig(Settings):
+class PlanSettings(Settings):
     """On what, and how, a model is to be trained."""
 
     tokens: int | None = None
@@ -53,12 +54,12 @@ class PlanConfig(Settings):
     """Tokens in a sequence, for models that are named by size or folder."""
     granularity: Literal["block", "sublayer", "linear"] = "block"
     """GPTs: what learns by itself."""
-    layout: Layout = field(default_factory=Layout)
+    layout: StepLayout = field(default_factory=StepLayout)
     """How a step is laid out."""
     processor: Processor = field(default_factory=lambda: get_processor("a100"))
-    """The processor."""
+    """The processor: a preset or package.module:Name, and field by field."""
     opu: Opu = field(default_factory=lambda: get_opu("opu-2021"))
-    """The OPU."""
+    """The OPU: a preset or package.module:Name, and field by field."""
 
     def __post_init__(self) -> None:
         require_counts(self, "tokens", "context")
@@ -69,13 +70,13 @@ class Subject:
     """A model that is planned for."""
 
     name: str
-    walks: dict[Key, Walk]
+    walks: dict[WalkKey, Walk]
     sequences: float
     left_out: tuple[str, ...] = ()
     """Parts of the model that are not planned for."""
 
 
-def subject(name: str, config: PlanConfig) -> Subject:
+def subject(name: str, config: PlanSettings) -> Subject:
     """A recipe, a GPT by name (gpt2-xl) or size (gpt:24x1024), a folder with a config of transformers, or
     package.module:function, which returns a run, or a module and a tuple of example inputs.
 
@@ -107,7 +108,7 @@ def subject(name: str, config: PlanConfig) -> Subject:
     )
 
 
-def _of_recipe(run: RunConfig, config: PlanConfig) -> Subject:
+def _of_recipe(run: RunConfig, config: PlanSettings) -> Subject:
     shape = run.data.peek()
     rows = run.network.num_rows(shape)
     if config.tokens is not None:
@@ -121,13 +122,13 @@ def _of_recipe(run: RunConfig, config: PlanConfig) -> Subject:
     return Subject(name=run.recipe, walks=walks, sequences=run.batch_size)
 
 
-def _fine(run: RunConfig, config: PlanConfig) -> RunConfig:
+def _fine(run: RunConfig, config: PlanSettings) -> RunConfig:
     if config.granularity == "block" or run.feedback is None:
         return run
     return replace(run, feedback=replace(run.feedback, granularity=config.granularity))
 
 
-def _of_gpt(name: str, config: PlanConfig) -> Subject:
+def _of_gpt(name: str, config: PlanSettings) -> Subject:
     if name in SIZES:
         depth, width, vocabulary, positions = SIZES[name]
     else:
@@ -137,6 +138,7 @@ def _of_gpt(name: str, config: PlanConfig) -> Subject:
         depth, width, vocabulary, positions = int(sizes[0]), int(sizes[1]), 50304, None
         if max(depth, width) > _MOST:
             raise ConfigError(f"model: expected at most {_MOST:,} blocks and as much width, got {name!r}")
+    # eight sequences: 8,192 tokens at the usual context, as in the study
     tokens = 8 * config.context if config.tokens is None else config.tokens
     context = _context(name, positions, config)
     gpt = Gpt(depth=depth, width=width, tokens=tokens, context=context, vocabulary=vocabulary)
@@ -144,7 +146,7 @@ def _of_gpt(name: str, config: PlanConfig) -> Subject:
     return Subject(name=name, walks=walks, sequences=tokens / context)
 
 
-def _context(name: str, positions: int | None, config: PlanConfig) -> int:
+def _context(name: str, positions: int | None, config: PlanSettings) -> int:
     """Tokens of a sequence, of a step if that has fewer.
 
     Raises:
@@ -158,7 +160,7 @@ def _context(name: str, positions: int | None, config: PlanConfig) -> int:
     return context
 
 
-def _of_folder(folder: Path, config: PlanConfig) -> Subject:
+def _of_folder(folder: Path, config: PlanSettings) -> Subject:
     tokens = 8 * config.context if config.tokens is None else config.tokens
     found = from_folder(folder, torch.float32 if config.layout.precision == "float32" else torch.bfloat16)
     context = _context(folder.name, found.positions, config)
@@ -191,11 +193,11 @@ def _factory(name: str) -> RunConfig | tuple[nn.Module, tuple[Tensor, ...]]:
     return made[0], tuple(made[1])
 
 
-def _is_pair(made: Any) -> bool:
+def _is_pair(made: object) -> bool:
     return isinstance(made, tuple) and len(made) == 2
 
 
-def plan(model_name: str, config: PlanConfig) -> dict[str, Any]:
+def make_plan(model_name: str, config: PlanSettings) -> dict[str, Any]:
     """The page, as plain values.
 
     Raises:
@@ -204,9 +206,10 @@ def plan(model_name: str, config: PlanConfig) -> dict[str, Any]:
     chosen = subject(model_name, config)
     model = model_of(chosen.walks, config.processor, chosen.sequences)
     rows, refused = [], {}
-    for name, method in METHODS.items():
+    # a method that this model or OPU cannot do is named with the reason; the others are still planned
+    for name, method in PLANNED_METHODS.items():
         try:
-            rows.append(cost(model, method, config.opu, config.layout))
+            rows.append(step_cost(model, method, config.opu, config.layout))
         except (Incompatible, MatchError) as error:
             refused[name] = str(error)
         except KeyError:
@@ -238,7 +241,7 @@ def plan(model_name: str, config: PlanConfig) -> dict[str, Any]:
     }
 
 
-def advice(model: Model, config: PlanConfig) -> list[dict[str, Any]]:
+def advice(model: Model, config: PlanSettings) -> list[dict[str, Any]]:
     """What brings odfa most: each change by itself, best first, those that bring less than 2 % left out."""
     now = _best(model, config)
     found = []
@@ -252,10 +255,10 @@ def advice(model: Model, config: PlanConfig) -> list[dict[str, Any]]:
     return sorted(found, key=lambda row: row["step_s"])
 
 
-def _best(model: Model, config: PlanConfig) -> Cost:
-    ways: list[Method] = [METHODS["odfa"], METHODS["odfa+offloading"]]
+def _best(model: Model, config: PlanSettings) -> Cost:
+    ways: list[PlannedMethod] = [PLANNED_METHODS["odfa"], PLANNED_METHODS["odfa+offloading"]]
     return min(
-        (cost(model, way, config.opu, config.layout) for way in ways), key=lambda row: (not row.fits, row.step_s)
+        (step_cost(model, way, config.opu, config.layout) for way in ways), key=lambda row: (not row.fits, row.step_s)
     )
 
 
@@ -263,21 +266,22 @@ def _on(model: Model, processor: Processor) -> Model:
     return model_of({key: pace.walk for key, pace in model.paces.items()}, processor, model.sequences)
 
 
-def _changes(config: PlanConfig, blocks: float) -> Iterable[tuple[str, PlanConfig]]:
+def _changes(config: PlanSettings, blocks: float) -> Iterable[tuple[str, PlanSettings]]:
     layout, opu, processor = config.layout, config.opu, config.processor
 
-    def laid(**changes: Any) -> PlanConfig:
+    def laid(**changes: Any) -> PlanSettings:
         return replace(config, layout=replace(layout, **changes))
 
+    # only what is not at its best already; each change is made alone, so that its own effect is seen
     if layout.vectors == "token":
         yield (
             "one error vector per sequence (vectors=sequence; learning with it is not shown)",
             laid(vectors="sequence"),
         )
-    if opu.demodulator != "offaxis":
+    if not isinstance(opu.demodulator, OffAxisSettings):
         yield (
             "off-axis holography, two frames a vector (opu.demodulator=offaxis)",
-            replace(config, opu=replace(opu, demodulator="offaxis")),
+            replace(config, opu=replace(opu, demodulator=OffAxisSettings())),
         )
     yield f"{2 * layout.opus} OPUs (opus={2 * layout.opus})", laid(opus=2 * layout.opus)
     if opu.rate_hz < 1e5:

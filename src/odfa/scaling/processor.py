@@ -1,16 +1,15 @@
 """What a processor can do: rates, sizes and powers, of the machine at hand (fitted) and of others (from data sheets).
 
 Presets for other processors take a share of the data sheet's peak as sustained; `uncertainty` is how far that share may
-be off. Add a row to `PROCESSORS`, or set any field in words: `processor.link_bytes_per_s=12e9`.
+be off. Add a row to `PROCESSORS`, name a function of your own (`processor=package.module:function`), or set any field
+in words: `processor.link_bytes_per_s=12e9`.
 """
 
-import difflib
 from dataclasses import dataclass, replace
 from functools import partial
 
-from odfa.errors import ConfigError
 from odfa.scaling.tally import Tally
-from odfa.settings import Settings
+from odfa.settings import SettingError, Settings, named
 from odfa.units import check_fields
 
 
@@ -60,9 +59,10 @@ class Processor(Settings, kind="processor", room="odfa.scaling.processor", group
     def __post_init__(self) -> None:
         check_fields(self)
         if not self.idle_w < self.power_w - self.bytes_per_s * self.memory_j_per_byte:
-            raise ConfigError(
-                f"{self.name}: idle power {self.idle_w:g} W and full memory traffic, "
-                f"{self.bytes_per_s * self.memory_j_per_byte:g} W, leave nothing of power_w={self.power_w:g} W"
+            raise SettingError(
+                "idle_w",
+                f"idle power {self.idle_w:g} W and full memory traffic, "
+                f"{self.bytes_per_s * self.memory_j_per_byte:g} W, leave nothing of power_w={self.power_w:g} W",
             )
 
     def scaled(self, factor: float) -> "Processor":
@@ -177,18 +177,13 @@ PROCESSORS: dict[str, Processor] = {
     )
 }  # fmt: skip
 """Processors by name."""
+Processor.presets = {name: partial(PROCESSORS.__getitem__, name) for name in PROCESSORS}
 
 
 def get_processor(name: str) -> Processor:
-    """A preset.
+    """A preset, or what `package.module:Name` names.
 
     Raises:
         ConfigError: there is none of that name; the message gives the nearest ones.
     """
-    if name not in PROCESSORS:
-        near = difflib.get_close_matches(name, PROCESSORS, n=3, cutoff=0.4) or list(PROCESSORS)
-        raise ConfigError(f"unknown processor {name!r}; did you mean {' or '.join(near)}?")
-    return PROCESSORS[name]
-
-
-Processor.presets = {name: partial(get_processor, name) for name in PROCESSORS}
+    return named(Processor, name)

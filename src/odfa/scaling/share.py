@@ -6,26 +6,26 @@ Beside it the closed form that ignores all of these, so that one can see where t
 import math
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from odfa.data import needs
-from odfa.errors import ConfigError
-from odfa.settings import Settings
+from odfa.settings import Settings, require
 
-Events = Generator[Any, Any, None]
+if TYPE_CHECKING:
+    import simpy
+
+Events = Generator["simpy.Event", Any, None]
 MOST = 10_000
 """Workers, and OPUs."""
 _SHORTEST_S, _LONGEST_S = 1e-9, 1e9
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sharing(Settings):
-    """Who shares what; every worker repeats: compute, send errors, have them projected, receive."""
+class SharingConditions(Settings):
+    """How workers share OPUs; every worker repeats: compute, send errors, have them projected, receive."""
 
-    workers: int = 8
-    """Processors, or groups of them, that train."""
     opus: int = 1
     """OPUs that serve whoever comes first."""
     compute_s: float = 1.0
@@ -48,31 +48,22 @@ class Sharing(Settings):
     """Time that one takes, during which the OPU serves nobody."""
 
     def __post_init__(self) -> None:
-        for name in ("workers", "opus"):
-            if not 0 < getattr(self, name) <= MOST:
-                raise ConfigError(f"{name}: expected a positive number up to {MOST:,}, got {getattr(self, name)}")
+        require(0 < self.opus <= MOST, "opus", f"a positive number up to {MOST:,}", self.opus)
         for name in ("compute_s", "light_s"):
-            if not _SHORTEST_S <= getattr(self, name) <= _LONGEST_S:
-                raise ConfigError(
-                    f"{name}: expected {_SHORTEST_S:g} to {_LONGEST_S:g} seconds, got {getattr(self, name)}"
-                )
+            value = getattr(self, name)
+            require(_SHORTEST_S <= value <= _LONGEST_S, name, f"{_SHORTEST_S:g} to {_LONGEST_S:g} seconds", value)
         for name in ("transfer_s", "straggle", "repair_s", "recalibrate_s"):
-            if not 0 <= getattr(self, name) <= _LONGEST_S:
-                raise ConfigError(f"{name}: expected 0 to {_LONGEST_S:g}, got {getattr(self, name)}")
+            require(0 <= getattr(self, name) <= _LONGEST_S, name, f"0 to {_LONGEST_S:g}", getattr(self, name))
         for name in ("lost_every_s", "recalibrate_every_s"):
             value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ConfigError(f"{name}: expected a positive time in seconds or none, got {value}")
+            require(value is None or 0 < value < math.inf, name, "a positive time in seconds or none", value)
+        # shorter times would keep the simulation from ever finishing a step
         every_s, step_s = self.recalibrate_every_s, self.compute_s + self.light_s
-        if every_s is not None and every_s < step_s / 1000:
-            raise ConfigError(
-                f"recalibrate_every_s: expected at least a thousandth of a step, {step_s / 1000:g} s, got {every_s:g}"
-            )
-        if self.lost_every_s is not None and self.lost_every_s < self.compute_s / 5:
-            raise ConfigError(
-                f"lost_every_s: expected at least a fifth of compute_s={self.compute_s:g}, or no step is ever done, "
-                f"got {self.lost_every_s:g}"
-            )
+        expected = f"at least a thousandth of a step, {step_s / 1000:g} s"
+        require(every_s is None or every_s >= step_s / 1000, "recalibrate_every_s", expected, every_s)
+        lost_s = self.lost_every_s
+        expected = f"at least a fifth of compute_s={self.compute_s:g}, or no step is ever done"
+        require(lost_s is None or lost_s >= self.compute_s / 5, "lost_every_s", expected, lost_s)
 
     @property
     def available(self) -> float:
@@ -82,18 +73,30 @@ class Sharing(Settings):
         return self.recalibrate_every_s / (self.recalibrate_every_s + self.recalibrate_s)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sharing(SharingConditions):
+    """A number of workers under these conditions."""
+
+    workers: int = 8
+    """Processors, or groups of them, that train."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 < self.workers <= MOST, "workers", f"a positive number up to {MOST:,}", self.workers)
+
+
 ROOMS = {
     "stragglers 0": Sharing(),
     "stragglers 0.1": Sharing(straggle=0.1),
     "stragglers 0.5": Sharing(straggle=0.5),
     "in step, stragglers 0.1": Sharing(straggle=0.1, synchronous=True),
 }
-"""What is looked at when nothing else is asked for."""
+"""Conditions that are simulated when none are given."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Throughput:
-    """What comes out."""
+    """Figures of a simulation, or of the closed form."""
 
     steps_per_s: float
     """Steps of all workers together."""
@@ -135,41 +138,52 @@ def simulate(sharing: Sharing, *, steps: int = 500, seed: int = 0) -> Throughput
     Raises:
         MissingExtra: simpy is absent. ConfigError: fewer than ten steps.
     """
-    if steps < 10:
-        raise ConfigError(f"steps: expected at least 10, got {steps}")
+    require(steps >= 10, "steps", "at least 10", steps)
     with needs("simpy", "simulations of shared OPUs"):
         import simpy
     env = simpy.Environment()
-    floor = _Floor(sharing=sharing, env=env, steps=steps, draw=np.random.default_rng(seed))
-    floor.network = simpy.Resource(env, capacity=1)
-    floor.opus = simpy.PriorityResource(env, capacity=sharing.opus)
-    floor.barrier = env.event()
-    working = [env.process(floor.work()) for _ in range(sharing.workers)]
-    if sharing.recalibrate_every_s is not None:
+    simulation = _Simulation(
+        sharing=sharing,
+        env=env,
+        network=simpy.Resource(env, capacity=1),
+        opus=simpy.PriorityResource(env, capacity=sharing.opus),
+        barrier=env.event(),
+        steps=steps,
+        draw=np.random.default_rng(seed),
+    )
+    # recalibrations never end by themselves: the simulation runs until the workers are done
+    working = [env.process(simulation.work()) for _ in range(sharing.workers)]
+    every_s = sharing.recalibrate_every_s
+    if every_s is not None:
+        # evenly spread, so that never more OPUs than needed are away at once
         for place in range(sharing.opus):
-            env.process(floor.recalibrate((place + 1) / sharing.opus * sharing.recalibrate_every_s))
+            env.process(simulation.recalibrate((place + 1) / sharing.opus * every_s, every_s))
     env.run(until=simpy.AllOf(env, working))
-    return floor.outcome()
+    return simulation.outcome()
 
 
 @dataclass(kw_only=True)
-class _Floor:
-    """The simulated room and what is written down in it."""
+class _Simulation:
+    """One simulation: the resources that workers wait for, and the times that their steps took."""
 
     sharing: Sharing
-    env: Any
+    env: "simpy.Environment"
+    network: "simpy.Resource"
+    opus: "simpy.PriorityResource"
+    barrier: "simpy.Event"
+    """What workers in step wait for after each step."""
     steps: int
     draw: np.random.Generator
-    network: Any = None
-    opus: Any = None
-    barrier: Any = None
     waiting: int = 0
     lost: int = 0
     done: list[tuple[float, float]] = field(default_factory=list)
     """Time at which errors were back, and how long that took, step by step."""
 
     def work(self) -> Events:
-        """The life of a worker."""
+        """Events of one worker: compute, then wait for network, OPU and network in turn, as often as there are steps.
+
+        A worker that is lost while it computes does that step again after its repair.
+        """
         s, env = self.sharing, self.env
         lost_at = self._next_loss()
         # workers that run freely do not all begin together
@@ -190,15 +204,14 @@ class _Floor:
             if s.synchronous:
                 yield from self._meet()
 
-    def recalibrate(self, first_s: float) -> Events:
-        """What takes an OPU away now and then; it goes before whoever waits."""
-        s = self.sharing
+    def recalibrate(self, first_s: float, every_s: float) -> Events:
+        """Events of one OPU's recalibrations, the first after `first_s`; they go before all workers that wait."""
         yield self.env.timeout(first_s)
         while True:
-            yield from self._hold(self.opus, s.recalibrate_s, priority=-1)
-            yield self.env.timeout(s.recalibrate_every_s)
+            yield from self._hold(self.opus, self.sharing.recalibrate_s, priority=-1)
+            yield self.env.timeout(every_s)
 
-    def _hold(self, resource: Any, seconds: float, **how: int) -> Events:
+    def _hold(self, resource: "simpy.Resource", seconds: float, **how: int) -> Events:
         if not seconds:
             return
         with resource.request(**how) as turn:
@@ -215,7 +228,7 @@ class _Floor:
             yield self.barrier
 
     def _spread(self) -> float:
-        """A factor of mean one."""
+        """A factor of mean one for the time of one step: log-normal, standard deviation `straggle`."""
         if not self.sharing.straggle:
             return 1.0
         sigma2 = math.log1p(self.sharing.straggle**2)

@@ -6,28 +6,28 @@ from itertools import product
 from typing import Any, Literal
 
 from odfa.errors import ConfigError, Incompatible
-from odfa.scaling.cost import Model, cost
+from odfa.scaling.cost import Model, step_cost
 from odfa.scaling.crossover import Race, attribution, band, crossing, crossing_json, joules, made_by, races
 from odfa.scaling.family import FAMILIES, Gpt, members
-from odfa.scaling.method import METHODS, Layout
+from odfa.scaling.method import PLANNED_METHODS, StepLayout
 from odfa.scaling.model import model_of, walks_of_gpt
 from odfa.scaling.opu import OPUS, Opu, get_opu
 from odfa.scaling.processor import Processor, get_processor
-from odfa.settings import Settings, require_counts
+from odfa.settings import SettingError, Settings, require, require_counts
 
 Vectors = Literal["token", "sequence", "batch"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudyConfig(Settings):
+class StudySettings(Settings):
     """What the study ranges over."""
 
     families: tuple[str, ...] = tuple(FAMILIES)
     """Shapes: deep (width 512), wide (24 blocks), both (128 times as wide as deep)."""
     processors: tuple[str, ...] = ("v100", "a100", "h100")
-    """Processors by name."""
+    """Processors: presets, or package.module:Name."""
     opus: tuple[str, ...] = tuple(OPUS)
-    """OPUs by name; the points are of the first."""
+    """OPUs: presets, or package.module:Name; the points are of the first."""
     vectors: tuple[Vectors, ...] = ("token", "sequence")
     """Error vectors of a step: one for each token, sequence or batch."""
     tokens: int = 8192
@@ -48,12 +48,13 @@ class StudyConfig(Settings):
     def __post_init__(self) -> None:
         require_counts(self, "tokens", "devices", "microbatches")
         for family in self.families:
-            if family not in FAMILIES:
-                raise ConfigError(f"families: expected some of {', '.join(FAMILIES)}, got {family!r}")
-        for name in self.processors:
-            get_processor(name)
-        for name in self.opus:
-            get_opu(name)
+            require(family in FAMILIES, "families", f"some of {', '.join(FAMILIES)}", family)
+        for key, names, get in (("processors", self.processors, get_processor), ("opus", self.opus, get_opu)):
+            for name in names:
+                try:
+                    get(name)
+                except ConfigError as error:
+                    raise SettingError(key, str(error)) from error
         assert self.like  # its sizes are checked where it is made
 
     @property
@@ -61,12 +62,14 @@ class StudyConfig(Settings):
         """The batch that all members learn from."""
         return Gpt(depth=1, width=64, tokens=self.tokens, context=self.context, vocabulary=self.vocabulary)
 
-    def layout(self, vectors: Vectors) -> Layout:
+    def layout(self, vectors: Vectors) -> StepLayout:
         """How their steps are laid out."""
-        return Layout(vectors=vectors, devices=self.devices, microbatches=self.microbatches, precision=self.precision)
+        return StepLayout(
+            vectors=vectors, devices=self.devices, microbatches=self.microbatches, precision=self.precision
+        )
 
 
-def curve(config: StudyConfig, family: str, processor: Processor) -> list[tuple[Gpt, Model]]:
+def curve(config: StudySettings, family: str, processor: Processor) -> list[tuple[Gpt, Model]]:
     """The members of a family on a processor; nothing is allocated."""
     sequences = config.tokens / config.context
     return [
@@ -75,11 +78,11 @@ def curve(config: StudyConfig, family: str, processor: Processor) -> list[tuple[
     ]
 
 
-def points(config: StudyConfig, family: str, processor: Processor, opu: Opu) -> Iterator[dict[str, Any]]:
+def points(config: StudySettings, family: str, processor: Processor, opu: Opu) -> Iterator[dict[str, Any]]:
     """One row for each member and method, per step and per token."""
     layout = config.layout(config.vectors[0])
     for gpt, model in curve(config, family, processor):
-        for name, method in METHODS.items():
+        for name, method in PLANNED_METHODS.items():
             row: dict[str, Any] = {
                 "family": family,
                 "processor": processor.name,
@@ -91,8 +94,9 @@ def points(config: StudyConfig, family: str, processor: Processor, opu: Opu) -> 
                 "method": name,
                 "measured_s": None,
             }
+            # a member too wide for the OPU stays in the table, without figures and with the reason
             try:
-                found = cost(model, method, opu, layout)
+                found = step_cost(model, method, opu, layout)
             except Incompatible as error:
                 yield {**row, "predicted_s": None, "energy_j": None, "why": str(error)}
                 continue
@@ -107,19 +111,20 @@ def points(config: StudyConfig, family: str, processor: Processor, opu: Opu) -> 
             }
 
 
-def crossovers(config: StudyConfig) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def crossovers(config: StudySettings) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Every race of the study with its band, in time and in energy; and, by the race's name, each term switched off."""
     rows, without = [], {}
     for family, processor_name in product(config.families, config.processors):
         models = [model for _, model in curve(config, family, get_processor(processor_name))]
         for race, offloading in _races(config, models):
+            # the same race with each term switched off in turn says which term makes it cross
             name = name_of(family, race)
             found, terms = band(race), attribution(race)
             rows.append(
                 {
                     "name": name,
                     "family": family,
-                    "processor": processor_name,
+                    "processor": models[0].processor.name,
                     "opu": race.opu.name,
                     "vectors": race.layout.vectors,
                     "offloading": offloading,
@@ -142,7 +147,7 @@ def name_of(family: str, race: Race) -> str:
     return f"{family}/{processor}/{race.opu.name}/{race.layout.vectors}/{race.challenger} vs {race.baseline}"
 
 
-def _races(config: StudyConfig, models: Sequence[Model]) -> Iterator[tuple[Race, bool]]:
+def _races(config: StudySettings, models: Sequence[Model]) -> Iterator[tuple[Race, bool]]:
     layouts = [config.layout(vectors) for vectors in config.vectors]
     for name, offloading in product(config.opus, (False, True)):
         for race in races(models, get_opu(name), layouts, offloading=offloading):
@@ -159,7 +164,7 @@ STATEMENTS = (
 """What is asked of the reference processor, 1e14 FLOP/s: granularity, vectors, offloading, baseline."""
 
 
-def statements(config: StudyConfig) -> list[dict[str, Any]]:
+def statements(config: StudySettings) -> list[dict[str, Any]]:
     """Crossovers that can be followed by hand, in the deep family on the reference processor with opu-2021."""
     rows = []
     for text, granularity, vectors, offloading, baseline in STATEMENTS:
@@ -181,7 +186,7 @@ def statements(config: StudyConfig) -> list[dict[str, Any]]:
     return rows
 
 
-def study(config: StudyConfig) -> dict[str, Any]:
+def run_study(config: StudySettings) -> dict[str, Any]:
     """Points, crossovers and their attribution.
 
     Raises:

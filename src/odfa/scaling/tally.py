@@ -4,13 +4,14 @@ meta device, where tensors have sizes and no values."""
 import contextlib
 import weakref
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -63,8 +64,9 @@ def matmul(rows: float, inner: float, columns: float, *, element_bytes: int) -> 
 class Counting(TorchDispatchMode):
     """Counts kernel calls on meta tensors inside `with`, and the bytes of tensors that are alive.
 
-    A model that asks for a value gets none: `MatchError`. Two questions are answered, as any sound batch answers them:
-    a truth value ("is all of it finite", "are rows one sequence each") is true, copies of floats for the record are 0.
+    Meta tensors have no values, so that a model that reads one fails with `MatchError`, but for two cases. A truth
+    value that is read is true: models ask "is all of it finite" or "is each row one sequence", which a batch of sound
+    data answers so. A copy of floats to the CPU is zeros: models record such copies and compute nothing from them.
     """
 
     def __init__(self) -> None:
@@ -88,7 +90,7 @@ class Counting(TorchDispatchMode):
         self._known.add(tensor.untyped_storage()._cdata)
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self, func: OpOverload, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run one kernel on meta tensors and count it."""
         kwargs = kwargs or {}
@@ -110,7 +112,13 @@ class Counting(TorchDispatchMode):
         return output
 
     def _kernel(
-        self, func: Any, args: Any, kwargs: dict[str, Any], output: Any, inputs: list[Tensor], outputs: list[Tensor]
+        self,
+        func: OpOverload,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        output: Any,
+        inputs: list[Tensor],
+        outputs: list[Tensor],
     ) -> Tally:
         name = name_of(func)
         kind, count = operations(func, args, kwargs, output, sum(tensor.numel() for tensor in (*inputs, *outputs)))
@@ -136,8 +144,14 @@ class Counting(TorchDispatchMode):
 class FusedAttention(TorchFunctionMode):
     """Attention as one kernel that stores no scores, as processors run it; meta tensors would get the plain formula."""
 
-    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        """Replace `scaled_dot_product_attention`."""
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Call the fused kernel in place of `scaled_dot_product_attention`, every other function as it is."""
         kwargs = kwargs or {}
         if func is torch.nn.functional.scaled_dot_product_attention:
             return _attention(*args, **kwargs)
@@ -149,11 +163,11 @@ def fused_attention(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Inside, these modules run with `FusedAttention`, also when backward runs them again."""
     entered: list[FusedAttention] = []
 
-    def enter(_module: nn.Module, _args: Any) -> None:
+    def enter(_module: nn.Module, _args: object) -> None:
         entered.append(FusedAttention())
         entered[-1].__enter__()
 
-    def leave(_module: nn.Module, _args: Any, _output: Any) -> None:
+    def leave(_module: nn.Module, _args: object, _output: object) -> None:
         entered.pop().__exit__(None, None, None)
 
     removable = [module.register_forward_pre_hook(enter, prepend=True) for module in modules]
@@ -200,8 +214,12 @@ def _four_axes(tensor: Tensor, batch: torch.Size) -> Tensor:
     return whole if len(batch) == 2 else whole.reshape(-1, batch[-1] if batch else 1, *tensor.shape[-2:])
 
 
-def _answer(func: Any, inputs: list[Tensor], kwargs: dict[str, Any]) -> Any:
-    """The answer to a question about values, None if this is not one."""
+def _answer(func: OpOverload, inputs: list[Tensor], kwargs: dict[str, Any]) -> Tensor | bool | None:
+    """What a model gets that reads a value of a meta tensor; None: it reads none.
+
+    Raises:
+        MatchError: it reads a number, or copies integers to the CPU.
+    """
     aten = torch.ops.aten
     if not any(tensor.is_meta for tensor in inputs):
         return None  # values that are there

@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from odfa.data import DataShape
 from odfa.engine import DFA, RandomFeedback, Shallow
-from odfa.engine.blocks import match_blocks
+from odfa.engine.blocks import Blocks, match_blocks
 from odfa.engine.handle import Recompute
 from odfa.engine.tensors import first_tensor
 from odfa.errors import MatchError, OdfaError
@@ -112,12 +112,12 @@ class Assumed(AbstractProjection):
         self.rows = 0
 
     def shaped(self, num_inputs: int, num_outputs: int) -> "Assumed":
-        """With this shape."""
+        """A projection of this shape, no row counted yet."""
         return Assumed(num_inputs, num_outputs)
 
     @property
     def identity(self) -> str:
-        """Says that nothing is projected."""
+        """Name in place of a matrix's: 'assumed'."""
         return "assumed"
 
     def matrix(self) -> Tensor:
@@ -150,7 +150,7 @@ def walk_module(
     inputs: Sequence[Tensor],
     learning: Learning,
     *,
-    blocks: Any = None,
+    blocks: Blocks = None,
     recompute: Recompute = False,
 ) -> Walk:
     """One step of any module on the meta device, with the mean square of its output as the loss.
@@ -162,6 +162,7 @@ def walk_module(
     Raises:
         MatchError: the module cannot run on sizes alone, or no blocks are found in it.
     """
+    # a copy, because walking attaches hooks and fills gradients: the caller's model stays as it is
     inputs = tuple(tensor.to("meta") for tensor in inputs)
     with _walkable(type(model).__name__):
         model, dfa = _without_values(model), None
@@ -175,7 +176,7 @@ def walk_module(
 
 def _without_values(model: nn.Module) -> nn.Module:
     """A copy on the meta device; the model itself keeps its weights, and they are not copied."""
-    memo: dict[int, Any] = {}
+    memo: dict[int, Tensor] = {}
     for tensor in (*model.parameters(), *model.buffers()):
         bare = torch.empty_like(tensor, device="meta")
         memo[id(tensor)] = nn.Parameter(bare, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else bare

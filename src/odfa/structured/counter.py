@@ -12,7 +12,7 @@ GOLDEN, MIX1, MIX2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
 def words(key: int, columns: range, num_words: int) -> np.ndarray:
-    """(columns, words) uint64."""
+    """Random words of these columns, (columns, words) uint64; column and place of a word settle its value."""
     with np.errstate(over="ignore"):
         high = np.arange(columns.start, columns.stop, dtype=np.uint64) << np.uint64(32)
         counter = high[:, None] + np.arange(num_words, dtype=np.uint64)
@@ -23,7 +23,7 @@ def words(key: int, columns: range, num_words: int) -> np.ndarray:
 
 
 def entries(key: int, columns: range, num_inputs: int) -> np.ndarray:
-    """+1 and -1, (inputs, columns) int8."""
+    """Entries +1 and -1 of these columns, one for each random bit, (inputs, columns) int8."""
     drawn = words(key, columns, -(-num_inputs // 64)).astype("<u8")
     bits = np.unpackbits(drawn.view(np.uint8), axis=1, bitorder="little", count=num_inputs)
     return np.ascontiguousarray((1 - 2 * bits.astype(np.int8)).T)

@@ -50,7 +50,7 @@ class Lanes:
         return loaded
 
     def store(self, value: Any, address: Any, *, streaming: bool = False, align: int = 64) -> None:
-        """Write a vector."""
+        """Write a vector, or a value of another type, to an address that is a multiple of `align`."""
         stored = self.builder.store(value, self.builder.inttoptr(address, value.type.as_pointer()))
         stored.align = align
         if streaming:  # past the caches: nobody reads it soon, and the line need not be fetched first

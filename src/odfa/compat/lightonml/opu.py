@@ -141,13 +141,13 @@ class OPU:
         return {"name": self.device.opu_id, "input": {"shape": self.device.shape_dmd}, "seed": self._seed}
 
     def version(self, devices: bool = False) -> str:
-        """What runs here."""
+        """Name and version of the software that plays the part of lightonml."""
         from importlib.metadata import version
 
         return f"odfa {version('odfa')}, in place of lightonml" + (f"\n{self.device.opu_id}" if devices else "")
 
     def open(self) -> None:
-        """Claim the OPU."""
+        """Claim the OPU, if there is one yet; projections are refused before."""
         if self._device is not None:
             self._device.open()
         self._active = True
@@ -228,12 +228,12 @@ class OPU:
         return output / math.sqrt(self._n_components) if self._rescale is OutputRescaling.norm else output
 
     def fit_transform1d(self, X: Any, packed: bool = False, **override: Any) -> Any:
-        """`fit1d`, then `transform`."""
+        """`fit1d` on X, then `transform` of X."""
         self.fit1d(X, None, packed, False, **override)
         return self.transform(X)
 
     def fit_transform2d(self, X: Any, packed: bool = False, n_2d_features: Any = None, **override: Any) -> Any:
-        """`fit2d`, then `transform`."""
+        """`fit2d` on X, then `transform` of X."""
         self.fit2d(X, n_2d_features, packed, False, **override)
         return self.transform(X)
 

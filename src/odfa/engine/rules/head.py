@@ -12,7 +12,7 @@ from odfa.engine.tensors import is_spread
 from odfa.engine.wirings import Residual
 from odfa.errors import ConfigError, MatchError
 from odfa.project import AbstractProjection
-from odfa.settings import SettingError, require
+from odfa.settings import MAX_COUNT, MAX_WIDTH, SettingError, require
 
 _ROWS_AT_A_TIME = 256
 """One-hot rows that are projected at once: their patterns would take the square of a vocabulary."""
@@ -55,6 +55,8 @@ class RankedHeadRule(HeadRule):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.every >= 1, "every", "at least 1 step", self.every)
+        require(self.every <= MAX_COUNT, "every", f"at most {MAX_COUNT:,} steps", self.every)
+        require(self.rank is None or 0 <= self.rank <= MAX_WIDTH, "rank", f"0 to {MAX_WIDTH:,}", self.rank)
 
     def rank_of(self, *, num_outputs: int, width: int) -> int:
         """The rank on a head of this shape: as set, or an eighth of the smaller side."""

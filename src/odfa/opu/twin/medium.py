@@ -24,6 +24,8 @@ _STREAM = int.from_bytes(b"medium")
 _STRUCTURED_STREAM = int.from_bytes(b"layers")
 _KERNEL_REACH = 4.0
 """Gaussian kernels are cut at this many standard deviations, where they have fallen to 3e-4."""
+_MOST_ENTRIES = 2**40
+"""Entries of a dense matrix, 8.8 TB: more than any machine stores."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +42,7 @@ class Medium(Settings):
     whose pupil sets the grain. Gaussian, standard deviation."""
 
     def __post_init__(self) -> None:
-        arguments.whole("dense_entries", self.dense_entries, 0)
+        arguments.whole("dense_entries", self.dense_entries, 0, _MOST_ENTRIES)
         for name in ("memory_inputs", "grain_px"):
             if getattr(self, name) is not None:  # None: no correlation
                 arguments.real(name, getattr(self, name), 0.0, 1000.0, open_low=True)

@@ -12,7 +12,7 @@ from odfa.opu.twin.mirrors import Mirrors
 from odfa.opu.twin.reference import Reference
 from odfa.opu.twin.sensor import Sensor
 from odfa.opu.twin.twin import IDEAL_REFERENCE, IDEAL_SENSOR, LARGEST_KEY, Twin
-from odfa.settings import Settings
+from odfa.settings import MAX_WIDTH, Settings, require
 from odfa.units import check_fields
 
 
@@ -51,6 +51,8 @@ class TwinSettings(OpuSettings, kind="twin"):
         arguments.whole("seed", self.seed, 0, LARGEST_KEY)
         arguments.pair("shape_dmd", self.shape_dmd)
         arguments.pair("shape_cam", self.shape_cam)
+        for name, shape in (("shape_dmd", self.shape_dmd), ("shape_cam", self.shape_cam)):
+            require(max(shape) <= MAX_WIDTH, name, f"at most {MAX_WIDTH:,} rows and columns", shape)
         arguments.named("name", self.name)
         check_fields(self)
 

@@ -30,15 +30,15 @@ class BaseTransformer:
     """What all share: a `fit` that needs nothing, and `fit_transform`."""
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Nothing to learn."""
+        """Return the transformer as it is: there is nothing to learn from the data."""
         return self
 
     def transform(self, X: Any) -> Any:
-        """Encode or decode."""
+        """Encode data to bits, or decode outputs; every subclass defines which."""
         raise NotImplementedError
 
     def fit_transform(self, X: Any, y: Any = None) -> Any:
-        """`fit`, then `transform`."""
+        """`fit` on X, then `transform` of X."""
         return self.fit(X, y).transform(X)
 
 
@@ -134,7 +134,7 @@ class SequentialBaseTwoEncoder(BaseTransformer):
         self.scale: float | None = None
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Learn the range."""
+        """Learn the least and the largest value, which become levels 0 and n - 1."""
         array = as_array(X).astype(np.float64)
         self.offset, self.scale = float(array.min()), float(array.max() - array.min())
         return self

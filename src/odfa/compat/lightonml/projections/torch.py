@@ -52,7 +52,7 @@ class OPUMap(nn.Module):
         return self
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's own name
-        """Project a batch."""
+        """Project a batch; without a `fit` before, the first batch sets the shape."""
         if not self.fitted:
             self.fit(input)
         with torch.no_grad():
@@ -61,5 +61,5 @@ class OPUMap(nn.Module):
         return output.detach()
 
     def extra_repr(self) -> str:
-        """Settings for printing."""
+        """Settings that torch prints with the module."""
         return f"out_features={self.n_components}, ndims={self.ndims}, packed={self.packed}, simulated={self.simulated}"
