@@ -8,12 +8,8 @@ import pytest
 from odfa import recipes
 from odfa.arms import arm
 from odfa.errors import ConfigError
-<<<<<<< HEAD
-from odfa.settings import tag_of
-=======
-from odfa.settings import from_dict, to_dict
+from odfa.settings import from_dict, tag_of, to_dict
 from odfa.train import RunConfig
->>>>>>> 636227c (tasks: recorded runs are read by a test)
 
 
 @pytest.mark.parametrize("name", recipes.listed())
