@@ -1,11 +1,15 @@
 """Recipes are functions that return a config, and each has a tiny sibling of the same task."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from odfa import recipes
 from odfa.arms import arm
 from odfa.errors import ConfigError
-from odfa.settings import tag_of
+from odfa.settings import from_dict, tag_of, to_dict
+from odfa.train import RunConfig
 
 
 @pytest.mark.parametrize("name", recipes.listed())
@@ -38,3 +42,14 @@ def test_unknown_names_are_answered_with_near_ones(typed: str, meant: str) -> No
 def test_a_name_like_no_other_is_answered_with_all() -> None:
     with pytest.raises(ConfigError, match="digits or digits_tiny or fashion_mlp or fashion_mlp_tiny"):
         recipes.get("zzz")
+
+
+def test_recorded_runs_can_be_read() -> None:
+    recorded = sorted((Path(__file__).parents[2] / "docs" / "results").rglob("config.json"))
+    assert len(recorded) > 100
+    for file in recorded:
+        values = json.loads(file.read_text())
+        config = from_dict(values, RunConfig)
+        assert to_dict(config) == values
+        config.task.check_data(config.data)
+        config.task.check_network(config.network)

@@ -27,7 +27,9 @@ from tests.fuzz.odd import (
 )
 
 _COMMANDS = ("resume", "resume", "align", "load")
-_KINDS = st.sampled_from(("bp", "dfa", "odfa", "aligned", "text"))
+_ARMS = {"bp": "bp", "dfa": "dfa", "odfa": "odfa", "aligned": "dfa:aligned", "text": "dfa"}
+"""Kind of run in stock → its arm."""
+_KINDS = st.sampled_from(tuple(_ARMS))
 
 
 def commands(run: str, among: tuple[str, ...] = _COMMANDS) -> st.SearchStrategy[str]:
@@ -78,7 +80,7 @@ class Configs(Target):
         way = draw(st.sampled_from(("settings", "settings", "settings", "edits", "whole")))
         if way == "whole":
             return {**value, "whole": draw(SPOILED_JSON)}
-        config = recipes.get("dialogue_tiny" if kind == "text" else "digits_tiny")
+        config = recipes.get("dialogue_tiny" if kind == "text" else "digits_tiny", _ARMS[kind])
         if way == "edits":
             return {**value, "edits": draw(st.lists(json_edits(to_dict(config)), min_size=1, max_size=2))}
         # a run that is asked to do more steps rightly takes longer
