@@ -90,7 +90,9 @@ class CnnNetwork(StackNetwork, kind="cnn"):
         Raises:
             ConfigError: the data are no images.
         """
-        return Cnn(_image(shape), width=self.width, layers=self.layers, stride=self.stride, num_classes=shape.num_classes)
+        return Cnn(
+            _image(shape), width=self.width, layers=self.layers, stride=self.stride, num_classes=shape.num_classes
+        )
 
 
 def _image(shape: DataShape) -> tuple[int, int, int]:
