@@ -64,7 +64,7 @@ def test_the_help_of_a_recipe_lists_every_setting(name):
         value = functools.reduce(getattr, key.split("."), config)
         shown = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
         if place.slot:
-            tag = "none" if value is None else settings.tag_of(value)
+            tag = "none" if value is None else settings.word_of(value)
             assert f"\n  {key}={tag}  (" in text
         elif place.settings is None and not place.fixed:
             place = text.index(f"  {key}={shown if isinstance(value, str | tuple) else shown.lower()}  (")

@@ -12,7 +12,7 @@ from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type
 
 from odfa.arms import ARMS
 from odfa.errors import ConfigError
-from odfa.settings import Settings, tag_of
+from odfa.settings import Settings, word_of
 from odfa.settings.kinds import words_of
 
 _WIDTH = 80
@@ -156,7 +156,7 @@ def _spelled(value: Any) -> str:
     if isinstance(value, tuple):
         return ",".join(map(_spelled, value))
     if isinstance(value, Settings):
-        return tag_of(value)
+        return word_of(value)
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 

@@ -123,8 +123,10 @@ def _of_recipe(run: RunConfig, config: PlanSettings) -> Subject:
 
 
 def _fine(run: RunConfig, config: PlanSettings) -> RunConfig:
-    if config.granularity == "block" or run.feedback is None:
+    if config.granularity == "block":
         return run
+    if run.feedback is None:
+        raise ConfigError(f"granularity: {run.recipe} has a rule that feeds no block, expected block")
     return replace(run, feedback=replace(run.feedback, granularity=config.granularity))
 
 

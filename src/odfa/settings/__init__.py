@@ -13,7 +13,7 @@ from odfa.settings.base import (
     require_counts,
     shown,
 )
-from odfa.settings.kinds import kinds_of, load, named, tag_of
+from odfa.settings.kinds import kinds_of, load, named, tag_of, word_of
 from odfa.settings.override import apply
 from odfa.settings.tree import digest, from_dict, keys, to_dict
 
@@ -38,4 +38,5 @@ __all__ = [
     "shown",
     "tag_of",
     "to_dict",
+    "word_of",
 ]

@@ -71,6 +71,12 @@ def tag_of(settings: Settings) -> str:
     return f"{kind.__module__}:{kind.__qualname__}"
 
 
+def word_of(settings: Settings) -> str:
+    """The word of a command line that names these settings: a preset where they are one, else as `tag_of`."""
+    presets = type(settings).presets.items()
+    return next((word for word, make in presets if make() == settings), tag_of(settings))
+
+
 def load(name: str) -> Any:
     """The object that `package.module:Name` names.
 

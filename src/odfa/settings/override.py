@@ -110,11 +110,17 @@ def _resolve(known: Mapping[str, Key], key: str) -> str:
 
 def _elsewhere(known: Mapping[str, Key], key: str) -> str:
     """The other kinds that have such a setting, where what is chosen has not."""
-    leaf, found = key.rpartition(".")[2], []
+    prefix, _, leaf = key.rpartition(".")
+    found: list[str] = []
+    meant = _matches(known, prefix)  # what is written in front of the last part may name the place
     for path, place in known.items():
-        for word, kind in kinds_of(place.slot).items() if place.slot else ():
-            if type(place.value) is not kind and _has(kind, leaf):
-                found.append(f"{path}={word}")
+        if (
+            place.slot is None
+            or (meant and path not in meant)
+            or (place.value is not None and _has(type(place.value), leaf))
+        ):
+            continue
+        found += [f"{path}={word}" for word, kind in kinds_of(place.slot).items() if _has(kind, leaf)]
     return f"these have it: {', '.join(found[:4])}" if found else ""
 
 
