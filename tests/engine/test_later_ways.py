@@ -226,12 +226,6 @@ def test_outputs_that_come_later_are_guarded_a_pass_later_at_last() -> None:
 
 
 def test_blocks_under_no_grad_in_a_forward_do_not_learn_and_do_not_disturb() -> None:
-    class Recycling(Net):
-        def forward(self, x: Tensor) -> object:
-            with torch.no_grad():
-                x = x + super().forward(x).mean()  # type: ignore[attr-defined]
-            return super().forward(x)
-
     class Target(Net):
         def forward(self, x: Tensor) -> object:
             x0 = self.embed(x)

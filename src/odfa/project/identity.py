@@ -84,6 +84,8 @@ class IdentitySettings(EncodedSettings, kind="identity"):
             SettingError: the widths differ.
         """
         require(len(set(widths)) <= 1, "", "blocks of one width with an unprojected error", tuple(widths))
+        wide = f"an error as wide as the blocks' signals, {widths[0]}, to be copied unprojected"
+        require(num_inputs == widths[0], "", wide, num_inputs)
 
     @property
     def label(self) -> str:

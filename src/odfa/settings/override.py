@@ -132,9 +132,10 @@ def _has(kind: type[Settings], leaf: str) -> bool:
 
 
 def _near(known: Mapping[str, Key], key: str) -> str:
-    by_leaf = {name: path for path in known for name in (path, path.rpartition(".")[2])}
+    free = [path for path, place in known.items() if not place.fixed]
+    by_leaf = {name: path for path in free for name in (path, path.rpartition(".")[2])}
     words = nearest(key, list(by_leaf)).split(" or ")
     if len(words) == len(by_leaf):
         words = nearest(key.rpartition(".")[2], list(by_leaf)).split(" or ")
     paths = list(dict.fromkeys(by_leaf[word] for word in words))
-    return f"settings: {', '.join(known)}" if len(paths) == len(known) else f"did you mean {' or '.join(paths)}?"
+    return f"settings: {', '.join(free)}" if len(paths) == len(free) else f"did you mean {' or '.join(paths)}?"

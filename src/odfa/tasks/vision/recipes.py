@@ -31,6 +31,7 @@ def digits() -> RunConfig:
         network=MlpNetwork(widths=(128, 128, 128), activation="tanh"),
         data=DigitsData(validation=200),
         optimizer=AdamSettings(learning_rate=5e-3),
+        projection=OpticalSettings(),
     )
 
 
@@ -63,6 +64,7 @@ def fashion_mlp() -> RunConfig:
         network=MlpNetwork(widths=(1024, 1024, 1024), activation="tanh"),
         data=FashionData(validation=5000),
         optimizer=AdamSettings(learning_rate=1e-3, warmup_steps=50),
+        projection=OpticalSettings(),
     )
 
 

@@ -9,6 +9,8 @@ import torch
 
 from odfa.settings import MAX_COUNT, Settings, require
 
+_FINAL_SHARE = 0.05
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerSettings(Settings, ABC, room="odfa.train.optimizers", group="odfa.optimizers"):
@@ -28,7 +30,7 @@ class OptimizerSettings(Settings, ABC, room="odfa.train.optimizers", group="odfa
     """Steps over which the learning rate rises linearly from zero."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """Course of the learning rate after the warm-up."""
-    final_share: float = 0.05
+    final_share: float = _FINAL_SHARE
     """Share of the learning rate that the cosine ends with."""
     average: float | None = None
     """Decay of an exponential moving average of the weights, which is what is evaluated, loaded and sampled from; none:
@@ -45,6 +47,8 @@ class OptimizerSettings(Settings, ABC, room="odfa.train.optimizers", group="odfa
         require(0 < self.embedding_share < math.inf, "embedding_share", "a positive number", self.embedding_share)
         require(0 <= self.warmup_steps <= MAX_COUNT, "warmup_steps", "zero or more", self.warmup_steps)
         require(0 <= self.final_share <= 1, "final_share", "a number in [0, 1]", self.final_share)
+        falls = self.schedule == "cosine" or self.final_share == _FINAL_SHARE
+        require(falls, "final_share", "nothing with schedule=constant, which does not fall", self.final_share)
         decay = self.average
         require(decay is None or 0 < decay < 1, "average", "a number in (0, 1) or none", decay)
         for key in ("clip_norm", "clip_each"):
