@@ -168,10 +168,14 @@ def test_settings_that_hold_only_together_may_come_in_any_order():
 def test_projections_check_shapes_before_a_frame_is_shown():
     fits = {"run_seed": 0, "num_inputs": 10, "num_outputs": 64, "widths": (32, 32)}
     for words in TREES.values():
-        apply(Root(), words).projection.check(**fits)
+        projection = apply(Root(), words).projection
+        at_block = {"num_inputs": 32} if projection.tap(("a", "b")) == "b" else {}
+        projection.check(**fits | at_block)
     identity = apply(Root(), ["projection=identity"]).projection
     assert (identity.tap(("a", "b")), Root().projection.tap(("a", "b"))) == ("b", "logits")
     with pytest.raises(ConfigError, match="blocks of one width"):
         identity.check(**{**fits, "widths": (3, 4)})
+    with pytest.raises(ConfigError, match=r"as wide as the blocks' signals, 32, .* got 10"):
+        identity.check(**fits)
     with pytest.raises(OdfaError, match="mirrors"):
         apply(Root(), ["projection=optical"]).projection.check(**{**fits, "num_inputs": 2_000_000})
