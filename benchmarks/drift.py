@@ -22,8 +22,8 @@ from matplotlib import pyplot
 from odfa import recipes, settings, train
 from odfa.demodulate import AnchorSettings, DemodulatorSettings, OffAxisSettings, PhaseStepsSettings
 from odfa.project import Guard
-from odfa.train import RunConfig
-from odfa.train.plan import dry_run
+from odfa.session import RunConfig
+from odfa.session.plan import dry_run
 
 WAYS: dict[str, tuple[DemodulatorSettings, Guard | None]] = {
     "phase steps, unprotected": (PhaseStepsSettings(), None),

@@ -13,7 +13,8 @@ import torch
 from odfa import DFA, AlignedHead, Gaussian, RandomFeedback, recipes, train
 from odfa.arms import arm
 from odfa.errors import NonFinite
-from odfa.train.attach import fed
+from odfa.session import build
+from odfa.session.handle import fed
 
 ARMS = {
     "backpropagation": None,
@@ -29,7 +30,7 @@ def measure(name: str, steps: int, rate: float) -> float:
     recipe = recipes.whole("fashion_diffusion")
     config = arm(recipe, "shallow" if name == "shallow" else "bp")
     config = replace(config, steps=steps, optimizer=replace(config.optimizer, learning_rate=rate, average=None))
-    session = train.build(config)
+    session = build(config)
     if ARMS[name] is not None:
         rule, error_at, _ = ARMS[name]
         blocks = fed(recipe, config.network.blocks)

@@ -16,16 +16,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from odfa import train
 from odfa.encode import SampledSettings
 from odfa.opu import TwinSettings
 from odfa.project import OpticalSettings
+from odfa.store import LoadedRun, load_run
 from odfa.tasks.language.text import MASKED, TextData
 
 IDEAL = TwinSettings.presets["ideal"]()
 
 
-def errors(run: train.LoadedRun, rows: int) -> Tensor:
+def errors(run: LoadedRun, rows: int) -> Tensor:
     """Softmax less target of the first validation tokens, e_ND."""
     assert isinstance(run.config.data, TextData)
     part = run.config.task.load(run.config.data).validation.head(-(-rows // run.config.data.context))
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--rows", type=int, default=512)
     options = parser.parse_args()
-    run = train.load_run(options.run)
+    run = load_run(options.run)
     real = run.config.projection
     if not isinstance(real, OpticalSettings) or not isinstance(real.opu, TwinSettings):
         parser.error(f"{options.run}: expected a run through a twin, got projection={real}")

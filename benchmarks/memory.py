@@ -19,8 +19,8 @@ import torch
 
 from odfa import recipes, train
 from odfa.arms import name_of
-from odfa.train import MemorySettings, RunConfig
-from odfa.train.result import peak_memory_bytes
+from odfa.session import MemorySettings, RunConfig, build
+from odfa.train.monitor import peak_memory_bytes
 
 WAYS: dict[str, tuple[str, MemorySettings]] = {
     "bp": ("bp", MemorySettings()),
@@ -47,9 +47,9 @@ def config_of(recipe: str, way: str) -> RunConfig:
 def measure(config: RunConfig, steps: int) -> dict[str, Any]:
     """Bytes above the start, bytes of weights and moments, seconds of the fastest step."""
     torch.set_num_threads(config.threads or torch.get_num_threads())
-    train.build(recipes_tiny(config))  # everything that a run imports
+    build(recipes_tiny(config))  # everything that a run imports
     before = psutil.Process().memory_info().rss
-    session = train.build(config)
+    session = build(config)
     batch, seconds = session.splits.train.head(config.batch_size), []
     for _ in range(steps):
         start = time.perf_counter()

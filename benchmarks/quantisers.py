@@ -19,8 +19,9 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, one_hot
 
 from odfa import Ternary, recipes, train
+from odfa.session import build
+from odfa.session.assembly import Session
 from odfa.tasks.language.text import MASKED
-from odfa.train.build import Session
 
 CODES = {
     "sampled, 1 draw": Ternary("sampled"),
@@ -69,7 +70,7 @@ def main() -> None:
     at = sorted(int(step) for step in options.at.split(","))
     config = replace(recipes.get(options.recipe, "dfa"), steps=max(1, at[-1]))
     torch.set_num_threads(config.threads or torch.get_num_threads())
-    session = train.build(config)
+    session = build(config)
     for batch in itertools.chain([None], train.batches(session)):
         if batch is not None:
             train.train_step(session, batch)

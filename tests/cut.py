@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from odfa import train
-from odfa.train import RunConfig
+from odfa.session import RunConfig
 
 
 def train_and_cut(config: RunConfig, run_dir: Path, *, after: int) -> None:

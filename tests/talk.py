@@ -6,9 +6,9 @@ from pathlib import Path
 from odfa import recipes
 from odfa.arms import arm
 from odfa.engine.rules.head import RankedHeadRule
+from odfa.session import MemorySettings, RunConfig
 from odfa.tasks.language.text import TextData
 from odfa.tasks.language.transformer import Gpt2Network, LlamaNetwork
-from odfa.train import MemorySettings, RunConfig
 
 
 def write_corpus(folder: Path) -> str:

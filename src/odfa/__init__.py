@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     )
     from odfa.opu import AbstractOpu, Bench, Twin, open_opu
     from odfa.project import Gaussian, Guard, Hadamard, Identity, Optical, Rademacher
-    from odfa.train import load_run
+    from odfa.store import load_run
 
 __version__ = "0.1.0"
 
@@ -78,7 +78,7 @@ __all__ = [
     "__version__",
 ]
 
-_ROOMS = ("errors", "engine", "encode", "opu", "demodulate", "project", "train")
+_ROOMS = ("errors", "engine", "encode", "opu", "demodulate", "project", "store")
 """Where the names above live."""
 
 

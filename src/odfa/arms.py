@@ -12,8 +12,8 @@ from odfa.engine.rules import AbstractRule, Backprop, RandomFeedback, Shallow
 from odfa.errors import ConfigError
 from odfa.project import GaussianSettings, IdentitySettings, OpticalSettings
 from odfa.project.digital import DigitalSettings
+from odfa.session.config import RunConfig
 from odfa.settings import named, tag_of
-from odfa.train.config import RunConfig
 
 BACKPROP, SHALLOW = "bp", "shallow"
 """The two between which a comparison measures the gap that an arm closes."""

@@ -50,6 +50,14 @@ class Light:
             ops_useful=self.ops_useful + other.ops_useful,
         )
 
+    def figures(self) -> dict[str, float]:
+        """The account and its utilisation as plain numbers.
+
+        Seconds and joules are rounded to 12 digits, so that sums over many steps carry no rounding errors.
+        """
+        rounded = {name: float(f"{value:.12g}") for name, value in (("seconds", self.seconds), ("joules", self.joules))}
+        return {**vars(self), **rounded, "utilisation": self.utilisation}
+
     def __sub__(self, other: "Light") -> "Light":
         return Light(**{name: value - getattr(other, name) for name, value in vars(self).items()})
 

@@ -16,8 +16,8 @@ import odfa.tasks
 from odfa.arms import DEFAULT_ARM, name_of
 from odfa.arms import arm as arm_of
 from odfa.errors import ConfigError
+from odfa.session.config import RunConfig
 from odfa.settings import apply, load, shown
-from odfa.train.config import RunConfig
 
 Make = Callable[[], RunConfig]
 _ROW = "__recipe__"

@@ -195,7 +195,7 @@ def test_what_nobody_foresaw_keeps_its_traceback(odfa, monkeypatch):
 
 
 def test_a_full_disk_in_the_middle_of_a_run(odfa, monkeypatch):
-    from odfa.train import shards
+    from odfa.store import shards
 
     def full(*_arguments):
         raise OSError(errno.ENOSPC, "No space left on device", "model.safetensors")

@@ -8,7 +8,7 @@ import iris_sample_data
 import numpy as np
 import xarray
 
-from odfa.tasks.climate.forcing import forcing
+from odfa.tasks.climate.forcings import forcing
 
 SCENARIOS = ("A1B", "E1")
 

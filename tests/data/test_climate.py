@@ -11,7 +11,7 @@ from tests.data.climate_files import real, write_climate
 from odfa.data.fields import area_weights
 from odfa.errors import DataError, MissingExtra
 from odfa.tasks.climate import north_america as climate
-from odfa.tasks.climate.forcing import forcing
+from odfa.tasks.climate.forcings import forcing
 from odfa.tasks.climate.north_america import load_climate, peek_climate
 
 HELD_OUT = ("decades", "A1B", "E1")

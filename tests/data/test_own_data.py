@@ -11,6 +11,7 @@ from PIL import Image
 from odfa import train
 from odfa.errors import ConfigError, DataError, MissingExtra
 from odfa.recipes import get
+from odfa.session import build, dry_run
 from odfa.settings import apply
 from odfa.tasks.vision.classify import Classify
 from odfa.tasks.vision.folder import ImageFolderData
@@ -60,7 +61,7 @@ def test_a_folder_of_images_is_learned_by_words_alone(tmp_path: Path) -> None:
     )
     assert train.run(config, tmp_path / "run", progress=False).metric["value"] == 1.0
     for network in ("cnn", "vit"):
-        train.dry_run(apply(config, [f"network={network}", "stride=2" if network == "cnn" else "patch=2"]))
+        dry_run(apply(config, [f"network={network}", "stride=2" if network == "cnn" else "patch=2"]))
 
 
 def _spoil(place: Path, how: str) -> None:
@@ -103,7 +104,7 @@ def test_no_folder_and_too_much_held_out(tmp_path: Path) -> None:
         ImageFolderData(path=_folder(tmp_path / "pets")).load()
     config = apply(get("digits_tiny"), ["data=images", f"data.path={tmp_path / 'pets'}", "data.test=8", "validation=6"])
     with pytest.raises(ConfigError, match="fewer pixels than 6, the side"):
-        train.build(apply(config, ["shift=6", "batch_size=4", "limit=none"]))
+        build(apply(config, ["shift=6", "batch_size=4", "limit=none"]))
 
 
 def test_a_table_is_standardised_column_by_column(tmp_path: Path) -> None:
@@ -123,7 +124,7 @@ def test_a_table_is_standardised_column_by_column(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unknown setting 'shift'"):
         apply(config, ["shift=1"])
     with pytest.raises(ConfigError, match="needs images"):
-        train.build(apply(config, ["network=cnn"]))
+        build(apply(config, ["network=cnn"]))
 
 
 @pytest.mark.parametrize(

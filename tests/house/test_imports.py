@@ -22,13 +22,15 @@ ALLOWED = {
     "features": BASE | STAGES | {"project"},
     "compat": BASE | STAGES | {"project"},
     "engine": BELOW_ENGINE,
-    "train": BELOW_ENGINE | {"engine", "data", "tasks"},
-    "arms": BELOW_ENGINE | {"engine", "train"},
-    "recipes": BELOW_ENGINE | {"engine", "train", "data", "tasks", "arms"},
-    "scaling": BELOW_ENGINE | {"engine", "train", "data", "tasks", "arms", "recipes"},
-    "report": BELOW_ENGINE | {"engine", "train", "data", "tasks", "arms"},
+    "session": BELOW_ENGINE | {"engine", "data", "tasks"},
+    "store": BELOW_ENGINE | {"engine", "data", "tasks", "session"},
+    "train": BELOW_ENGINE | {"engine", "data", "session", "store"},
+    "arms": BELOW_ENGINE | {"engine", "session"},
+    "recipes": BELOW_ENGINE | {"engine", "session", "data", "tasks", "arms"},
+    "scaling": BELOW_ENGINE | {"engine", "session", "store", "train", "data", "tasks", "arms", "recipes"},
+    "lab": BELOW_ENGINE | {"engine", "session", "store", "train", "data", "tasks", "arms"},
     "cli": BELOW_ENGINE
-    | {"engine", "tasks", "train", "data", "arms", "recipes", "report", "scaling", ""},  # "": the version
+    | {"engine", "tasks", "session", "store", "train", "data", "arms", "recipes", "lab", "scaling", ""},  # "": version
 }
 
 

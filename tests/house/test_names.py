@@ -15,9 +15,9 @@ OWN = {"arms.py"}
 """The one file that knows the arms."""
 ROOMS = ("engine/rules/", "project/")
 """Where each kind has its file."""
-OTHER_WORDS = ("scaling/", "report/scaling.py")
+OTHER_WORDS = ("scaling/", "lab/scaling.py")
 """The planner's ways to train (`scaling/method.py`) are words of its own; they tell of offloading too."""
-STATE_KEYS = {"train/checkpoint.py": {"dfa"}, "engine/dfa.py": {"identity"}}
+STATE_KEYS = {"store/checkpoint.py": {"dfa"}, "engine/dfa.py": {"identity"}}
 """Keys of saved states that happen to be spelled alike."""
 
 

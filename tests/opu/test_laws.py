@@ -10,9 +10,9 @@ from odfa.demodulate import Intensity, OffAxis, PhaseSteps
 from odfa.encode import Ternary
 from odfa.flow import Frames
 from odfa.keys import torch_generator
+from odfa.lab.optics import marchenko_pastur
 from odfa.opu import Drift, Medium, Mirrors, Reference, Sensor, Twin
 from odfa.project import Optical
-from odfa.report.optics import marchenko_pastur
 
 EXACT = Ternary("best_cosine")
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from odfa.data import DataShape, Split, Splits
+from odfa.session import AdamSettings, RunConfig
 from odfa.settings import require_counts
 from odfa.tasks import AbstractNetwork, AbstractTask, LimitedData, Metric
-from odfa.train import AdamSettings, RunConfig
 
 
 @dataclass(frozen=True, kw_only=True)

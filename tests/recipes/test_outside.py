@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from odfa import train
 from odfa.cli import main
 from odfa.recipes import get
 from odfa.settings import to_dict
+from odfa.store import load_run
 
 HERE = "tests.recipes.outside"
 
@@ -32,7 +32,7 @@ def test_a_task_from_outside_trains_resumes_compares_and_is_planned(
     assert saved["task"] == {"type": f"{HERE}:Hinge", "margin": 0.5}
     assert saved["network"] == {"type": f"{HERE}:Tower", "width": 8, "floors": 3}
     assert saved["data"] == {"type": f"{HERE}:Parity", "limit": None, "rows": 60}
-    loaded = train.load_run("run")
+    loaded = load_run("run")
     assert len(loaded.model) == 4
     assert torch.isfinite(loaded.model(torch.ones(1, 6))).all()
     assert _said(capsys, "train", "--resume", "run")[1] == done

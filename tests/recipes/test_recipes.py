@@ -8,8 +8,8 @@ import pytest
 from odfa import recipes
 from odfa.arms import arm
 from odfa.errors import ConfigError
+from odfa.session import RunConfig
 from odfa.settings import from_dict, tag_of, to_dict
-from odfa.train import RunConfig
 
 
 @pytest.mark.parametrize("name", recipes.listed())

@@ -133,6 +133,6 @@ def test_statements_agree_with_their_races():
 
 def test_a_gpt_has_the_parameters_that_its_formula_says():
     gpt = Gpt(depth=3, width=128, tokens=256, vocabulary=300)
-    from odfa.train import build_model
+    from odfa.session import build_model
 
     assert gpt.parameters == sum(p.numel() for p in build_model(arm(gpt.run(), "bp"), gpt.shape).parameters())

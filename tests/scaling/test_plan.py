@@ -62,9 +62,9 @@ def test_every_kind_of_recipe_can_be_planned(recipe):
 
 def test_a_recipe_is_planned_as_large_as_it_is_trained():
     page = make_plan("dialogue_tiny", PlanSettings())
-    from odfa import train
+    from odfa.session import dry_run
 
-    assert page["parameters"] == train.dry_run(recipes.get("dialogue_tiny"))["parameters"]
+    assert page["parameters"] == dry_run(recipes.get("dialogue_tiny"))["parameters"]
     assert page["rows_per_step"] == 8 * 64
     assert page["projection"] == {"inputs": 1024, "outputs": 128}
 
@@ -277,8 +277,9 @@ def test_training_knows_what_its_optics_did(odfa):
 def test_no_gradient_is_alive_during_the_forward_pass():
     """They were, and the peak with them."""
     from odfa import recipes, train
+    from odfa.session import build
 
-    session = train.build(recipes.get("digits_tiny"))
+    session = build(recipes.get("digits_tiny"))
     batch = session.splits.train.head(session.config.batch_size)
     train.train_step(session, batch)
     alive = []

@@ -15,7 +15,7 @@ from odfa.errors import MatchError
 from odfa.scaling import Gpt, walk_module, walk_run, walks_of_gpt
 from odfa.scaling.model import _sibling
 from odfa.scaling.tally import Counting, Tally, matmul
-from odfa.train import MemorySettings
+from odfa.session import MemorySettings
 
 TINY = Gpt(depth=2, width=64, tokens=64, context=32, vocabulary=128)
 

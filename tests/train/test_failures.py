@@ -14,11 +14,12 @@ from odfa import data, train
 from odfa.arms import arm
 from odfa.engine import ElectronicOnly
 from odfa.errors import CheckpointError, ConfigError, DataError, NonFinite, OdfaError, RunFolderError
+from odfa.session import RunConfig, SgdSettings, build, dry_run
+from odfa.store import RunFolderLost, checkpoint, load_run
+from odfa.store.shards import verify
 from odfa.tasks.language.language import Language
 from odfa.tasks.language.transformer import Gpt2Network
 from odfa.tasks.vision.digits import DigitsData, load_digits
-from odfa.train import RunConfig, RunFolderLost, SgdSettings
-from odfa.train.shards import verify
 
 Quick = Callable[..., RunConfig]
 
@@ -35,7 +36,7 @@ def _status(run_dir: Path) -> dict[str, object]:
 @pytest.mark.parametrize("word", ["bp", "shallow", "dfa", "tdfa", "odfa"])
 def test_a_nan_in_a_batch_stops_before_the_optimiser_moves(tmp_path: Path, quick: Quick, word: str) -> None:
     with torch.random.fork_rng(devices=[]):
-        session = train.build(quick(word))
+        session = build(quick(word))
         good = session.splits.train.head(40)
         train.train_step(session, good)
         before = {name: value.clone() for name, value in session.model.state_dict().items()}
@@ -53,7 +54,7 @@ def test_a_nan_in_a_batch_stops_before_the_optimiser_moves(tmp_path: Path, quick
 
 def test_an_infinite_gradient_stops_too(quick: Quick) -> None:
     with torch.random.fork_rng(devices=[]):
-        session = train.build(quick("bp"))
+        session = build(quick("bp"))
         session.model.head.weight.register_hook(lambda gradient: gradient * float("inf"))
         with pytest.raises(NonFinite, match="step 1: the gradient norm is"):
             train.train_step(session, session.splits.train.head(40))
@@ -90,7 +91,7 @@ def test_no_checkpoint_is_left_that_nobody_could_go_on_from(
     named = r"model: head\.weight" if spoiled == "weight" else r"optimizer: \d\.exp_avg_sq"
     with pytest.raises(NonFinite, match=rf"^step 3: {named} holds NaN or infinity; lower the learning rate$"):
         train.run(config, tmp_path / "run", progress=False)
-    assert [path.name for path in train.checkpoint.find(tmp_path / "run/checkpoints")] == [
+    assert [path.name for path in checkpoint.find(tmp_path / "run/checkpoints")] == [
         "step_0000001",
         "step_0000002",
     ]
@@ -197,12 +198,12 @@ def test_no_space_left_in_the_middle_of_a_row(tmp_path: Path, monkeypatch: pytes
 
 
 def test_folders_that_hold_no_run(tmp_path: Path) -> None:
-    for action in (train.load_run, lambda path: train.resume(path, progress=False)):
+    for action in (load_run, lambda path: train.resume(path, progress=False)):
         with pytest.raises(RunFolderError, match=r"config\.json is missing; is .* a run folder"):
             action(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(RunFolderError, match="is not JSON"):
-        train.load_run(tmp_path)
+        load_run(tmp_path)
 
 
 def test_a_run_without_checkpoint_cannot_be_loaded(tmp_path: Path, quick: Quick) -> None:
@@ -210,7 +211,7 @@ def test_a_run_without_checkpoint_cannot_be_loaded(tmp_path: Path, quick: Quick)
     for path in (tmp_path / "run/checkpoints").iterdir():
         path.rename(tmp_path / path.name)
     with pytest.raises(CheckpointError, match="holds no checkpoint yet"):
-        train.load_run(tmp_path / "run")
+        load_run(tmp_path / "run")
 
 
 def test_a_log_cut_short_is_noticed(tmp_path: Path, quick: Quick) -> None:
@@ -246,7 +247,7 @@ def test_damaged_files_are_named_in_one_line(tmp_path: Path, quick: Quick, name:
     train.run(quick("bp"), tmp_path / "run", progress=False)
     (tmp_path / "run" / name).write_bytes(content.encode("latin-1"))
     with pytest.raises(RunFolderError, match=name) as caught:
-        train.load_run(tmp_path / "run")
+        load_run(tmp_path / "run")
     assert _one_line(caught.value)
 
 
@@ -325,7 +326,7 @@ def test_a_dry_run_refuses_what_the_run_refuses(
     tmp_path: Path, quick: Quick, change: Callable[[RunConfig], RunConfig], message: str
 ) -> None:
     config = change(quick("bp"))
-    for action in (train.dry_run, lambda config: train.run(config, tmp_path / "run", progress=False)):
+    for action in (dry_run, lambda config: train.run(config, tmp_path / "run", progress=False)):
         with pytest.raises(ValueError, match=message) as caught:
             action(config)
         assert isinstance(caught.value, OdfaError)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from odfa import train
-from odfa.train import RunConfig, checkpoint
+from odfa.session import RunConfig
+from odfa.store import checkpoint, load_run
 
 _NUM_KILLS = 20
 
@@ -74,5 +75,5 @@ def test_killed_runs_resume_bit_for_bit(
         resumed.join()
         assert resumed.exitcode == 0
         assert traces(run_dir) == expected, f"trial {trial}"
-        assert train.load_run(run_dir).result is not None
+        assert load_run(run_dir).result is not None
     assert len(found) > 1, "the kills must fall into different stages of the run"

@@ -14,8 +14,8 @@ from odfa.errors import CalibrationError, ConfigError, Drifted
 from odfa.opu import Twin, open_opu
 from odfa.project.calibrating import calibrate
 from odfa.project.guard import overlap
+from odfa.session import RunConfig, dry_run
 from odfa.settings import apply
-from odfa.train import RunConfig
 
 Quick = Callable[..., RunConfig]
 
@@ -74,7 +74,7 @@ def test_every_demodulator_trains_and_its_plan_counts_its_light(tmp_path: Path, 
     config = quick("odfa")
     config = apply(config, [f"demodulator={demodulator}", "guard.every=120"])
     result = train.run(config, tmp_path / "run", progress=False)
-    planned = train.dry_run(config)["light"]["frames"]
+    planned = dry_run(config)["light"]["frames"]
     shared = result.steps if demodulator == "anchor" else 0  # one frame of the anchor per call is left out of the plan
     assert planned <= result.light["frames"] <= planned + shared
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]

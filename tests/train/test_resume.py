@@ -14,7 +14,9 @@ import torch
 
 from odfa import train
 from odfa.errors import CheckpointError, RunFolderError
-from odfa.train import RunConfig, loop
+from odfa.session import RunConfig, Session
+from odfa.store import load_run
+from odfa.train import loop
 
 Quick = Callable[..., RunConfig]
 Traces = Callable[[Path], dict[str, bytes]]
@@ -41,7 +43,7 @@ def _act_before(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], No
     """Call `act` once, when the run is about to do the step after `step`."""
     real = loop.train_step
 
-    def step_or_act(session: train.Session, batch: Any) -> dict[str, Any]:
+    def step_or_act(session: Session, batch: Any) -> dict[str, Any]:
         if session.step == step:
             act()
         return real(session, batch)
@@ -143,7 +145,7 @@ def test_the_status_names_the_steps_that_are_kept(
 ) -> None:
     seen, real = [], loop.train_step
 
-    def look(session: train.Session, batch: Any) -> dict[str, Any]:
+    def look(session: Session, batch: Any) -> dict[str, Any]:
         seen.append(json.loads((tmp_path / "run/status.json").read_text()))
         return real(session, batch)
 
@@ -197,7 +199,7 @@ def test_the_callers_random_state_and_threads_are_left_as_found(tmp_path: Path, 
     torch.manual_seed(5)
     before, threads = torch.get_rng_state(), torch.get_num_threads()
     train.run(quick("dfa"), tmp_path / "run", progress=False)
-    train.load_run(tmp_path / "run")
+    load_run(tmp_path / "run")
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.get_num_threads() == threads
 
@@ -207,7 +209,7 @@ def test_a_complete_run_returns_its_result(tmp_path: Path, monkeypatch: pytest.M
     first = train.run(config, tmp_path / "run", progress=False)
     _act_before(monkeypatch, 0, _crash)
     assert train.run(config, tmp_path / "run", resume=True, progress=False) == first
-    assert train.load_run(tmp_path / "run").result == first
+    assert load_run(tmp_path / "run").result == first
 
 
 def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path, quick: Quick) -> None:

@@ -11,9 +11,9 @@ import torch
 
 from odfa import data, recipes, settings, train
 from odfa.flow import Light
+from odfa.session import AdamSettings, RunConfig, Session, build, dry_run
+from odfa.store import RunResult, load_run
 from odfa.tasks.vision.classify import Classify
-from odfa.train import AdamSettings, RunConfig, RunResult
-from odfa.train.result import light_figures
 
 Quick = Callable[..., RunConfig]
 
@@ -25,7 +25,7 @@ def test_bp_equals_a_plain_loop_written_out(tmp_path: Path, quick: Quick, clip: 
     config = replace(quick("bp"), optimizer=replace(moves, **{clip: 0.5}))
     train.run(config, tmp_path / "run", progress=False)
     with torch.random.fork_rng(devices=[]):
-        start = train.build(config)
+        start = build(config)
     splits, model = start.splits, start.model
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, betas=(0.9, 0.99), weight_decay=0.0)
     losses, step = [], 0
@@ -49,7 +49,7 @@ def test_bp_equals_a_plain_loop_written_out(tmp_path: Path, quick: Quick, clip: 
             optimizer.step()
             losses.append(loss.item())
             step += 1
-    loaded = train.load_run(tmp_path / "run")
+    loaded = load_run(tmp_path / "run")
     assert [row["loss"] for row in loaded.metrics if "loss" in row] == pytest.approx(losses, rel=1e-5)
     for name, value in model.state_dict().items():
         torch.testing.assert_close(loaded.model.state_dict()[name], value, rtol=1e-4, atol=1e-6)
@@ -65,7 +65,7 @@ def test_every_sample_is_seen_once_an_epoch(monkeypatch: pytest.MonkeyPatch, tmp
     seen: list[list[tuple[float, ...]]] = [[], [], []]
     real = loop.train_step
 
-    def record(session: train.Session, batch: data.Split) -> dict[str, object]:
+    def record(session: Session, batch: data.Split) -> dict[str, object]:
         seen[session.step // 6] += [tuple(row) for row in batch.x_ND.tolist()]
         return real(session, batch)
 
@@ -129,7 +129,7 @@ def test_tensorboard_reads_the_events(tmp_path: Path, quick: Quick) -> None:
     (file,) = (tmp_path / "run/tb").iterdir()
     events = [Event.FromString(raw) for raw in RawEventFileLoader(str(file)).Load()]
     curve = {event.step: value.simple_value for event in events for value in event.summary.value if value.tag == "loss"}
-    rows = [row for row in train.load_run(tmp_path / "run").metrics if "loss" in row]
+    rows = [row for row in load_run(tmp_path / "run").metrics if "loss" in row]
     assert curve == pytest.approx({row["step"]: row["loss"] for row in rows})
     tags = {value.tag for event in events for value in event.summary.value}
     assert {"signal_norms/blocks.0", "validation_accuracy", "learning_rate"} <= tags
@@ -141,7 +141,7 @@ def test_tensorboard_reads_the_events(tmp_path: Path, quick: Quick) -> None:
 )
 def test_a_dry_run_tells_what_the_run_takes(tmp_path: Path, quick: Quick, arm: str, rule: str) -> None:
     config = quick(arm, rule=rule)
-    plan, result = train.dry_run(config), train.run(config, tmp_path / "run", progress=False)
+    plan, result = dry_run(config), train.run(config, tmp_path / "run", progress=False)
     assert plan["parameters"] == result.parameters == (64 + 1) * 24 + (24 + 1) * 24 + (24 + 1) * 10
     assert plan["steps"] == result.steps
     assert plan["light"] == pytest.approx({key: result.light[key] for key in ("frames", "seconds", "joules")})
@@ -156,7 +156,7 @@ def test_a_dry_run_tells_what_the_run_takes(tmp_path: Path, quick: Quick, arm: s
 def test_the_residual_rules_run_as_shipped(tmp_path: Path, rule: str, rank: int) -> None:
     config = replace(recipes.get("digits_tiny", f"odfa:{rule}"), epochs=1)
     assert config.rule.rank_of(num_outputs=10, width=64) == rank
-    plan, result = train.dry_run(config), train.run(config, tmp_path / "run", progress=False)
+    plan, result = dry_run(config), train.run(config, tmp_path / "run", progress=False)
     assert plan["light"] == {key: result.light[key] for key in ("frames", "seconds", "joules")}
 
 
@@ -173,7 +173,7 @@ def test_seconds_of_light_do_not_drift() -> None:
     for _ in range(480):
         light += step
     assert light.seconds != 96.0
-    assert light_figures(light) == {
+    assert light.figures() == {
         "frames": 192_000,
         "seconds": 96.0,
         "joules": 2880.0,
@@ -198,7 +198,7 @@ def test_each_epoch_is_validated_once(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_dry_run_allocates_nothing() -> None:
     config = recipes.get("digits")
     giant = replace(config, network=replace(config.network, widths=(200_000, 200_000, 200_000)))
-    assert train.dry_run(giant)["memory_bytes"]["weights"] > 300e9
+    assert dry_run(giant)["memory_bytes"]["weights"] > 300e9
 
 
 def test_progress_is_silent_without_a_terminal(tmp_path: Path, quick: Quick, capfd: pytest.CaptureFixture[str]) -> None:

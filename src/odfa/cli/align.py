@@ -13,8 +13,8 @@ def _configure(parser: ArgumentParser) -> None:
 
 
 def _execute(arguments: Namespace) -> Outcome:
-    from odfa.report.align import align, draw_alignment, measured_angles
-    from odfa.report.destination import check_figure
+    from odfa.lab.angles import align, draw_alignment, measured_angles
+    from odfa.lab.destination import check_figure
 
     if arguments.image is not None:
         check_figure(arguments.image, "--image")

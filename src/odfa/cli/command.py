@@ -45,14 +45,14 @@ def note(message: str) -> None:
 
 def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]], *, title: str | None = None) -> None:
     """A table on standard output; columns of numbers are the caller's business to format."""
-    from odfa.report.table import print_table as draw
+    from odfa.lab.table import print_table as draw
 
     draw(list(columns), [[str(cell) for cell in row] for row in rows], title=title)
 
 
 def say(text: str, *, indent: int = 0) -> None:
     """Lines on standard output, broken between words where the terminal ends; what follows a break is indented."""
-    from odfa.report.table import lines_of
+    from odfa.lab.table import lines_of
 
     print("\n".join(lines_of(text, indent)))
 

@@ -9,11 +9,12 @@ from odfa.arms import DEFAULT_ARMS, trees
 from odfa.cli.command import Command, Outcome, note, place, positive, print_table, say, take
 from odfa.cli.help import Help, add_settings
 from odfa.errors import ConfigError
+from odfa.session import RunConfig
 from odfa.settings import MAX_COUNT, apply, digest
-from odfa.train import Interrupted, RunConfig
+from odfa.train import Interrupted
 
 if TYPE_CHECKING:
-    from odfa.report import Comparison
+    from odfa.lab import Comparison
 
 
 def _configure(parser: ArgumentParser) -> None:
@@ -24,7 +25,7 @@ def _configure(parser: ArgumentParser) -> None:
 
 def _execute(arguments: Namespace) -> Outcome:
     from odfa import recipes
-    from odfa.report import compare
+    from odfa.lab import compare
 
     arms, settings = take(arguments.settings, "arms")
     seeds, settings = take(settings, "seeds")
@@ -81,7 +82,7 @@ def _default_run_dir(config: RunConfig, recipe: RunConfig) -> Path:
 
 
 def _show(comparison: "Comparison") -> None:
-    from odfa.report.table import comparison_cells, electronic_parts, footnotes, title_of
+    from odfa.lab.table import comparison_cells, electronic_parts, footnotes, title_of
 
     print_table(*comparison_cells(comparison), title=title_of(comparison))
     say("What is electronic:")

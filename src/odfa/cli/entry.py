@@ -26,8 +26,9 @@ from odfa.cli.sample import SAMPLE
 from odfa.cli.study import STUDY
 from odfa.cli.train import TRAIN
 from odfa.errors import CalibrationError, ConfigError, Incompatible, NonFinite, OdfaError, OpuError
-from odfa.train import Interrupted, RunFolderLost
-from odfa.train.folder import FULL
+from odfa.store import RunFolderLost
+from odfa.store.folder import FULL
+from odfa.train import Interrupted
 
 COMMANDS: tuple[Command, ...] = (
     RECIPES,

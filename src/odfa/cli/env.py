@@ -23,7 +23,7 @@ def _configure(parser: ArgumentParser) -> None:
 
 
 def _execute(_arguments: Namespace) -> Outcome:
-    from odfa.train import environment
+    from odfa.store import environment
 
     found = {extra: all(find_spec(module) for module in modules) for extra, modules in _EXTRAS.items()}
     result = {**environment(), "extras": found}

@@ -12,7 +12,7 @@ def _configure(parser: ArgumentParser) -> None:
 
 
 def _execute(arguments: Namespace) -> Outcome:
-    from odfa.report.export import export
+    from odfa.lab.exports import export
 
     note(f"exporting {arguments.run} …")
     result = export(arguments.run, arguments.folder)

@@ -18,7 +18,7 @@ def _configure(parser: ArgumentParser) -> None:
 
 
 def _execute(arguments: Namespace) -> Outcome:
-    from odfa.report.judge import judge
+    from odfa.lab.image_judge import judge
 
     note("drawing images and judging them …")
     result = judge(

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from odfa.cli.command import Command, Outcome, note, place, print_table, say
 from odfa.cli.help import Help, add_actions, add_settings
-from odfa.cli.quantity import label, quantity
+from odfa.cli.quantities import label, quantity
 from odfa.errors import ConfigError
 
 _COMMON = {
@@ -90,9 +90,9 @@ def _check(name: str, settings: list[str]) -> Outcome:
 
 def _calibrate(name: str, settings: list[str]) -> Outcome:
     from odfa.cli.opu_words import CalibrateWords
+    from odfa.lab.destination import check_folder
     from odfa.opu import opu_settings
     from odfa.project.calibrating import calibrate
-    from odfa.report.destination import check_folder
     from odfa.settings import apply
 
     words = apply(CalibrateWords(opu=opu_settings(name)), settings)
@@ -121,9 +121,9 @@ def _calibrate(name: str, settings: list[str]) -> Outcome:
 
 def _show(name: str, settings: list[str]) -> Outcome:
     from odfa.cli.opu_words import ShowWords
+    from odfa.lab.destination import check_folder
+    from odfa.lab.optics import draw_all
     from odfa.opu import opu_settings
-    from odfa.report.destination import check_folder
-    from odfa.report.optics import draw_all
     from odfa.settings import apply
 
     words = apply(ShowWords(opu=opu_settings(name)), settings)

@@ -26,7 +26,7 @@ def _configure(parser: ArgumentParser) -> None:
 def _execute(arguments: Namespace) -> Outcome:
     import torch
 
-    from odfa.report.projections import MEANING, OPU_TERAOPS, SIZES, run
+    from odfa.lab.projections import MEANING, OPU_TERAOPS, SIZES, run
 
     chosen, settings = take(list(arguments.settings), "sizes")
     repeats, settings = take(settings, "repeats")

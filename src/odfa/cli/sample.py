@@ -24,8 +24,8 @@ def _configure(parser: ArgumentParser) -> None:
 
 
 def _execute(arguments: Namespace) -> Outcome:
-    from odfa.report.destination import check_figure
-    from odfa.train.folder import read_config
+    from odfa.lab.destination import check_figure
+    from odfa.store.folder import read_config
 
     draw = {"maps": _maps, "images": _images}.get(read_config(arguments.runs[0]).task.samples)
     if draw is not None and arguments.image is None:
@@ -50,7 +50,7 @@ def _fill(arguments: Namespace, defaults: dict[str, Any]) -> None:
 
 
 def _images(arguments: Namespace) -> Outcome:
-    from odfa.report.generate import class_numbers, draw_grid
+    from odfa.lab.images import class_numbers, draw_grid
 
     result = draw_grid(
         arguments.runs,
@@ -66,7 +66,7 @@ def _images(arguments: Namespace) -> Outcome:
 
 
 def _maps(arguments: Namespace) -> Outcome:
-    from odfa.report.maps import project
+    from odfa.lab.maps import project
 
     result = project(arguments.runs, arguments.image, sample=arguments.sample)
     return Outcome(json=result, show=lambda: say(_lines(result), indent=4))
@@ -78,7 +78,7 @@ def _lines(result: dict[str, Any]) -> str:
 
 
 def _texts(arguments: Namespace) -> Outcome:
-    from odfa.report.sample import sample
+    from odfa.lab.text_samples import sample
 
     results = [
         sample(

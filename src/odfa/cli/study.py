@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from odfa.cli.command import Command, Outcome, note, print_table, say
 from odfa.cli.help import Help, add_actions, add_settings, listing
-from odfa.cli.quantity import label, quantity, short
+from odfa.cli.quantities import label, quantity, short
 from odfa.settings import apply, to_dict
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _execute(arguments: Namespace) -> Outcome:
 
 
 def _measure(settings: list[str], dry_run: bool) -> Outcome:
-    from odfa.report.destination import check_file
+    from odfa.lab.destination import check_file
     from odfa.scaling.actions import MeasureSettings
     from odfa.scaling.measurement import planned, report
 
@@ -104,7 +104,7 @@ def _with_threads(count: int | None, call: "Callable[[], MachineMeasurement]") -
 
 
 def _scaling(settings: list[str], dry_run: bool) -> Outcome:
-    from odfa.report.destination import check_folder
+    from odfa.lab.destination import check_folder
     from odfa.scaling import get_processor, run_study
     from odfa.scaling.actions import MEASUREMENT, ScalingSettings
     from odfa.scaling.measurement import measured_points, planned, read, report
@@ -128,7 +128,7 @@ def _scaling(settings: list[str], dry_run: bool) -> Outcome:
 
 
 def _draw(found: dict[str, Any], checks: dict[str, Any], processor: str, folder: Path) -> list[Path]:
-    from odfa.report.scaling import draw_checks, draw_curves
+    from odfa.lab.scaling import draw_checks, draw_curves
 
     points = [row for row in found["points"] if row["processor"] == processor]
     paths = [folder / "time.png", folder / "energy.png", folder / "predicted.png"]
@@ -139,8 +139,8 @@ def _draw(found: dict[str, Any], checks: dict[str, Any], processor: str, folder:
 
 
 def _share(settings: list[str], dry_run: bool) -> Outcome:
-    from odfa.report.destination import check_figure
-    from odfa.report.scaling import draw_sharing
+    from odfa.lab.destination import check_figure
+    from odfa.lab.scaling import draw_sharing
     from odfa.scaling.actions import ShareSettings
     from odfa.scaling.share import ROOMS, Sharing, SharingConditions, sweep
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from odfa.cli.command import Command, Outcome, note, place, print_table
 from odfa.cli.help import Help, add_settings, of_recipe
-from odfa.cli.quantity import label, quantity, short
+from odfa.cli.quantities import label, quantity, short
 from odfa.errors import ConfigError
+from odfa.session import RunConfig
 from odfa.settings import digest
-from odfa.train import RunConfig
 
 
 def _configure(parser: ArgumentParser) -> None:
@@ -35,7 +35,8 @@ def _execute(arguments: Namespace) -> Outcome:
 
 def _run(arguments: Namespace) -> dict[str, Any]:
     from odfa import train
-    from odfa.report.destination import check_folder
+    from odfa.lab.destination import check_folder
+    from odfa.session import dry_run
 
     if arguments.resume is not None:
         _refuse_besides_resume(arguments)
@@ -43,7 +44,7 @@ def _run(arguments: Namespace) -> dict[str, Any]:
     arm, config = _config(arguments)
     if arguments.dry_run:
         note(f"counting what {config.recipe} takes …")
-        return train.dry_run(config)
+        return dry_run(config)
     run_dir = arguments.run_dir or default_run_dir(arguments.recipe, arm, config)
     if not run_dir.is_file():  # said better where run folders are made
         check_folder(run_dir, "--run-dir")

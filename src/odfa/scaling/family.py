@@ -7,12 +7,12 @@ from odfa.data import DataShape
 from odfa.engine import RandomFeedback
 from odfa.errors import ConfigError
 from odfa.project import OpticalSettings
+from odfa.session import FeedbackSettings, MemorySettings, RunConfig
+from odfa.session.config import Granularity
 from odfa.settings import require, require_counts
 from odfa.tasks.language.language import Language
 from odfa.tasks.language.text import TextData
 from odfa.tasks.language.transformer import Gpt2Network
-from odfa.train import FeedbackSettings, MemorySettings, RunConfig
-from odfa.train.config import Granularity
 
 HEAD_WIDTH = 64
 """Width of an attention head, as in GPT-2."""

@@ -19,8 +19,8 @@ from odfa.errors import ConfigError
 from odfa.opu import Twin
 from odfa.project import Gaussian, Optical
 from odfa.scaling.family import Gpt
-from odfa.train import MemorySettings, attach, build_model
-from odfa.train.memory import fitted_optimizer, give_back_freed
+from odfa.session import MemorySettings, attach, build_model
+from odfa.session.memory import fitted_optimizer, give_back_freed
 
 Timed = Literal["bp", "shallow", "dfa", "odfa", "inputs"]
 """Methods that are timed; inputs: backpropagation with the weights frozen, the gradients of inputs alone."""

@@ -25,8 +25,8 @@ from odfa.scaling.measure import (
 )
 from odfa.scaling.processor import PROCESSORS, Processor
 from odfa.settings import require
-from odfa.train import environment
-from odfa.train.folder import folder_errors, write_json
+from odfa.store import environment
+from odfa.store.folder import folder_errors, write_json
 
 HERE = "here"
 """Name of the machine that was measured."""

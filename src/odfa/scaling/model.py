@@ -15,8 +15,8 @@ from odfa.scaling.cost import Model, WalkKey, pace
 from odfa.scaling.family import Gpt
 from odfa.scaling.processor import Processor
 from odfa.scaling.walk import Walk, walk_module, walk_run, widened
-from odfa.train import AdamSettings, MemorySettings, RunConfig
-from odfa.train.config import Granularity
+from odfa.session import AdamSettings, MemorySettings, RunConfig
+from odfa.session.config import Granularity
 
 KEYS: tuple[WalkKey, ...] = (("bp", "keep"), ("bp", "recompute"), ("feedback", "keep"), ("feedback", "stream"))
 """Ways to learn and to keep activations that the methods are made of."""

@@ -22,9 +22,9 @@ from odfa.scaling.model import model_of, walks_of_gpt, walks_of_module, walks_of
 from odfa.scaling.opu import Opu, get_opu
 from odfa.scaling.processor import Processor, get_processor
 from odfa.scaling.walk import Walk
+from odfa.session import RunConfig
 from odfa.settings import Settings, require_counts
 from odfa.tasks.language.folder import from_folder
-from odfa.train import RunConfig
 
 SIZES: dict[str, tuple[int, int, int, int]] = {
     "gpt2": (12, 768, 50304, 1024),

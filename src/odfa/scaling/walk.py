@@ -21,8 +21,8 @@ from odfa.engine.tensors import first_tensor
 from odfa.errors import MatchError, OdfaError
 from odfa.project import AbstractProjection
 from odfa.scaling.tally import Counting, Tally, fused_attention
-from odfa.train import RunConfig, attach
-from odfa.train.memory import new_weights
+from odfa.session import RunConfig, attach
+from odfa.session.memory import new_weights
 
 Learning = Literal["bp", "shallow", "feedback"]
 

@@ -5,9 +5,9 @@ import torch
 from odfa.data import Split
 from odfa.engine import Alignment
 from odfa.errors import ConfigError
+from odfa.session.assembly import Session, seed_step
+from odfa.session.config import RunConfig
 from odfa.settings import tag_of
-from odfa.train.build import Session, seed_step
-from odfa.train.config import RunConfig
 
 _MAX_SAMPLES, _MAX_ROWS = 1000, 4096
 

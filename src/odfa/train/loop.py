@@ -1,4 +1,4 @@
-"""The run: data → model → loss → feedback → optimiser, with a memory. The one place where the parts of `train` meet."""
+"""The run: data → model → loss → feedback → optimiser, with a run folder as its memory."""
 
 import contextlib
 import os
@@ -15,18 +15,18 @@ from odfa import data
 from odfa.engine import FusedOptimizer
 from odfa.errors import DataError, NonFinite, OdfaError, RunFolderError
 from odfa.flow import Light
-from odfa.train import checkpoint
+from odfa.session.assembly import Session, build, check_threads, seed_step
+from odfa.session.config import RunConfig
+from odfa.session.memory import set_rate
+from odfa.session.places import with_whole_paths
+from odfa.store import checkpoint
+from odfa.store.folder import RunFolder, RunFolderLost, check_owner, folder_errors, read_config, read_result
+from odfa.store.kept import DATA_FILE, keep
+from odfa.store.provenance import environment
+from odfa.store.result import RunResult
 from odfa.train.alignment import check_measurable, measure_alignment
-from odfa.train.build import Session, build, check_threads, seed_step
-from odfa.train.config import RunConfig
-from odfa.train.environment import environment
-from odfa.train.folder import RunFolder, RunFolderLost, check_owner, folder_errors, read_config, read_result
 from odfa.train.interrupt import Interrupted, StopRequest
-from odfa.train.kept import DATA_FILE, keep
-from odfa.train.memory import set_rate
-from odfa.train.monitor import ProgressBar, TensorBoard
-from odfa.train.places import with_whole_paths
-from odfa.train.result import RunResult, light_figures, peak_memory_bytes
+from odfa.train.monitor import ProgressBar, TensorBoard, peak_memory_bytes
 
 Note = Callable[[str], None]
 
@@ -242,7 +242,7 @@ def _finish(session: Session, folder: RunFolder, validation: dict[str, float] | 
         seconds=session.seconds,
         compute_s=session.seconds - session.projecting_s,
         peak_memory_bytes=peak_memory_bytes(),
-        light=light_figures(_light(session)),
+        light=_light(session).figures(),
     )
     with _told_when(session.step):
         folder.finish(result.to_json(), step=session.step)

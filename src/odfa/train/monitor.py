@@ -108,3 +108,12 @@ def _flat(row: dict[str, Any], prefix: str = "") -> dict[str, float]:
         elif name != "step":
             flat[prefix + name] = float(value)
     return flat
+
+
+def peak_memory_bytes() -> int:
+    """Largest resident size of this process so far."""
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB

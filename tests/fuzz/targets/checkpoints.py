@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from odfa.train.shards import seal
+from odfa.store.shards import seal
 from tests.fuzz.base import Draw, Room, Target
 from tests.fuzz.odd import (
     BYTE_EDITS,

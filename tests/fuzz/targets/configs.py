@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from odfa import recipes
 from odfa.errors import OdfaError
+from odfa.session import RunConfig
 from odfa.settings import digest, from_dict, keys, to_dict
-from odfa.train import RunConfig, load_run
-from odfa.train.shards import seal
+from odfa.store import load_run
+from odfa.store.shards import seal
 from tests.fuzz.base import Draw, Room, Target
 from tests.fuzz.odd import (
     FEW,

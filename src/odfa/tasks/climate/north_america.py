@@ -22,7 +22,7 @@ from odfa.data.fields import area_weights
 from odfa.data.netcdf import YearlyField, read_yearly
 from odfa.errors import DataError, MissingExtra
 from odfa.tasks.base import LimitedData
-from odfa.tasks.climate.forcing import PATHWAYS, forcing
+from odfa.tasks.climate.forcings import PATHWAYS, forcing
 
 LEADS = (5, 10, 15, 20, 25, 30)
 TEST_DECADES, VALIDATION_DECADES = (1900, 1960, 2020, 2070), (1930, 1990, 2045)

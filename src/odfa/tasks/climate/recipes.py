@@ -6,11 +6,11 @@ from odfa.encode import BestCosineSettings
 from odfa.engine.rules import AlignedHead
 from odfa.project import OpticalSettings
 from odfa.recipes import recipe
+from odfa.session import AdamSettings, RunConfig
 from odfa.tasks.climate.climatebench import ClimateBenchData
 from odfa.tasks.climate.north_america import ClimateData
 from odfa.tasks.climate.regress import Regress
 from odfa.tasks.climate.vit import FieldVitNetwork
-from odfa.train import AdamSettings, RunConfig
 
 _CLIMATE = "package iris-sample-data, or its two files at data.path"
 _BENCH = "ClimateBench files at data.path"

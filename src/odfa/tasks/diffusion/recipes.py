@@ -6,10 +6,10 @@ from odfa.encode import BitPlanesSettings
 from odfa.engine.rules import AlignedHead, RandomFeedback
 from odfa.project import OpticalSettings
 from odfa.recipes import recipe
+from odfa.session import AdamSettings, FeedbackSettings, RunConfig
 from odfa.tasks.diffusion.denoiser import DitNetwork, UnetNetwork
 from odfa.tasks.diffusion.diffuse import Diffuse
 from odfa.tasks.vision.fashion import FashionData
-from odfa.train import AdamSettings, FeedbackSettings, RunConfig
 
 _FASHION = "Debian package dataset-fashion-mnist, or idx files at data.path"
 

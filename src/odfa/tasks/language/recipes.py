@@ -6,10 +6,10 @@ from odfa.encode import SampledSettings
 from odfa.engine.rules import AlignedHead
 from odfa.project import OpticalSettings
 from odfa.recipes import recipe
+from odfa.session import AdamSettings, MemorySettings, RunConfig
 from odfa.tasks.language.language import Language
 from odfa.tasks.language.text import TextData
 from odfa.tasks.language.transformer import Gpt2Network, LlamaNetwork
-from odfa.train import AdamSettings, MemorySettings, RunConfig
 
 _DIALOGUES = "package chitchat-dataset, or Cornell Movie-Dialogs or .txt files at data.path"
 _GPT = Gpt2Network(width=256, layers=4, heads=4, head_scale=1.0)

@@ -6,13 +6,13 @@ from odfa.encode import StochasticSettings
 from odfa.engine.rules import AlignedHead
 from odfa.project import OpticalSettings
 from odfa.recipes import recipe
+from odfa.session import AdamSettings, RunConfig
 from odfa.tasks.vision.classify import Classify
 from odfa.tasks.vision.cnn import CnnNetwork
 from odfa.tasks.vision.digits import DigitsData
 from odfa.tasks.vision.fashion import FashionData
 from odfa.tasks.vision.mlp import MlpNetwork
 from odfa.tasks.vision.vit import VitNetwork
-from odfa.train import AdamSettings, RunConfig
 
 _DIGITS = "scikit-learn load_digits"
 _FASHION = "Debian package dataset-fashion-mnist, or idx files at data.path"

@@ -1,0 +1,103 @@
+"""The angle between what the blocks of a run learn by and their true gradient."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from odfa.arms import name_of
+from odfa.data import needs
+from odfa.errors import ConfigError
+from odfa.lab.destination import check_figure, save_figure
+from odfa.lab.wording import rule_of
+from odfa.session import build
+from odfa.store.checkpoint import newest, restore
+from odfa.store.folder import read_config, read_lines
+from odfa.store.kept import read_kept
+from odfa.train.alignment import alignment_batch, check_measurable, measure_alignment
+
+
+def align(run_dir: Path | str) -> dict[str, Any]:
+    """Cosine between local and true gradient and both norms, per block, on one batch of the validation part.
+
+    The newest checkpoint is used; the run folder is not changed. A cosine is None where a gradient is exactly zero.
+
+    Raises:
+        RunFolderError: not a run folder. CheckpointError: no checkpoint yet, or a corrupt or foreign one.
+        DataError: the run's data are missing or have changed.
+        ConfigError: the run has no feedback to measure.
+    """
+    path = Path(run_dir)
+    config = read_config(path)
+    check_measurable(config, f"{path}: ")
+    kept = read_kept(path)
+    with torch.random.fork_rng(devices=[]):
+        session = build(config)
+    kept.check(session.splits, path)
+    newest(path, lambda checkpoint: restore(session, checkpoint))
+    angles = measure_alignment(session)
+    return {
+        "run": str(path),
+        "recipe": config.recipe,
+        "arm": name_of(config),
+        "rule": rule_of(config),
+        "step": session.step,
+        "samples": len(alignment_batch(session)),
+        "blocks": [
+            {
+                "name": name,
+                "cosine": None if math.isnan(cosine) else cosine,
+                "norm": angles.norms[name][0],
+                "true_norm": angles.norms[name][1],
+            }
+            for name, cosine in angles.items()
+        ],
+    }
+
+
+def measured_angles(run_dir: Path | str) -> list[dict[str, Any]]:
+    """Rows of metrics with angles that the run measured as it learned.
+
+    Raises:
+        RunFolderError: not a run folder. ConfigError: it measured none.
+    """
+    read_config(run_dir)  # says best that there is no run
+    rows = [row for row in read_lines(Path(run_dir) / "metrics.jsonl") if "alignment" in row]
+    if not rows:
+        raise ConfigError(f"{run_dir} measured no angles as it learned; train it with align_every=STEPS")
+    return rows
+
+
+def draw_alignment(run_dir: Path | str, path: Path) -> None:
+    """Draw the angles that a run measured as it learned (`align_every`): one curve per block, last block darkest.
+
+    Raises:
+        RunFolderError: not a run folder, or the figure cannot be written. MissingExtra: matplotlib is absent.
+        ConfigError: the run measured no angles, or a file that no figure can be drawn into.
+    """
+    with needs("matplotlib", "figures"):
+        from matplotlib import colormaps
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    check_figure(path, "image")
+    config, rows = read_config(run_dir), measured_angles(run_dir)
+    blocks = list(dict.fromkeys(name for row in rows for name in row["alignment"]))
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for number, block in enumerate(blocks):
+        curve = [(row["step"], row["alignment"][block]) for row in rows if block in row["alignment"]]
+        colour = colormaps["viridis_r"](0.15 + 0.85 * number / max(1, len(blocks) - 1))
+        axes.plot(*zip(*curve, strict=True), label=block.removeprefix("backbone."), color=colour, linewidth=2)
+    axes.set(
+        title=f"{config.recipe}: {config.label}",
+        xlabel="optimiser steps",
+        ylabel="cosine to the true gradient",
+        ylim=(min(-0.05, *axes.get_ylim()), 1.02),
+    )
+    axes.axhline(0, color="#999999", linewidth=1)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8)
+    save_figure(figure, path, dpi=150)

@@ -1,0 +1,96 @@
+"""Maps of what a climate run projects: truth, projection and error, with coastlines left to the eye.
+
+Shape letters: `R` runs · `H W` latitudes, longitudes.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from odfa.arms import name_of
+from odfa.data import FieldSplit, FieldSplits, needs
+from odfa.errors import ConfigError
+from odfa.lab.destination import check_figure, save_figure
+from odfa.session.places import without_places
+from odfa.store import LoadedRun, load_run
+from odfa.tasks.climate.regress import Regress
+
+
+def project(run_dirs: Sequence[Path | str], path: Path, *, sample: int | None = None) -> dict[str, Any]:
+    """Draw a row of maps for each run into `path`: what came, what was projected, the error.
+
+    Args:
+        sample: number of the test sample; None: the one in the middle.
+
+    Raises:
+        RunFolderError: not a run folder. CheckpointError: no checkpoint, or one of another architecture.
+        DataError: the runs' data are missing or have changed.
+        ConfigError: not climate runs of one split, no such sample, or a file that no figure can be drawn into.
+    """
+    check_figure(path, "image")
+    runs = [load_run(run_dir) for run_dir in run_dirs]
+    for run in runs:
+        if not isinstance(run.config.task, Regress):
+            raise ConfigError(f"{run.path} is a run of {run.config.recipe}, which projects no maps; name climate runs")
+        if without_places(run.config).data != without_places(runs[0].config).data:
+            raise ConfigError(f"{run.path}: expected the data of {runs[0].path}, got other settings; draw them apart")
+    task = runs[0].config.task
+    splits = task.load(runs[0].config.data)
+    assert isinstance(splits, FieldSplits)
+    for run in runs:
+        run.kept.check(splits, run.path)
+    place = len(splits.test) // 2 if sample is None else sample
+    if not 0 <= place < len(splits.test):
+        raise ConfigError(f"sample: expected 0 to {len(splits.test) - 1}, got {place}")
+    one = splits.test.take(torch.tensor([place]))
+    assert isinstance(one, FieldSplit)
+    size = splits.field[1], splits.field[2]
+    truth_HW = (one.y_N[0] * one.unit).view(size)
+    with torch.no_grad():
+        projected_RHW = torch.stack([(run.model(one.x_ND)[0] * one.unit).view(size) for run in runs])
+    unit = task.metric.name.partition("_")[2] or "in the unit of the files"
+    _draw(splits, (one.names[0], unit), runs, truth_HW, projected_RHW, path)
+    errors = [one.error(projected_HW.view(1, -1) / one.unit) for projected_HW in projected_RHW]
+    return {
+        "figure": str(path),
+        "sample": one.names[0],
+        "metric": task.metric.name,
+        "runs": [
+            {"run": str(run.path), "arm": name_of(run.config), "rmse": error}
+            for run, error in zip(runs, errors, strict=True)
+        ],
+    }
+
+
+def _draw(
+    splits: FieldSplits,
+    words: tuple[str, str],
+    runs: Sequence[LoadedRun],
+    truth_HW: torch.Tensor,
+    projected_RHW: torch.Tensor,
+    path: Path,
+) -> None:
+    with needs("matplotlib", "figures"):
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    (name, unit), error_RHW = words, projected_RHW - truth_HW
+    top = float(max(truth_HW.abs().max(), projected_RHW.abs().max()))
+    figure = Figure(figsize=(11, 0.6 + 2.6 * len(runs)), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(len(runs), 3, squeeze=False, sharex=True, sharey=True)
+    last: Any = None
+    for row, run in enumerate(runs):
+        label = f"{run.config.label}"
+        maps = ((f"truth: {name}", truth_HW), (label, projected_RHW[row]), (f"{label}: error", error_RHW[row]))
+        for axes, (title, field_HW) in zip(grid[row], maps, strict=True):
+            last = axes.pcolormesh(
+                splits.longitude_W, splits.latitude_H, field_HW.numpy(), cmap="RdBu_r", vmin=-top, vmax=top
+            )
+            axes.set_title(title, fontsize=9)
+        grid[row][0].set_ylabel("latitude, degrees")
+    for axes in grid[-1]:
+        axes.set_xlabel("longitude, degrees east")
+    figure.colorbar(last, ax=grid, label=unit, shrink=0.8)
+    save_figure(figure, path, dpi=130)

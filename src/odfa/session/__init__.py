@@ -1,0 +1,21 @@
+"""A run as settings, and what they build: model, data, rule at work, optimiser."""
+
+from odfa.session.assembly import Session, build, build_model
+from odfa.session.config import FeedbackSettings, MemorySettings, RunConfig
+from odfa.session.handle import attach
+from odfa.session.optimizers import AdamSettings, OptimizerSettings, SgdSettings
+from odfa.session.plan import dry_run
+
+__all__ = [
+    "AdamSettings",
+    "FeedbackSettings",
+    "MemorySettings",
+    "OptimizerSettings",
+    "RunConfig",
+    "Session",
+    "SgdSettings",
+    "attach",
+    "build",
+    "build_model",
+    "dry_run",
+]

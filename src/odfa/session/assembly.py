@@ -1,0 +1,126 @@
+"""From a config to the live objects of a run."""
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from odfa.data import DataShape, Splits
+from odfa.errors import ConfigError
+from odfa.keys import mix
+from odfa.session.average import averaged
+from odfa.session.config import RunConfig
+from odfa.session.handle import attach, check_feedback
+from odfa.session.memory import check_memory, fitted_optimizer, give_back_freed, new_weights
+from odfa.tasks.base import AbstractTask
+
+if TYPE_CHECKING:
+    from torch.optim.swa_utils import AveragedModel
+
+    from odfa.engine import DFA, FusedOptimizer
+
+_INIT_KEY, _STEP_KEY = 0x7EA1_0001, 0x7EA1_0002
+
+
+@dataclass(kw_only=True)
+class Session:
+    """A run in memory; `step` counts the steps done, `seconds` the time spent in them, `projecting_s` of that in
+    stages 1 to 5."""
+
+    config: RunConfig
+    task: AbstractTask
+    splits: Splits
+    model: nn.Module
+    dfa: "DFA | None"
+    optimizer: "torch.optim.Optimizer | FusedOptimizer"
+    average: "AveragedModel | None" = None
+    step: int = 0
+    seconds: float = 0.0
+    projecting_s: float = 0.0
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The model that figures are of: the average of the weights where one is kept."""
+        return self.model if self.average is None else self.average.module
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in the training part."""
+        return len(self.splits.train) // self.config.batch_size
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole run."""
+        return self.config.steps or self.config.epochs * self.steps_per_epoch
+
+    @property
+    def num_parameters(self) -> int:
+        """Trained numbers in the model."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+
+def build(config: RunConfig) -> Session:
+    """Data, model, feedback and optimiser of a run at step 0. Uses torch's global random state: fork it around this.
+
+    Raises:
+        ConfigError: settings that do not fit each other.
+        DataError: data are missing or corrupt.
+    """
+    give_back_freed(config.memory)
+    splits = config.task.load(config.data)
+    check_fit(config, splits.shape)
+    model = build_model(config, splits.shape)
+    average = None if config.optimizer.average is None else averaged(model, config.optimizer.average)
+    dfa = attach(model, config, splits.shape)
+    return Session(
+        config=config,
+        task=config.task,
+        splits=splits,
+        model=model,
+        dfa=dfa,
+        optimizer=fitted_optimizer(model, dfa, config),
+        average=average,
+    )
+
+
+def check_fit(config: RunConfig, shape: DataShape) -> None:
+    """Refuse a config that the data cannot serve.
+
+    Raises:
+        ConfigError: a batch larger than the training part; data, network, rule or projection that do not fit.
+        Incompatible: the OPU has too few mirrors or modes.
+    """
+    if shape.num_train < config.batch_size:
+        raise ConfigError(
+            f"batch_size: expected at most {shape.num_train}, the training samples, got {config.batch_size}"
+        )
+    config.task.check_data(config.data)
+    config.task.check_network(config.network)
+    config.data.check(shape)
+    check_memory(config)
+    check_feedback(config, shape)
+
+
+def check_threads(config: RunConfig) -> None:
+    """Refuse more threads than this machine has processors.
+
+    Raises:
+        ConfigError: it has fewer.
+    """
+    most = os.cpu_count() or 1
+    if config.threads is not None and config.threads > most:
+        raise ConfigError(f"threads: expected at most {most}, the processors of this machine, got {config.threads}")
+
+
+def build_model(config: RunConfig, shape: DataShape) -> nn.Module:
+    """The network with the initial weights that `config.seed` names."""
+    torch.manual_seed(mix(_INIT_KEY, config.seed))
+    with new_weights(config.memory):
+        return config.network.build(shape)
+
+
+def seed_step(config: RunConfig, step: int) -> None:
+    """Key torch's random state by the step, so that no generator state has to be saved."""
+    torch.manual_seed(mix(_STEP_KEY, config.seed, step))

@@ -1,0 +1,276 @@
+"""Checkpoints: written whole or not at all, verified before they are believed, free of pickles.
+
+checkpoints/step_0000100/
+    model.safetensors       weights by name
+    average.safetensors     their moving average by name, where one is kept
+    optimizer.safetensors   optimiser state, `<parameter index or name>.<name>`
+    state.safetensors       tensors inside the feedback's state
+    state.json              step, config digest, projection identity, feedback state, sizes of the logs
+    manifest.json           size and SHA-256 of each file above, in canonical form
+
+Large models have numbered shards, model-00001.safetensors and so on.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from odfa.errors import CheckpointError, NonFinite, OdfaError
+from odfa.files import PARTIAL, new_folder, own_folder, read_file, remove, write_new
+from odfa.saved import finite, from_json, misfit, shown, to_json, word
+from odfa.session.assembly import Session
+from odfa.session.handle import num_inputs, num_projected
+from odfa.session.places import without_places
+from odfa.settings import digest
+from odfa.store.folder import LOGS, folder_errors
+from odfa.store.optimizer_state import STEM, load_moments, moments, parameters_with
+from odfa.store.shards import damaged, read_forms, read_tensors, seal, verify, write_tensors
+
+KEEP = 2
+_TENSOR, _REMOVED = "__tensor__", ".removed"
+_NAME = re.compile(r"step_(\d{7,18})")
+_STATE = {
+    "step": int,
+    "seconds": float,
+    "projecting_s": float,
+    "config": str,
+    "projection": (None, str),
+    "dfa": object,
+    "learned": [str, ...],
+    "log_sizes": dict.fromkeys(LOGS, int),
+}
+_TRIES = 10
+T = TypeVar("T")
+
+
+def save(session: Session, checkpoints: Path, log_sizes: dict[str, int]) -> Path:
+    """Write the checkpoint of `session.step` into a temporary sibling, sync, rename; keep the newest `KEEP`.
+
+    Raises:
+        NonFinite: a weight, a moment or the feedback's state is not finite, and nobody could go on from it.
+        RunFolderError: the folder cannot be written. Nothing half-written stays.
+    """
+    final = checkpoints / f"step_{session.step:07d}"
+    with folder_errors(checkpoints):
+        if final in find(checkpoints):
+            return final
+        with new_folder(final) as partial:
+            _write(partial, session, log_sizes)
+        for old in find(checkpoints)[:-KEEP]:
+            # renamed first: a checkpoint half removed must not look like one
+            remove(old.rename(old.with_name(f".{old.name}{_REMOVED}")))
+    return final
+
+
+def find(checkpoints: Path) -> list[Path]:
+    """Finished checkpoints, oldest first.
+
+    Raises:
+        RunFolderError: the folder or one of them is a link.
+    """
+    if not own_folder(checkpoints):
+        return []
+    found = [path for path in checkpoints.iterdir() if _NAME.fullmatch(path.name) and own_folder(path)]
+    return sorted(found, key=step_of)
+
+
+def step_of(path: Path) -> int:
+    """The step at which a finished checkpoint was written."""
+    return int(path.name.removeprefix("step_"))
+
+
+def newest(run_dir: Path, use: Callable[[Path], T]) -> T:
+    """`use` of a run's newest checkpoint; if a run that goes on removes it meanwhile, of the next one.
+
+    Raises:
+        CheckpointError: there is none yet; and what `use` raises.
+    """
+    for tries_left in reversed(range(_TRIES)):
+        with folder_errors(run_dir):
+            found = find(run_dir / "checkpoints")
+        if not found:
+            raise CheckpointError(
+                f"{run_dir} holds no checkpoint yet; go on with the run first (odfa train --resume {run_dir})"
+            )
+        try:
+            return use(found[-1])
+        except (OdfaError, OSError):
+            if found[-1].exists() or not tries_left:
+                raise
+    raise AssertionError("the last try returns or raises")
+
+
+def clean(checkpoints: Path) -> None:
+    """Remove what a killed process left half-written or half-removed."""
+    with folder_errors(checkpoints):
+        for ending in (PARTIAL, _REMOVED):
+            for leftover in checkpoints.glob(f".step_*{ending}"):
+                remove(leftover)
+
+
+def restore(session: Session, path: Path) -> dict[str, int]:
+    """Bring `session` to where `path` was written; returns the sizes of the logs at that moment.
+
+    Raises:
+        CheckpointError: corrupt, or of another config, model or projection. The session is then of no use.
+    """
+    files = verify(path)
+    state = _read_state(session, path)
+    load_model(session.model, files, path, "model")
+    if session.average is not None:
+        load_model(session.average.module, files, path, "average")
+        session.average.n_averaged.fill_(state["step"])
+    load_moments(session.optimizer, files, state["learned"], state["step"])
+    feedback = _feedback(state["dfa"], files)
+    if session.dfa:
+        try:
+            session.dfa.load_state_dict(feedback)
+        except OdfaError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+        _check_projection(session, state["projection"], path / "state.json")
+    session.step, session.seconds, session.projecting_s = state["step"], state["seconds"], state["projecting_s"]
+    sizes: dict[str, int] = state["log_sizes"]
+    return sizes
+
+
+def _read_state(session: Session, path: Path) -> dict[str, Any]:
+    """state.json, once its form and its numbers fit the session."""
+    file = path / "state.json"
+    try:
+        state: dict[str, Any] = from_json(read_file(file))
+    except FileNotFoundError as error:
+        raise damaged(file, f"{file.name} is missing") from error
+    except ValueError as error:
+        raise damaged(file, f"{file.name} is not JSON: {error}") from error
+    wrong = misfit(state, _STATE, file.name)
+    if wrong:
+        raise damaged(file, wrong)
+    if state["step"] != step_of(path) or state["step"] > session.total_steps:
+        most = min(step_of(path), session.total_steps)
+        raise damaged(file, f"{file.name}.step: expected {step_of(path)} of at most {most}, got {state['step']}")
+    for name in ("seconds", "projecting_s"):
+        if state[name] < 0:
+            raise damaged(file, f"{file.name}.{name}: expected zero or more, got {state[name]}")
+    if state["config"] != digest(without_places(session.config)):
+        raise CheckpointError(f"{path} belongs to another config; resume it with the config it was made with")
+    if (state["dfa"] is None) != (session.dfa is None):
+        raise damaged(file, f"{file.name}.dfa: expected {'none' if session.dfa is None else 'the state of a feedback'}")
+    return state
+
+
+def _check_projection(session: Session, identity: str | None, file: Path) -> None:
+    """Refuse a projection of another name or shape than the run's."""
+    assert session.dfa is not None
+    config, shape, projection = session.config, session.splits.shape, session.dfa.projection
+    if identity != session.dfa.identity:
+        raise damaged(file, f"{file.name}.projection: expected {session.dfa.identity}, got {shown(identity)}")
+    if session.dfa.at_work.projection is not None:  # rules may need one for the start of the head only
+        expected = (num_inputs(config, shape), num_projected(config, shape))
+        found = (projection.num_inputs, projection.num_outputs)
+        if found != expected:
+            raise damaged(file, f"{file.name}.dfa: expected a projection of {expected}, got {found}")
+
+
+def load_model(model: torch.nn.Module, files: dict[str, Path], path: Path, stem: str = "model") -> None:
+    """Fill `model` with a checkpoint's weights, one after the other; `stem` is model or average.
+
+    Raises:
+        CheckpointError: names, types or shapes are another model's, and the model has not been touched; or a weight is
+            not finite.
+    """
+    check_model(model, files, path, stem)
+    ours = model.state_dict()
+    with torch.no_grad():
+        for name, tensor in read_tensors(files, stem):
+            if not finite(tensor):
+                raise damaged(path / f"{stem}.safetensors", f"{stem}.safetensors: {name} holds NaN or infinity")
+            ours[name].copy_(tensor)
+
+
+def check_model(model: torch.nn.Module, files: dict[str, Path], path: Path, stem: str = "model") -> None:
+    """Compare names, types and shapes of a checkpoint's weights with those of `model`, which may be on the meta device.
+
+    Raises:
+        CheckpointError: they are another model's.
+    """
+    saved, ours = read_forms(files, stem), model.state_dict()
+    for name in (*ours, *saved):
+        there, here = (shown(of[name]) if name in of else "nothing" for of in (saved, ours))
+        if there != here:
+            raise CheckpointError(f"{path} is of another model: {word(name)} is {there} there and {here} here")
+
+
+def _write(folder: Path, session: Session, log_sizes: dict[str, int]) -> None:
+    _write_finite(folder, "model", session.model.state_dict())
+    if session.average is not None:
+        _write_finite(folder, "average", session.average.module.state_dict())
+    remembered = moments(session.optimizer)
+    _write_finite(folder, STEM, remembered)
+    tensors: dict[str, Tensor] = {}
+    state = {
+        "step": session.step,
+        "seconds": session.seconds,
+        "projecting_s": session.projecting_s,
+        "config": digest(without_places(session.config)),
+        "projection": session.dfa.identity if session.dfa else None,
+        "dfa": _pack(session.dfa.state_dict(), tensors) if session.dfa else None,
+        "learned": parameters_with(remembered),
+        "log_sizes": log_sizes,
+    }
+    _write_finite(folder, "state", tensors)
+    write_new(folder / "state.json", to_json(state))
+    seal(folder)
+
+
+def _write_finite(folder: Path, stem: str, tensors: dict[str, Tensor]) -> None:
+    odd = next((name for name, tensor in tensors.items() if not finite(tensor)), None)
+    if odd is not None:
+        raise NonFinite(f"{stem}: {word(odd)} holds NaN or infinity")
+    write_tensors(folder, stem, tensors)
+
+
+def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """`value` as JSON, its tensors moved to `tensors` under running numbers."""
+    if isinstance(value, Tensor):
+        tensors[str(len(tensors))] = value
+        return {_TENSOR: str(len(tensors) - 1)}
+    if isinstance(value, dict):
+        return {"items": [[key, _pack(item, tensors)] for key, item in value.items()]}
+    if isinstance(value, list | tuple):
+        return [_pack(item, tensors) for item in value]
+    return value
+
+
+def _feedback(packed: Any, files: dict[str, Path]) -> Any:
+    """What `_pack` was given; each of the tensors is named once."""
+    file, forms = files["state.json"], read_forms(files, "state")
+    tensors = dict(read_tensors(files, "state"))
+    odd = next((name for name in forms if not finite(tensors[name])), None)
+    if odd is not None:
+        raise damaged(file, f"state.safetensors: {shown(odd)} holds NaN or infinity")
+    try:
+        value = _unpack(packed, tensors)
+    except (ValueError, RecursionError) as error:
+        raise damaged(file, f"{file.name}.dfa: {error}") from error
+    if tensors:
+        raise damaged(file, f"state.safetensors: nothing names {shown(next(iter(tensors)))}")
+    return value
+
+
+def _unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_unpack(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+    wrong = misfit(value, {_TENSOR: str} if _TENSOR in value else {"items": [[str, object], ...]}, "an entry")
+    if wrong:
+        raise ValueError(wrong)
+    if _TENSOR not in value:
+        return {key: _unpack(item, tensors) for key, item in value["items"]}
+    if value[_TENSOR] not in tensors:
+        raise ValueError(f"there is no tensor {shown(value[_TENSOR])}")
+    return tensors.pop(value[_TENSOR])

@@ -1,0 +1,259 @@
+"""The run folder: a run that explains itself.
+
+config.json         the effective config
+data.json           fingerprint, source and sizes of the data; tokenizer.json beside it for language runs
+environment.json    versions, commit, machine; one entry per session
+metrics.jsonl       what the run computed; equal for equal runs, byte for byte
+timing.jsonl        what depends on the clock
+status.json         running | interrupted | failed | complete, the steps that are kept, the reason
+result.json         the final figures
+checkpoints/        step_0000100/ …, the newest two
+tb/                 TensorBoard events
+"""
+
+import contextlib
+import errno
+import os
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from odfa.errors import CheckpointError, RunFolderError
+from odfa.files import PARTIAL, open_to_append, own_folder, read_file, remove, write_file
+from odfa.saved import from_json, misfit, to_json
+from odfa.session.config import RunConfig
+from odfa.session.places import without_places
+from odfa.settings import from_dict, to_dict
+
+LOGS = ("metrics", "timing")
+_STATUS = {"status": str, "step": int, "reason": (None, str)}
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says when a disk, a quota or a file's size is used up."""
+
+
+class RunFolderLost(RunFolderError):
+    """The run folder failed in the middle of a run; what was saved before is whole."""
+
+
+@contextlib.contextmanager
+def folder_errors(path: Path) -> Iterator[None]:
+    """Turn the system's refusals to read or write into one line."""
+    try:
+        yield
+    except RunFolderError:
+        raise
+    except OSError as error:
+        where = error.filename or path
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            why, advice = "a file is where a folder should be", "choose another folder"
+        else:
+            why, full = str(error.strerror or error), error.errno in FULL
+            advice = f"{'free space' if full else 'change its permissions'} or choose another folder"
+        raise RunFolderError(f"cannot use the run folder: {where}: {why}; {advice}") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file for people to read, whole or not at all.
+
+    Raises:
+        NonFinite: a number is not finite. OSError: it cannot be written.
+    """
+    write_file(path, to_json(value, indent=2) + b"\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file of a run folder.
+
+    Raises:
+        RunFolderError: it is missing, or it is not a JSON object.
+    """
+    try:
+        return _object(read_file(path), str(path))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise RunFolderError(f"{path} is missing; is {path.parent} a run folder?") from error
+
+
+def _object(text: bytes, where: str) -> dict[str, Any]:
+    try:
+        value = from_json(text)
+    except ValueError as error:
+        raise RunFolderError(f"{where} is not JSON ({error}); restore it or start a new run") from error
+    if not isinstance(value, dict):
+        raise RunFolderError(f"{where}: expected a JSON object, got {text[:20]!r}; restore it or start a new run")
+    return value
+
+
+def read_config(path: Path | str) -> RunConfig:
+    """The config of a run folder.
+
+    Raises:
+        RunFolderError: there is none. ConfigError: it is of another version.
+    """
+    with folder_errors(Path(path)):
+        return from_dict(read_json(Path(path) / "config.json"), RunConfig)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Rows of a log, each with its step.
+
+    Raises:
+        RunFolderError: the file cannot be read, or a line is damaged.
+    """
+    with folder_errors(path):
+        lines = read_file(path).splitlines()
+    rows = [_object(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
+    for number, row in enumerate(rows, 1):
+        if type(row.get("step")) is not int:
+            raise RunFolderError(f"{path}, line {number}: expected a step; restore it or start a new run")
+    return rows
+
+
+class RunFolder:
+    """Sole writer of one run folder, as long as it is open."""
+
+    def __init__(self, path: Path, config: RunConfig, *, resume: bool) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self._config = config
+        self._resume = resume
+        self._logs: dict[str, IO[bytes]] = {}
+        self._lock: IO[bytes] | None = None
+
+    def __enter__(self) -> "RunFolder":
+        with folder_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            own_folder(self.checkpoints, make=True)
+            self._take_lock()
+            try:
+                self._claim()
+                for name in LOGS:
+                    self._logs[name] = open_to_append(self.path / f"{name}.jsonl")
+            except BaseException:
+                self.__exit__()
+                raise
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        for stream in (*self._logs.values(), self._lock):
+            if stream is not None:
+                stream.close()
+        self._logs, self._lock = {}, None
+
+    def _take_lock(self) -> None:
+        import fcntl
+
+        self._lock = open_to_append(self.path / ".lock")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self.__exit__()
+            raise RunFolderError(f"{self.path} is in use by another process; wait or choose another folder") from error
+
+    def _claim(self) -> None:
+        check_owner(self.path, self._config, resume=self._resume)
+        for leftover in self.path.glob(f".*{PARTIAL}"):  # of a process that was killed
+            remove(leftover)
+        if not os.path.lexists(self.path / "config.json"):
+            write_json(self.path / "config.json", to_dict(self._config))
+
+    def log(self, name: str, row: dict[str, Any]) -> None:
+        """Append one row; a row that does not fit on the disk leaves no trace.
+
+        Raises:
+            NonFinite: a number is not finite. RunFolderError: it cannot be written.
+        """
+        stream, line = self._logs[name], to_json(row, sort_keys=False) + b"\n"
+        with folder_errors(self.path):
+            start = os.fstat(stream.fileno()).st_size
+            try:
+                written = stream.write(line)
+                if written != len(line):
+                    raise OSError(errno.ENOSPC, "the disk is full", f"{name}.jsonl")
+            except OSError:
+                with contextlib.suppress(OSError):  # the first error is the one to report
+                    stream.truncate(start)
+                raise
+
+    def sync_logs(self) -> dict[str, int]:
+        """Make the logs durable; their sizes in bytes."""
+        with folder_errors(self.path):
+            for stream in self._logs.values():
+                os.fsync(stream.fileno())
+            return {name: os.fstat(stream.fileno()).st_size for name, stream in self._logs.items()}
+
+    def cut_logs(self, sizes: dict[str, int]) -> None:
+        """Forget the rows after a checkpoint, so that resuming writes them anew.
+
+        Raises:
+            CheckpointError: a log is shorter than the checkpoint says, or has no line that ends there.
+        """
+        with folder_errors(self.path):
+            for name, stream in self._logs.items():
+                file, size = self.path / f"{name}.jsonl", sizes[name]
+                if os.fstat(stream.fileno()).st_size < size:
+                    raise CheckpointError(f"{file} is shorter than its checkpoint says; start anew")
+                if size and read_file(file)[size - 1 : size] != b"\n":
+                    raise CheckpointError(f"{file} has no line that ends where its checkpoint says; start anew")
+            for name, stream in self._logs.items():
+                stream.truncate(sizes[name])
+
+    def set_status(self, status: str, *, step: int, reason: str | None = None) -> None:
+        """Record how the run stands; `step` steps are kept."""
+        with folder_errors(self.path):
+            write_json(self.path / "status.json", {"status": status, "step": step, "reason": reason})
+
+    def add_session(self, environment: dict[str, Any]) -> None:
+        """Record versions and machine of one more session."""
+        with folder_errors(self.path):
+            file = self.path / "environment.json"
+            sessions = read_json(file).get("sessions") if os.path.lexists(file) else []
+            if not isinstance(sessions, list):
+                raise RunFolderError(f"{file}: expected a list of sessions; remove the file, or restore it")
+            write_json(file, {"sessions": [*sessions, environment]})
+
+    def finish(self, result: dict[str, Any], *, step: int) -> None:
+        """Record the result, then that the run is complete."""
+        with folder_errors(self.path):
+            write_json(self.path / "result.json", result)
+        self.set_status("complete", step=step)
+
+
+def check_owner(path: Path, config: RunConfig, *, resume: bool) -> None:
+    """Refuse a folder that holds another run.
+
+    Raises:
+        RunFolderError: it holds a run and `resume` is False. CheckpointError: it holds a run of another config.
+    """
+    config_file = path / "config.json"
+    with folder_errors(path):
+        if not os.path.lexists(config_file):
+            return
+        if not resume:
+            again = f"odfa train --resume {shlex.quote(str(path))}"
+            raise RunFolderError(f"{path} already holds a run; go on with it ({again}) or choose another folder")
+        theirs, ours = (to_dict(without_places(of)) for of in (read_config(path), config))
+        if theirs != ours:
+            what = _first_difference(theirs, ours)
+            raise CheckpointError(f"{path} belongs to another config ({what}); choose another folder")
+
+
+def read_result(path: Path) -> dict[str, Any] | None:
+    """The final figures of a complete run, else None."""
+    status = path / "status.json"
+    with folder_errors(path):
+        if not os.path.lexists(status):
+            return None
+        found = read_json(status)
+        wrong = misfit(found, _STATUS, "status.json")
+        if wrong:
+            raise RunFolderError(f"{status} is damaged ({wrong}); remove it to go on from the newest checkpoint")
+        return read_json(path / "result.json") if found["status"] == "complete" else None
+
+
+def _first_difference(theirs: Any, ours: Any, key: str = "config") -> str:
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        for name in sorted({*theirs, *ours}):
+            if theirs.get(name) != ours.get(name):
+                return _first_difference(theirs.get(name), ours.get(name), name if key == "config" else f"{key}.{name}")
+    return f"{key}: {theirs!r} there, {ours!r} here"
