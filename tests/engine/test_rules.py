@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from odfa.engine import DFA, AlignedHead, Backprop, ElectronicOnly, ExactHead, RandomFeedback, Shallow
+from odfa.engine.record import Record, Tie
 from odfa.engine.rules import AbstractFeedback, AbstractRule, Call
 from odfa.engine.rules.base import Need
-from odfa.engine.step import Step, Tie
 from odfa.engine.wirings import Direct
 from odfa.errors import ConfigError
 from odfa.flow import ErrorSignal
@@ -122,7 +122,7 @@ class OneForAll(Direct):
     def names(self, calls: Sequence[Call], taps: object) -> list[str]:
         return ["all"]
 
-    def for_calls(self, step: Step, tie: Tie, signals: Sequence[Tensor]) -> Sequence[Tensor]:
+    def for_calls(self, step: Record, tie: Tie, signals: Sequence[Tensor]) -> Sequence[Tensor]:
         return [signals[0]] * len(tie.calls)
 
 

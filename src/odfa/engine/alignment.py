@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from odfa.engine.handle import Handle
-from odfa.engine.step import Tie
+from odfa.engine.record import Tie
 from odfa.errors import MatchError
 
 Gradients = dict[str, Tensor]

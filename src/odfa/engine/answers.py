@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from odfa.engine.gate import gate
+from odfa.engine.gates import gate
 from odfa.engine.handle import Handle
-from odfa.engine.step import Step, Tie
+from odfa.engine.record import Tie
+from odfa.engine.step import Step
 from odfa.engine.tensors import first_tensor, map_tensors, whole
 from odfa.errors import MatchError
 

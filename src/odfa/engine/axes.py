@@ -10,7 +10,8 @@ from torch import Tensor
 
 from odfa.engine.calls import Call
 from odfa.engine.handle import Handle
-from odfa.engine.step import Probe, Step
+from odfa.engine.record import Probe
+from odfa.engine.step import Step
 from odfa.error import leading_shape
 from odfa.feedback import Axes, possible_axes
 

@@ -16,6 +16,7 @@ from odfa.engine.arguments import check_arguments, check_choices, check_rule
 from odfa.engine.attached import handle_of, refuse_second_handle
 from odfa.engine.blocks import Blocks, match_blocks, match_inside
 from odfa.engine.executions import AbstractExecution, Keep, Measure, Recompute, Stream
+from odfa.engine.executions.base import SecondRun
 from odfa.engine.handle import InputGradient, Mode, Unread
 from odfa.engine.handle import Recompute as RecomputeChoice
 from odfa.engine.hooks import Hooks
@@ -23,10 +24,11 @@ from odfa.engine.linears import LinearFeedback
 from odfa.engine.membership import Membership
 from odfa.engine.passes import Passes
 from odfa.engine.places import check_taps
+from odfa.engine.record import Tie
 from odfa.engine.rules import AbstractRule, RandomFeedback
 from odfa.engine.rules.head import check_head
 from odfa.engine.status import describe
-from odfa.engine.step import Step, Tie
+from odfa.engine.step import Step
 from odfa.engine.wirings import AbstractWiring
 from odfa.error import Errors, Tap, find_taps
 from odfa.errors import CheckpointError, ConfigError, MatchError, NonFinite
@@ -117,9 +119,9 @@ class DFA:
             check_head(model, self.tap.module, overwrite=overwrite_head)
         self.mode: Mode = "learn"
         self.execution = {False: Keep, True: Recompute, "stream": Stream}[recompute]
-        self.second_run: Stream | None = None
+        self.second_run: SecondRun | None = None
         self.last: StepRecord | None = None
-        self.passes = Passes(self)
+        self.passes = Passes(model, self.blocks, self.taps, self.execution)
         self._projection = _with_encoder(projection if projection is not None else Gaussian(seed=0), encoder)
         self.at_work = self.rule.start(self._projection, model, self.tap.module)
         self._measurement: Measurement | None = None
@@ -194,11 +196,13 @@ class DFA:
         """The rule's wiring, for one forward pass."""
         return self.rule.wiring(self.rule.kind, self.last_block)
 
-    def new_execution(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> AbstractExecution:
+    def new_execution(
+        self, wiring: AbstractWiring, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> AbstractExecution:
         """How blocks run in a forward pass on these arguments: as attached, or measured."""
         if self._measurement is not None:
-            return Measure(self, args, kwargs, measurement=self._measurement)
-        return self.execution(self, args, kwargs)
+            return Measure(self, wiring, args, kwargs, measurement=self._measurement)
+        return self.execution(self, wiring, args, kwargs)
 
     def answer(self, step: Step, tie: Tie) -> list[Tensor]:
         """Signals for the calls that one tap answers for: stages 1 to 5 of the flow."""

@@ -7,10 +7,11 @@ from torch import Tensor
 
 from odfa.engine.axes import BatchAxes
 from odfa.engine.calls import Call
-from odfa.engine.gate import gate, mark
+from odfa.engine.gates import gate, mark
 from odfa.engine.handle import Handle
 from odfa.engine.leaves import asks, leaf_of, side_of
-from odfa.engine.step import Probe, Step
+from odfa.engine.record import Probe
+from odfa.engine.step import Step
 from odfa.engine.tensors import map_tensors
 from odfa.engine.trace import Span
 from odfa.errors import MatchError

@@ -1,20 +1,19 @@
 """What the hooks, the measurement and the status table know of the handle that owns them."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
 
+from odfa.engine.executions.base import AbstractExecution, Running
 from odfa.engine.linears import LinearFeedback
 from odfa.engine.membership import Membership
+from odfa.engine.passes import Passes
+from odfa.engine.record import Tie
 from odfa.engine.rules import AbstractFeedback, AbstractRule
-from odfa.engine.step import Step, Tie
+from odfa.engine.step import Step
 from odfa.engine.wirings import AbstractWiring
 from odfa.error import Tap
-
-if TYPE_CHECKING:
-    from odfa.engine.executions import AbstractExecution, Stream
-    from odfa.engine.passes import Passes
 
 Mode = Literal["learn", "through", "measure"]
 Recompute = bool | Literal["stream"]
@@ -22,10 +21,9 @@ InputGradient = Literal["refuse", "none", "local"]
 Unread = Literal["refuse", "allow"]
 
 
-class Handle(Protocol):
+class Handle(Running, Protocol):
     """A model with its blocks, taps and rule; `odfa.DFA` is the one that users hold."""
 
-    model: nn.Module
     blocks: dict[str, nn.Module]
     last_block: str
     branches: dict[str, nn.Module]
@@ -36,10 +34,8 @@ class Handle(Protocol):
     mode: Mode
     input_gradient: InputGradient
     unread: Unread
-    passes: "Passes"
-    execution: "type[AbstractExecution]"
-    second_run: "Stream | None"
-    """While the model runs a second time, inside backward: whose blocks learn."""
+    passes: Passes
+    execution: type[AbstractExecution]
 
     @property
     def tap(self) -> Tap:
@@ -55,7 +51,9 @@ class Handle(Protocol):
         """The rule's wiring, for one forward pass."""
         ...
 
-    def new_execution(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> "AbstractExecution":
+    def new_execution(
+        self, wiring: AbstractWiring, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> AbstractExecution:
         """The execution for one forward pass on these arguments."""
         ...
 

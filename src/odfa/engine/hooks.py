@@ -13,7 +13,7 @@ from odfa.engine import cuts
 from odfa.engine.answers import Answers
 from odfa.engine.axes import BatchAxes
 from odfa.engine.ends import BlockEnds
-from odfa.engine.gate import mark
+from odfa.engine.gates import mark
 from odfa.engine.handle import Handle
 from odfa.engine.leaves import guard_input, main_of
 from odfa.engine.norms import NormReaders
@@ -106,7 +106,8 @@ class Hooks:
             if left is not None:
                 left.close()
         self.steps.clear()
-        step = Step(self.handle.new_wiring(), self.handle.new_execution(args, kwargs))
+        wiring = self.handle.new_wiring()
+        step = Step(wiring=wiring, execution=self.handle.new_execution(wiring, args, kwargs))
         step.trace = Trace() if step.execution.connects or self.handle.passes.wants_trace() else None
         self.steps.append(step)
         if self.handle.input_gradient == "local":

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from odfa.engine.gate import gate, mark
+from odfa.engine.gates import gate, mark
 from odfa.engine.tensors import is_spread, named_tensors
 from odfa.errors import MatchError
 

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from odfa.engine.answers import Answers
-from odfa.engine.gate import chained_gate, gate
+from odfa.engine.gates import chained_gate, gate
 from odfa.engine.handle import Handle
-from odfa.engine.step import Step, Tie
+from odfa.engine.record import Tie
+from odfa.engine.step import Step
 from odfa.engine.tensors import first_tensor, map_tensors
 from odfa.errors import MatchError
 

@@ -7,11 +7,11 @@ from odfa.opu.bench import AbstractShifter as AbstractShifter
 from odfa.opu.bench import Bench as Bench
 from odfa.opu.calibration import Calibration as Calibration
 from odfa.opu.mirror_layout import MirrorLayout as MirrorLayout
+from odfa.opu.named import NamedOpu as NamedOpu
+from odfa.opu.named import opu_settings as opu_settings
 from odfa.opu.registry import TWINS as TWINS
 from odfa.opu.registry import list_opus as list_opus
 from odfa.opu.registry import open_opu as open_opu
-from odfa.opu.registry import opu_settings as opu_settings
-from odfa.opu.settings import NamedOpu as NamedOpu
 from odfa.opu.settings import OpuSettings as OpuSettings
 from odfa.opu.twin import Drift as Drift
 from odfa.opu.twin import Medium as Medium

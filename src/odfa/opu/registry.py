@@ -19,7 +19,7 @@ from odfa import arguments
 from odfa.errors import ConfigError, Disconnected, OdfaError
 from odfa.opu.base import AbstractOpu
 from odfa.opu.replies import one_line
-from odfa.opu.settings import GROUP, NamedOpu, OpuSettings
+from odfa.opu.settings import GROUP, OpuSettings
 from odfa.opu.twin import TwinSettings
 from odfa.settings import load
 
@@ -73,16 +73,6 @@ def open_opu(name: str, **settings: Any) -> AbstractOpu:
     return opu
 
 
-def opu_settings(name: str) -> OpuSettings:
-    """The settings behind a name that `odfa opu list` shows, or `package.module:Name`.
-
-    Raises:
-        ConfigError: no OPU of this name.
-    """
-    found = _behind(arguments.named("opu", name))
-    return found if isinstance(found, OpuSettings) else NamedOpu(name=name)
-
-
 def list_opus() -> list[Entry]:
     """Every registered OPU, the twins first; one whose package does not load says why."""
     found = [Entry(name=name, source="odfa", summary=summary) for name, summary in _TWINS.items()]
@@ -97,8 +87,12 @@ def list_opus() -> list[Entry]:
     return found
 
 
-def _behind(name: str) -> Any:
-    """Settings, or the class or function that another package wrote."""
+def behind(name: str) -> Any:
+    """What stands behind a name: settings, or the class or function that another package wrote.
+
+    Raises:
+        ConfigError: no OPU of this name, or its package does not load.
+    """
     if name in TWINS:
         return TwinSettings.presets.get(name, TwinSettings)()
     found = load(name) if ":" in name else _load(_entry_point(name))
@@ -107,7 +101,7 @@ def _behind(name: str) -> Any:
 
 def _maker(name: str) -> Callable[..., Any]:
     """What makes the OPU from the keywords of `open_opu`."""
-    found = _behind(name)
+    found = behind(name)
     if isinstance(found, OpuSettings):
         usual = found
         return lambda noise_seed=0, **changes: dataclasses.replace(usual, **changes).build(noise_seed)

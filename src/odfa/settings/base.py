@@ -56,8 +56,8 @@ class Settings:
             cls.room, cls.registered = room, group
 
     @classmethod
-    def adopted(cls, word: str, found: Any) -> "Settings | None":  # noqa: ARG003 - for slots that look at them
-        """Slots that also take other objects than settings: the settings that stand for `found`, which `word` names;
+    def adopted(cls, word: str, found: Any) -> "Settings | None":  # noqa: ARG003 - for kinds that look at them
+        """Kinds that also take other objects than settings: the settings that stand for `found`, which `word` names;
         None where there are none."""
         return None
 

@@ -124,7 +124,7 @@ def _root(kind: type[Settings]) -> type[Settings]:
 def _found(slot: type[Settings], word: str) -> Any:
     if ":" in word:
         found = load(word)
-        return slot.adopted(word, found) or found
+        return _adopted(slot, word, found)
     kinds = kinds_of(slot)
     if word in kinds:
         return kinds[word]
@@ -134,8 +134,14 @@ def _found(slot: type[Settings], word: str) -> Any:
     for point in entry_points(group=slot.registered) if slot.registered else ():
         if point.name == word:
             found = load(point.value)
-            return slot.adopted(word, found) or found
+            return _adopted(slot, word, found)
     raise ConfigError(f"expected {nearest(word, words_of(slot))}, or package.module:Name, got {shown(word)}")
+
+
+def _adopted(slot: type[Settings], word: str, found: Any) -> Any:
+    """`found`, or the settings of the first kind that takes it on."""
+    taken = (kind.adopted(word, found) for kind in kinds_of(slot).values())
+    return next((settings for settings in taken if settings is not None), found)
 
 
 def _made(kind: Callable[..., Any], word: str, before: Settings | None) -> Settings:

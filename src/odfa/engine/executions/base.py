@@ -1,14 +1,33 @@
 """The contract of an execution."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
-from odfa.engine.handle import Handle
-from odfa.engine.step import Step, Tie
-from odfa.engine.wirings import Arrival
+from odfa.engine.record import Record, Tie
+from odfa.engine.wirings import AbstractWiring, Arrival
 from odfa.errors import MatchError
+
+
+class SecondRun(Protocol):
+    """A run of the model inside backward, in which blocks learn one after another."""
+
+    def learn(self, output: Any, *, shared: bool) -> Any:
+        """Called with what each block returned; returns what goes on in its place.
+
+        Args:
+            shared: blocks read something that learns, whose graph the next block needs once more.
+        """
+        ...
+
+
+class Running(Protocol):
+    """What an execution knows of the handle whose model it runs."""
+
+    model: nn.Module
+    second_run: SecondRun | None
+    """While the model runs a second time, inside backward: whose blocks learn."""
 
 
 class AbstractExecution:
@@ -27,8 +46,11 @@ class AbstractExecution:
     connects: ClassVar[bool] = False
     """Blocks stay connected in the graph, for a backward pass that is backpropagation after the gates."""
 
-    def __init__(self, handle: Handle, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """The model of `handle` is about to run on these arguments."""
+    def __init__(
+        self, handle: Running, wiring: AbstractWiring, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> None:
+        """The model of `handle` is about to run on these arguments; `wiring` is the one of this pass."""
+        self.wiring = wiring
         self.ran = 0
         """Blocks that have returned."""
         self.waiting = 0
@@ -54,19 +76,19 @@ class AbstractExecution:
             MatchError: this execution needs the graph.
         """
 
-    def at_tap(self, step: Step, tie: Tie, output: Tensor, targets: Sequence[Tensor]) -> None:
+    def at_tap(self, step: Record, tie: Tie, output: Tensor, targets: Sequence[Tensor]) -> None:
         """A tap read `output`; its gate will be tied to `targets`.
 
         Raises:
             MatchError: this execution cannot read the error there.
         """
 
-    def feed(self, step: Step, tie: Tie, grad_y: Tensor | None, signals: Sequence[Tensor]) -> list[Tensor | None]:
+    def feed(self, step: Record, tie: Tie, grad_y: Tensor | None, signals: Sequence[Tensor]) -> list[Tensor | None]:
         """Backward is at the gate of a tap and the rule has answered: the gradients of the gate's targets."""
         self.waiting += sum(step.calls[number].deferred for number in tie.calls)
-        return step.wiring.to_targets(step, tie, signals)
+        return self.wiring.to_targets(step, tie, signals)
 
-    def at_arrival(self, step: Step, arrives: Arrival, inputs: int, delta: Tensor) -> list[Tensor | None]:
+    def at_arrival(self, step: Record, arrives: Arrival, inputs: int, delta: Tensor) -> list[Tensor | None]:
         """Backward is at the wiring's gate at a block's output: the gradients of the gate's `inputs`.
 
         The first of them is the block's output, the others are those of the blocks before it.

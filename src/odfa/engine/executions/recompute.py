@@ -6,8 +6,8 @@ from typing import Any
 from torch import nn
 from torch.utils.checkpoint import _checkpoint_without_reentrant_generator, noop_context_fn
 
-from odfa.engine.executions.base import AbstractExecution, refuse_cache
-from odfa.engine.handle import Handle
+from odfa.engine.executions.base import AbstractExecution, Running, refuse_cache
+from odfa.engine.wirings import AbstractWiring
 
 Recomputation = Generator[None, None, None]
 
@@ -20,8 +20,10 @@ class Recompute(AbstractExecution):
 
     runs_blocks_again = True
 
-    def __init__(self, handle: Handle, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        super().__init__(handle, args, kwargs)
+    def __init__(
+        self, handle: Running, wiring: AbstractWiring, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> None:
+        super().__init__(handle, wiring, args, kwargs)
         self._open: list[Recomputation] = []
 
     def before_block(

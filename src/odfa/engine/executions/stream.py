@@ -8,13 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import get_device_states, set_device_states
 
-from odfa.engine.executions.base import AbstractExecution, refuse_cache
+from odfa.engine.executions.base import AbstractExecution, Running, refuse_cache
 from odfa.engine.grad_mode import recording, resume_recording, stop_recording
-from odfa.engine.handle import Handle
 from odfa.engine.leaves import leaf_of, side_of
-from odfa.engine.step import Step, Tie
+from odfa.engine.record import Record, Tie
 from odfa.engine.tensors import first_tensor, map_tensors
-from odfa.engine.wirings import Arrival
+from odfa.engine.wirings import AbstractWiring, Arrival
 from odfa.errors import MatchError
 
 
@@ -32,8 +31,10 @@ class Stream(AbstractExecution):
     runs_blocks_again = True
     runs_model_again = True
 
-    def __init__(self, handle: Handle, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        super().__init__(handle, args, kwargs)
+    def __init__(
+        self, handle: Running, wiring: AbstractWiring, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> None:
+        super().__init__(handle, wiring, args, kwargs)
         self._handle, self._args, self._kwargs = handle, args, kwargs
         self._random_state = torch.get_rng_state()
         self._device_states = get_device_states(*args, *kwargs.values())
@@ -68,7 +69,7 @@ class Stream(AbstractExecution):
             return True
         return watching and torch.is_grad_enabled()
 
-    def at_tap(self, step: Step, tie: Tie, output: Tensor, targets: Sequence[Tensor]) -> None:
+    def at_tap(self, step: Record, tie: Tie, output: Tensor, targets: Sequence[Tensor]) -> None:
         """All blocks run again at once, so their error has to be complete when the first gate is reached.
 
         Raises:
@@ -79,15 +80,15 @@ class Stream(AbstractExecution):
 
     # backward
 
-    def feed(self, step: Step, tie: Tie, grad_y: Tensor | None, signals: Sequence[Tensor]) -> list[Tensor | None]:
+    def feed(self, step: Record, tie: Tie, grad_y: Tensor | None, signals: Sequence[Tensor]) -> list[Tensor | None]:
         """Let the blocks learn now if the wiring knows their signals, otherwise send the signal on its way to them."""
-        known = step.wiring.for_calls(step, tie, signals)
+        known = self.wiring.for_calls(step, tie, signals)
         if known is None:
-            return step.wiring.to_targets(step, tie, signals)
+            return self.wiring.to_targets(step, tie, signals)
         self._run(known)
         return []
 
-    def at_arrival(self, step: Step, arrives: Arrival, inputs: int, delta: Tensor) -> list[Tensor | None]:
+    def at_arrival(self, step: Record, arrives: Arrival, inputs: int, delta: Tensor) -> list[Tensor | None]:
         """The signal has come to the last block's output: let every block learn from it."""
         signal = arrives(delta)
         if signal is not None:

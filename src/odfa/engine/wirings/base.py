@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from odfa.engine.calls import Call
-from odfa.engine.step import Step, Tie
+from odfa.engine.record import Record, Tie
 from odfa.error import Tap
 
 Arrival = Callable[[Tensor], Tensor | None]
@@ -68,7 +68,7 @@ class AbstractWiring(ABC):
     def take_head_input(self, value: Tensor) -> None:  # noqa: B027 - see `reads_head_input`
         """What the head reads, with its history; called where `reads_head_input`."""
 
-    def targets(self, step: Step) -> list[Tensor]:
+    def targets(self, step: Record) -> list[Tensor]:
         """The tensors that the gate at a tap is tied to, so that backward goes on into their histories.
 
         Raises:
@@ -85,15 +85,15 @@ class AbstractWiring(ABC):
 
     # backward
 
-    def keep(self, step: Step, tie: Tie, signals: Sequence[Tensor]) -> None:  # noqa: B027 - most need none
+    def keep(self, step: Record, tie: Tie, signals: Sequence[Tensor]) -> None:  # noqa: B027 - most need none
         """Keep the signals of this tap's calls if they are needed again."""
 
     @abstractmethod
-    def to_targets(self, step: Step, tie: Tie, signals: Sequence[Tensor]) -> list[Tensor | None]:
+    def to_targets(self, step: Record, tie: Tie, signals: Sequence[Tensor]) -> list[Tensor | None]:
         """The gradients of what `targets` returned, from the rule's signals."""
 
     @abstractmethod
-    def for_calls(self, step: Step, tie: Tie, signals: Sequence[Tensor]) -> Sequence[Tensor] | None:
+    def for_calls(self, step: Record, tie: Tie, signals: Sequence[Tensor]) -> Sequence[Tensor] | None:
         """One signal for each of the tap's calls, if the gate knows them; None if they are known at `arrival` only."""
 
     @abstractmethod
@@ -101,7 +101,7 @@ class AbstractWiring(ABC):
         """Backward of the gate behind a block that reentrant checkpointing has just run again."""
 
     @abstractmethod
-    def along_residual(self, step: Step, call: int, natural: Tensor) -> Tensor | None:
+    def along_residual(self, step: Record, call: int, natural: Tensor) -> Tensor | None:
         """What goes along a residual around call number `call`, where the gradient `natural` would go; None: nothing.
 
         Raises:

@@ -6,7 +6,7 @@ from functools import partial
 from torch import Tensor
 
 from odfa.engine.calls import Call
-from odfa.engine.step import Step, Tie
+from odfa.engine.record import Record, Tie
 from odfa.engine.wirings.base import AbstractWiring, Brings, instead
 from odfa.error import Tap
 from odfa.errors import MatchError
@@ -28,16 +28,16 @@ class Direct(AbstractWiring):
         """One signal per call, so the blocks' names."""
         return [call.block for call in calls]
 
-    def for_calls(self, step: Step, tie: Tie, signals: Sequence[Tensor]) -> Sequence[Tensor]:
+    def for_calls(self, step: Record, tie: Tie, signals: Sequence[Tensor]) -> Sequence[Tensor]:
         """The rule's signals, which are one per call."""
         return signals
 
-    def keep(self, step: Step, tie: Tie, signals: Sequence[Tensor]) -> None:
+    def keep(self, step: Record, tie: Tie, signals: Sequence[Tensor]) -> None:
         """Keep them by number of call, for residuals around the blocks."""
         if self.keeps_signals:
             self._kept |= dict(zip(tie.calls, self.for_calls(step, tie, signals), strict=True))
 
-    def to_targets(self, step: Step, tie: Tie, signals: Sequence[Tensor]) -> list[Tensor | None]:
+    def to_targets(self, step: Record, tie: Tie, signals: Sequence[Tensor]) -> list[Tensor | None]:
         """A signal each for the calls that ran with a graph; those of the others wait until their blocks run again."""
         gradients: list[Tensor | None] = []
         for number, signal in zip(tie.calls, self.for_calls(step, tie, signals), strict=True):
@@ -50,7 +50,7 @@ class Direct(AbstractWiring):
         """The signal that has waited for this call."""
         return partial(instead, self._deferred[block].pop())
 
-    def along_residual(self, step: Step, call: int, natural: Tensor) -> Tensor:
+    def along_residual(self, step: Record, call: int, natural: Tensor) -> Tensor:
         """The signal of the block that the residual leads around."""
         if call not in self._kept:
             raise MatchError(f"the residual around block {step.calls[call].block} was reached before its signal")

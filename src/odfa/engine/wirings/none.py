@@ -6,7 +6,7 @@ from functools import partial
 from torch import Tensor
 
 from odfa.engine.calls import Call
-from odfa.engine.step import Step, Tie
+from odfa.engine.record import Record, Tie
 from odfa.engine.wirings.base import AbstractWiring, Brings, instead
 from odfa.error import Tap
 
@@ -21,11 +21,11 @@ class Unfed(AbstractWiring):
         """No signal has a name, as there are none."""
         return []
 
-    def to_targets(self, step: Step, tie: Tie, signals: Sequence[Tensor]) -> list[Tensor | None]:
+    def to_targets(self, step: Record, tie: Tie, signals: Sequence[Tensor]) -> list[Tensor | None]:
         """No target gets a gradient, as no gate is set."""
         return []
 
-    def for_calls(self, step: Step, tie: Tie, signals: Sequence[Tensor]) -> Sequence[Tensor]:
+    def for_calls(self, step: Record, tie: Tie, signals: Sequence[Tensor]) -> Sequence[Tensor]:
         """No call has a signal."""
         return []
 
@@ -33,5 +33,5 @@ class Unfed(AbstractWiring):
         """Nothing, in place of the gradient: a reentrant checkpoint has run the block without a cut."""
         return partial(instead, None)
 
-    def along_residual(self, step: Step, call: int, natural: Tensor) -> None:
+    def along_residual(self, step: Record, call: int, natural: Tensor) -> None:
         """Nothing, as at the block."""

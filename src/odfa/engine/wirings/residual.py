@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from odfa.engine.calls import Call
-from odfa.engine.step import Step, Tie
+from odfa.engine.record import Record, Tie
 from odfa.engine.wirings.base import AbstractWiring, Arrival, Brings
 from odfa.error import Tap
 from odfa.errors import MatchError
@@ -85,7 +85,7 @@ class Residual(AbstractWiring):
         """Kept until the tap is read; its shape and type for backward, too."""
         self._head_input, self._head_shape, self._head_dtype = value, value.shape, value.dtype
 
-    def targets(self, step: Step) -> list[Tensor]:
+    def targets(self, step: Record) -> list[Tensor]:
         """What the head read.
 
         Raises:
@@ -106,12 +106,12 @@ class Residual(AbstractWiring):
         """Forget what the head read."""
         self._head_input = None
 
-    def to_targets(self, step: Step, tie: Tie, signals: Sequence[Tensor]) -> list[Tensor | None]:
+    def to_targets(self, step: Record, tie: Tie, signals: Sequence[Tensor]) -> list[Tensor | None]:
         """The one signal, at the head's input."""
         self._arrived = None
         return [signals[0].reshape(self._head_shape).to(self._head_dtype)]
 
-    def for_calls(self, step: Step, tie: Tie, signals: Sequence[Tensor]) -> None:
+    def for_calls(self, step: Record, tie: Tie, signals: Sequence[Tensor]) -> None:
         """Not known at the gate: the signal has yet to come to the last block."""
 
     def run_again(self, block: str) -> Brings:
@@ -123,7 +123,7 @@ class Residual(AbstractWiring):
             self._arrived = delta
         return [self._arrived]
 
-    def along_residual(self, step: Step, call: int, natural: Tensor) -> Tensor:
+    def along_residual(self, step: Record, call: int, natural: Tensor) -> Tensor:
         """The signal of all blocks; around the last one it is what arrives there by itself.
 
         Raises:
