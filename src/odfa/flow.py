@@ -68,11 +68,15 @@ class ErrorSignal:
 
     `lead` is the shape that the rows were flattened from: (B, T) for sequences, (B,) otherwise. Rows that are exactly
     zero (padding, labels of -100) are skipped by the projection and cost no light.
+
+    `targets`, for rules that need them, are what outputs should have been, one row per row of the error: (N,) labels
+    as they were handed over, with -100 where they have it, or (N, …) values.
     """
 
     e_ND: Tensor
     tap: str
     lead: tuple[int, ...]
+    targets: Tensor | None = None
 
     def check(self) -> None:
         """Raise AssertionError unless shapes and types are as declared."""
@@ -80,6 +84,7 @@ class ErrorSignal:
             self.e_ND.ndim == 2 and self.e_ND.is_floating_point(), f"e_ND must be a float matrix, got {self.e_ND.shape}"
         )
         _expect(prod(self.lead) == len(self.e_ND), f"lead {self.lead} must hold the {len(self.e_ND)} rows")
+        _expect(self.targets is None or len(self.targets) == len(self.e_ND), "targets must have one row per error row")
 
 
 @dataclass(frozen=True, kw_only=True)

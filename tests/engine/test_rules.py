@@ -56,21 +56,21 @@ def test_backpropagation_is_no_rule_to_attach() -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Targets(AbstractRule, kind="from targets"):
+class Weather(AbstractRule, kind="from the weather"):
     """Needs what the engine does not supply."""
 
     wiring = Direct
-    needs: frozenset[Need] = frozenset({"error", "targets"})  # type: ignore[misc]
-    label = "targets"
+    needs: frozenset[Need] = frozenset({"error", "weather"})  # type: ignore[misc, arg-type]
+    label = "weather"
 
     def start(self, projection: AbstractProjection, model: nn.Module, head: nn.Module) -> AbstractFeedback:
         raise AssertionError("it is refused before")
 
 
-def test_a_rule_that_needs_more_than_the_error_is_refused() -> None:
+def test_a_rule_that_needs_what_nobody_supplies_is_refused() -> None:
     model = net()
-    with pytest.raises(ConfigError, match="DFA cannot give a rule the targets"):
-        DFA(model, rule=Targets())
+    with pytest.raises(ConfigError, match=r"DFA cannot give a rule the weather, .* expected some of block input, "):
+        DFA(model, rule=Weather())
     assert DFA.of(model) is None
 
 

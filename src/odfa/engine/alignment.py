@@ -71,7 +71,7 @@ class Measurement:
             MatchError: the rule feeds no block, or an optimiser is fused into backward and would move the weights.
         """
         if not handle.rule.wiring.feeds:
-            raise MatchError(f"rule {handle.rule.kind} feeds no block, so there is no angle to measure")
+            raise MatchError(f"rule {handle.rule.name} feeds no block, so there is no angle to measure")
         if any(p._post_accumulate_grad_hooks for p in handle.model.parameters()):
             raise MatchError("a fused optimiser would move the weights; call its remove() before measuring")
         self.handle = handle

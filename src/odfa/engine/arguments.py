@@ -1,20 +1,20 @@
 """Arguments of `DFA(...)` of the wrong kind: each is refused with the words to write instead."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from torch import nn
 
 from odfa.arguments import kind as check_kind
 from odfa.encode import AbstractEncoder, BitPlanes, Sign, Ternary
 from odfa.engine.rules import AbstractRule, RandomFeedback
-from odfa.engine.rules.base import Need
+from odfa.engine.rules.base import UNSTREAMED, Need
 from odfa.errors import ConfigError
 from odfa.opu import AbstractOpu
 from odfa.project import AbstractProjection, Gaussian, Hadamard, Identity, Optical, Rademacher
 from odfa.settings import kinds_of
 
-SUPPLIED: frozenset[Need] = frozenset({"error"})
+SUPPLIED: frozenset[str] = frozenset(get_args(Need))
 """What the engine gives a rule."""
 _PLACES: dict[type, str] = {
     AbstractProjection: "projection=",
@@ -73,22 +73,28 @@ def check_choices(*, recompute: object, unread: object, input_gradient: object) 
         )
 
 
-def check_rule(rule: AbstractRule) -> None:
+def check_rule(rule: AbstractRule, *, recompute: object) -> None:
     """Refuse rules that nothing can be attached for.
 
     Raises:
-        ConfigError: the rule lets gradients flow between blocks, or is computed from what the engine does not supply.
+        ConfigError: the rule lets gradients flow between blocks, or needs what DFA, or streaming, does not supply.
     """
     if not rule.cuts:
         raise ConfigError(
-            f"rule: {rule.kind} lets gradients flow between blocks, and DFA is there to cut them; train the model "
+            f"rule: {rule.name} lets gradients flow between blocks, and DFA is there to cut them; train the model "
             "without DFA, or run it inside dfa.passthrough() of another rule"
         )
-    missing = sorted(rule.needs - SUPPLIED)
-    if missing:
+    unknown = sorted(rule.needs - SUPPLIED)
+    if unknown:
         raise ConfigError(
-            f"rule: DFA cannot give a rule the {' or the '.join(missing)}, which {rule.kind} needs; it gives the "
-            f"{' and the '.join(sorted(SUPPLIED))} alone, so choose a rule that needs nothing else"
+            f"rule: DFA cannot give a rule the {' or the '.join(unknown)}, which {rule.name} needs; expected some of "
+            f"{', '.join(sorted(SUPPLIED))}"
+        )
+    unkept = sorted(rule.needs & UNSTREAMED)
+    if unkept and recompute == "stream":
+        raise ConfigError(
+            f"rule: {rule.name} needs every {' and '.join(unkept)}, and recompute='stream' keeps none of them; "
+            "expected recompute=True or False"
         )
 
 

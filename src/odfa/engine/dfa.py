@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.linalg import vector_norm
 
+from odfa.arguments import kind as check_kind
 from odfa.encode import AbstractEncoder
 from odfa.engine.alignment import Alignment, Measurement
 from odfa.engine.arguments import check_arguments, check_choices, check_rule
@@ -22,6 +23,7 @@ from odfa.engine.handle import Recompute as RecomputeChoice
 from odfa.engine.hooks import Hooks
 from odfa.engine.linears import LinearFeedback
 from odfa.engine.membership import Membership
+from odfa.engine.optimizer_steps import OptimizerSteps
 from odfa.engine.passes import Passes
 from odfa.engine.places import check_taps
 from odfa.engine.record import Tie
@@ -29,6 +31,7 @@ from odfa.engine.rules import AbstractRule, RandomFeedback
 from odfa.engine.rules.head import check_head
 from odfa.engine.status import describe
 from odfa.engine.step import Step
+from odfa.engine.targets import with_targets
 from odfa.engine.wirings import AbstractWiring
 from odfa.error import Errors, Tap, find_taps
 from odfa.errors import CheckpointError, ConfigError, MatchError, NonFinite
@@ -105,7 +108,7 @@ class DFA:
         refuse_second_handle(model)
         self.model = model
         self.rule = rule if rule is not None else RandomFeedback()
-        check_rule(self.rule)
+        check_rule(self.rule, recompute=recompute)
         self.blocks = match_blocks(model, blocks)
         self.last_block = list(self.blocks)[-1]
         self.branches = match_inside(model, branches, self.blocks)
@@ -114,7 +117,7 @@ class DFA:
         self.unread, self.input_gradient = unread, input_gradient
         check_taps(self.taps, self.blocks)
         at_model = any(tap.module is model for tap in self.taps)
-        self.rule.wiring.check(self.rule.kind, self.taps, at_model=at_model, unread=unread)
+        self.rule.wiring.check(self.rule.name, self.taps, at_model=at_model, unread=unread)
         if self.rule.sets_head:
             check_head(model, self.tap.module, overwrite=overwrite_head)
         self.mode: Mode = "learn"
@@ -124,10 +127,13 @@ class DFA:
         self.passes = Passes(model, self.blocks, self.taps, self.execution)
         self._projection = _with_encoder(projection if projection is not None else Gaussian(seed=0), encoder)
         self.at_work = self.rule.start(self._projection, model, self.tap.module)
+        self.optimizer_steps = OptimizerSteps(model, self.rule, self.at_work)
+        self._targets: Tensor | None = None
         self._measurement: Measurement | None = None
         self._errors = Errors(self.taps)
         self._answered = 0
         self._hooks = Hooks(self)
+        self.optimizer_steps.listen()
         self._hooks.attach()
 
     @staticmethod
@@ -161,6 +167,24 @@ class DFA:
     def remove(self) -> None:
         """Take every hook off again; the model is then exactly what it was, with the weights it has learned."""
         self._hooks.remove()
+        self.optimizer_steps.stop()
+
+    def targets(self, y: Tensor) -> None:
+        """Hand over what the next forward pass should give, for rules that need it; others do not look at it.
+
+        Call it before `model(x)`, once for each forward pass that learns: labels (B,), or (B, T) for tokens, or values,
+        whose first axes are those of the output.
+
+        Raises:
+            ConfigError: it is not a tensor.
+        """
+        check_kind("targets", y, Tensor, "a tensor, such as dfa.targets(y)")
+        self._targets = y.detach() if "targets" in self.rule.needs else None
+
+    def take_targets(self) -> Tensor | None:
+        """What was handed over for the forward pass that begins, once."""
+        taken, self._targets = self._targets, None
+        return taken
 
     @contextmanager
     def passthrough(self) -> Iterator[None]:
@@ -194,7 +218,7 @@ class DFA:
 
     def new_wiring(self) -> AbstractWiring:
         """The rule's wiring, for one forward pass."""
-        return self.rule.wiring(self.rule.kind, self.last_block)
+        return self.rule.wiring(self.rule.name, self.last_block)
 
     def new_execution(
         self, wiring: AbstractWiring, args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -208,11 +232,14 @@ class DFA:
         """Signals for the calls that one tap answers for: stages 1 to 5 of the flow."""
         read = {known.tap: (known.error, known.like, known.shape) for known in step.taps.ties}
         error = self._errors.row(read)
+        if "targets" in self.rule.needs:
+            error = with_targets(error, step.taps.targets, self.rule.name)
         calls = [step.calls[number] for number in tie.calls]
         spent, start_s = self.spent, time.perf_counter()
         signals = self.at_work.signals(error, calls)
         projecting_s = time.perf_counter() - start_s
         self._answered += 1
+        self.optimizer_steps.due = self.optimizer_steps.due or self.mode == "learn"
         # one transfer for all norms: each would wait for the device
         norms = torch.stack([vector_norm(signal) for signal in signals]).tolist() if signals else []
         if not all(map(math.isfinite, norms)):

@@ -6,9 +6,9 @@ from typing import Any
 from torch import Tensor
 
 from odfa.engine.axes import BatchAxes
-from odfa.engine.calls import Call
 from odfa.engine.gates import gate, mark
 from odfa.engine.handle import Handle
+from odfa.engine.kept import KeptTensors
 from odfa.engine.leaves import asks, leaf_of, side_of
 from odfa.engine.record import Probe
 from odfa.engine.step import Step
@@ -26,6 +26,7 @@ class BlockEnds:
 
     def __init__(self, handle: Handle, axes: BatchAxes) -> None:
         self.handle, self._axes = handle, axes
+        self.kept = KeptTensors(handle.rule)
 
     def with_graph(self, step: Step, span: Span | None, name: str, main: Tensor, output: Any) -> Any:
         """The output of a block that ran with its graph."""
@@ -84,9 +85,8 @@ class BlockEnds:
             step.trace.mark(span, end, main, asks=asks(main) or step.probes.watching)
         return end
 
-    @staticmethod
-    def _count(step: Step, span: Span | None, name: str, main: Tensor, *, deferred: bool) -> None:
-        step.calls.append(Call(name, tuple(main.shape), main.dtype, deferred))
+    def _count(self, step: Step, span: Span | None, name: str, main: Tensor, *, deferred: bool) -> None:
+        step.calls.append(self.kept.call(name, main, deferred=deferred))
         if step.trace is not None and span is not None:
             step.trace.count(span, tuple(main.shape))
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from odfa.engine.executions.base import AbstractExecution, Running
 from odfa.engine.linears import LinearFeedback
 from odfa.engine.membership import Membership
+from odfa.engine.optimizer_steps import OptimizerSteps
 from odfa.engine.passes import Passes
 from odfa.engine.record import Tie
 from odfa.engine.rules import AbstractFeedback, AbstractRule
@@ -35,6 +36,7 @@ class Handle(Running, Protocol):
     input_gradient: InputGradient
     unread: Unread
     passes: Passes
+    optimizer_steps: OptimizerSteps
     execution: type[AbstractExecution]
 
     @property
@@ -55,6 +57,10 @@ class Handle(Running, Protocol):
         self, wiring: AbstractWiring, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> AbstractExecution:
         """The execution for one forward pass on these arguments."""
+        ...
+
+    def take_targets(self) -> Tensor | None:
+        """What was handed over for the forward pass that begins, once."""
         ...
 
     def answer(self, step: Step, tie: Tie) -> list[Tensor]:

@@ -97,6 +97,7 @@ class Hooks:
             self.steps.append(None)
             return None
         refuse_transforms()
+        self.handle.optimizer_steps.listen()
         self._surroundings.check()
         prepare(self.handle, self._cutting)
         self._axes.begin(args, kwargs)
@@ -109,6 +110,7 @@ class Hooks:
         wiring = self.handle.new_wiring()
         step = Step(wiring=wiring, execution=self.handle.new_execution(wiring, args, kwargs))
         step.trace = Trace() if step.execution.connects or self.handle.passes.wants_trace() else None
+        step.taps.targets = self.handle.take_targets()
         self.steps.append(step)
         if self.handle.input_gradient == "local":
             return None
@@ -168,6 +170,7 @@ class Hooks:
         step = self.step
         if step is None:
             return None
+        self._ends.kept.receive(name, args, kwargs)
         records = torch.is_grad_enabled()
         if step.trace is not None:
             tensors = [tensor for _, tensor in named_tensors([args, kwargs])]

@@ -35,6 +35,8 @@ class TapRecord:
     """Nodes of the gates at the taps; outputs of the model that come from one need no guard."""
     behind: list[Node | None] = field(default_factory=list)
     """In passes that are not traced: where what the taps (and, in residual wiring, the head) read comes from."""
+    targets: Tensor | None = None
+    """What the outputs should have been, if the rule needs it and somebody handed it over."""
     link: Tensor | None = None
     """Several taps: the output of the newest gate that the next one takes as an input, so that backward visits all."""
     refused: bool = False

@@ -37,7 +37,7 @@ def check_whole(handle: Handle) -> None:
         MatchError: the rule reads the head's weight, layers are fed by a mean weight, or alignment is measured.
     """
     if handle.rule.sets_head:
-        what, instead = f"rule {handle.rule.kind} reads the head's whole weight", "use RandomFeedback()"
+        what, instead = f"rule {handle.rule.name} reads the head's whole weight", "use RandomFeedback()"
     elif handle.linears.layers:
         what, instead = "linears= reads the whole weights of other blocks", "attach without linears="
     elif handle.mode == "measure":

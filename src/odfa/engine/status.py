@@ -9,7 +9,7 @@ def describe(handle: Handle) -> str:
     fed, shapes = _fed_by_blocks(handle)
     width = max(map(len, handle.blocks))
     lines = [
-        f"DFA on {type(handle.model).__name__}: {len(handle.blocks)} blocks, rule {handle.rule.kind} "
+        f"DFA on {type(handle.model).__name__}: {len(handle.blocks)} blocks, rule {handle.rule.name} "
         f"({handle.rule.wiring.name} wiring), error read at {' and '.join(map(str, handle.taps))}",
         f"feedback: {handle.at_work.description}",
         *([f"cut inside blocks before: {', '.join(handle.branches)}"] if handle.branches else []),

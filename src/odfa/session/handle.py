@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from torch import nn
 
-from odfa.data import DataShape
+from odfa.data import DataShape, Split
+from odfa.engine.rules.base import UNSTREAMED
 from odfa.errors import ConfigError
 from odfa.session.config import FeedbackSettings, RunConfig
 from odfa.session.memory import recompute_blocks
@@ -58,11 +59,12 @@ def check_feedback(config: RunConfig, shape: DataShape) -> None:
     """Refuse a rule, a projection or a placement that network and data cannot serve.
 
     Raises:
-        ConfigError: branches that the network has not, a rank that the head does not have, a projection that does not
-            fit the blocks, learned weights under a rule that sets the head.
+        ConfigError: what the rule needs and nobody gives, branches that the network has not, a rank that the head does
+            not have, a projection that does not fit the blocks, learned weights under a rule that sets the head.
         Incompatible: the OPU has too few mirrors or modes.
     """
     network, feedback, rule = config.network, config.feedback, config.rule
+    _check_needs(config)
     if feedback is not None and feedback.granularity != "block" and not network.branches:
         raise ConfigError(
             f"feedback.granularity={feedback.granularity}: this network has no residual branches, expected block"
@@ -89,6 +91,34 @@ def check_feedback(config: RunConfig, shape: DataShape) -> None:
             num_outputs=num_projected(config, shape),
             widths=fed(config, network.signal_widths(shape)),
         )
+
+
+def _check_needs(config: RunConfig) -> None:
+    """Refuse a rule that needs what the task does not give, or what the run's memory does not keep.
+
+    Raises:
+        ConfigError: targets of a task without labels, block inputs of a streamed run, steps of fused updates.
+    """
+    rule, memory = config.rule, config.memory
+    if "targets" in rule.needs and not config.task.labelled:
+        raise ConfigError(
+            f"rule={tag_of(rule)}: it needs targets, and task={tag_of(config.task)} gives none; expected a task with "
+            "labels (labelled = True, and targets, in its class)"
+        )
+    unkept = sorted(rule.needs & UNSTREAMED)
+    if unkept and memory.activations == "stream":
+        raise ConfigError(
+            f"memory.activations=stream: rule={tag_of(rule)} needs every {' and '.join(unkept)}, which are not kept; "
+            "expected recompute"
+        )
+    if "optimiser step" in rule.needs and memory.fused:
+        raise ConfigError(f"memory.fused=true: rule={tag_of(rule)} needs steps of the whole model, expected false")
+
+
+def give_targets(dfa: "DFA | None", config: RunConfig, batch: Split) -> None:
+    """Hand the batch's targets over to a rule that needs them; before the model runs on the batch."""
+    if dfa is not None and "targets" in config.rule.needs:
+        dfa.targets(config.task.targets(batch))
 
 
 def num_inputs(config: RunConfig, shape: DataShape) -> int:

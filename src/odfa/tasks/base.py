@@ -175,6 +175,8 @@ class AbstractTask(Settings, ABC, room="odfa.tasks", group="odfa.tasks"):
     """Word of `AbstractNetwork.returns` that it needs."""
     of_classes: ClassVar[bool] = True
     """Whether outputs are logits of classes, compared by a cross-entropy; False: they are values."""
+    labelled: ClassVar[bool] = False
+    """Whether `targets` gives what outputs are compared with, which some rules need beside the error."""
     samples: ClassVar[str] = ""
     """What `odfa sample` makes of a run: texts, images or maps; empty: nothing."""
 
@@ -190,6 +192,14 @@ class AbstractTask(Settings, ABC, room="odfa.tasks", group="odfa.tasks"):
     @abstractmethod
     def loss(self, model: nn.Module, batch: Split) -> Tensor:
         """Mean loss of a batch, a scalar."""
+
+    def targets(self, batch: Split) -> Tensor:
+        """What outputs are compared with: labels (B,), or (B, T) for tokens, or values; see `DFA.targets`.
+
+        Raises:
+            ConfigError: the task is not `labelled`.
+        """
+        raise ConfigError(f"task={tag_of(self)} gives no targets; expected a labelled task")
 
     @abstractmethod
     def evaluate(self, model: nn.Module, part: Split) -> dict[str, float]:

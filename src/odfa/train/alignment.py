@@ -7,6 +7,7 @@ from odfa.engine import Alignment
 from odfa.errors import ConfigError
 from odfa.session.assembly import Session, seed_step
 from odfa.session.config import RunConfig
+from odfa.session.handle import give_targets
 from odfa.settings import tag_of
 
 _MAX_SAMPLES, _MAX_ROWS = 1000, 4096
@@ -36,5 +37,7 @@ def measure_alignment(session: Session) -> Alignment:
     assert session.dfa is not None
     with torch.random.fork_rng(devices=[]), session.dfa.measure_alignment() as angles:
         seed_step(session.config, session.step)
-        session.dfa.backward(session.task.loss(session.model, alignment_batch(session)))
+        batch = alignment_batch(session)
+        give_targets(session.dfa, session.config, batch)
+        session.dfa.backward(session.task.loss(session.model, batch))
     return angles

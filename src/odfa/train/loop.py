@@ -17,6 +17,7 @@ from odfa.errors import DataError, NonFinite, OdfaError, RunFolderError
 from odfa.flow import Light
 from odfa.session.assembly import Session, build, check_threads, seed_step
 from odfa.session.config import RunConfig
+from odfa.session.handle import give_targets
 from odfa.session.memory import set_rate
 from odfa.session.places import with_whole_paths
 from odfa.store import checkpoint
@@ -153,6 +154,7 @@ def train_step(session: Session, batch: data.Split) -> dict[str, Any]:
     if isinstance(session.optimizer, torch.optim.Optimizer):  # now, so that the forward pass runs without them
         session.optimizer.zero_grad(set_to_none=True)
     batch = config.data.augmented(batch, session.splits.shape)
+    give_targets(session.dfa, config, batch)
     loss = session.task.loss(session.model, batch)
     norms = _backward(session, loss) if isinstance(session.optimizer, FusedOptimizer) else _step(session, loss)
     if session.average is not None:

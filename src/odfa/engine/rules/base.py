@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from odfa.engine.calls import Call
 from odfa.engine.wirings import AbstractWiring
@@ -14,8 +15,12 @@ from odfa.project import AbstractProjection
 from odfa.saved import check_state
 from odfa.settings import Settings
 
-Need = Literal["error", "targets", "block input", "optimiser step"]
-"""What a rule may ask of the engine: e = dL/dy; the labels; what each block received; the weights' last update."""
+Need = Literal["error", "targets", "block input", "block output", "optimiser step"]
+"""What a rule may ask of the engine: e = dL/dy, `error.e_ND`; what outputs should have been, `error.targets`; what each
+block received and returned, `call.input` and `call.output`; to be told when weights have moved, `stepped`."""
+
+UNSTREAMED: frozenset[Need] = frozenset({"block input", "block output"})
+"""Of this, what `recompute="stream"` cannot give, as it keeps nothing of the blocks."""
 
 
 class AbstractFeedback(ABC):
@@ -27,10 +32,18 @@ class AbstractFeedback(ABC):
     def signals(self, error: ErrorSignal, calls: Sequence[Call]) -> list[Tensor]:
         """The signals that the rule's wiring sends on.
 
-        One per call, of the call's shape (direct wiring), or one of the head input's shape (residual wiring).
+        One per call, of the call's shape (direct wiring), or one of the head input's shape (residual wiring). Called in
+        backward, once for each forward pass that learns (for each tap with blocks in front of it), autograd off.
 
         Raises:
             NonFinite: the error or a signal is not finite.
+        """
+
+    def stepped(self, optimizer: Optimizer) -> None:  # noqa: B027 - most learn nothing
+        """An optimiser has moved weights of the model, after one or more calls of `signals`; autograd is off.
+
+        Called for rules that need the "optimiser step", once: with several optimisers when the first of them has
+        stepped. Not called where no backward pass came before, where GradScaler skips the step, or while measuring.
         """
 
     def doubts(self, block: str, shape: tuple[int, ...], lead: tuple[int, ...] | None) -> bool:
@@ -43,7 +56,7 @@ class AbstractFeedback(ABC):
         return self.projection.identity if self.projection else "nothing"
 
     def state_dict(self) -> dict[str, Any]:
-        """State that a resumed run needs."""
+        """State that a resumed run needs; nothing in it is changed in place later, as a measurement restores it."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -62,7 +75,7 @@ class AbstractRule(Settings, ABC, room="odfa.engine.rules", group="odfa.rules"):
     wiring: ClassVar[type[AbstractWiring]]
     """How its signals get to the blocks."""
     needs: ClassVar[frozenset[Need]] = frozenset({"error"})
-    """What its feedback is computed from."""
+    """What its feedback is computed from; the engine supplies that and keeps nothing else."""
     projects: ClassVar[bool] = True
     """Whether a projection is used, be it only for the start of the head."""
     cuts: ClassVar[bool] = True
@@ -75,6 +88,11 @@ class AbstractRule(Settings, ABC, room="odfa.engine.rules", group="odfa.rules"):
     """Of its curves in figures, as #RRGGBB."""
     rate_factor: ClassVar[float] = 1.0
     """Centre of the grid of learning rates that is tried for this rule, over the recipe's rate."""
+
+    @property
+    def name(self) -> str:
+        """For messages: its kind, or the class of another package."""
+        return self.kind or type(self).__name__
 
     @property
     def feeds(self) -> bool:

@@ -24,6 +24,7 @@ class Language(AbstractTask, kind="language"):
 
     takes: ClassVar[frozenset[str]] = frozenset({"tokens"})
     asks: ClassVar[str] = "tokens"
+    labelled: ClassVar[bool] = True
     samples: ClassVar[str] = "texts"
 
     @property
@@ -35,6 +36,10 @@ class Language(AbstractTask, kind="language"):
         """Mean cross-entropy over the tokens that are not masked, a scalar."""
         logits_NTV = model(input_ids=batch.x_ND, use_cache=False).logits
         return cross_entropy(logits_NTV.flatten(0, 1).float(), batch.y_N.flatten(), ignore_index=MASKED)
+
+    def targets(self, batch: Split) -> Tensor:
+        """The next tokens (B, T), -100 where they are masked."""
+        return batch.y_N
 
     def evaluate(self, model: nn.Module, part: Split) -> dict[str, float]:
         """Loss in nats per token, perplexity = exp(loss), and bits per byte of text."""

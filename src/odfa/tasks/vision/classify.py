@@ -19,6 +19,7 @@ class Classify(AbstractTask, kind="classify"):
 
     takes: ClassVar[frozenset[str]] = frozenset({"classes"})
     asks: ClassVar[str] = "classes"
+    labelled: ClassVar[bool] = True
 
     @property
     def metric(self) -> Metric:
@@ -32,6 +33,10 @@ class Classify(AbstractTask, kind="classify"):
     def loss(self, model: nn.Module, batch: Split) -> Tensor:
         """Mean cross-entropy of a batch, a scalar."""
         return cross_entropy(model(batch.x_ND), batch.y_N)
+
+    def targets(self, batch: Split) -> Tensor:
+        """The classes."""
+        return batch.y_N
 
     def evaluate(self, model: nn.Module, part: Split) -> dict[str, float]:
         """Loss and accuracy over a part."""
