@@ -78,6 +78,7 @@ class Hinge(AbstractTask):
 
     takes: ClassVar[frozenset[str]] = frozenset({"parities"})
     asks: ClassVar[str] = "parities"
+    labelled: ClassVar[bool] = True
 
     margin: float = 1.0
     """By how much."""
@@ -90,6 +91,10 @@ class Hinge(AbstractTask):
     def loss(self, model: nn.Module, batch: Split) -> Tensor:
         """Mean hinge."""
         return nn.functional.multi_margin_loss(model(batch.x_ND), batch.y_N, margin=self.margin)
+
+    def targets(self, batch: Split) -> Tensor:
+        """The parities."""
+        return batch.y_N
 
     def evaluate(self, model: nn.Module, part: Split) -> dict[str, float]:
         """Loss and share that is wrong."""

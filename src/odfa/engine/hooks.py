@@ -23,7 +23,7 @@ from odfa.engine.step import Step
 from odfa.engine.surroundings import Surroundings
 from odfa.engine.taps import TapReader
 from odfa.engine.tensors import eager, first_tensor, in_backward, map_tensors, named_tensors
-from odfa.engine.trace import Trace
+from odfa.engine.trace import Trace, as_traced
 from odfa.engine.transforms import refuse_transforms
 from odfa.errors import MatchError
 
@@ -169,7 +169,8 @@ class Hooks:
         """Note where the block begins, and let the execution prepare for it."""
         step = self.step
         if step is None:
-            return None
+            again = in_backward() and self.handle.second_run is None
+            return (map_tensors(args, as_traced), map_tensors(kwargs, as_traced)) if again else None
         self._ends.kept.receive(name, args, kwargs)
         records = torch.is_grad_enabled()
         if step.trace is not None:

@@ -6,10 +6,14 @@ graph. What a block receives is the same as in any other pass, and so are the gr
 
 from bisect import bisect_right
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import Node
+
+_BARE = "odfa: handed to a block without history"
+"""Key in a node's metadata, which lives as long as the graph."""
 
 
 @dataclass
@@ -59,6 +63,9 @@ class Trace:
         span.entries = [node for _, node in made]
         self._shapes[id(span)] = made
         bare = [t for t in arguments if strip and t.grad_fn is not None and self._is_bare(t.grad_fn)]
+        for tensor in bare:
+            assert tensor.grad_fn is not None
+            _notes(tensor.grad_fn)[_BARE] = True
         return {id(t): t.detach() for t in bare}
 
     def end(self) -> Span:
@@ -104,3 +111,16 @@ class Trace:
                 hides = type(current).__name__ == "CheckpointFunctionBackward"
                 self._bare[current] = bool(children) and not hides and all(self._bare[child] for child in children)
         return self._bare[node]
+
+
+def as_traced(tensor: Tensor) -> Tensor:
+    """What a block got for `tensor` in the traced pass, for activation checkpoints that run it again in backward.
+
+    Whether an input asks for a gradient decides what a block saves, and a checkpoint has to find the same again.
+    """
+    return tensor.detach() if tensor.grad_fn is not None and _BARE in _notes(tensor.grad_fn) else tensor
+
+
+def _notes(node: Node) -> dict[str, bool]:
+    """A node's metadata, which torch declares as a method and gives as a dictionary."""
+    return cast(dict[str, bool], node.metadata)
