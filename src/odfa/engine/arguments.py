@@ -1,7 +1,7 @@
 """Arguments of `DFA(...)` of the wrong kind: each is refused with the words to write instead."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, get_args
+from typing import get_args
 
 from torch import nn
 
@@ -32,7 +32,15 @@ _NAMES: dict[str, Mapping[str, type]] = {
 
 
 def check_arguments(
-    *, model: Any, blocks: Any, projection: Any, rule: Any, encoder: Any, error_at: Any, branches: Any, linears: Any
+    *,
+    model: object,
+    blocks: object,
+    projection: object,
+    rule: object,
+    encoder: object,
+    error_at: object,
+    branches: object,
+    linears: object,
 ) -> None:
     """Refuse arguments of the wrong kind before anything is looked at.
 
@@ -98,7 +106,7 @@ def check_rule(rule: AbstractRule, *, recompute: object) -> None:
         )
 
 
-def _instead(key: str, value: Any, usual: type) -> str:
+def _instead(key: str, value: object, usual: type) -> str:
     """What to write in place of `value`."""
     if isinstance(value, type):
         usual = Optical if issubclass(value, AbstractOpu) else value if value in _NAMES[key].values() else usual

@@ -1,7 +1,5 @@
 """Which handle a module belongs to."""
 
-from typing import Any
-
 from torch import nn
 
 from odfa.engine.handle import Handle
@@ -31,7 +29,7 @@ def refuse_second_handle(model: nn.Module) -> None:
             )
 
 
-def _owner(hook: Any) -> Hooks | None:
+def _owner(hook: object) -> Hooks | None:
     """Hooks are methods, or partial ones."""
     owner = getattr(getattr(hook, "func", hook), "__self__", None)
     return owner if isinstance(owner, Hooks) else None

@@ -33,7 +33,7 @@ class BatchAxes:
         self.handle = handle
         self._size: int | None = None
 
-    def begin(self, args: Any, kwargs: Mapping[str, Any]) -> None:
+    def begin(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """A recorded forward pass begins."""
         self._size = _first_size([args, dict(kwargs)])
 
@@ -155,7 +155,7 @@ def _by_size(possible: Sequence[Axes], error_axis: int) -> Axes | None:
     return likely[0] if likely else possible[0] if len(possible) == 1 else None
 
 
-def _first_size(inputs: Any) -> int | None:
+def _first_size(inputs: object) -> int | None:
     """Length of the first tensor with axes, depth first."""
     if isinstance(inputs, Tensor):
         return inputs.shape[0] if inputs.ndim else None

@@ -1,7 +1,7 @@
 """Linear layers that run as they are, with a node of ours in the graph in place of autograd's."""
 
 from abc import ABC, abstractmethod
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,8 @@ from odfa.engine.grad_mode import resume_recording, stop_recording
 from odfa.engine.transforms import in_transform
 
 Layout = Literal["outputs x inputs", "inputs x outputs"]
+Needed = TypeVar("Needed")
+"""What a kind of hooks keeps of a call from before a layer runs to when its node is made."""
 
 
 def layout_of(layer: nn.Module) -> Layout | None:
@@ -25,11 +27,11 @@ def weight_gradient(layout: Layout, delta_NO: Tensor, x_NI: Tensor) -> Tensor:
     return delta_NO.T @ x_NI if layout == "outputs x inputs" else x_NI.T @ delta_NO
 
 
-class LayerHooks(ABC):
+class LayerHooks(ABC, Generic[Needed]):
     """Hooks on linear layers: where `takes` says so, a layer runs without a graph, and `node` makes one behind it."""
 
     def __init__(self) -> None:
-        self._running: Any = None
+        self._running: Needed | None = None
 
     def begin(self) -> None:
         """A recorded forward pass begins: what an interrupted one left is forgotten."""
@@ -41,14 +43,14 @@ class LayerHooks(ABC):
         return self.__dict__
 
     @abstractmethod
-    def takes(self, layer: Any, x: Tensor) -> Any:
+    def takes(self, layer: Any, x: Tensor) -> Needed | None:
         """What `node` will need of this call; None: the layer runs as it is, and autograd differentiates it."""
 
     @abstractmethod
-    def node(self, layer: Any, needed: Any, output: Tensor) -> Tensor:
+    def node(self, layer: Any, needed: Needed, output: Tensor) -> Tensor:
         """`output`, tied to the layer's parameters and whatever else learns from it."""
 
-    def cannot_take(self, _why: str) -> None:  # noqa: B027 - whether that matters is for each kind to say
+    def cannot_take(self, _why: str) -> None:
         """`takes` asked for a call that cannot run without a graph, so the layer runs as it is, by autograd."""
 
     def hook(self, layer: nn.Module) -> list[RemovableHandle]:

@@ -15,7 +15,7 @@ from odfa.errors import MatchError
 Shape = tuple[int, ...]
 
 
-class LinearFeedback(LayerHooks):
+class LinearFeedback(LayerHooks[Tensor]):
     """A layer's input gets M^T delta instead of W^T delta; M is the mean weight, now, of all layers of its shape.
 
     In residual wiring every branch ends in the same signal, so that M^T delta is one product for all layers of a shape:
@@ -63,7 +63,7 @@ class LinearFeedback(LayerHooks):
         finally:
             self.exact = False
 
-    def takes(self, _layer: Any, x: Tensor) -> Any:
+    def takes(self, _layer: Any, x: Tensor) -> Tensor | None:
         """The input, if it wants a gradient."""
         return x if x.requires_grad and not self.exact else None
 

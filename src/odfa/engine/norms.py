@@ -18,7 +18,7 @@ from odfa.engine.layers import LayerHooks, Layout, layout_of, weight_gradient
 from odfa.engine.tensors import is_spread
 
 
-class NormReaders(LayerHooks):
+class NormReaders(LayerHooks[tuple[Tensor, Any]]):
     """Hooks on norms and on the linear layers that read them; they act where nothing before the norm wants a gradient.
 
     They do not act where a norm's scale is spread over processes.
@@ -53,7 +53,7 @@ class NormReaders(LayerHooks):
         nonzero = not known or bool(torch.stack([scale.all() for scale in known]).all())
         self._usable = bool(scales) and nonzero
 
-    def takes(self, layer: Any, x: Tensor) -> Any:
+    def takes(self, layer: Any, x: Tensor) -> tuple[Tensor, Any] | None:
         """The norm's output, without history, and the norm."""
         if self._latest is None or not layer.weight.requires_grad:
             return None

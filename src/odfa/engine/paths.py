@@ -16,7 +16,6 @@ place of nothing.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 from torch.autograd.graph import Node
@@ -57,7 +56,7 @@ class Paths:
         self._feeds = self._fed()
         self._reaches = self._reached()
 
-    def _edges(self, node: Node) -> Any:
+    def _edges(self, node: Node) -> tuple[tuple[Node | None, int], ...]:
         """A gate at a tap is made of what the tap reads; its other edges carry signals."""
         return node.next_functions[:1] if node in self._gates else node.next_functions
 
@@ -147,6 +146,7 @@ class Paths:
         return [child for _, child, _ in self.children(node)]
 
     def _made_first(self, roots: Sequence[Node | None]) -> list[Node]:
+        """Depth first, with a stack of its own: graphs are deeper than Python lets functions call themselves."""
         order: dict[Node, None] = {}
         todo = [(root, False) for root in roots if root is not None and not is_leaf(root)]
         while todo:
@@ -159,6 +159,7 @@ class Paths:
         return list(order)
 
     def _upstream(self) -> dict[Node, int]:
+        """See the top of the file; one pass, as what a node is made of comes before it."""
         found: dict[Node, int] = {}
         for node in self._order:
             calls = 1 << self.call_of[node] if node in self.call_of else 0
@@ -176,6 +177,7 @@ class Paths:
         return found
 
     def _fed(self) -> dict[Node, int]:
+        """See the top of the file; from behind, as what a node is a part of comes after it."""
         found: dict[Node, int] = dict.fromkeys(self._order, 0)
         for node in reversed(self._order):
             calls = found[node] | (1 << self.call_of[node] if node in self.call_of else 0)
@@ -202,7 +204,7 @@ class Paths:
         return self.upstream[node] & ~self.upstream[child] & self._reaches[child]
 
     def _fits(self, call: int, node: Node, child: Node, output: int) -> bool:
-        return bool(_shape(child, output) == _shape(node, 0) == self.spans[call].shape)
+        return _shape(child, output) == _shape(node, 0) == self.spans[call].shape
 
     def _first_streams(self) -> Iterator[Node]:
         """What enters a block that no other block feeds, back to the last place where several tensors met."""
@@ -259,5 +261,5 @@ def is_leaf(node: Node) -> bool:
     return type(node).__name__ == "AccumulateGrad"
 
 
-def _shape(node: Node, output: int) -> Any:
+def _shape(node: Node, output: int) -> tuple[int, ...]:
     return tuple(node._input_metadata[output].shape)

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 
 from odfa.engine.handle import Handle
 from odfa.engine.step import Step
@@ -59,7 +60,7 @@ def _first_with_weights(model: nn.Module, output: Any, without: Collection[int])
     }
     tensors: list[Tensor] = []
     map_tensors(output, lambda t: tensors.append(t) or t)  # type: ignore[func-returns-value]
-    todo: list[Any] = [tensor.grad_fn for tensor in tensors if tensor.grad_fn is not None]
+    todo: list[Node] = [tensor.grad_fn for tensor in tensors if tensor.grad_fn is not None]
     seen = set(todo)
     for node in todo:  # breadth first: the list grows while it is read
         variable = id(getattr(node, "variable", None))
