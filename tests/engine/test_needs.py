@@ -326,6 +326,15 @@ def test_accumulated_gradients_are_one_step() -> None:
     assert steps_of(dfa) == 1
 
 
+def test_a_state_that_is_loaded_has_no_step_due() -> None:
+    model = net()
+    dfa = DFA(model, rule=Fading())
+    backward(model)
+    dfa.load_state_dict(dfa.state_dict())
+    torch.optim.SGD(model.parameters(), lr=RATE).step()
+    assert steps_of(dfa) == 0
+
+
 def test_two_optimisers_step_once_and_strangers_never() -> None:
     model, other = net(), nn.Linear(2, 2)
     dfa = DFA(model, rule=Fading())

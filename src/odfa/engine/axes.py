@@ -66,6 +66,7 @@ class BatchAxes:
 
     def _shown(self, calls: list[Call], probes: Sequence[Probe], y: Tensor, x: Tensor | None) -> list[Call]:
         """`x` is what the module at the tap read, for outputs whose weights start at zero."""
+        # graphs are followed only for blocks whose signals would differ between the readings that their sizes admit
         lead, doubts = leading_shape(tuple(y.shape)), self.handle.at_work.doubts
         open_calls = {call.block: call for call in calls if doubts(call.block, call.shape, lead)}
         possible = {block: possible_axes(call.shape, lead) for block, call in open_calls.items()}

@@ -316,6 +316,7 @@ class DFA:
         except CheckpointError:
             self.restore(before)
             raise
+        self.optimizer_steps.due = False  # backward passes from before are nothing that the loaded state knows of
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take over a state that is known to fit."""

@@ -69,7 +69,7 @@ class LayerHooks(ABC, Generic[Needed]):
             self.cannot_take(why)
             return
         self._running = needed
-        stop_recording()
+        stop_recording()  # until `_after`; a layer that fails comes there, too
 
     def _after(self, layer: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
         if self._running is None:

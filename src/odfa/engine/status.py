@@ -65,6 +65,7 @@ def _others(handle: Handle, fed: dict[str, set[str]]) -> dict[str, set[str]]:
         outside = trained - set().union(*fed.values())
         return {"outside the blocks (known after the first training forward)": outside, "frozen": frozen}
     by_id = {id(p): name for name, p in handle.model.named_parameters()}
+    # where the signal enters at the head's input, only the head and what follows it learn by the true gradient
     head = {by_id[id(p)] for p in handle.tap.module.parameters() if id(p) in by_id}
     behind = handle.members.behind
     exact = (behind & head if handle.rule.wiring.reads_head_input else behind) | handle.members.ahead

@@ -66,6 +66,7 @@ class _Slices(AbstractFeedback):
         self.scale = rule.scale
 
     def signals(self, error: ErrorSignal, calls: Sequence[Call]) -> list[Tensor]:
+        # slices are given out before anything is projected, as the projection is as wide as all of them together
         places = [
             self.slots.take(
                 call.block, call.shape, error.lead, found=call.axes, same_rows=_last_with_rows_of(call, calls)
