@@ -37,7 +37,7 @@ _ROUNDING = 8 / 12
 
 @dataclass(frozen=True, kw_only=True)
 class Photometry:
-    """What raw counts say about a camera; NaN where there are too few inputs to tell."""
+    """What raw counts show of a camera; NaN where there are too few inputs to measure it."""
 
     gamma: float
     """Counts are light to this power."""
@@ -95,6 +95,8 @@ def _shown(probe: Probe) -> tuple[Tensor, Tensor]:
 
 
 def _gamma(probe: Probe, first: Tensor, second: Tensor, means: tuple[float, float, float]) -> float:
+    # Beside a strong reference the mean of J is linear in the light whatever the exponent, which is therefore taken
+    # from E[K J_x J_y]; that law needs the strong reference, and without one the growth of the mean is taken.
     dark, one, three = means
     if min(one, three) <= dark:
         return math.nan
