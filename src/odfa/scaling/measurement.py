@@ -1,4 +1,4 @@
-"""A measurement as a file: what was timed, on which machine, the constants that follow, and how well they predict."""
+"""A measurement as a file: what was timed, on which machine, the constants that follow, and the errors they leave."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -42,7 +42,7 @@ class MachineMeasurement:
     fitted: Sequence[Timing]
     """Steps that the constants are fitted to."""
     checked: Sequence[Timing]
-    """Steps that the predictions are held against."""
+    """Steps that the predictions are compared with."""
     projections: Sequence[ProjectionTiming]
     peaks: Sequence[tuple[Gpt, str, int]]
     """Network, method, bytes; empty where memory was left out."""
@@ -82,7 +82,7 @@ class MachineMeasurement:
         )
 
     def write(self, path: Path) -> None:
-        """Whole or not at all.
+        """Write the measurement to a file, as a whole or not at all.
 
         Raises:
             RunFolderError: it cannot be written.
@@ -93,7 +93,7 @@ class MachineMeasurement:
 
 
 def read(path: Path) -> MachineMeasurement:
-    """What `odfa study measure` wrote.
+    """The measurement in a file that `odfa study measure` wrote.
 
     Raises:
         DataError: the file is missing or not such a one.
@@ -118,7 +118,7 @@ def require_repeats(repeats: int) -> None:
 
 
 def planned(*, memory: bool, repeats: int) -> dict[str, Any]:
-    """What `measure_machine` will do, without doing it."""
+    """The steps, projections and peaks that `measure_machine` would measure; nothing is run."""
     require_repeats(repeats)
     return {
         "repeats": repeats,
@@ -138,7 +138,8 @@ def measure_machine(*, memory: bool, repeats: int, note: Callable[[str], None]) 
         ConfigError: too few repeats, or a system that does not tell a process's peak memory.
     """
     planned(memory=memory, repeats=repeats)
-    # in turns, so that what is fitted to and what is checked see the same machine
+    # Fitted and checked networks in turns, and projections before and after: a machine that is slowed for some minutes
+    # by others slows all of them.
     jobs: list[tuple[Gpt, Sequence[Timed]]] = [
         (gpt, (*TIMED_METHODS, "inputs") if gpt in FITTED else TIMED_METHODS) for gpt in _in_turns(FITTED, CHECKED)
     ]
@@ -187,7 +188,7 @@ def _in_turns(*several: Sequence[Gpt]) -> list[Gpt]:
 def report(measurement: MachineMeasurement, machine: Processor) -> dict[str, Any]:
     """Constants, and predicted beside measured, as plain values."""
     steps, peaks = measurement.steps(machine), measurement.memory()
-    # by method besides, since an error of one kind of step hides among the others
+    # by method besides: a large error of one kind of step would not show in the median of all
     by_method = {
         method: summary([check for check in steps if check.method == method])
         for method in dict.fromkeys(check.method for check in steps)

@@ -1,4 +1,4 @@
-"""The scaling study: families of GPTs, what each way of training costs, where light overtakes, and why."""
+"""The scaling study: what each way of training families of GPTs costs, from which size light is faster, and why."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ Vectors = Literal["token", "sequence", "batch"]
 
 @dataclass(frozen=True, kw_only=True)
 class StudySettings(Settings):
-    """What the study ranges over."""
+    """Families, processors, OPUs and batches that the study computes every combination of."""
 
     families: tuple[str, ...] = tuple(FAMILIES)
     """Shapes: deep (width 512), wide (24 blocks), both (128 times as wide as deep)."""
@@ -59,11 +59,11 @@ class StudySettings(Settings):
 
     @property
     def like(self) -> Gpt:
-        """The batch that all members learn from."""
+        """A GPT with the batch that all members of the families learn from."""
         return Gpt(depth=1, width=64, tokens=self.tokens, context=self.context, vocabulary=self.vocabulary)
 
     def layout(self, vectors: Vectors) -> StepLayout:
-        """How their steps are laid out."""
+        """Layout of a step of every member, with these error vectors."""
         return StepLayout(
             vectors=vectors, devices=self.devices, microbatches=self.microbatches, precision=self.precision
         )
@@ -112,7 +112,7 @@ def points(config: StudySettings, family: str, processor: Processor, opu: Opu) -
 
 
 def crossovers(config: StudySettings) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Every race of the study with its band, in time and in energy; and, by the race's name, each term switched off."""
+    """Every comparison with its band, in time and in energy; and, by its name, the crossing without each term."""
     rows, without = [], {}
     for family, processor_name in product(config.families, config.processors):
         models = [model for _, model in curve(config, family, get_processor(processor_name))]
@@ -142,7 +142,7 @@ def crossovers(config: StudySettings) -> tuple[list[dict[str, Any]], dict[str, A
 
 
 def name_of(family: str, race: Race) -> str:
-    """Family, processor, OPU, vectors, challenger, baseline."""
+    """Name of a comparison: family/processor/OPU/vectors/challenger vs baseline."""
     processor = race.models[0].processor.name
     return f"{family}/{processor}/{race.opu.name}/{race.layout.vectors}/{race.challenger} vs {race.baseline}"
 
@@ -161,7 +161,7 @@ STATEMENTS = (
     ("one vector per token, against activations that are moved", "block", "token", True, "bp+offloading"),
     ("one vector per token, against the fastest backpropagation", "block", "token", True, "fastest bp"),
 )
-"""What is asked of the reference processor, 1e14 FLOP/s: granularity, vectors, offloading, baseline."""
+"""Comparisons on the reference processor, 1e14 FLOP/s: text, granularity, vectors, offloading, baseline."""
 
 
 def statements(config: StudySettings) -> list[dict[str, Any]]:
@@ -187,7 +187,7 @@ def statements(config: StudySettings) -> list[dict[str, Any]]:
 
 
 def run_study(config: StudySettings) -> dict[str, Any]:
-    """Points, crossovers and their attribution.
+    """The study's points, crossovers, their attribution, and statements that can be checked by hand.
 
     Raises:
         ConfigError: names that do not exist, a batch that is no whole number of sequences.
