@@ -14,6 +14,8 @@ Form = Any
 """What a saved value must look like: `int` (zero or more, 64 bits), `float` (finite; an int will do), `bool`, `str`,
 None, `Tensor` (finite values), a tensor (its dtype and shape, too), a tuple of forms (one of them), a list of forms,
 `[form, ...]` (any number), a dict of forms by name, `{str: form}` (any names), `object` (anything)."""
+Json = dict[str, Any]
+"""A JSON object: values are None, truth values, numbers, text, lists and objects of these."""
 State = dict[str, Any]
 """What `state_dict` returns and `load_state_dict` takes: numbers, text, tensors and states of parts by name."""
 _WORDS = {

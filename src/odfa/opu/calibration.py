@@ -160,7 +160,7 @@ class Calibration:
             raise CalibrationError(f"there is no calibration in {path}; make one: odfa opu calibrate NAME") from error
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise CalibrationError(f"the calibration in {path} is corrupt ({error}); calibrate again") from error
-        if found.id != stated:
+        if found.id != stated:  # a gain edited by hand would rescale all feedback without a word
             raise CalibrationError(
                 f"the calibration in {path} was changed: its id is {stated}, its contents {found.id}"
             )

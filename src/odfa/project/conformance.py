@@ -126,6 +126,7 @@ def _in_use(
     tests: list[Callable[[Probe], Promise | list[Promise]]] = [
         _shapes, _repeatability, _linearity, _additivity, _noise, _saturation, _pairing, _timing, _camera,
     ]  # fmt: skip
+    # claims first: the other tests take their sizes, arm and limits from them
     abilities = _abilities(opu)
     if not abilities.passed:
         return "none", [abilities]
@@ -245,6 +246,8 @@ def _pairing(probe: Probe) -> Promise:
 
 def _camera(probe: Probe) -> list[Promise]:
     """Counts in proportion to the light, in every frame and at every pixel."""
+    # Without a reference a phase modulator sends the same light to the camera whatever is lit: a mean that does not
+    # follow then shows an automatic gain only if third differences do not vanish either.
     found, (low, high) = photometry_of(probe), _GAMMA
     scaled = found.following < _FOLLOWING and (probe.demodulator.arm != "blocked" or found.unsteady > _UNSTEADY)
     told = found.following >= _FOLLOWING and not math.isnan(found.gamma)

@@ -108,6 +108,8 @@ class Optical(AbstractProjection):
             Incompatible: the OPU lacks mirrors, pixels or the reference arm; found before the first frame.
             CalibrationError: the calibration is for another OPU, width, region or demodulator.
         """
+        # a shallow copy: OPU, encoder and watches stay shared, for an instrument can be opened only once and draws
+        # must not repeat
         check_shape(num_inputs, num_outputs)
         shaped = copy.copy(self)
         shaped.num_inputs, shaped.num_outputs, shaped._diagnostics = num_inputs, num_outputs, {}

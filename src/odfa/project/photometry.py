@@ -61,6 +61,7 @@ def photometry_of(probe: Probe) -> Photometry:
     dark, one, three = (float(mean_8[kinds].mean()) for kinds in ([0], [1, 2, 4], [7]))
     jumps = [(shot[[1, 2, 4]] - shot[0]) for shot in (first, second)]
     spread = float(((jumps[0] - (one - dark)) * (jumps[1] - (one - dark))).mean())
+    # var J = E[J^2] - n^2 = (R + n)^2 - R^2, solved for n: the rise of the mean that the speckle's contrast foretells
     foretold = math.sqrt(dark**2 + max(0.0, spread)) - dark
     sign_8 = torch.tensor([-1, 1, 1, -1, 1, -1, -1, 1], dtype=torch.float64)
     thirds = [torch.einsum("k,ktpq->tpq", sign_8, shot) for shot in (first, second)]

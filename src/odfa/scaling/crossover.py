@@ -3,9 +3,10 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from odfa.errors import Incompatible
+from odfa.saved import Json
 from odfa.scaling.cost import Cost, Model, step_cost
 from odfa.scaling.method import PLANNED_METHODS, SWITCHES, StepLayout
 from odfa.scaling.opu import Opu
@@ -39,6 +40,7 @@ class Race:
         rivals = [
             (m, step_cost(model, m, self.opu, self.layout)) for m in PLANNED_METHODS.values() if m.learning == "bp"
         ]
+        # ways that do not fit are left out; those that offload always count, so that there is something to compare with
         return ours, min(quantity(rival) for method, rival in rivals if rival.fits or method.offload)
 
     def scaled(self, processor: float, opu: float) -> "Race":
@@ -140,7 +142,7 @@ def _reach(found: Crossing) -> float:
     return found.parameters if found.parameters is not None else math.inf
 
 
-def crossing_json(found: Crossing) -> dict[str, Any]:
+def crossing_json(found: Crossing) -> Json:
     """A crossing as JSON holds it: verdict, parameters, ratio at the largest member."""
     return {"verdict": found.verdict, "parameters": found.parameters, "ratio_at_largest": found.last_ratio}
 

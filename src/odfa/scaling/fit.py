@@ -34,6 +34,7 @@ def walk_gpt(gpt: Gpt, method: str) -> Walk:
 
 def phases_s(gpt: Gpt, method: str, processor: Processor) -> dict[str, float]:
     """Predicted seconds of a step on the machine that is measured, the projection in backward as it runs there."""
+    # walks leave the projection out, because in a plan an OPU may do it; here the processor does it, within backward
     walk = walk_gpt(gpt, method)
     backward_s = processor.seconds(walk.backward)
     if method == "dfa":

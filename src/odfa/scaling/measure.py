@@ -8,7 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from odfa.arms import arm
 from odfa.errors import ConfigError
 from odfa.opu import Twin
 from odfa.project import Gaussian, Optical
+from odfa.saved import Json
 from odfa.scaling.family import Gpt
 from odfa.session import MemorySettings, attach, build_model
 from odfa.session.memory import fitted_optimizer, give_back_freed
@@ -69,12 +70,12 @@ class Timing:
         """Time of the whole step: the sum of its three phases."""
         return self.forward_s + self.backward_s + self.update_s
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """The timing as JSON holds it."""
         return asdict(self)
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "Timing":
+    def from_json(cls, values: Json) -> "Timing":
         """The timing that `to_json` gave these values of."""
         return cls(**{**values, "gpt": Gpt(**values["gpt"])})
 
@@ -163,6 +164,8 @@ def fastest_of(once: Sequence[ProjectionTiming], again: Sequence[ProjectionTimin
 
 
 def _timing(gpt: Gpt, method: Timed, steps: list[tuple[float, ...]]) -> Timing:
+    # The fastest of each phase by itself, for others on the machine can only add time; the median of the whole step
+    # and its spread tell how much they did.
     whole = [sum(phases) for phases in steps]
     forward_s, backward_s, update_s = (min(column) for column in zip(*steps, strict=True))
     return Timing(
@@ -199,6 +202,7 @@ def _steps_of(
         dfa.backward(loss) if dfa else torch.autograd.backward(loss)
         backward_s = time.perf_counter()
         if method != "inputs":
+            # training waits for the norm of all gradients in every step, so it is part of an update's time
             gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
             torch.nn.utils.get_total_norm(gradients).item()
             optimizer.step()  # type: ignore[union-attr]

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 from odfa.errors import DataError
+from odfa.saved import Json
 from odfa.scaling.family import Gpt
 from odfa.scaling.fit import FitCheck, check_peaks, check_steps, fit_machine, summary
 from odfa.scaling.measure import (
@@ -37,7 +37,7 @@ TIMED_METHODS: tuple[Timed, ...] = ("bp", "shallow", "dfa", "odfa")
 class MachineMeasurement:
     """Everything that was measured on one machine."""
 
-    environment: dict[str, Any]
+    environment: Json
     """Versions, commit, processor, threads."""
     fitted: Sequence[Timing]
     """Steps that the constants are fitted to."""
@@ -60,7 +60,7 @@ class MachineMeasurement:
         """Peak memory, for which nothing is fitted at all."""
         return check_peaks(self.peaks)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """The measurement as its file holds it."""
         return {
             "environment": self.environment,
@@ -71,7 +71,7 @@ class MachineMeasurement:
         }
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "MachineMeasurement":
+    def from_json(cls, values: Json) -> "MachineMeasurement":
         """The measurement that `to_json` gave these values of; KeyError or TypeError where they are none."""
         return cls(
             environment=values["environment"],
@@ -117,7 +117,7 @@ def require_repeats(repeats: int) -> None:
     require(2 <= repeats <= 1000, "repeats", "2 to 1,000 rounds", repeats)
 
 
-def planned(*, memory: bool, repeats: int) -> dict[str, Any]:
+def planned(*, memory: bool, repeats: int) -> Json:
     """The steps, projections and peaks that `measure_machine` would measure; nothing is run."""
     require_repeats(repeats)
     return {
@@ -160,7 +160,7 @@ def measure_machine(*, memory: bool, repeats: int, note: Callable[[str], None]) 
     )
 
 
-def measured_points(measurement: MachineMeasurement, machine: Processor) -> list[dict[str, Any]]:
+def measured_points(measurement: MachineMeasurement, machine: Processor) -> list[Json]:
     """The measured steps as points of the study, the twin's among them."""
     return [
         {
@@ -185,7 +185,7 @@ def _in_turns(*several: Sequence[Gpt]) -> list[Gpt]:
     return [gpt for turn in zip_longest(*several) for gpt in turn if gpt is not None]
 
 
-def report(measurement: MachineMeasurement, machine: Processor) -> dict[str, Any]:
+def report(measurement: MachineMeasurement, machine: Processor) -> Json:
     """Constants, and predicted beside measured, as plain values."""
     steps, peaks = measurement.steps(machine), measurement.memory()
     # by method besides: a large error of one kind of step would not show in the median of all
@@ -209,7 +209,7 @@ def report(measurement: MachineMeasurement, machine: Processor) -> dict[str, Any
     }
 
 
-def _row(check: FitCheck, unit: str) -> dict[str, Any]:
+def _row(check: FitCheck, unit: str) -> Json:
     return {
         **asdict(check.gpt),
         "method": check.method,

@@ -31,6 +31,7 @@ def need(walk: Walk, precision: Precision, devices: int = 1, *, fused: bool = Fa
     peak = weights + states + max(forward peak, backward peak, gradients), the peaks as the walk saw them, where
     gradients grow while activations go. Fused updates keep one gradient at a time.
     """
+    # the three peaks are not added: activations are freed as gradients come, and the walk saw their sum at each kernel
     gradients = precision.gradient * (walk.largest if fused else walk.updated)
     fullest = max(walk.peak_forward, walk.peak_backward, gradients)
     return Need(

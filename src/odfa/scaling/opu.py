@@ -146,6 +146,7 @@ def beam(opu: Opu, num_inputs: int, num_outputs: int) -> Beam:
     twin, demodulator = opu.twin().build(), opu.demodulator.build()
     roi = demodulator.roi(-(-num_outputs // demodulator.quadratures), twin.view)
     twin.require(num_inputs=demodulator.inputs(num_inputs), roi=roi, arm=demodulator.arm)
+    # the link carries patterns out and pixels back at the same time, and mirrors, camera and link work side by side
     transfer_s = max(opu.num_mirrors / 8, roi[0] * roi[1]) / opu.link_bytes_per_s
     twin_s = twin.frame_s(roi)
     return Beam(

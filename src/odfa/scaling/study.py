@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any, Literal
+from typing import Literal
 
 from odfa.errors import ConfigError, Incompatible
+from odfa.saved import Json
 from odfa.scaling.cost import Model, step_cost
 from odfa.scaling.crossover import Race, attribution, band, crossing, crossing_json, joules, made_by, races
 from odfa.scaling.family import FAMILIES, Gpt, members
@@ -78,12 +79,12 @@ def curve(config: StudySettings, family: str, processor: Processor) -> list[tupl
     ]
 
 
-def points(config: StudySettings, family: str, processor: Processor, opu: Opu) -> Iterator[dict[str, Any]]:
+def points(config: StudySettings, family: str, processor: Processor, opu: Opu) -> Iterator[Json]:
     """One row for each member and method, per step and per token."""
     layout = config.layout(config.vectors[0])
     for gpt, model in curve(config, family, processor):
         for name, method in PLANNED_METHODS.items():
-            row: dict[str, Any] = {
+            row: Json = {
                 "family": family,
                 "processor": processor.name,
                 "opu": opu.name if method.projection == "optical" else None,
@@ -111,7 +112,7 @@ def points(config: StudySettings, family: str, processor: Processor, opu: Opu) -
             }
 
 
-def crossovers(config: StudySettings) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def crossovers(config: StudySettings) -> tuple[list[Json], Json]:
     """Every comparison with its band, in time and in energy; and, by its name, the crossing without each term."""
     rows, without = [], {}
     for family, processor_name in product(config.families, config.processors):
@@ -164,7 +165,7 @@ STATEMENTS = (
 """Comparisons on the reference processor, 1e14 FLOP/s: text, granularity, vectors, offloading, baseline."""
 
 
-def statements(config: StudySettings) -> list[dict[str, Any]]:
+def statements(config: StudySettings) -> list[Json]:
     """Crossovers that can be followed by hand, in the deep family on the reference processor with opu-2021."""
     rows = []
     for text, granularity, vectors, offloading, baseline in STATEMENTS:
@@ -186,7 +187,7 @@ def statements(config: StudySettings) -> list[dict[str, Any]]:
     return rows
 
 
-def run_study(config: StudySettings) -> dict[str, Any]:
+def run_study(config: StudySettings) -> Json:
     """The study's points, crossovers, their attribution, and statements that can be checked by hand.
 
     Raises:

@@ -90,8 +90,8 @@ class Counting(TorchDispatchMode):
         self._known.add(tensor.untyped_storage()._cdata)
 
     def __torch_dispatch__(
-        self, func: OpOverload, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+        self, func: OpOverload, types: object, args: tuple[object, ...] = (), kwargs: dict[str, object] | None = None
+    ) -> object:
         """Run one kernel on meta tensors and count it."""
         # Storages and not tensors tell what is new: views share one, and a storage is freed when its last tensor goes.
         kwargs = kwargs or {}
@@ -115,9 +115,9 @@ class Counting(TorchDispatchMode):
     def _kernel(
         self,
         func: OpOverload,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        output: Any,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+        output: object,
         inputs: list[Tensor],
         outputs: list[Tensor],
     ) -> Tally:
@@ -216,7 +216,7 @@ def _four_axes(tensor: Tensor, batch: torch.Size) -> Tensor:
     return whole if len(batch) == 2 else whole.reshape(-1, batch[-1] if batch else 1, *tensor.shape[-2:])
 
 
-def _answer(func: OpOverload, inputs: list[Tensor], kwargs: dict[str, Any]) -> Tensor | bool | None:
+def _answer(func: OpOverload, inputs: list[Tensor], kwargs: dict[str, object]) -> Tensor | bool | None:
     """What a model gets that reads a value of a meta tensor; None: it reads none.
 
     Raises:

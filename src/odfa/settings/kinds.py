@@ -9,7 +9,7 @@ from collections.abc import Hashable, Mapping
 from functools import cache
 from importlib.metadata import entry_points
 from types import MappingProxyType
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 from odfa.errors import ConfigError
 from odfa.settings.base import Settings, shown
@@ -77,7 +77,7 @@ def word_of(settings: Settings) -> str:
     return next((word for word, make in presets if make() == settings), tag_of(settings))
 
 
-def load(name: str) -> Any:
+def load(name: str) -> object:
     """The object that `package.module:Name` names.
 
     Raises:
@@ -123,7 +123,7 @@ def _root(kind: type[Settings]) -> type[Settings]:
     return next(base for base in kind.__mro__ if "room" in vars(base) and vars(base)["room"])
 
 
-def _found(slot: type[Settings], word: str) -> Any:
+def _found(slot: type[Settings], word: str) -> object:
     if ":" in word:
         found = load(word)
         return slot.adopted(word, found) or found

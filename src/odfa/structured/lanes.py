@@ -282,6 +282,7 @@ def last_tile(
         factor = lanes.splat(scale, 16)
         for k, value in enumerate(values):
             unit = builder.zext(lanes.load(lanes.at(order, 4 * k), _I32, align=4), _I64)
+            # the address is selected rather than branched on, so that the 16 stores stay one run of vector code
             base = builder.select(builder.icmp_unsigned("<", unit, limit), dst, spill)
             if lanes.real or not widen:
                 lanes.store(value, lanes.at(base, (unit, lanes.unit_bytes)), **how)

@@ -158,7 +158,7 @@ class AbstractCamera(_Part, ABC):
                 f"{type(self).__name__}: the camera took an exposure of {taken_s!r} s, {exposure_s:g} s were asked "
                 "for; switch off what sets it besides (automatic exposure, a frame rate), or ask for one that it has"
             )
-        self.exposure_s = float(taken_s)
+        self.exposure_s = float(taken_s)  # not the one asked for: seconds per frame follow from the real one
 
     def arm(self, num_frames: int, roi: tuple[int, int]) -> None:
         """Get ready for triggers, dropping whatever older frames are still in the buffers."""

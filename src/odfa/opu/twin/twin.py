@@ -290,6 +290,7 @@ class Twin(AbstractOpu):
         propagate, grain = self._scatterers[key].propagate, arm != "tilted"
         if aberration_D is None:
             return propagate(x_FD, num_modes, grain=grain, few=few)
+        # A (x e^(i phi)) = A (x cos phi) + i A (x sin phi): two real propagations, as the medium takes real inputs only
         cos_D, sin_D = (wave_D.to(self._sensor.float_dtype) for wave_D in (aberration_D.cos(), aberration_D.sin()))
         cos_real, cos_imag = propagate(x_FD * cos_D, num_modes, grain=grain)
         sin_real, sin_imag = propagate(x_FD * sin_D, num_modes, grain=grain)
