@@ -79,13 +79,13 @@ __all__ = [
 ]
 
 _ROOMS = ("errors", "engine", "encode", "opu", "demodulate", "project", "store")
-"""Where the names above live."""
+"""Rooms that are searched for the names above, in this order."""
 
 
 def __getattr__(name: str) -> Any:
     """A name of `__all__`, or a room such as `odfa.features`, loaded when it is first asked for.
 
-    So `import odfa` waits for nothing, and the command line can answer, or be stopped, before torch is loaded.
+    So `import odfa` does not load torch, and the command line prints help, or is interrupted, without waiting for it.
     """
     found = None
     if name in __all__:

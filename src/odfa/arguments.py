@@ -1,4 +1,4 @@
-"""Arguments and settings of components, refused by name before anything is made of them."""
+"""Checks of arguments and settings; an error names the argument, what was expected and what was given."""
 
 import operator
 from collections.abc import Iterable
@@ -42,7 +42,7 @@ def pair(name: str, value: Any, least: int = 1) -> tuple[int, int]:
     """Rows and columns, two integers of at least `least`.
 
     Raises:
-        SettingError: not two of them.
+        SettingError: not two values, or one of them is no such integer.
     """
     try:
         rows, cols = value
@@ -53,18 +53,18 @@ def pair(name: str, value: Any, least: int = 1) -> tuple[int, int]:
         ) from error
 
 
-def named(name: str, value: Any) -> str:
+def named(name: str, value: object) -> str:
     """A text that is not empty.
 
     Raises:
-        SettingError: it is, or is no text.
+        SettingError: the text is empty or has several lines, or the value is no text.
     """
     if not isinstance(value, str) or not value.strip() or not value.isprintable():
         raise SettingError(name, f"expected a text in one line that is not empty, got {shown(value)}")
     return value
 
 
-def kind(name: str, value: Any, wanted: type | tuple[type, ...], write: str = "") -> None:
+def kind(name: str, value: object, wanted: type | tuple[type, ...], write: str = "") -> None:
     """Refuse what is not a `wanted`, such as a class in place of an object.
 
     Args:
@@ -89,7 +89,7 @@ def _described(wanted: type) -> str:
     return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
 
 
-def all_in(name: str, value: Any, size: int, low: float, high: float) -> None:
+def all_in(name: str, value: object, size: int, low: float, high: float) -> None:
     """Refuse what is not `size` numbers within (low, high).
 
     Raises:

@@ -1,7 +1,7 @@
 """Arms: short names for trees of settings. This is the only place that knows the names.
 
-A recipe describes its run as light trains it; every arm makes of that tree its own: other rule, other projection, the
-rest equal. An arm is a fixed point of itself, so that the name of a tree can be found.
+A recipe describes its run with an optical projection; every arm replaces rule and projection in that tree and keeps the
+rest. Applying an arm to its own tree changes nothing, so that the arm of a given tree can be found.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ from odfa.session.config import RunConfig
 from odfa.settings import named, tag_of
 
 BACKPROP, SHALLOW = "bp", "shallow"
-"""The two between which a comparison measures the gap that an arm closes."""
+"""The two arms whose difference in test score a comparison takes as 100 %."""
 
 
 def _bp(run: RunConfig) -> RunConfig:
@@ -63,9 +63,9 @@ ARMS: Mapping[str, Callable[[RunConfig], RunConfig]] = {
 """Arms by name; the docstring of each says what its blocks learn by."""
 _RULED = ("dfa", "tdfa", "odfa")
 DEFAULT_ARM = "dfa"
-"""What a recipe trains where nothing is said."""
+"""The arm that a recipe trains unless one is named."""
 DEFAULT_ARMS = f"{BACKPROP},{SHALLOW},dfa,odfa"
-"""What a comparison runs where nothing is said."""
+"""The arms that a comparison runs unless some are named."""
 
 
 def trees(run: RunConfig, words: Sequence[str]) -> dict[str, RunConfig]:
@@ -104,22 +104,22 @@ def arm(run: RunConfig, word: str) -> RunConfig:
 
 
 def name_of(run: RunConfig) -> str:
-    """The arm that a tree is; the kind of its projection where it is none of them."""
+    """Name of the arm that gives this tree; of none, the kind of its projection or, without one, of its rule."""
     found = next((name for name, make in ARMS.items() if make(run) == run), None)
     return found or tag_of(run.rule if run.projection is None else run.projection)
 
 
 def _fed(run: RunConfig) -> RunConfig:
-    """The run by its own rule, or by random feedback where that one projects nothing."""
+    """The run with its own rule, or with random feedback where its own projects nothing."""
     return run if run.rule.projects else run.changed("rule", RandomFeedback())
 
 
 def _digital(run: RunConfig) -> DigitalSettings:
-    """The run's own matrix, if it is a digital one."""
+    """The run's own digital projection, or a Gaussian one if it has none."""
     return run.projection if isinstance(run.projection, DigitalSettings) else GaussianSettings()
 
 
 def _encoder(run: RunConfig) -> EncoderSettings:
-    """The run's own encoder, if it has one."""
+    """The run's own encoder, or the stochastic one if it has none."""
     own = run.projection.encoder if isinstance(run.projection, DigitalSettings | OpticalSettings) else None
     return own or StochasticSettings()

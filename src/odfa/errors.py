@@ -1,4 +1,4 @@
-"""Named errors: what was expected, what was given, what to do next.
+"""Named errors, whose messages say what was expected, what was given and what to do next.
 
 `ConfigError`, `MatchError` and `DataError` are also `ValueError`s, so that `except ValueError` keeps working for
 people who do not know odfa. The command line turns every `OdfaError` into one line.
@@ -6,7 +6,7 @@ people who do not know odfa. The command line turns every `OdfaError` into one l
 
 
 class OdfaError(Exception):
-    """Anything odfa refuses or cannot go on with."""
+    """Base of the errors that odfa raises for its users."""
 
 
 class ConfigError(OdfaError, ValueError):
@@ -38,7 +38,7 @@ class CheckpointError(OdfaError, ValueError):
 
 
 class OpuError(OdfaError, RuntimeError):
-    """An OPU misbehaves; subclasses name how."""
+    """An OPU does not do what its contract says; subclasses name the fault."""
 
 
 class Incompatible(OpuError, ValueError):

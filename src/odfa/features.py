@@ -35,7 +35,7 @@ def _digital_kinds() -> dict[str, type[DigitalSettings]]:
 
 
 class _Features(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """What both transformers share: checked input, float32 kept, sparse rows made dense a few at a time."""
+    """Base of both transformers: checks inputs, keeps float32, makes sparse rows dense some rows at a time."""
 
     n_components: int
     random_state: Any
@@ -102,7 +102,7 @@ class RandomProjection(_Features):
     ) -> None:  # fmt: skip
         self.n_components, self.kind, self.random_state = n_components, kind, random_state
 
-    def fit(self, X: Any, y: Any = None) -> Self:
+    def fit(self, X: Any, y: object = None) -> Self:
         """Name the matrix for X's number of features.
 
         Raises:
@@ -167,7 +167,7 @@ class OpticalFeatures(_Features):
         self.n_components, self.kind, self.opu = n_components, kind, opu
         self.levels, self.random_state = levels, random_state
 
-    def fit(self, X: Any, y: Any = None) -> Self:
+    def fit(self, X: Any, y: object = None) -> Self:
         """Choose the levels from X, make and open the OPU.
 
         Raises:
@@ -203,8 +203,8 @@ class OpticalFeatures(_Features):
         tags.non_deterministic = True  # every frame has its own noise
         return tags
 
-    def __getstate__(self) -> dict[str, Any]:
-        state: dict[str, Any] = super().__getstate__()
+    def __getstate__(self) -> dict[str, object]:
+        state: dict[str, object] = super().__getstate__()
         return {name: value for name, value in state.items() if name not in ("_optical", "_path")}
 
     def _features(self, part: np.ndarray) -> np.ndarray:
@@ -233,6 +233,7 @@ def _levels(X: Any, levels: int) -> np.ndarray:
 
     Interpolated between neighbours as `np.quantile` does.
     """
+    # Everything is ranked without making a sparse X dense: its zeros are one run of equal values in the sorted order.
     held = X.data if scipy.sparse.issparse(X) else X.reshape(-1)
     num_zeros = X.shape[0] * X.shape[1] - len(held)
     low = float(min(held.min(), 0) if num_zeros and len(held) else held.min() if len(held) else 0)
@@ -241,7 +242,7 @@ def _levels(X: Any, levels: int) -> np.ndarray:
     zeros = int(np.searchsorted(lit, 0))
 
     def value(rank: int) -> float:
-        """Of all lit values in order, the implicit zeros among them."""
+        """The value at a rank among all values above the smallest, implicit zeros among them."""
         if zeros <= rank < zeros + num_zeros:
             return 0.0
         return float(lit[rank if rank < zeros else rank - num_zeros])
@@ -254,7 +255,7 @@ def _levels(X: Any, levels: int) -> np.ndarray:
         below, above = value(int(rank)) / 2, value(min(int(rank) + 1, count - 1)) / 2
         step = above - below
         chosen_L[level] = 2 * (below + step * part if part < 0.5 else above - step * (1 - part))
-    # a single level of constant data would leave everything dark: the smallest value stays below
+    # the next smaller number, so that a value equal to its level counts as above it: constant data would give no bits
     below_L = np.nextafter(chosen_L, -np.inf)
     return np.ascontiguousarray(np.broadcast_to(below_L[:, None], (levels, X.shape[1])))
 

@@ -1,8 +1,8 @@
-"""Files of a folder that somebody else may have made: never through a link, whole or not at all.
+"""Reading and writing in folders of unknown origin: links are never followed, files are written whole or not at all.
 
-A run folder is unpacked, copied and handed on. What lies in it is opened only if it is a file or folder of its own: no
-symbolic link, no second name of a file elsewhere, no pipe. Nothing is written over: new content takes its place from a
-file of a random name that did not exist before.
+A run folder may have been unpacked from an archive or copied from somebody else. A path in it is opened only if it is a
+regular file or a folder: no symbolic link, no hard link to a file elsewhere, no pipe. Files are not overwritten in
+place: new content is written to a file of a random name that did not exist before, which is then renamed.
 """
 
 import contextlib
@@ -18,11 +18,11 @@ from odfa.errors import RunFolderError
 
 _READ, _APPEND = "rb", "ab"
 PARTIAL = ".partial"
-"""Ending of what is not whole yet."""
+"""Ending of the names of files and folders that are still being written."""
 
 
 def read_file(path: Path) -> bytes:
-    """What is in a file.
+    """The bytes of a file.
 
     Raises:
         RunFolderError: it is a link, a pipe or a folder. OSError: it cannot be read.
@@ -74,7 +74,7 @@ def _without_links(path: str, flags: int) -> int:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: under a new name beside it, synced, then renamed. A link gives way.
+    """Write a file whole or not at all: under a new name beside it, synced, then renamed. A link is replaced.
 
     Raises:
         OSError: it cannot be written.
@@ -93,7 +93,7 @@ def write_new(path: Path, content: bytes) -> None:
     """Write and sync a file that does not exist.
 
     Raises:
-        OSError: it does, or cannot be written.
+        OSError: the file exists, or cannot be written.
     """
     with path.open("xb") as stream:  # x: neither a file nor a link may be there
         stream.write(content)
@@ -103,7 +103,7 @@ def write_new(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A new folder beside `path` that takes this name if all goes well inside, and is gone if not.
+    """A new folder beside `path`, which is renamed to `path` at the end of the block, or removed if the block raises.
 
     Raises:
         OSError: it cannot be made, or `path` exists.
@@ -145,7 +145,8 @@ def remove(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder last."""
+    """Write the names in a folder to disk."""
+    # syncing a file writes its content, not its name: after a crash a renamed file could be gone
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

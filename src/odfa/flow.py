@@ -1,4 +1,4 @@
-"""What travels between the stages: frozen records, each with a `check()`.
+"""Records that the stages hand to one another: frozen, each with a `check()`.
 
 Shape letters of the whole package: `N` samples (batch x tokens, flattened) · `D` error width ·
 `F` patterns per sample · `A` patterns shared by all samples · `S` reference phases per pattern ·
@@ -159,7 +159,7 @@ class Frames:
 
 @dataclass(frozen=True, kw_only=True)
 class Acquisition:
-    """How a capture was taken; rides along to the log.
+    """How a capture was taken; recorded in the log of a run.
 
     Counts convert to fields in units where one lit input gives each mode a field of mean square 1:
     counts = counts_per_intensity * |E + reference|^2, so interference has counts_per_field = counts_per_intensity * r
@@ -221,4 +221,4 @@ class StepRecord:
     diagnostics: dict[str, float]
     light: Light
     projecting_s: float = 0.0
-    """Time that stages 1 to 5 took here: of a twin the computing, of an OPU the waiting."""
+    """Seconds that stages 1 to 5 took on this machine: computing for a twin, waiting for an instrument."""

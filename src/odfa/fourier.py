@@ -1,4 +1,4 @@
-"""Two-dimensional Fourier transforms whose energy is right, and the pupil disc that twin and demodulator share.
+"""Two-dimensional unitary Fourier transforms, and the pupil disc that twin and demodulator share.
 
 torch 2.13 on CPU scales `fft2(norm="ortho")` and `ifft2` twice for 2048 x 2048 complex64 on two or more threads
 (pytorch/pytorch#169670). The transforms here ask for the unscaled sums only and scale themselves.
@@ -54,6 +54,7 @@ def pupil_bins(view: View) -> tuple[Tensor, Tensor]:
     frequency_P, frequency_Q = (torch.fft.fftfreq(size, dtype=torch.float64) for size in view.shape)
     radius_PQ = (frequency_P[:, None].square() + frequency_Q[None, :].square()).sqrt_()
     inside = (radius_PQ.flatten() <= view.pupil_cpp).nonzero().squeeze(1)
+    # stable: many bins have equal radii, and modes are numbered by this order, which must be the same on every machine
     inside = inside[radius_PQ.flatten()[inside].argsort(stable=True)]
     rows, cols = inside // view.shape[1], inside % view.shape[1]
     return rows - view.shape[0] * (rows > view.shape[0] // 2), cols - view.shape[1] * (cols > view.shape[1] // 2)

@@ -10,6 +10,7 @@ _MASK_64 = 2**64 - 1
 
 def mix(*parts: int) -> int:
     """Hash integers into one 63-bit seed by chained splitmix64 (Steele, Lea & Flood, OOPSLA 2014)."""
+    # not a sum or a product of the parts: neighbouring keys, such as seed and step, must give unrelated generators
     state = 0
     for part in parts:
         state = (state ^ (int(part) & _MASK_64)) + 0x9E3779B97F4A7C15 & _MASK_64

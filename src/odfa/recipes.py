@@ -22,7 +22,7 @@ from odfa.settings import apply, load, shown
 Make = Callable[[], RunConfig]
 _ROW = "__recipe__"
 ARM = "arm"
-"""Key that names the arm beside a recipe's settings."""
+"""The key of the word that names the arm, `arm=NAME`, among words that change settings."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,15 +30,15 @@ class Recipe:
     """A row of `odfa recipes`."""
 
     make: Make
-    """Returns the config as light trains it, from which every arm takes its own."""
+    """Returns the config with an optical projection, from which every arm makes its own."""
     source: str
     """Where the data come from."""
     size: str
-    """Samples and network."""
+    """Number of samples, and the network."""
     expected_time: str
     """Training time of one run on two cores, from backpropagation to the twin."""
     arm: str = DEFAULT_ARM
-    """What is trained where no arm is named."""
+    """The arm that is trained unless one is named."""
 
 
 def recipe(*, source: str, size: str, expected_time: str, arm: str = DEFAULT_ARM) -> Callable[[Make], Make]:
@@ -81,7 +81,7 @@ def get(name: str, arm: str | None = None) -> RunConfig:
 
 
 def whole(name: str) -> RunConfig:
-    """The config of a recipe as light trains it.
+    """The config of a recipe with its optical projection, before any arm changes it.
 
     Raises:
         ConfigError: what `get` raises.

@@ -1,4 +1,4 @@
-"""Saved values: JSON without NaN, and the form that values must have before they are believed."""
+"""Saved values: JSON without NaN, and the form that values are checked for before they are used."""
 
 import json
 import math
@@ -14,6 +14,10 @@ Form = Any
 """What a saved value must look like: `int` (zero or more, 64 bits), `float` (finite; an int will do), `bool`, `str`,
 None, `Tensor` (finite values), a tensor (its dtype and shape, too), a tuple of forms (one of them), a list of forms,
 `[form, ...]` (any number), a dict of forms by name, `{str: form}` (any names), `object` (anything)."""
+Json = dict[str, Any]
+"""A JSON object: values are None, truth values, numbers, text, lists and objects of these."""
+State = dict[str, Any]
+"""What `state_dict` returns and `load_state_dict` takes: numbers, text, tensors and states of parts by name."""
 _WORDS = {
     int: "an integer of zero or more",
     float: "a finite number",
@@ -22,10 +26,11 @@ _WORDS = {
     Tensor: "a tensor",
 }
 _SHOWN, _LONGEST = 60, 300
+"""Characters of a value, and of a name, that messages show."""
 
 
-def to_json(value: Any, *, indent: int | None = None, sort_keys: bool = True) -> bytes:
-    """The one spelling of a value; with `indent` for people to read.
+def to_json(value: object, *, indent: int | None = None, sort_keys: bool = True) -> bytes:
+    """JSON text of a value, the same bytes for equal values; with `indent` for people to read.
 
     Raises:
         NonFinite: there is NaN or infinity in it, which JSON does not have.
@@ -49,8 +54,9 @@ def from_json(text: str | bytes) -> Any:
         raise ValueError("nested too deeply") from error
 
 
-def misfit(value: Any, form: Form, name: str) -> str | None:
+def misfit(value: object, form: Form, name: str) -> str | None:
     """What is wrong with a saved value called `name`, in one line; None: it has the form."""
+    # a line and not an exception, because a tuple of forms tries one after the other
     if form is object:
         return None
     if isinstance(form, tuple):
@@ -67,18 +73,18 @@ def misfit(value: Any, form: Form, name: str) -> str | None:
     return None if _fits(value, form) else f"{name}: expected {_what(form)}, got {shown(value)}"
 
 
-def check_state(state: Any, form: Form, name: str) -> None:
+def check_state(state: object, form: Form, name: str) -> None:
     """Refuse a saved state called `name` that does not have the form.
 
     Raises:
-        CheckpointError: it does not.
+        CheckpointError: its form is another one; the message names the first part that differs.
     """
     wrong = misfit(state, form, name)
     if wrong:
         raise CheckpointError(f"the saved state does not fit: {wrong}")
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """A value for a message: in one line and not long."""
     if isinstance(value, Tensor):
         return f"{value.dtype} of shape {tuple(value.shape)}".removeprefix("torch.")
@@ -102,7 +108,7 @@ def finite(tensor: Tensor) -> bool:
 
 def _fits(value: Any, form: type) -> bool:
     if form is int:
-        return type(value) is int and 0 <= value < 2**63
+        return type(value) is int and 0 <= value < 2**63  # not isinstance: True is an int
     if form is float:
         return type(value) in (int, float) and abs(value) <= sys.float_info.max
     if form is Tensor:
@@ -120,7 +126,7 @@ def _what(form: Form) -> str:
     return shown(form) if isinstance(form, Tensor) else _WORDS[form]
 
 
-def _misfit_of_names(value: Any, form: dict[Any, Form], name: str) -> str | None:
+def _misfit_of_names(value: object, form: dict[Any, Form], name: str) -> str | None:
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         return f"{name}: expected an object, got {shown(value)}"
     forms = dict.fromkeys(value, form[str]) if str in form else form
@@ -133,7 +139,7 @@ def _misfit_of_names(value: Any, form: dict[Any, Form], name: str) -> str | None
     return next(filter(None, (misfit(value[key], forms[key], f"{name}.{word(key)}") for key in forms)), None)
 
 
-def _misfit_of_list(value: Any, form: list[Form], name: str) -> str | None:
+def _misfit_of_list(value: object, form: list[Form], name: str) -> str | None:
     forms = form
     if isinstance(value, list) and form[1:] == [...]:
         forms = form[:1] * len(value)
@@ -144,7 +150,7 @@ def _misfit_of_list(value: Any, form: list[Form], name: str) -> str | None:
     return next(filter(None, (misfit(one, of, f"{name}[{i}]") for i, (one, of) in enumerate(pairs))), None)
 
 
-def _misfit_of_tensor(value: Any, form: Tensor, name: str) -> str | None:
+def _misfit_of_tensor(value: object, form: Tensor, name: str) -> str | None:
     if not isinstance(value, Tensor) or (value.dtype, value.shape) != (form.dtype, form.shape):
         return f"{name}: expected {shown(form)}, got {shown(value)}"
     return None if value.is_meta or finite(value) else f"{name}: holds NaN or infinity"
@@ -157,7 +163,7 @@ def _finite(text: str) -> float:
     return number
 
 
-def _not_finite(value: Any, name: str) -> str | None:
+def _not_finite(value: object, name: str) -> str | None:
     """Name and value of the first number that is not finite."""
     if isinstance(value, float):
         return None if math.isfinite(value) else f"{name.removeprefix('.')} is {value}"

@@ -27,7 +27,7 @@ class Few:
 
 
 def few_nonzeros(e_ND: Tensor) -> Few | None:
-    """The non-zeros of rows that have few of them, None if a dense product is the better way."""
+    """The non-zeros of rows that have few of them; None if a dense product is faster."""
     if e_ND.shape[1] < _LEAST_INPUTS or not len(e_ND):
         return None
     lit_N = torch.count_nonzero(e_ND, dim=1)
@@ -38,7 +38,7 @@ def few_nonzeros(e_ND: Tensor) -> Few | None:
 
 
 def few_lit(bits_FD: Tensor) -> Few | None:
-    """The lit entries of boolean patterns that have few of them, with weight one; None if a dense product is better."""
+    """The lit entries of boolean patterns that have few of them, with weight one; None if a dense product is faster."""
     if bits_FD.shape[1] < _LEAST_INPUTS or bits_FD.device.type != "cpu":
         return None
     bits = bits_FD.numpy()  # NumPy counts and finds booleans ten times faster than torch

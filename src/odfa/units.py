@@ -1,10 +1,9 @@
-"""One unit per quantity: the last part of a physical name is its unit, and its value must make sense in that unit."""
+"""One unit per quantity: the last part of a physical name is its unit; values outside a sensible range are refused."""
 
 from dataclasses import fields
-from typing import Any
 
 from odfa.errors import ConfigError
-from odfa.settings import SettingError, shown
+from odfa.settings import SettingError, Settings, shown
 
 RANGES: dict[str, tuple[float, float, str]] = {
     "read_noise_e": (0.01, 1_000.0, "electrons, rms"),
@@ -59,8 +58,8 @@ def check(name: str, value: float) -> None:
         raise SettingError(name, f"expected {low:g} to {high:g} {unit}, got {shown(value)}")
 
 
-def check_fields(record: Any) -> None:
-    """Check every field of a dataclass whose name carries a unit; None means "off" and passes.
+def check_fields(record: Settings) -> None:
+    """Check every setting whose name carries a unit; None means "off" and passes.
 
     Raises:
         ConfigError: a field is outside the sensible range of its unit.

@@ -1,1 +1,1 @@
-"""Drop-ins for libraries that are no longer kept: change the import, keep the script."""
+"""Replacements for libraries that are no longer maintained: a script needs another import and no other change."""

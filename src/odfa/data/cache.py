@@ -1,4 +1,4 @@
-"""Where things that took long to make are kept between runs."""
+"""The folder in which results of long computations are kept between runs."""
 
 import os
 from pathlib import Path

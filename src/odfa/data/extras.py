@@ -1,4 +1,4 @@
-"""Packages that are needed in one place only; one that is missing is named, with what to install."""
+"""Imports of optional packages: one that is missing is named, with the command that installs it."""
 
 import contextlib
 import logging
@@ -31,7 +31,7 @@ def needs(package: str, what: str, *, otherwise: str = "") -> Iterator[None]:
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Around imports of packages that warn of optional parts of theirs; logging is as before behind them."""
+    """Inside, log messages up to warnings are suppressed: packages log that optional parts of theirs are missing."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -26,7 +26,7 @@ class FieldSplit(Split):
     weight_G: Tensor
     unit: float
     names: tuple[str, ...]
-    """What each sample is, for figures."""
+    """Name of each sample, for figures."""
 
     def head(self, limit: int | None) -> Self:
         """The first `limit` samples; all of them if `limit` is None."""

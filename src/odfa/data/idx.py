@@ -67,7 +67,8 @@ def _open(path: Path) -> BinaryIO:
 
 
 def _read_values(stream: BinaryIO, most: int) -> bytearray:
-    """Up to `most` bytes, held once."""
+    """Up to `most` bytes, read piece by piece into one buffer."""
+    # a header may declare more than the file holds: memory grows with what is really there
     values = bytearray()
     while chunk := stream.read(min(_CHUNK, most - len(values))):
         values += chunk

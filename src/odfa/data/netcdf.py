@@ -8,13 +8,16 @@ import unicodedata
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from odfa.data.extras import needs
 from odfa.data.times import check_every_year, unreadable, years_and_days
 from odfa.errors import DataError
+
+if TYPE_CHECKING:
+    import xarray
 
 _AXES = (("time", "year"), ("latitude", "lat"), ("longitude", "lon"))
 _KELVIN, _CELSIUS = {"k", "kelvin", "kelvins"}, {"c", "celsius", "centigrade"}
@@ -114,8 +117,10 @@ def same_unit(fields: dict[str, YearlyField], variable: str) -> None:
 
 
 def _read(
-    whole: Any, variable: str, where: str, *, between: tuple[float, float], kelvin: bool, gaps: bool
+    whole: "xarray.Dataset", variable: str, where: str, *, between: tuple[float, float], kelvin: bool, gaps: bool
 ) -> YearlyField:
+    # The order matters: sizes are checked before values are read, values before they are averaged, for a mean hides a
+    # wrong unit or a fill value.
     bounds = {str(v.attrs["bounds"]) for v in whole.variables.values() if "bounds" in v.attrs}
     if variable not in whole.data_vars:
         names = ", ".join(sorted(str(n) for n, v in whole.data_vars.items() if v.ndim and n not in bounds)) or "none"
@@ -143,7 +148,7 @@ def _read(
     return YearlyField(value_YHW=mean_YHW, year_Y=year_Y, latitude_H=latitude_H, longitude_W=longitude_W, unit=unit)
 
 
-def _decoded(whole: Any, variable: str, time: str, where: str) -> tuple[Any, str]:
+def _decoded(whole: "xarray.Dataset", variable: str, time: str, where: str) -> tuple["xarray.Dataset", str]:
     """The variable with its axes, fill values as NaN and times as dates; the name of bounds that are lost."""
     import netCDF4
     import xarray
@@ -154,7 +159,9 @@ def _decoded(whole: Any, variable: str, time: str, where: str) -> tuple[Any, str
     numbers = part[time].values
     fill = part[time].attrs.get("_FillValue", netCDF4.default_fillvals.get(numbers.dtype.str[1:]))
     if numbers.dtype.kind in "fiu" and not (np.isfinite(numbers) & (numbers != fill)).all():
-        raise DataError(f"{where}: a {time} is missing; expected one for every value")  # it would become the first day
+        raise DataError(
+            f"{where}: a {time} is missing; expected one for every value"
+        )  # decoding would make it the first day
     kind = part[variable].dtype
     if not {"_FillValue", "missing_value"} & set(part[variable].attrs) and kind.itemsize > 1:
         # what was never written holds the library's own fill value, which need not be declared
@@ -166,7 +173,7 @@ def _decoded(whole: Any, variable: str, time: str, where: str) -> tuple[Any, str
         raise unreadable(part[time].attrs, where) from error
 
 
-def _unit(values: Any, kelvin: bool, where: str) -> tuple[str, float]:
+def _unit(values: "xarray.DataArray", kelvin: bool, where: str) -> tuple[str, float]:
     """The unit, kelvin and Celsius as one spelling, and what is added to the values."""
     given = str(values.attrs.get("units", "")).strip()
     # "º" is no letter here; NFKC makes one sign out of two for degrees Celsius, and a K of the kelvin sign
@@ -217,7 +224,7 @@ def _check_range(
         )
 
 
-def _degrees(axis: Any, where: str) -> np.ndarray:
+def _degrees(axis: "xarray.DataArray", where: str) -> np.ndarray:
     """Coordinates in degrees, every place once."""
     values = np.asarray(axis.values, np.float64)
     unit = str(axis.attrs.get("units", "degrees"))

@@ -20,7 +20,7 @@ _ROWS_AT_A_TIME = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class DataShape:
-    """What a data set looks like, known without loading it."""
+    """Sizes of a data set, known without loading it."""
 
     num_features: int
     num_classes: int
@@ -93,6 +93,7 @@ class Splits:
 
     def fingerprinted(self) -> Self:
         """With the fingerprint of what is in the parts now, unless there is one of what was in them before."""
+        # made once, of the data as read: what a run does to them later must not make them other data
         if self.fingerprint:
             return self
         digest = hashlib.sha256(repr((self.num_classes, self.masked, self.image)).encode())
@@ -145,6 +146,7 @@ class Splits:
 
 def _mean_and_std(x_ND: Tensor) -> tuple[float, float]:
     """Mean and sample standard deviation in float64, without a float64 copy of everything."""
+    # two passes: the difference of the sums of squares would cancel where the mean is large against the deviation
     pieces = torch.split(x_ND, _ROWS_AT_A_TIME)
     mean = sum(x_nD.double().sum().item() for x_nD in pieces) / x_ND.numel()
     squares = sum((x_nD.double() - mean).square_().sum().item() for x_nD in pieces)

@@ -1,27 +1,34 @@
-"""What the time axis of a NetCDF file means: the year of each value, and how many days it stands for.
+"""Reading the time axis of a NetCDF file: the year of each value, and how many days it stands for.
 
 Shape letters: `T` values on the time axis.
 """
 
+from collections.abc import Mapping
 from datetime import timedelta
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from odfa.errors import DataError
+
+if TYPE_CHECKING:
+    import cftime
+    import xarray
 
 _YEARS = {"", "1", "year", "years", "yr", "yrs", "a", "common", "common_year", "common_years", "year as %y"}
 """Units under which whole numbers are years themselves."""
 _LAST_YEAR = 9999
 _DAY, _HOUR = timedelta(days=1), timedelta(hours=1)
 _LONGEST_DAYS = 366 + 31
-"""A simulation's year may be cut anywhere; what is longer is no year."""
+"""Longest period of one value that counts as a year, which need not begin in January; with a month to spare."""
 _MONTHS = 12
 _GOOD = "expected whole years, or a CF time ('days since 1850-01-01')"
 
 
-def years_and_days(time: Any, bounds: Any | None, *, lost: str, where: str) -> tuple[np.ndarray, np.ndarray]:
+def years_and_days(
+    time: "xarray.DataArray", bounds: "xarray.DataArray | None", *, lost: str, where: str
+) -> tuple[np.ndarray, np.ndarray]:
     """Years (T,) and the weights (T,) with which values enter the mean of their year.
 
     Where there are bounds, a value belongs to the year in which the middle of its period lies, and weighs the days of
@@ -54,13 +61,13 @@ def years_and_days(time: Any, bounds: Any | None, *, lost: str, where: str) -> t
     return year_T, _days(stamps, year_T, where)
 
 
-def unreadable(attributes: dict[str, Any], where: str) -> DataError:
-    """What to say of times that no calendar reads."""
+def unreadable(attributes: Mapping[str, object], where: str) -> DataError:
+    """The error for times that cannot be decoded."""
     unit, calendar = attributes.get("units"), attributes.get("calendar", "standard")
     return DataError(f"{where}: cannot read times in '{unit}' of the calendar '{calendar}'; {_GOOD}")
 
 
-def check_every_year(year_T: np.ndarray, time: Any, where: str, *, gaps: bool) -> None:
+def check_every_year(year_T: np.ndarray, time: "xarray.DataArray", where: str, *, gaps: bool) -> None:
     """Refuse years that are missing or have fewer values than others.
 
     Raises:
@@ -78,7 +85,9 @@ def check_every_year(year_T: np.ndarray, time: Any, where: str, *, gaps: bool) -
     raise DataError(f"{where}: expected as many values in every year, {years[odd]} has {counts[odd]}")
 
 
-def _whole_years(stamps: np.ndarray, bounds: Any | None, unit: str, where: str) -> tuple[np.ndarray, np.ndarray]:
+def _whole_years(
+    stamps: np.ndarray, bounds: "xarray.DataArray | None", unit: str, where: str
+) -> tuple[np.ndarray, np.ndarray]:
     said = f"in '{unit}'" if unit else "without a unit"
     if stamps.dtype.kind not in "iuf" or unit.strip().casefold() not in _YEARS:
         raise DataError(f"{where}: time is {stamps.dtype} {said}; {_GOOD}")
@@ -113,7 +122,7 @@ def _periods(stamps: np.ndarray, bounds_T2: np.ndarray, where: str) -> tuple[np.
 
 
 def _days(stamps: np.ndarray, year_T: np.ndarray, where: str) -> np.ndarray:
-    """Days that each value stands for, as far as stamps tell; only the relation within a year matters."""
+    """Days that each value stands for, as far as its time shows; only ratios within a year matter."""
     days_T = np.ones(len(stamps))
     for year in np.unique(year_T):
         (place,) = np.nonzero(year_T == year)
@@ -130,7 +139,7 @@ def _days(stamps: np.ndarray, year_T: np.ndarray, where: str) -> np.ndarray:
     return days_T
 
 
-def _lengths(years: np.ndarray, stamp: Any) -> np.ndarray:
+def _lengths(years: np.ndarray, stamp: "cftime.datetime") -> np.ndarray:
     """Days of each year in the calendar of the stamp."""
     first = [stamp.replace(year=int(year), month=1, day=1, hour=0) for year in years]
     return np.array([(day.replace(year=day.year + 1) - day) / _DAY for day in first])

@@ -1,4 +1,4 @@
-"""Stage 4: camera counts in, field out."""
+"""Stage 4: demodulators, which turn camera counts into a field."""
 
 from odfa.demodulate.anchor import Anchor as Anchor
 from odfa.demodulate.anchor import AnchorSettings as AnchorSettings

@@ -77,11 +77,11 @@ class Anchor(AbstractDemodulator):
         )
 
     def exposures(self, num_patterns: int) -> int:
-        """Two frames per pattern."""
+        """Two frames for each pattern, with and without the anchor."""
         return 2 * num_patterns
 
     def roi(self, num_modes: int, view: View) -> tuple[int, int]:
-        """G pixels for each output."""
+        """The region of G pixels for each output."""
         return region(self._pixels * num_modes, view)
 
     def demodulate(self, capture: Capture, frames: Frames) -> Field:
@@ -90,6 +90,8 @@ class Anchor(AbstractDemodulator):
         Raises:
             FrameMismatch: the capture does not hold one frame per pattern of `frames`, or the anchor's is missing.
         """
+        # Gains first, then pixels, then the division: everything before the division is linear in the counts, so that
+        # static light cancels exactly between patterns and each sample takes one product.
         check_frames(self.name, capture, frames)
         assert capture.shared_APQ is not None
         counts_NFJ, dtype = capture.counts_NFPQ.flatten(2), float_dtype(capture)
@@ -101,7 +103,8 @@ class Anchor(AbstractDemodulator):
         surplus_N1 = gain_NF[:, 0::2].sum(1, keepdim=True)
         cross_NM = self._summed(difference_NJ - surplus_N1 * anchor_J) / per_intensity
         bright_M = self._summed(anchor_J[None])[0] / per_intensity
-        # a group so dark that its measured light is mostly noise is held down: one output in a hundred thousand
+        # Dividing by the light of a group that is nearly dark would blow up its noise: its light is taken to be at
+        # least half a count, or what one output in a hundred thousand falls below.
         floor = max(0.5 / per_intensity, _DARK_SHARE ** (1 / self._pixels) * float(bright_M.mean()))
         return Field(field_NM=(cross_NM / (2 * bright_M.clamp_min(floor).sqrt())).float())
 

@@ -1,4 +1,4 @@
-"""Stage 4, the contract: camera counts in, field out."""
+"""Stage 4, the contract of demodulators, which turn camera counts into a field."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The camera's own answer: |A x|^2, for random features."""
+"""Intensities |A x|^2 as the camera counts them, for random features."""
 
 from dataclasses import replace
 
@@ -22,11 +22,11 @@ class Intensity(AbstractDemodulator):
         return self.name
 
     def expand(self, frames: Frames) -> Frames:
-        """Shut the reference arm."""
+        """The same patterns with the reference arm shut."""
         return replace(frames, arm=self.arm, phase_S=())
 
     def exposures(self, num_patterns: int) -> int:
-        """One frame per pattern."""
+        """One frame for each pattern."""
         return num_patterns
 
     def demodulate(self, capture: Capture, frames: Frames) -> Field:

@@ -1,4 +1,4 @@
-"""Off-axis holography: one frame per pattern; the reference arrives under an angle and the Fourier plane is sorted.
+"""Off-axis holography: one frame per pattern; the tilted reference separates the field in the Fourier plane.
 
 Shape letters: `N` samples · `F` patterns per sample · `P Q` camera rows, columns · `M` modes in the pupil.
 """
@@ -17,7 +17,7 @@ from odfa.flow import Arm, Capture, Field, Frames, View
 _LEAST_SIDE = 16
 """Smaller regions have too few Fourier bins for a round pupil."""
 _PIXELS_AT_A_TIME = 2**18
-"""Pixels transformed at once: enough to be quick, few enough to stay near the cache."""
+"""Pixels transformed at once: batches are faster than single images, until they no longer fit the cache."""
 
 
 class OffAxis(AbstractDemodulator):
@@ -63,7 +63,7 @@ class OffAxis(AbstractDemodulator):
         return replace(frames, arm=self.arm, phase_S=(), shared_AD=dark_AD)
 
     def exposures(self, num_patterns: int) -> int:
-        """One frame per pattern."""
+        """One frame for each pattern."""
         return num_patterns
 
     def roi(self, num_modes: int, view: View) -> tuple[int, int]:
@@ -77,6 +77,8 @@ class OffAxis(AbstractDemodulator):
                 "off_axis() needs an OPU with a tilted reference that states carrier_cpp and pupil_cpp; "
                 "PhaseSteps() or Anchor() may fit"
             )
+        # pi b^2 P Q is the number of bins in the pupil on average; near its rim it is off by a few, so the region is
+        # grown until the bins have been counted
         least = num_modes / (math.pi * view.pupil_cpp**2)
         side = max(_LEAST_SIDE, math.isqrt(int(least)))
         while True:
@@ -144,6 +146,7 @@ def _interference(view: View) -> Tensor:
 
 def _gather(value_nPQ: Tensor, bins_M: Tensor) -> Tensor:
     """Unitary spectrum of real images at the bins asked for, by a half-size transform."""
+    # the other half of a real image's spectrum is the conjugate of this one: half the time and memory
     num_rows, num_cols = value_nPQ.shape[-2:]
     half_nPH = torch.fft.rfft2(value_nPQ, norm="backward")  # scaled by hand: see odfa.fourier
     row_M, col_M = bins_M // num_cols, bins_M % num_cols
@@ -160,6 +163,8 @@ def _flattened(field_NM: Tensor, reference_PQ: Tensor, view: View) -> Tensor:
 
     |R|^2 is measured with all mirrors dark; the slow part of its square root is what passes the pupil.
     """
+    # Only the slow part: what is finer than a speckle grain cannot be told from noise of the one frame, and dividing by
+    # it would bring that noise into every field. At least 0.05, where the reference is too dark to divide by.
     rows_M, cols_M = fourier.pupil_bins(view)
     centre_M = fourier.flat_index(rows_M, cols_M, view.shape)
     amplitude_PQ = reference_PQ.double().clamp_(min=0).sqrt()

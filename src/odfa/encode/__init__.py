@@ -1,4 +1,4 @@
-"""Stage 2: error rows in, binary mirror patterns out."""
+"""Stage 2: encoders, which turn rows of the error into binary mirror patterns."""
 
 from odfa.encode.base import AbstractEncoder as AbstractEncoder
 from odfa.encode.base import EncoderSettings as EncoderSettings

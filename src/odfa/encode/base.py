@@ -1,14 +1,13 @@
-"""Stage 2, the contract: error rows in, binary mirror patterns out."""
+"""Stage 2, the contract of encoders, which turn rows of the error into binary mirror patterns."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
 from odfa.errors import ConfigError
 from odfa.flow import Frames
-from odfa.saved import check_state
+from odfa.saved import State, check_state
 from odfa.settings import Settings
 
 
@@ -30,11 +29,11 @@ class AbstractEncoder(ABC):
     def encode(self, e_ND: Tensor) -> Frames:
         """Encode finite rows `e_ND`; the scale of each row travels in `gain_NF`, so encoding is scale-equivariant."""
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Random state as plain integers (empty for deterministic encoders)."""
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Restore what `state_dict` returned.
 
         Raises:
@@ -58,7 +57,7 @@ class EncoderSettings(Settings, ABC, room="odfa.encode", group="odfa.encoders"):
 
 
 def check_rows(e_ND: Tensor) -> Tensor:
-    """Rows fit to encode, without their history.
+    """Rows fit to encode, detached from their autograd graph.
 
     Raises:
         ConfigError: not a matrix of floating-point numbers with at least one column.

@@ -39,7 +39,7 @@ class BitPlanes(AbstractEncoder):
 
     @property
     def patterns_per_sample(self) -> int:
-        """Plus and minus for each bit."""
+        """Two patterns for each bit, plus and minus."""
         return 2 * self._bits
 
     @property
@@ -53,6 +53,7 @@ class BitPlanes(AbstractEncoder):
         Raises:
             ConfigError: `e_ND` is not a matrix of floating-point numbers with at least one column.
         """
+        # two patterns a bit, instead of one with an offset: static light and the mirrors' leak cancel between them
         e_ND = check_rows(e_ND)
         top = 2**self._bits - 1
         peak_N1 = e_ND.abs().amax(1, keepdim=True)
@@ -79,7 +80,7 @@ class BitPlanesSettings(EncoderSettings, kind="bits"):
 
     @property
     def code(self) -> str:
-        """What the error becomes."""
+        """Number of bits and the word "bit", such as "6-bit"."""
         return f"{self.bits}-bit"
 
     def build(self, seed: int) -> BitPlanes:

@@ -24,6 +24,8 @@ def stochastic(e_ND: Tensor, *, repeats: int, generator: torch.Generator) -> tup
     Returns:
         bits_NFD (bool) and gain_NF = +-max|e| / R.
     """
+    # One uniform number decides both patterns: plus where u peak < e, minus where -u peak > e, never both. It is always
+    # drawn on the CPU, so that a run on a GPU draws the same codes.
     num_samples, num_inputs = e_ND.shape
     bits_NFD = e_ND.new_empty((num_samples, 2 * repeats, num_inputs), dtype=torch.bool)
     peak_N1 = _peak(e_ND)
@@ -45,6 +47,7 @@ def best_cosine(e_ND: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         bits_NFD (bool, F = 2) and gain_NF.
     """
+    # cos_k is largest where the mean of the k largest times sqrt(k) is: one sort and one cumulative sum, no search
     count_D = torch.arange(1, e_ND.shape[1] + 1, device=e_ND.device, dtype=e_ND.dtype)
     smallest_kept_N1 = e_ND.new_empty((len(e_ND), 1))
     for rows in _blocks(e_ND):
@@ -60,6 +63,7 @@ def relative_max(e_ND: Tensor, *, threshold: float) -> tuple[Tensor, Tensor]:
     Returns:
         bits_NFD (bool, F = 2) and gain_NF.
     """
+    # `_threshold` keeps what is at least the cut; the next larger number turns that into "above the cut"
     cut_N1 = threshold * _peak(e_ND)
     return _threshold(e_ND, torch.nextafter(cut_N1, torch.full_like(cut_N1, torch.inf)))
 

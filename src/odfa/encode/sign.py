@@ -1,4 +1,4 @@
-"""The sign of the error: two patterns, and nothing else of its shape."""
+"""The sign of each entry of the error, in two patterns, at the row's mean magnitude."""
 
 from dataclasses import dataclass
 
@@ -23,7 +23,7 @@ class Sign(AbstractEncoder):
 
     @property
     def patterns_per_sample(self) -> int:
-        """Plus and minus."""
+        """Two patterns, plus and minus."""
         return 2
 
     def encode(self, e_ND: Tensor) -> Frames:
@@ -44,7 +44,7 @@ class SignSettings(EncoderSettings, kind="sign"):
 
     @property
     def code(self) -> str:
-        """What the error becomes."""
+        """The word "ternary": signs and zeros are a ternary code."""
         return "ternary"
 
     def build(self, seed: int) -> Sign:

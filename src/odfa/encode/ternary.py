@@ -1,7 +1,7 @@
 """Ternary errors on a binary modulator: a plus pattern and a minus pattern per sample."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from torch import Tensor
 
@@ -10,7 +10,7 @@ from odfa.encode.base import AbstractEncoder, EncoderSettings, check_rows
 from odfa.errors import ConfigError
 from odfa.flow import Frames
 from odfa.keys import torch_generator
-from odfa.saved import check_state
+from odfa.saved import State, check_state
 from odfa.settings import require
 
 Quantiser = Literal["stochastic", "best_cosine", "relative_max", "sampled"]
@@ -99,15 +99,16 @@ class Ternary(AbstractEncoder):
         if self._quantiser == "relative_max":
             return quantise.relative_max(e_ND, threshold=self._threshold)
         draw = quantise.stochastic if self._quantiser == "stochastic" else quantise.sampled
+        # keyed by the number of the call: all random state is one integer, and a resumed run draws what it would have
         generator = torch_generator(_STREAM, self._seed, self._calls)
         self._calls += 1
         return draw(e_ND, repeats=self._repeats, generator=generator)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Number of random encodings so far."""
         return {"calls": self._calls}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Continue after `state["calls"]` random encodings.
 
         Raises:
@@ -123,7 +124,7 @@ class TernarySettings(EncoderSettings):
 
     @property
     def code(self) -> str:
-        """What the error becomes."""
+        """The word "ternary"."""
         return "ternary"
 
 

@@ -1,4 +1,4 @@
-"""Plain on and off: which entries exceed a level. For features, not for errors."""
+"""One pattern of the entries that exceed a level; for random features, not for errors."""
 
 from torch import Tensor
 
@@ -36,7 +36,7 @@ class Threshold(AbstractEncoder):
         return 1
 
     def encode(self, e_ND: Tensor) -> Frames:
-        """What exceeds the level.
+        """The pattern of the entries that exceed the level.
 
         Raises:
             ConfigError: `e_ND` is not a matrix of floating-point numbers with at least one column.

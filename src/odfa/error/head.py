@@ -1,4 +1,4 @@
-"""The head: the last layer with weights behind the blocks. And what a module tree tells about who is called."""
+"""Finding the head, the last layer with weights behind the blocks, and which modules of a tree are called."""
 
 from collections.abc import Collection, Iterator
 from inspect import getattr_static
@@ -8,7 +8,7 @@ from torch.nn.parameter import is_lazy
 
 
 def never_called(module: nn.Module) -> bool:
-    """True for what only holds others (`ModuleList`, `ModuleDict`, any module without a forward)."""
+    """True for a module that only holds others (`ModuleList`, `ModuleDict`, any without a forward)."""
     return getattr_static(module, "forward") is nn.Module.forward
 
 
@@ -50,7 +50,8 @@ def weight_layers(module: nn.Module) -> list[nn.Module]:
 
 
 def modules_behind(model: nn.Module, blocks: Collection[nn.Module]) -> dict[str, nn.Module]:
-    """What is registered behind the last block and may be called."""
+    """The modules registered behind the last block that may be called, by name."""
+    # the order of registration stands for the order of calls, which is not known before the model has run
     inside = {id(child) for block in blocks for child in block.modules()}
     behind: dict[str, nn.Module] = {}
     for name, module in called_modules(model):
@@ -78,7 +79,7 @@ def find_head(model: nn.Module, blocks: Collection[nn.Module]) -> tuple[str, nn.
 
 
 def _declared(model: nn.Module, last: str | None, blocks: Collection[nn.Module]) -> tuple[str, nn.Module] | None:
-    """What a language model names as its head: the model itself, or a model inside it with nothing behind it."""
+    """The output embeddings that a language model, or one inside the model with nothing behind it, declares."""
     inside = {id(child) for block in blocks for child in block.modules()}
     names = {id(module): name for name, module in model.named_modules()}
     for name, module in model.named_modules():
@@ -106,6 +107,8 @@ def _registered_first(model: nn.Module, blocks: Collection[nn.Module]) -> tuple[
 
 
 def _whole(model: nn.Module, name: str, blocks: Collection[nn.Module]) -> tuple[str, nn.Module]:
+    # A layer of the head inside a module of the blocks' kind (a last block left out, say) must not be tapped alone: a
+    # residual connection may add to what it returns. So the outermost module that is like a block is taken as a whole.
     own, kinds = {id(block) for block in blocks}, {type(block) for block in blocks if not is_chain(block)}
     parent, keys = model, name.split(".")
     for end, key in enumerate(keys, 1):

@@ -60,6 +60,8 @@ class Errors:
         }
         if len(self.taps) == 1:
             return found[0]
+        # a head that did not run in this step adds zeros of the width it had: the projection's inputs must stay where
+        # they are in the row
         self._widths |= {tap: error.e_ND.shape[1] for tap, error in found.items()}
         lead = max((error.lead for error in found.values()), key=len)
         device, dtype = next((error.e_ND.device, error.e_ND.dtype) for error in found.values())

@@ -24,7 +24,7 @@ class Tap:
 
 
 def find_taps(model: nn.Module, error_at: str | Sequence[str], blocks: Collection[nn.Module]) -> tuple[Tap, ...]:
-    """Resolve one place, or several for several heads.
+    """The tap of one place, or the taps of several, one for each head.
 
     Raises:
         MatchError: no such module, no head behind the blocks, no place at all, or one place twice.
@@ -37,7 +37,7 @@ def find_taps(model: nn.Module, error_at: str | Sequence[str], blocks: Collectio
 
 
 def find_tap(model: nn.Module, error_at: str, blocks: Collection[nn.Module]) -> Tap:
-    """Resolve `error_at`: "logits", "head_input", "output", a module's name, or "name:input".
+    """The tap that `error_at` names: "logits", "head_input", "output", a module's name, or "name:input".
 
     "logits" is the output of the head: the model's output embeddings where it declares them, otherwise the last layer
     with weights that lies behind the blocks. "output" is what the model itself returns.

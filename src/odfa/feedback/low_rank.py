@@ -1,20 +1,18 @@
 """The electronic part of a rule: a low-rank approximation of the head's matrix, applied to the exact error."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from odfa.errors import NonFinite
 from odfa.keys import torch_generator
-from odfa.saved import check_state
+from odfa.saved import State, check_state
 
 _STREAM = int.from_bytes(b"lowrank")
 _OVERSAMPLING, _POWER_ITERATIONS = 8, 2
 
 
 class LowRank:
-    """q_NK = e_ND U_Dr V_rK, the best rank-r stand-in for a matrix that changes slowly.
+    """q_NK = e_ND U_Dr V_rK, the best rank-r approximation of a matrix that changes slowly.
 
     Fitted by a randomised singular value decomposition with power iterations (Halko, Martinsson & Tropp, SIAM Review
     53 (2011), algorithms 4.4 and 5.1), whose test vectors are drawn by key.
@@ -33,6 +31,8 @@ class LowRank:
         """
         if not self.rank:
             return
+        # a few more test vectors than the rank, and two power iterations with a QR between: the singular values of a
+        # head fall off slowly, and without either the leading directions would be mixed with the next ones
         width = min(self.rank + _OVERSAMPLING, *matrix_DK.shape)
         test_Kq = torch.randn(matrix_DK.shape[1], width, generator=torch_generator(_STREAM, self.rank, fit_number))
         basis_Dq = torch.linalg.qr(matrix_DK @ test_Kq.to(matrix_DK)).Q
@@ -53,11 +53,11 @@ class LowRank:
             return None
         return e_ND @ self.u_Dr.to(e_ND) @ self.v_rK.to(e_ND)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """The two factors (absent before the first fit)."""
         return {} if self.u_Dr is None else {"u_Dr": self.u_Dr, "v_rK": self.v_rK}
 
-    def load_state_dict(self, state: dict[str, Any], like_DK: Tensor) -> None:
+    def load_state_dict(self, state: State, like_DK: Tensor) -> None:
         """Restore what `state_dict` returned for a matrix of this shape and type.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Patterns over dotted names."""
+"""Patterns with stars that describe dotted names of modules."""
 
 import re
 from collections.abc import Collection

@@ -30,6 +30,8 @@ class Placement:
 
     def signal(self, p_NK: Tensor, scale: float) -> Tensor:
         """Signal of the block's shape: scale / spread * p, rows summed per sample where `summed`."""
+        # summed after the projection, though the sum of errors would give the same: blocks of one projection may differ
+        # in whether they want the rows of a sample summed
         of_error, of_block = self.axes
         rows = torch.unflatten(p_NK, 0, self.lead).movedim(of_error, 0)
         if self.summed:

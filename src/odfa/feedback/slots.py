@@ -74,6 +74,7 @@ class Slots:
             MatchError: no axis, or no certain one, is the batch; the block's width changed; or it was fed per token and
                 now has other tokens than the error.
         """
+        # Everything is checked before the slice is entered: a refused block leaves the others' slices as they were.
         axes = self.axes(block, shape, lead) or found
         possible = possible_axes(shape, lead)
         if not possible:
@@ -119,6 +120,7 @@ class Slots:
             CheckpointError: these are no slices, or they do not follow one another.
         """
         check_state(state, {str: [int, int, int]}, "slots")
+        # slices must lie side by side, for that is what numbers the outputs of the projection
         end = 0
         for name, (start, width, flags) in sorted(state.items(), key=lambda item: item[1]):
             if start != end or not width or flags > _MOST:

@@ -1,11 +1,11 @@
-"""Stage 3, the contract: the public method thinks, the `_hw` methods only act."""
+"""Stage 3, the contract: public methods check, time and account; the `_hw` methods of a driver only drive hardware."""
 
 import contextlib
 import math
 import time
 from abc import ABC, abstractmethod
 from numbers import Real
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 from torch import Tensor
 
@@ -13,15 +13,15 @@ from odfa.errors import Dark, FrameMismatch, Incompatible, OpuError, Saturated
 from odfa.flow import Acquisition, Arm, Capture, Frames, Light, View
 from odfa.opu.abilities import flaws
 from odfa.opu.replies import ask, counts_of
-from odfa.saved import check_state
+from odfa.saved import State, check_state
 
 _DARK_COUNTS = 2
-"""A capture whose brightest pixel is at or under this is dark: nothing but the rounding of noise."""
+"""A capture whose brightest pixel is at or under this is dark: rounded noise reaches as far without any light."""
 _SPENT = {"frames": int, "seconds": float, "joules": float, "ops_peak": float, "ops_useful": float}
 
 
 class AbstractOpu(ABC):
-    """Mirrors, medium and camera behind one method, `run(frames, roi=...) -> Capture`. The twin is an OPU like any.
+    """Mirrors, medium and camera behind one method, `run(frames, roi=...) -> Capture`; twins and instruments alike.
 
     A driver declares its abilities as the attributes below and fills `_run_hw` (and `_open_hw`, `_close_hw` if it
     holds a resource); checks, timing, saturation and the account of light are done here.
@@ -69,7 +69,7 @@ class AbstractOpu(ABC):
             try:
                 ask(self._name, self._open_hw)
             except OpuError:
-                with contextlib.suppress(Exception):  # let go of what was claimed; the first error is the one to tell
+                with contextlib.suppress(Exception):  # release what was claimed, and report the first error
                     self._close_hw()
                 raise
             self._opened = True
@@ -122,7 +122,7 @@ class AbstractOpu(ABC):
         return View(shape=self.shape_cam, carrier_cpp=self.carrier_cpp, pupil_cpp=self.pupil_cpp)
 
     def require(self, *, num_inputs: int, roi: tuple[int, int], arm: Arm) -> None:
-        """Refuse before the first frame what the OPU cannot do.
+        """Refuse, before the first frame, what the OPU cannot do.
 
         Raises:
             Incompatible: more inputs than mirrors, more pixels than the camera has, or an arm that it has not.
@@ -148,7 +148,7 @@ class AbstractOpu(ABC):
     def run(self, frames: Frames, *, roi: tuple[int, int], ops_useful: float = 0.0) -> Capture:
         """Show every frame, read `roi` = (rows, columns) camera pixels of each, and return the camera's counts.
 
-        `ops_useful` is what the caller gets out of these frames (see `flow.Light`); it goes into the account.
+        `ops_useful` counts the operations that these frames do for the caller (see `flow.Light`), for the account.
 
         Raises:
             Incompatible: the frames ask for abilities that the OPU lacks.
@@ -158,6 +158,8 @@ class AbstractOpu(ABC):
             Saturated: more pixels than `saturated_limit` are at full scale.
             Dark: mirrors are lit and no pixel rises above the rounding of noise.
         """
+        # everything that can be checked is checked before a frame is shown; what came back is checked before it is
+        # accounted for and before anybody calculates with it
         bits_FD = frames.patterns_FD
         self.require(num_inputs=bits_FD.shape[1], roi=roi, arm=frames.arm)
         self.open().check_stated()
@@ -193,18 +195,21 @@ class AbstractOpu(ABC):
 
     def _scales(self, num_inputs: int, arm: Arm, roi: tuple[int, int]) -> tuple[float, float, float]:
         """Counts per intensity, amplitude of the reference and seconds a frame, as the driver states them."""
-        stated: dict[str, Any] = {
-            "counts_per_intensity": self.counts_per_intensity(num_inputs, arm),
-            "reference_amplitude": self.reference_amplitude(num_inputs),
-            "frame_s": self.frame_s(roi),
+        per_intensity = self.counts_per_intensity(num_inputs, arm)
+        amplitude, frame_s = self.reference_amplitude(num_inputs), self.frame_s(roi)
+        stated: dict[str, object] = {
+            "counts_per_intensity": per_intensity,
+            "reference_amplitude": amplitude,
+            "frame_s": frame_s,
         }
         for name, value in stated.items():
             shut = arm == "blocked" and name == "reference_amplitude"
             if not shut and not (isinstance(value, Real) and 0 < float(value) < math.inf):
                 raise OpuError(f"{self._name}: {name} returned {value!r}, expected a positive number")
-        return stated["counts_per_intensity"], stated["reference_amplitude"], stated["frame_s"]
+        return per_intensity, amplitude, frame_s
 
     def _check_light(self, counts_FPQ: Tensor, bits_FD: Tensor) -> float:
+        # only deep cameras are called dark: of a full scale of 200 counts or less, two counts can be ordinary light
         if not counts_FPQ.numel():
             return 0.0
         brightest = int(counts_FPQ.max())
@@ -233,6 +238,8 @@ class AbstractOpu(ABC):
         seconds = frames * frame_s(roi), joules = seconds * power_w, and ops_peak counts one multiplication and one
         addition per mirror and per pixel that the camera could have read in this time.
         """
+        # A faster readout of a small region is no reason to claim more operations than whole frames in the same time
+        # would do, so the peak is counted in pixels of whole frames.
         seconds = num_frames * self.frame_s(roi)
         whole = self.shape_cam[0] * self.shape_cam[1]
         peak_pixels = min(num_frames * whole, seconds * whole / self.frame_s(self.shape_cam))
@@ -252,15 +259,15 @@ class AbstractOpu(ABC):
         """Light spent since the OPU was made (or since its state was restored)."""
         return self._spent
 
-    def state_dict(self) -> dict[str, Any]:
-        """Counters to resume from: plain numbers."""
+    def state_dict(self) -> State:
+        """Counters to resume from, as plain numbers."""
         return {"spent": vars(self._spent)}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Restore what `state_dict` returned.
 
         Raises:
-            CheckpointError: there is no account of light in it.
+            CheckpointError: the account of light is missing from it.
         """
         check_state(state.get("spent"), _SPENT, "opu.spent")
         self._spent = Light(**state["spent"])
@@ -274,14 +281,14 @@ class AbstractOpu(ABC):
         return 1.0
 
     @abstractmethod
-    def _run_hw(self, bits_FD: Tensor, *, phase_S: tuple[float, ...], arm: Arm, roi: tuple[int, int]) -> Any:
+    def _run_hw(self, bits_FD: Tensor, *, phase_S: tuple[float, ...], arm: Arm, roi: tuple[int, int]) -> object:
         """Show F patterns, each at every phase in turn; return integer counts of shape (F * max(1, S), *roi).
 
         A tensor, a NumPy array of any integer type or nested lists; whatever it raises becomes a `Disconnected`.
         """
 
     def _open_hw(self) -> None:  # noqa: B027 - optional for OPUs that hold nothing
-        """Claim the hardware."""
+        """Claim the hardware that `_run_hw` needs."""
 
     def _close_hw(self) -> None:  # noqa: B027 - optional for OPUs that hold nothing
         """Release the hardware; also called after an `_open_hw` that failed half-way."""

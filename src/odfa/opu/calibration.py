@@ -1,4 +1,4 @@
-"""What was measured of an OPU at one moment, with an id, so that nobody uses it for another one.
+"""What was measured of an OPU at one moment, with an id that records name and checks compare.
 
 Shape letters: `W` witnesses · `D` inputs · `M` optical modes.
 """
@@ -11,7 +11,6 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,12 +22,12 @@ _TENSORS = ("witness_WM", "matrix_DM")
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """One OPU, one number of inputs, one region, one demodulator, one moment."""
+    """What was measured of one OPU at one moment, for one number of inputs, region and demodulator."""
 
     opu_id: str
     """The OPU that was measured."""
     demodulator: str
-    """Name of the demodulator."""
+    """Name of the demodulator that read the fields."""
     num_inputs: int
     """Width of the errors that it is for."""
     roi: tuple[int, int]
@@ -50,11 +49,11 @@ class Calibration:
     counts_per_intensity: float
     """As the OPU states it, for a twin to be built from this record."""
     reference_amplitude: float
-    """The same for the reference arm."""
+    """Amplitude of the reference as the OPU states it, for the same use."""
     full_scale: int
     """Largest count of the camera."""
     exposure_s: float
-    """Exposure of the camera."""
+    """Exposure of the camera in seconds while it was measured."""
     carrier_cpp: tuple[float, float] | None = None
     """Fringes that were found, cycles per pixel; None without a tilted arm."""
     pupil_cpp: float | None = None
@@ -75,7 +74,7 @@ class Calibration:
         return sha.hexdigest()[:16]
 
     def check_fits(self, *, opu_id: str, num_inputs: int, roi: tuple[int, int], demodulator: str) -> None:
-        """Refuse to be used for anything but what was measured.
+        """Refuse every use but the one that was measured.
 
         Raises:
             CalibrationError: another OPU, width, region or demodulator.
@@ -100,7 +99,7 @@ class Calibration:
             CalibrationError: older than `max_age_s`, or from the future.
         """
         age_s = time.time() - self.created_s
-        if not -60 <= age_s <= max_age_s:
+        if not -60 <= age_s <= max_age_s:  # a minute: two computers' clocks differ by as much
             raise CalibrationError(
                 f"calibration {self.id} is {age_s / 3600:.1f} hours old, at most {max_age_s / 3600:.1f} allowed; "
                 "calibrate again"
@@ -115,6 +114,8 @@ class Calibration:
         from safetensors import SafetensorError
         from safetensors.torch import save_file
 
+        # written beside its place and renamed in one step: a reader never sees half a calibration, and a crash leaves
+        # none that looks whole
         path = Path(folder)
         if path.exists():
             raise CalibrationError(f"{path} exists already; name another folder for the calibration")
@@ -159,23 +160,24 @@ class Calibration:
             raise CalibrationError(f"there is no calibration in {path}; make one: odfa opu calibrate NAME") from error
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise CalibrationError(f"the calibration in {path} is corrupt ({error}); calibrate again") from error
-        if found.id != stated:
+        if found.id != stated:  # a gain edited by hand would rescale all feedback without a word
             raise CalibrationError(
                 f"the calibration in {path} was changed: its id is {stated}, its contents {found.id}"
             )
         return found
 
-    def _plain(self) -> dict[str, Any]:
+    def _plain(self) -> dict[str, object]:
         plain = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name not in _TENSORS}
         kinds = {name: str(getattr(self, name).dtype) for name in _TENSORS if getattr(self, name) is not None}
         return {**plain, "tensors": kinds}
 
-    def figures(self) -> dict[str, Any]:
-        """The numbers, without tensors."""
+    def figures(self) -> dict[str, object]:
+        """All fields but the tensors, by name."""
         return {name: value for name, value in asdict(self).items() if name not in _TENSORS}
 
 
 def _real(tensor: Tensor) -> Tensor:
+    # safetensors stores no complex numbers: pairs of real ones, whose type the JSON beside them names
     return torch.view_as_real(tensor).contiguous() if tensor.is_complex() else tensor.contiguous()
 
 

@@ -53,6 +53,8 @@ class MirrorLayout:
 
     def draw(self, bits_FD: Tensor) -> Tensor:
         """Mirror images (F, Y, X) bool of patterns (F, D)."""
+        # runs of mirrors instead of squares: every input gets the same number of mirrors for any number of inputs,
+        # and through a scattering medium the shape of a macro-pixel makes no difference
         top, left, rows, cols = self.region
         mirrors_FYX = torch.zeros((len(bits_FD), *self.shape_dmd), dtype=torch.bool)
         run_FN = bits_FD.new_zeros((len(bits_FD), rows * cols))

@@ -5,7 +5,7 @@ Shape letters: `F` frames · `P Q` camera rows, columns.
 
 import textwrap
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -13,7 +13,10 @@ from torch import Tensor
 
 from odfa.errors import Disconnected, FrameMismatch, OdfaError, OpuError
 
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 _LONGEST = 300
+"""Characters of a vendor's message that are repeated."""
 _SIGNED = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 _WIDER = {"u2": np.int32, "u4": np.int64, "u8": np.int64}
 _WANTED = "expected integers (frames, rows, columns) as a tensor, a NumPy array or nested lists"
@@ -25,8 +28,8 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def ask(who: str, act: Callable[..., Any], *arguments: Any, **settings: Any) -> Any:
-    """What the hardware answers.
+def ask(who: str, act: Callable[_P, _R], *arguments: _P.args, **settings: _P.kwargs) -> _R:
+    """The result of `act`, a call into a vendor's library.
 
     Raises:
         Disconnected: `act` raises anything that is no error of odfa.
@@ -39,7 +42,7 @@ def ask(who: str, act: Callable[..., Any], *arguments: Any, **settings: Any) -> 
         raise Disconnected(f"{who}: {one_line(error)}") from error
 
 
-def counts_of(who: str, reply: Any, shape_PQ: tuple[int, int]) -> Tensor:
+def counts_of(who: str, reply: object, shape_PQ: tuple[int, int]) -> Tensor:
     """Counts (F, P, Q) of a reply, of a signed type or uint8; an empty reply is no frames.
 
     Tensors, NumPy arrays of any integer type, byte order and stride, and nested lists are taken.
@@ -85,7 +88,9 @@ def numbers_of(who: str, reply: Any, num_frames: int) -> list[int] | None:
     return numbers
 
 
-def _tensor(who: str, reply: Any) -> Tensor:
+def _tensor(who: str, reply: object) -> Tensor:
+    # Whatever the vendor's library returns must arrive as integers that torch computes with. Floats are refused, not
+    # rounded: a driver that returns them has scaled the counts, and full scale and noise would no longer be known.
     if isinstance(reply, Tensor) and reply.dtype in _SIGNED and reply.layout == torch.strided and reply.is_cpu:
         return torch.atleast_1d(reply).contiguous()  # type: ignore[no-untyped-call, no-any-return]
     try:
@@ -104,7 +109,7 @@ def _tensor(who: str, reply: Any) -> Tensor:
     return torch.from_numpy(np.atleast_1d(np.array(array, dtype=kind, order="C")))
 
 
-def _brief(reply: Any) -> str:
+def _brief(reply: object) -> str:
     """A reply in a few words: its type, and what is odd about it."""
     if reply is None:
         return "None"

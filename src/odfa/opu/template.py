@@ -34,4 +34,4 @@ class MyOPU(AbstractOpu):
         return counts_FSN.round().clamp(0, self.full_scale).to(torch.int16).view(-1, *roi)
 
     def _close_hw(self) -> None:
-        del self.generator  # let go of the hardware here
+        del self.generator  # release the hardware here

@@ -1,4 +1,4 @@
-"""Stages 2-4 behind one face: fixed linear maps, digital and optical."""
+"""Stages 2 to 4 as one fixed linear map: digital, optical, or none."""
 
 from odfa.project.base import AbstractProjection as AbstractProjection
 from odfa.project.base import ProjectionSettings as ProjectionSettings

@@ -1,10 +1,10 @@
-"""Stages 2–4 behind one face: a fixed linear map p_NM = e_ND B_DM, named by an identity."""
+"""Stages 2 to 4 behind one interface: a fixed linear map p_NM = e_ND B_DM, named by an identity."""
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch import Tensor
 from odfa.errors import ConfigError, NonFinite
 from odfa.flow import Light
 from odfa.project.rows import project_scaled
-from odfa.saved import check_state
+from odfa.saved import State, check_state
 from odfa.settings import Settings
 
 Dashes = str | tuple[int, tuple[int, ...]]
@@ -68,12 +68,14 @@ class AbstractProjection(ABC):
             raise ConfigError(f"expected error rows of shape (N, {self.num_inputs}), got {tuple(e_ND.shape)}")
         if not self._takes(e_ND.dtype):
             raise ConfigError(f"{self.identity} does not take {e_ND.dtype}, expected floating-point rows")
+        # One pass finds the largest entry and anything that is not finite: NaN propagates through minimum and maximum.
+        # It is one synchronisation with a GPU a call, instead of gradients that are silently NaN.
         real = torch.view_as_real(e_ND) if e_ND.is_complex() else e_ND
         size = torch.stack(real.aminmax()).abs().max() if e_ND.numel() else torch.zeros(())
-        largest = 0.0 if size.is_meta else size.item()  # walks over sizes have no values
+        largest = 0.0 if size.is_meta else size.item()  # the planner's tensors have shapes only
         if not math.isfinite(largest):
             raise NonFinite("the output error contains NaN or infinity; lower the learning rate or look at the batch")
-        if e_ND.dtype in (torch.float16, torch.bfloat16):
+        if e_ND.dtype in (torch.float16, torch.bfloat16):  # sums of D products would overflow or lose their digits
             return project_scaled(e_ND.float(), largest, self._project).to(e_ND.dtype)
         return project_scaled(e_ND, largest, self._project)
 
@@ -81,7 +83,7 @@ class AbstractProjection(ABC):
         return dtype.is_floating_point
 
     def matrix(self) -> Tensor:
-        """B_DM in float32, for tests and for projections that can tell.
+        """B_DM in float32, of projections that know their matrix.
 
         Raises:
             ConfigError: the projection cannot expose its matrix.
@@ -103,13 +105,13 @@ class AbstractProjection(ABC):
         return {}
 
     def close(self) -> None:  # noqa: B027 - digital projections hold nothing
-        """Let go of the OPU, if there is one; the next projection opens it again."""
+        """Close the OPU, if there is one; the next projection opens it again."""
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Random state and counters as plain numbers."""
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Restore what `state_dict` returned.
 
         Raises:
@@ -123,7 +125,7 @@ class ProjectionSettings(Settings, ABC, room="odfa.project", group="odfa.project
     """Which projection carries the error to the blocks, and what before it makes patterns of the error."""
 
     dashes: ClassVar[Dashes] = "-"
-    """Of the curves in figures, in matplotlib's words."""
+    """Dashes of this projection's curves in figures, a `linestyle` of matplotlib."""
 
     @abstractmethod
     def build(self, run_seed: int) -> AbstractProjection:

@@ -41,7 +41,7 @@ def ternary(code_ND: Tensor) -> Frames:
 
 
 class Probe(LightPath):
-    """A light path to be measured: one region for all that is asked of it."""
+    """A light path to be measured; all measurements read the same region of the camera."""
 
     def __init__(self, opu: AbstractOpu, demodulator: AbstractDemodulator, num_inputs: int, num_modes: int) -> None:
         arguments.kind("opu", opu, AbstractOpu)
@@ -83,6 +83,7 @@ def calibrate(
         raise ConfigError(f"matrix must be hadamard, one_hot or None, got {matrix!r}")
     probe = Probe(opu, demodulator or demodulator_for(opu), num_inputs, num_modes)
     dark, noise = noise_floor(probe)
+    # the witnesses that a guard will show later: gain and repeatability come from the fields that it compares with
     patterns = witnesses(num_inputs, Guard.num_witnesses)
     first_WM, second_WM = probe.field(patterns), probe.field(patterns)
     lit = float(patterns.bits_NFD.sum(dim=(1, 2)).float().mean())
@@ -113,6 +114,7 @@ def calibrate(
 
 def noise_floor(probe: Probe) -> tuple[float, float]:
     """Mean count with dark mirrors, and the standard deviation of a pixel between equal frames, half of them lit."""
+    # half of the mirrors lit, as in use: shot noise grows with the light, dark frames have too little
     inputs = probe.demodulator.inputs(probe.num_inputs)
     dark_ND = torch.zeros((2, inputs), dtype=torch.bool)
     half_ND = (torch.rand((1, inputs), generator=torch_generator(inputs)) < 0.5).expand(_REPEATS, -1)
@@ -136,6 +138,8 @@ def linearity_error(probe: Probe) -> float:
 
 def paired(probe: Probe) -> bool:
     """True if frames shown as 0, 0, 1, 1, … come back so: each is nearer to its own kind than to the other."""
+    # The first frames break the period of four: a camera that lags by a whole period would otherwise look in step.
+    # Medians, so that a few frames out of step do not spoil what the others are compared with.
     inputs = probe.demodulator.inputs(probe.num_inputs)
     shown_N = torch.tensor([1, 0, 1, 1, 0, *[0, 0, 1, 1] * 4], dtype=torch.bool)
     counts_NPQ = probe.counts(shown_N[:, None].expand(-1, inputs)).double()
@@ -158,13 +162,13 @@ def mode_grid(probe: Probe) -> tuple[tuple[float, float], float]:
         [torch.zeros((1, inputs), dtype=torch.bool), torch.rand((32, inputs), generator=generator) < 0.3]
     )
     counts_NPQ = probe.counts(bits_ND).double()
-    # differences of holograms: the reference's own light is gone
+    # differences of holograms: the light of the reference alone is the same in all of them and cancels
     spectrum_PQ = fourier.fft2((counts_NPQ[1:] - counts_NPQ[1:].mean(0)).to(torch.complex128)).abs().square().mean(0)
     frequency_P, frequency_Q = (torch.fft.fftfreq(size, dtype=torch.float64) for size in spectrum_PQ.shape)
     floor = float(spectrum_PQ.median())
     above_PQ = (spectrum_PQ - 4 * floor).clamp_min(0.0)
     row_PQ, col_PQ = torch.meshgrid(frequency_P, frequency_Q, indexing="ij")
-    half_PQ = (row_PQ < 0) | ((row_PQ == 0) & (col_PQ < 0))  # E R* stands opposite to the carrier; its twin is dropped
+    half_PQ = (row_PQ < 0) | ((row_PQ == 0) & (col_PQ < 0))  # of the two mirrored patches of real counts
     stated = probe.opu.view
     start = stated.carrier_cpp or (0.25, 0.25)
     if start[0] < 0 or (start[0] == 0 and start[1] < 0):
@@ -211,6 +215,8 @@ def twin_from(calibration: Calibration, *, seed: int = 0, drift: Drift | None = 
     The noise that was measured between frames is put in as read noise, shot noise included; the full well is taken as
     10,000 electrons, which only sets the units.
     """
+    # A calibration holds how bright the reference is, not at which density of lit mirrors the exposure was set: 0.3 is
+    # assumed, and ratio and exposure are chosen together so that a unit of intensity gives as many counts as measured.
     full_well_e = 10_000.0
     bits = calibration.full_scale.bit_length()
     noise_e = calibration.noise_counts * full_well_e / calibration.full_scale

@@ -1,4 +1,4 @@
-"""One conformance suite for twin and instrument: does an OPU keep what its contract promises?
+"""One conformance suite for twins and instruments: whether an OPU does what the contract of `AbstractOpu` promises.
 
 Every check ends with a value, what was expected and, if it failed, a reason in one line; an OPU that breaks down
 fails the check in which it does.
@@ -126,6 +126,7 @@ def _in_use(
     tests: list[Callable[[Probe], Promise | list[Promise]]] = [
         _shapes, _repeatability, _linearity, _additivity, _noise, _saturation, _pairing, _timing, _camera,
     ]  # fmt: skip
+    # claims first: the other tests take their sizes, arm and limits from them
     abilities = _abilities(opu)
     if not abilities.passed:
         return "none", [abilities]
@@ -147,7 +148,7 @@ def _modes(opu: AbstractOpu, demodulator: AbstractDemodulator) -> int:
     return 1
 
 
-def _or_none(make: Callable[[], Any]) -> Any:
+def _or_none(make: Callable[[], object]) -> object | None:
     try:
         return make()
     except (OdfaError, AttributeError, TypeError):
@@ -157,7 +158,7 @@ def _or_none(make: Callable[[], Any]) -> Any:
 def _guarded(test: Callable[[Probe], Promise | list[Promise]], probe: Probe) -> list[Promise]:
     try:
         found = test(probe)
-    except Exception as error:  # a driver may raise anything: that is a finding, not an accident
+    except Exception as error:  # a driver may raise anything; the check fails and says what it was
         return [_failed(test.__name__.strip("_"), one_line(error), "an answer")]
     return found if isinstance(found, list) else [found]
 
@@ -245,6 +246,8 @@ def _pairing(probe: Probe) -> Promise:
 
 def _camera(probe: Probe) -> list[Promise]:
     """Counts in proportion to the light, in every frame and at every pixel."""
+    # Without a reference a phase modulator sends the same light to the camera whatever is lit: a mean that does not
+    # follow then shows an automatic gain only if third differences do not vanish either.
     found, (low, high) = photometry_of(probe), _GAMMA
     scaled = found.following < _FOLLOWING and (probe.demodulator.arm != "blocked" or found.unsteady > _UNSTEADY)
     told = found.following >= _FOLLOWING and not math.isnan(found.gamma)
@@ -270,7 +273,7 @@ def _camera(probe: Probe) -> list[Promise]:
 
 
 def _timing(probe: Probe) -> Promise:
-    """Light time adds up, and an instrument (not a twin, which has no clock of its own) is not faster than it says."""
+    """Frames and seconds spent add up to what was shown, and a frame lasts as long as exposure and frame rate ask."""
     before, start_s = probe.opu.spent, time.perf_counter()
     frames = probe.demodulator.expand(_patterns(probe, 16))
     probe.opu.run(frames, roi=probe.roi)

@@ -49,12 +49,12 @@ class DigitalSettings(EncodedSettings):
 
     @property
     def label(self) -> str:
-        """That it is digital, and whether the error is encoded."""
+        """The word "digital", with "encoded" after it where there is an encoder."""
         return "digital" if self.encoder is None else "digital, encoded"
 
     @property
     def electronic(self) -> str:
-        """All of it."""
+        """All of the learning, the projection included."""
         if self.encoder is None:
             return "all: digital projection"
         return f"all: digital projection of the {self.encoder.code} error"

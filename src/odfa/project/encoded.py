@@ -1,7 +1,7 @@
-"""An encoded error on a digital projection: what light would be given, without the light."""
+"""A digital projection of the encoded error: the same codes that an OPU would be shown, without an OPU."""
 
 import copy
-from typing import Any, Self
+from typing import Self
 
 from torch import Tensor
 
@@ -10,11 +10,11 @@ from odfa.encode.base import AbstractEncoder
 from odfa.flow import Light
 from odfa.project.base import AbstractProjection
 from odfa.project.rows import project_lit
-from odfa.saved import check_state
+from odfa.saved import State, check_state
 
 
 class Encoded(AbstractProjection):
-    """p_NM = t_ND B_DM where t is what the encoder makes of e: separates the price of encoding from that of the optics.
+    """p_NM = t_ND B_DM where t is what the encoder makes of e: tells the loss by encoding from that by the optics.
 
     >>> Encoded(Gaussian(), Ternary()).shaped(10, 3).project(torch.eye(10)).shape
     torch.Size([10, 3])
@@ -54,7 +54,7 @@ class Encoded(AbstractProjection):
         return f"encoded({self._projection.identity}, {self._encoder.name})"
 
     def matrix(self) -> Tensor:
-        """The inner projection's matrix."""
+        """B_DM of the inner projection; the encoder before it is not linear and not part of the matrix."""
         return self._projection.matrix()
 
     def _project(self, e_ND: Tensor) -> Tensor:
@@ -84,11 +84,11 @@ class Encoded(AbstractProjection):
         """Close what the inner projection holds."""
         self._projection.close()
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """The encoder's random state and the inner projection's."""
         return {"encoder": self._encoder.state_dict(), "projection": self._projection.state_dict()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Restore what `state_dict` returned.
 
         Raises:

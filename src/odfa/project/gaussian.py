@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from odfa.keys import fingerprint, numpy_generator
 from odfa.project.base import AbstractProjection
 from odfa.project.digital import DigitalSettings
 from odfa.project.rows import check_seed, check_shape
+from odfa.saved import State
 from odfa.sparse import few_nonzeros
 
 _CHUNK = 256
@@ -49,7 +50,7 @@ class Gaussian(AbstractProjection):
     def __repr__(self) -> str:
         return self.identity
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> State:
         return {**vars(self), "_chunks": []}  # copies and pickles carry the key, not the matrix
 
     def shaped(self, num_inputs: int, num_outputs: int) -> Self:
@@ -66,7 +67,7 @@ class Gaussian(AbstractProjection):
 
     @property
     def identity(self) -> str:
-        """Key, inputs, and a hash of the first chunk: a machine that draws other numbers is found out."""
+        """Key, inputs, and a hash of the first chunk; a machine that draws other numbers has another identity."""
         if self.num_inputs is None:
             return f"gaussian(seed={self._seed})"
         return f"gaussian(seed={self._seed}, inputs={self.num_inputs}, sha={self._fingerprint})"
@@ -80,6 +81,7 @@ class Gaussian(AbstractProjection):
         return torch.cat([chunk_Dm for _, chunk_Dm in self._columns(torch.device("cpu"))], dim=1)
 
     def _project(self, e_ND: Tensor) -> Tensor:
+        # chunk by chunk even where all are stored: one product with the whole matrix could round otherwise
         p_NM = e_ND.new_empty((len(e_ND), self._width))
         few = few_nonzeros(e_ND)
         for start, chunk_Dm in self._columns(e_ND.device):
@@ -107,6 +109,8 @@ class Gaussian(AbstractProjection):
         return self._draw(start // _CHUNK)[:, : self._width - start].clone(memory_format=torch.contiguous_format)
 
     def _draw(self, chunk: int) -> Tensor:
+        # always 256 columns, also of a last chunk that is cut: a generator fills row by row, so fewer columns would be
+        # other numbers
         assert self.num_inputs is not None
         generator = numpy_generator(_STREAM, self._seed, self.num_inputs, chunk)
         return torch.from_numpy(generator.standard_normal((self.num_inputs, _CHUNK), dtype="float32"))

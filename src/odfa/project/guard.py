@@ -1,4 +1,4 @@
-"""Living with drift: witness patterns, shown again and again, tell how much of the matrix is still the one calibrated.
+"""Watching for drift: witness patterns, shown again and again, tell how much of the matrix is still the one calibrated.
 
 Shape letters: `W` witnesses · `D` inputs · `M` optical modes.
 """
@@ -7,7 +7,7 @@ import cmath
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,12 +16,12 @@ from odfa import arguments
 from odfa.errors import CheckpointError, Drifted
 from odfa.flow import Frames
 from odfa.keys import torch_generator
-from odfa.saved import check_state, shown
+from odfa.saved import State, check_state, shown
 from odfa.settings import MAX_COUNT, Settings, require
 
 _STREAM = int.from_bytes(b"witness")
 _LEAST_GAIN, _MOST_GAIN = 0.2, 5.0
-"""A gain outside these limits is no fluctuation of the laser: a beam is blocked, or the alignment is lost."""
+"""A gain outside these limits is more than a laser's power fluctuates: a beam is blocked, or the alignment is lost."""
 _REMEMBERED = {
     "_then_WM": (None, Tensor),
     "_repeatability": float,
@@ -32,9 +32,9 @@ _REMEMBERED = {
     "_phase_rad": float,
     "_gain": float,
 }
-"""What a watch saves, and in what form."""
+"""Attributes that a watch saves, and the type of each."""
 _FIELDS = (torch.float32, torch.complex64)
-"""Types of the fields that demodulators give: of real ones, and of complex ones."""
+"""Types of the fields that demodulators give: real ones and complex ones."""
 
 Show = Callable[[Frames], Tensor]
 """Shows patterns on the OPU and returns their field (W, M)."""
@@ -48,7 +48,7 @@ class DriftWarning(UserWarning):
 
 @dataclass(frozen=True, kw_only=True)
 class Guard(Settings):
-    """When to look at the witnesses, and what to do about what they say."""
+    """When the witnesses are shown, and what is done when their fields have changed."""
 
     every: int = 1024
     """Projected vectors between two looks."""
@@ -84,6 +84,7 @@ class Guard(Settings):
 
 def witnesses(num_inputs: int, num_witnesses: int) -> Frames:
     """Ternary vectors, a quarter of the entries +1 and a quarter -1, the same for everybody who asks for this size."""
+    # keyed by the number of inputs alone, not by the run: a calibration made once serves every run and every machine
     generator = torch_generator(_STREAM, num_inputs)
     level_WD = torch.rand((num_witnesses, num_inputs), generator=generator)
     level_WD[:, 0] *= 0.5  # no witness is empty, however few the inputs
@@ -101,7 +102,7 @@ def overlap(then_WM: Tensor, now_WM: Tensor) -> complex:
 
 
 class Watch:
-    """What a guard remembers of one projection."""
+    """The witness fields of one projection as they were calibrated, and what the last look at them measured."""
 
     def __init__(self, guard: Guard, num_inputs: int) -> None:
         self._guard, self._frames = guard, witnesses(num_inputs, guard.num_witnesses)
@@ -135,11 +136,12 @@ class Watch:
         self._since += num_vectors
 
     def start_from(self, then_WM: Tensor, repeatability: float) -> None:
-        """Take the witness fields of a calibration for the truth; the next look comes before the next vector."""
+        """Compare with the witness fields of a calibration from now on; the next look comes before the next vector."""
+        # due at once: the medium may have moved between the calibration and this run
         self._then_WM, self._repeatability, self._since = then_WM, repeatability, self._guard.every
 
     def look(self, show: Show) -> None:
-        """Show the witnesses and draw the conclusions.
+        """Show the witnesses, compare their fields with the calibrated ones, and calibrate, warn or stop.
 
         Raises:
             Drifted: the correlation is below `stop_below`, or the light is far brighter or darker than it was.
@@ -163,6 +165,8 @@ class Watch:
 
     def corrected(self, field_NM: Tensor) -> Tensor:
         """The field with the measured common phase and gain taken out."""
+        # A path that lengthens turns all modes by one phase, and a laser that dims scales them by one factor: two
+        # numbers, found with the witnesses, undo both. What changes mode by mode cannot be undone.
         if not self._guard.correct:
             return field_NM
         turn = cmath.rect(1.0 / self._gain, -self._phase_rad)
@@ -178,10 +182,12 @@ class Watch:
             correlation, self._phase_rad = abs(z), cmath.phase(z)
         else:  # one quadrature cannot tell a turned phase from another matrix
             correlation, self._phase_rad = z.real, 0.0
+        # noise alone lowers the correlation of a field with itself to `repeatability`; only what is below that is drift
         self._correlation = min(1.0, correlation / self._repeatability)
         self._gain = float(now_WM.norm() / self._then_WM.norm())
 
     def _calibrate(self, show: Show) -> None:
+        # twice: a matrix that changes between two looks must not become the reference for later ones
         first_WM, second_WM = show(self._frames), show(self._frames)
         repeatability = abs(overlap(first_WM, second_WM))
         if repeatability < self._guard.stop_below:
@@ -204,11 +210,11 @@ class Watch:
         warnings.warn(f"the optical matrix was lost ({found}) and calibrated anew", DriftWarning, stacklevel=2)
         self._calibrate(show)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Everything that the watch remembers of the projection."""
         return {name: getattr(self, name) for name in _REMEMBERED}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Restore what `state_dict` returned.
 
         Raises:

@@ -2,7 +2,7 @@
 
 import copy
 from dataclasses import dataclass
-from typing import Any, Literal, Self, get_args
+from typing import Literal, Self, get_args
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from odfa.project.base import AbstractProjection
 from odfa.project.digital import DigitalSettings
 from odfa.project.rows import check_seed, check_shape, project_scaled
 from odfa.project.ternary_rows import require_ternary
+from odfa.saved import State
 from odfa.structured import Structured
 
 Precision = Literal["float32", "int16"]
@@ -54,7 +55,7 @@ class Hadamard(AbstractProjection):
     def __repr__(self) -> str:
         return self.identity
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> State:
         return {**vars(self), "_dense_DM": None}
 
     def shaped(self, num_inputs: int, num_outputs: int) -> Self:
@@ -72,7 +73,7 @@ class Hadamard(AbstractProjection):
 
     @property
     def identity(self) -> str:
-        """Key, precision, inputs, and a hash of the keyed numbers: a machine that draws other ones is found out."""
+        """Key, precision, inputs, and a hash of the keyed numbers; a machine that draws others has another identity."""
         name = f"hadamard(seed={self._seed}" + (f", {self._precision}" if self._precision != "float32" else "")
         if self._structure is None:
             return f"{name})"
@@ -90,6 +91,7 @@ class Hadamard(AbstractProjection):
         Raises:
             ConfigError: the projection has no shape yet.
         """
+        # one-hot rows in parts: each row takes a whole vector of N points, so D of them at once may not fit
         structure, num_outputs = self._shape()
         num_inputs = structure.keyed.num_inputs
         step = max(1, 2**24 // structure.keyed.points)

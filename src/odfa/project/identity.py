@@ -1,4 +1,4 @@
-"""The error itself, unprojected: a control."""
+"""The output error copied unprojected to every block: a control that experiments compare with."""
 
 import copy
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ class Identity(AbstractProjection):
 
     @property
     def identity(self) -> str:
-        """The name and the width."""
+        """The name, and the width once it is known."""
         return "identity()" if self.num_inputs is None else f"identity(inputs={self.num_inputs})"
 
     def matrix(self) -> Tensor:
@@ -89,11 +89,11 @@ class IdentitySettings(EncodedSettings, kind="identity"):
 
     @property
     def label(self) -> str:
-        """That nothing is projected."""
+        """The word "identity", with "encoded" after it where there is an encoder."""
         return "identity" if self.encoder is None else "identity, encoded"
 
     @property
     def electronic(self) -> str:
-        """All of it."""
+        """All of the learning: no projection takes place."""
         copied = "error" if self.encoder is None else "encoded error"
         return f"all: exact gradient for the last block, whose {copied} is copied unprojected to the others"

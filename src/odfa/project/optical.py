@@ -1,4 +1,4 @@
-"""The light path on one screen: the only place where encoder, OPU and demodulator meet.
+"""Projection by an OPU: the only file in which encoder, OPU and demodulator are joined.
 
 Shape letters: `N` samples · `D` error width · `F` patterns per sample · `M` optical modes, two real outputs each.
 """
@@ -7,7 +7,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ from odfa.project.digital import build_encoder
 from odfa.project.guard import Guard, Watch
 from odfa.project.path import LightPath
 from odfa.project.rows import check_shape, project_lit
-from odfa.saved import check_state, word
+from odfa.saved import State, check_state, word
 from odfa.settings import require
 
 _NOISE_KEY = 0x7EA1_0004
@@ -67,7 +67,6 @@ class Optical(AbstractProjection):
         Raises:
             ConfigError: an argument is of the wrong kind.
             Incompatible: the demodulator is not linear, or the encoder has no minus patterns.
-            ConfigError: a stage is of the wrong kind.
             OpuError: the OPU does not state its abilities sensibly.
         """
         arguments.kind("opu", opu, AbstractOpu, "odfa.Optical(odfa.open_opu(name))")
@@ -94,6 +93,8 @@ class Optical(AbstractProjection):
         self._calibration = calibration
         self._path: LightPath | None = None
         self._guard = Guard() if guard is None and calibration is not None else guard
+        # by width, and shared by the projections that `shaped` makes: those of one width see the same part of the
+        # matrix, and must not calibrate it twice
         self._watches: dict[int, Watch] = {}
         self._diagnostics: dict[str, float] = {}
 
@@ -107,6 +108,8 @@ class Optical(AbstractProjection):
             Incompatible: the OPU lacks mirrors, pixels or the reference arm; found before the first frame.
             CalibrationError: the calibration is for another OPU, width, region or demodulator.
         """
+        # a shallow copy: OPU, encoder and watches stay shared, for an instrument can be opened only once and draws
+        # must not repeat
         check_shape(num_inputs, num_outputs)
         shaped = copy.copy(self)
         shaped.num_inputs, shaped.num_outputs, shaped._diagnostics = num_inputs, num_outputs, {}
@@ -140,6 +143,8 @@ class Optical(AbstractProjection):
         return project_lit(e_ND, self.num_outputs, self._project_lit)
 
     def _project_lit(self, e_ND: Tensor) -> Tensor:
+        # A chunk is as large as memory allows, and ends where the next look at the witnesses is due: phase and gain
+        # that correct a vector are at most `Guard.every` vectors old, however large the batch.
         assert self._path is not None
         frames_per_sample = self._demodulator.exposures(self._encoder.patterns_per_sample)
         roi = self._roi
@@ -162,6 +167,7 @@ class Optical(AbstractProjection):
 
     def _outputs(self, field_NM: Tensor) -> Tensor:
         values_NM = torch.view_as_real(field_NM).flatten(1) if field_NM.is_complex() else field_NM
+        # the quadratures of CN(0, 1) have variance 1/2 each: sqrt(2) makes the entries of B N(0, 1)
         scale = 2**0.5 / (1.0 if self._calibration is None else self._calibration.gain)
         return scale * values_NM[:, : self.num_outputs]
 
@@ -231,12 +237,12 @@ class Optical(AbstractProjection):
     def _can_be_wide(self, width: str) -> bool:
         return width.isascii() and width.isdigit() and 0 < len(width) < 12 and 0 < int(width) <= self._opu.num_mirrors
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Random state and counters of encoder and OPU; what the guard remembers."""
         watched = {str(width): watch.state_dict() for width, watch in self._watches.items()}
         return {"encoder": self._encoder.state_dict(), "opu": self._opu.state_dict(), "guard": watched}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Restore what `state_dict` returned.
 
         Raises:
@@ -293,7 +299,7 @@ class OpticalSettings(ProjectionSettings, kind="optical"):
 
     @property
     def recalibrates(self) -> bool:
-        """Where the guard does so when it has lost the matrix."""
+        """True if the guard calibrates anew when the matrix is lost, instead of stopping."""
         return self.guard is not None and self.guard.when_lost == "recalibrate"
 
     def check(self, *, run_seed: int, num_inputs: int, num_outputs: int, widths: Sequence[int]) -> None:
@@ -307,10 +313,10 @@ class OpticalSettings(ProjectionSettings, kind="optical"):
 
     @property
     def label(self) -> str:
-        """That it is light."""
+        """The word "optical"."""
         return "optical"
 
     @property
     def electronic(self) -> str:
-        """All but the projection."""
+        """All of the learning but the projection."""
         return "all but the projection, which is optical"

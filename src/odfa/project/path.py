@@ -1,4 +1,4 @@
-"""From patterns to a field: what every use of light goes through, once.
+"""From patterns to a field: the steps that every projection by an OPU and every measurement of one takes.
 
 Shape letters: `N` samples · `D` inputs · `F` patterns per sample · `M` optical modes.
 """

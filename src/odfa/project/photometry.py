@@ -37,7 +37,7 @@ _ROUNDING = 8 / 12
 
 @dataclass(frozen=True, kw_only=True)
 class Photometry:
-    """What raw counts say about a camera; NaN where there are too few inputs to tell."""
+    """What raw counts show of a camera; NaN where there are too few inputs to measure it."""
 
     gamma: float
     """Counts are light to this power."""
@@ -61,6 +61,7 @@ def photometry_of(probe: Probe) -> Photometry:
     dark, one, three = (float(mean_8[kinds].mean()) for kinds in ([0], [1, 2, 4], [7]))
     jumps = [(shot[[1, 2, 4]] - shot[0]) for shot in (first, second)]
     spread = float(((jumps[0] - (one - dark)) * (jumps[1] - (one - dark))).mean())
+    # var J = E[J^2] - n^2 = (R + n)^2 - R^2, solved for n: the rise of the mean that the speckle's contrast foretells
     foretold = math.sqrt(dark**2 + max(0.0, spread)) - dark
     sign_8 = torch.tensor([-1, 1, 1, -1, 1, -1, -1, 1], dtype=torch.float64)
     thirds = [torch.einsum("k,ktpq->tpq", sign_8, shot) for shot in (first, second)]
@@ -95,6 +96,8 @@ def _shown(probe: Probe) -> tuple[Tensor, Tensor]:
 
 
 def _gamma(probe: Probe, first: Tensor, second: Tensor, means: tuple[float, float, float]) -> float:
+    # Beside a strong reference the mean of J is linear in the light whatever the exponent, which is therefore taken
+    # from E[K J_x J_y]; that law needs the strong reference, and without one the growth of the mean is taken.
     dark, one, three = means
     if min(one, three) <= dark:
         return math.nan

@@ -77,6 +77,7 @@ class Rademacher(AbstractProjection):
 
     def _project(self, e_ND: Tensor) -> Tensor:
         key, num_outputs = self._shape()
+        # counted results are float32, which float64 rows must not be cut to
         ternary = split_ternary(e_ND) if e_ND.device.type == "cpu" and kernels_available() else None
         if ternary is not None and e_ND.dtype != torch.float64:
             return _counted(key, *ternary, num_outputs)
@@ -95,6 +96,7 @@ class Rademacher(AbstractProjection):
 
 
 def _counted(key: int, t_ND: Tensor, scale_N: Tensor, num_outputs: int) -> Tensor:
+    # eight rows at a time, as the kernel takes them: it makes each random word once for all eight
     from odfa.structured.popcount import ROWS, bit_planes, project_codes
 
     p_NM = torch.empty((len(t_ND), num_outputs))

@@ -1,4 +1,4 @@
-"""Rows of zeros take no light and no work, rows of huge values stay numbers; shapes and keys that make sense."""
+"""What projections do around the product: leave out rows of zeros, scale huge rows down, check shapes and keys."""
 
 from collections.abc import Callable
 
@@ -13,6 +13,7 @@ _SAFE_LOG = 63
 
 def project_lit(e_ND: Tensor, num_outputs: int, project: Callable[[Tensor], Tensor]) -> Tensor:
     """Apply `project` to the rows of `e_ND` that are not all zero; the others give zeros."""
+    # padding and ignored labels give rows of zeros; an OPU would spend frames, and add noise, on each of them
     lit_N = e_ND.any(dim=1)
     if lit_N.all() and len(lit_N):
         return project(e_ND)

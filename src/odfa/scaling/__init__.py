@@ -1,4 +1,4 @@
-"""What light would buy: cost and energy of training steps, measured and modelled, crossovers, plans, shared OPUs."""
+"""Time and energy of training steps, measured and modelled: crossovers with and without light, plans, shared OPUs."""
 
 from odfa.scaling.cost import Cost, Model, step_cost
 from odfa.scaling.crossover import Crossing, Race, attribution, band, crossing

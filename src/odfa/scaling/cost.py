@@ -6,9 +6,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 from odfa.flow import Light
+from odfa.saved import Json
 from odfa.scaling.memory import Need, Traffic, need, offload
 from odfa.scaling.method import PRECISIONS, Activations, PlannedMethod, Precision, StepLayout
 from odfa.scaling.opu import Beam, Opu, beam
@@ -17,7 +17,7 @@ from odfa.scaling.tally import Tally, matmul
 from odfa.scaling.walk import Walk
 
 WalkKey = tuple[str, Activations]
-"""Which walk: how blocks learn (bp, shallow, feedback), what is kept of activations."""
+"""Names a walk: how blocks learn (bp, shallow, feedback), and what is kept of activations."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class Model:
 
     @property
     def parameters(self) -> float:
-        """How many numbers are trained."""
+        """Number of trained parameters."""
         return next(iter(self.paces.values())).walk.parameters
 
     def scaled(self, factor: float) -> "Model":
@@ -68,7 +68,7 @@ class StepTerms:
     opu: Opu
     layout: StepLayout
     activations: Activations
-    """What is kept of activations."""
+    """What is kept of activations: all, block inputs, or none."""
 
     @property
     def processor(self) -> Processor:
@@ -82,12 +82,12 @@ class StepTerms:
 
     @property
     def pace(self) -> Pace:
-        """The walk of this way to learn and to keep."""
+        """Walk and seconds of this way to learn and to keep activations."""
         return self.model.paces[self.method.learning, self.activations]
 
     @property
     def walk(self) -> Walk:
-        """The walk of this way to learn and to keep, as counted."""
+        """The walk of this way to learn and to keep activations."""
         return self.pace.walk
 
     @property
@@ -107,7 +107,7 @@ class StepTerms:
 
     @cached_property
     def beam(self) -> Beam | None:
-        """How error vectors go through the OPU; None where there is none.
+        """Frames and times of the error vectors on the OPU; None without one.
 
         Raises:
             Incompatible: it has too few mirrors or pixels.
@@ -118,7 +118,7 @@ class StepTerms:
 
     @property
     def projected(self) -> Tally:
-        """The digital product of N x D by D x M; nothing where light does it or nobody."""
+        """The digital product of N x D by D x M; an empty tally for light, or where nothing is projected."""
         if self.method.projection != "digital":
             return Tally()
         return matmul(self.vectors, self.walk.row_width, self.walk.signal_width, element_bytes=4)
@@ -142,23 +142,23 @@ class StepTerms:
 
     @property
     def forward_s(self) -> float:
-        """Forward pass, all rows."""
+        """Seconds of the forward pass of all rows."""
         return self.pace.forward_s / self.layout.devices
 
     @property
     def backward_s(self) -> float:
-        """Backward pass, all rows, with whatever runs again in it."""
+        """Seconds of the backward pass of all rows, with the blocks that run again in it."""
         return (self.pace.backward_s + self.unsaved[0]) / self.layout.devices
 
     @property
     def update_s(self) -> float:
-        """The optimiser's kernels, and one more for each tensor's norm; without the share that the host does."""
+        """Seconds of the optimiser's kernels and of each tensor's norm, without the share that the host does."""
         whole_s = self.processor.seconds(update(self.walk, self.precision))
         return (1 - self.traffic.host_share) * whole_s / self.layout.devices
 
     @property
     def projection_s(self) -> float:
-        """The digital projection; every device does it for itself."""
+        """Seconds of the digital projection, which every device computes for itself."""
         return self.processor.seconds(self.projected)
 
     @property
@@ -170,8 +170,8 @@ class StepTerms:
 
     @property
     def broadcast_s(self) -> float:
-        """The error on its way to the other devices: 2 bits an entry for light, else at full precision; and the signals
-        that light gives back, which every device needs for all rows."""
+        """Seconds of sending the error to the other devices, 2 bits an entry for light, else at full precision; and of
+        sending them the signals that light gives back, which every device needs for all rows."""
         if self.layout.devices == 1 or self.method.learning != "feedback":
             return 0.0
         optical = self.method.projection == "optical"
@@ -181,7 +181,7 @@ class StepTerms:
 
     @property
     def hops_s(self) -> float:
-        """Activations from one device to the next, one way, all rows; as wide as a block's signal."""
+        """Seconds of sending the activations of all rows from one device to the next; as wide as a block's signal."""
         if self.layout.devices == 1:
             return 0.0
         width = self.model.paces["feedback", "keep"].walk.signal_width
@@ -189,17 +189,17 @@ class StepTerms:
 
     @property
     def link_s(self) -> float:
-        """Time of what crosses the link to the host."""
+        """Seconds of the traffic on the link to the host."""
         return self.traffic.link_bytes / self.processor.link_bytes_per_s
 
     @property
     def host_s(self) -> float:
-        """The host's update of what it holds, bound by its memory."""
+        """Seconds of the host's update of the states that it holds, bound by its memory."""
         return self.traffic.host_bytes / self.processor.host_bytes_per_s
 
     @cached_property
     def parts_s(self) -> dict[str, float]:
-        """Every term by name."""
+        """Seconds of every term by name."""
         names = ("forward", "backward", "update", "projection", "light", "broadcast", "hops", "link", "host")
         return {name: float(getattr(self, f"{name}_s")) for name in names}
 
@@ -215,6 +215,7 @@ class StepTerms:
             the last microbatch's way: (m + S - 1) f + r + p + b,
         or the sum where nothing overlaps. The link works beside all that; the host's update comes after it.
         """
+        # The terms are of the whole batch, the formulas of one microbatch: hence the divisions by m.
         m, stages = self.layout.microbatches, self.layout.devices
         filled_s = (m + stages - 1) * (self.forward_s + self.hops_s) / m
         if self.method.learning != "feedback":
@@ -236,12 +237,13 @@ class StepTerms:
 
     @property
     def flops(self) -> float:
-        """Operations of matrix products, all devices."""
+        """Operations of matrix products and attention, of all devices."""
         return (self.walk.forward + self.walk.backward + self.projected).flops + self.unsaved[1]
 
     @cached_property
     def energies_j(self) -> dict[str, float]:
-        """Idle power all the time, energy per operation and byte besides, and OPUs on from beginning to end."""
+        """Joules by kind: idle power for the whole step, energy per operation and per byte, OPUs on all the time."""
+        # dynamic energy follows the work and not the time: devices that wait for one another only draw idle power
         processor, layout = self.processor, self.layout
         all_of_it = self.walk.forward + self.walk.backward + self.projected + update(self.walk, self.precision)
         return {
@@ -255,7 +257,7 @@ class StepTerms:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """One method on one step. Times of the parts may overlap; `step_s` is what passes."""
+    """Cost of one step of one method. Times of the parts may overlap; `step_s` is the time of the whole step."""
 
     method: str
     step_s: float
@@ -279,7 +281,7 @@ class Cost:
         """Name of the part that takes longest."""
         return max(self.parts_s, key=lambda name: self.parts_s[name])
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """The cost as JSON holds it, a row of a plan."""
         light = vars(self.light)
         return {
@@ -324,7 +326,7 @@ def step_cost(model: Model, method: PlannedMethod, opu: Opu, layout: StepLayout)
 
 
 def _ways(model: Model, method: PlannedMethod, layout: StepLayout) -> list[Activations]:
-    """What a method may keep of activations."""
+    """The ways of keeping activations that a method may choose between."""
     if not method.offload or "offloading" in layout.off:
         return [method.activations]
     if method.learning == "bp":

@@ -3,9 +3,10 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from odfa.errors import Incompatible
+from odfa.saved import Json
 from odfa.scaling.cost import Cost, Model, step_cost
 from odfa.scaling.method import PLANNED_METHODS, SWITCHES, StepLayout
 from odfa.scaling.opu import Opu
@@ -14,12 +15,12 @@ FASTEST_BP = "fastest bp"
 """Baseline: at each size the fastest way of backpropagation that fits."""
 Verdict = Literal["crosses", "always", "never", "tie", "too wide"]
 _TIE = 0.01
-"""Relative difference under which two ways are equally fast: both wait for the same link, say."""
+"""Relative difference under which two ways count as equally fast, such as two that wait for the same link."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Race:
-    """Two ways to train, along a family of models on one processor with one OPU."""
+    """Two ways to train that are compared along a family of models, on one processor with one OPU."""
 
     models: Sequence[Model]
     opu: Opu
@@ -39,6 +40,7 @@ class Race:
         rivals = [
             (m, step_cost(model, m, self.opu, self.layout)) for m in PLANNED_METHODS.values() if m.learning == "bp"
         ]
+        # ways that do not fit are left out; those that offload always count, so that there is something to compare with
         return ours, min(quantity(rival) for method, rival in rivals if rival.fits or method.offload)
 
     def scaled(self, processor: float, opu: float) -> "Race":
@@ -52,11 +54,11 @@ class Race:
 
 @dataclass(frozen=True, kw_only=True)
 class Crossing:
-    """From which size on the challenger wins a race."""
+    """The size from which on the challenger is faster (or takes less energy) than the baseline."""
 
     verdict: Verdict
-    """crosses; always: ahead from the smallest member on; never: behind at the largest; tie: within a hundredth there;
-    too wide: the OPU cannot take the largest members."""
+    """crosses: ahead from a size on; always: ahead from the smallest member on; never: behind at the largest; tie:
+    within a hundredth there; too wide: the OPU cannot take the largest members."""
     parameters: float | None
     """Size from which on the challenger stays ahead; None unless it crosses."""
     last_ratio: float | None
@@ -105,13 +107,13 @@ class Band:
 
     found: Crossing
     early: Crossing
-    """Slow processor and links, fast OPU."""
+    """The crossing with a slow processor and slow links, and a fast OPU."""
     late: Crossing
-    """Fast processor and links, slow OPU."""
+    """The crossing with a fast processor and fast links, and a slow OPU."""
 
 
 def band(race: Race) -> Band:
-    """The crossing with its uncertainty."""
+    """The crossing with all rates as stated, and with all of them off by their uncertainty in either direction."""
     processor, opu = 1 + race.models[0].processor.uncertainty, 1 + race.opu.uncertainty
     return Band(
         found=crossing(race),
@@ -140,13 +142,14 @@ def _reach(found: Crossing) -> float:
     return found.parameters if found.parameters is not None else math.inf
 
 
-def crossing_json(found: Crossing) -> dict[str, Any]:
+def crossing_json(found: Crossing) -> Json:
     """A crossing as JSON holds it: verdict, parameters, ratio at the largest member."""
     return {"verdict": found.verdict, "parameters": found.parameters, "ratio_at_largest": found.last_ratio}
 
 
 def races(models: Sequence[Model], opu: Opu, layouts: Iterable[StepLayout], *, offloading: bool) -> list[Race]:
-    """Light against backpropagation with endless memory; or, with offloading, against moving and the fastest."""
+    """Light against backpropagation with unlimited memory; with offloading, against backpropagation that offloads and
+    against the fastest way of it."""
     if not offloading:
         endless = (replace(layout, off=(*layout.off, "offloading")) for layout in layouts)
         return [Race(models=models, opu=opu, layout=layout, challenger="odfa", baseline="bp") for layout in endless]

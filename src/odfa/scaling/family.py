@@ -1,4 +1,4 @@
-"""GPTs as settings: what the study times, what it walks, and families of one shape from small to beyond reach."""
+"""GPTs as settings: those that the study times, those that it models, and families of 10 million to 1e12 parameters."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ from odfa.tasks.language.transformer import Gpt2Network
 HEAD_WIDTH = 64
 """Width of an attention head, as in GPT-2."""
 _SAMPLES = 2**40
-"""As many as any batch needs: nothing is loaded."""
+"""Training samples that the data claims to have, more than any batch needs: nothing is loaded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,15 +25,15 @@ class Gpt:
     """A GPT-2 and the batch it learns from; the head has weights of its own."""
 
     depth: int
-    """Blocks."""
+    """Number of transformer blocks."""
     width: int
     """Width of the residual stream, a multiple of the heads' width."""
     tokens: int
-    """Tokens in a step."""
+    """Tokens in a step, of all sequences together."""
     context: int = 256
-    """Tokens in a sequence."""
+    """Tokens in one sequence."""
     vocabulary: int = 2048
-    """Tokens that there are."""
+    """Number of different tokens, the width of the logits."""
 
     def __post_init__(self) -> None:
         require_counts(self, "depth", "width", "tokens", "context", "vocabulary")
@@ -74,23 +74,24 @@ class Gpt:
 
 
 def _deep(gpt: Gpt, parameters: float) -> tuple[int, int]:
-    """Width 512, as deep as it takes."""
+    """Depth and width of a GPT of width 512 with this many parameters."""
     width = 512
     outside = Gpt(depth=1, width=width, tokens=gpt.tokens, context=gpt.context, vocabulary=gpt.vocabulary).parameters
     return max(1, 1 + round((parameters - outside) / (12 * width**2))), width
 
 
 def _wide(gpt: Gpt, parameters: float) -> tuple[int, int]:
-    """24 blocks, as wide as it takes."""
+    """Depth and width of a GPT of 24 blocks with this many parameters."""
+    # 12 · 24 width^2 + outside · width = parameters, solved for the width
     outside = 2 * gpt.vocabulary + gpt.context
     width = ((outside**2 + 4 * 12 * 24 * parameters) ** 0.5 - outside) / (2 * 12 * 24)
     return 24, _whole_heads(width)
 
 
 def _both(gpt: Gpt, parameters: float) -> tuple[int, int]:
-    """128 times as wide as deep, as GPT-3 is."""
+    """Depth and width of a GPT that is 128 times as wide as deep, as GPT-3 is, with this many parameters."""
     outside, width = 2 * gpt.vocabulary + gpt.context, 1.0
-    for _ in range(100):  # Newton, from below
+    for _ in range(100):  # Newton's method on 12 / 128 width^3 + outside · width = parameters
         value = 12 / 128 * width**3 + outside * width - parameters
         width -= value / (36 / 128 * width**2 + outside)
     width = _whole_heads(width)

@@ -1,4 +1,4 @@
-"""The few constants of the machine at hand, from what was timed on it, and how far predictions are off."""
+"""The constants of the machine at hand, fitted to what was timed on it, and the errors of predictions with them."""
 
 import statistics
 from collections.abc import Iterable, Sequence
@@ -20,7 +20,7 @@ from odfa.scaling.tally import matmul
 from odfa.scaling.walk import Walk, walk_run
 
 RATES = ("matmul_flops_per_s", "attention_flops_per_s", "bytes_per_s", "call_s")
-"""What is fitted to steps; four more constants are fitted to projections through the twin."""
+"""Fields of `Processor` that are fitted to steps; four more are fitted to projections through the twin."""
 _PATTERNS, _PHASES = 2, 4
 _PARTS = {"forward": 1.0, "backward": 1.0, "update": 0.3, "step": 1.5}
 """Weights of the residuals; updates are short and noisy."""
@@ -28,12 +28,13 @@ _PARTS = {"forward": 1.0, "backward": 1.0, "update": 0.3, "step": 1.5}
 
 @cache
 def walk_gpt(gpt: Gpt, method: str) -> Walk:
-    """The walk behind a timing."""
+    """The walk of a GPT by a method, which the prediction of its timing is made from."""
     return walk_run(arm(gpt.run(), method), gpt.shape)
 
 
 def phases_s(gpt: Gpt, method: str, processor: Processor) -> dict[str, float]:
     """Predicted seconds of a step on the machine that is measured, the projection in backward as it runs there."""
+    # walks leave the projection out, because in a plan an OPU may do it; here the processor does it, within backward
     walk = walk_gpt(gpt, method)
     backward_s = processor.seconds(walk.backward)
     if method == "dfa":
@@ -115,14 +116,14 @@ def _with_rates(start: Processor, logs: np.ndarray) -> Processor:
         attention_flops_per_s=attention_rate,
         bytes_per_s=memory_rate,
         call_s=call_s,
-        # what is assumed of its power must not contradict what is measured of its memory
+        # the assumed energy a byte, at the measured rate, must not exceed the processor's assumed power
         memory_j_per_byte=min(start.memory_j_per_byte, (start.power_w - start.idle_w) / (2 * memory_rate)),
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitCheck:
-    """One prediction beside its measurement."""
+    """One prediction, and the measurement that it is compared with."""
 
     gpt: Gpt
     method: str
@@ -136,7 +137,7 @@ class FitCheck:
 
 
 def check_steps(timings: Iterable[Timing], machine: Processor) -> list[FitCheck]:
-    """Step times, predicted by a machine and measured on it."""
+    """Step times as predicted with the fitted constants and as measured, one check for each."""
     return [
         FitCheck(
             gpt=timing.gpt,
@@ -150,13 +151,13 @@ def check_steps(timings: Iterable[Timing], machine: Processor) -> list[FitCheck]
 
 
 def check_peaks(measured: Iterable[tuple[Gpt, str, float]]) -> list[FitCheck]:
-    """Peak memory, predicted and measured."""
+    """Peak memory as predicted and as measured, one check for each."""
     return [
         FitCheck(gpt=gpt, method=method, measured=size, predicted=peak(gpt, method)) for gpt, method, size in measured
     ]
 
 
 def summary(checks: Sequence[FitCheck]) -> dict[str, float]:
-    """Median and worst error, regardless of sign."""
+    """Number of checks, median and largest relative error, regardless of sign."""
     errors = [abs(check.off) for check in checks]
     return {"count": len(errors), "median": statistics.median(errors), "worst": max(errors)}

@@ -8,7 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from odfa.arms import arm
 from odfa.errors import ConfigError
 from odfa.opu import Twin
 from odfa.project import Gaussian, Optical
+from odfa.saved import Json
 from odfa.scaling.family import Gpt
 from odfa.session import MemorySettings, attach, build_model
 from odfa.session.memory import fitted_optimizer, give_back_freed
@@ -31,7 +32,7 @@ FITTED = (
     *(Gpt(depth=4, width=512, tokens=256), Gpt(depth=6, width=512, tokens=1024), Gpt(depth=2, width=512, tokens=2048)),
     *(Gpt(depth=4, width=1024, tokens=256), Gpt(depth=2, width=1024, tokens=1024)),
 )
-"""What the constants are fitted to."""
+"""Networks whose steps the constants are fitted to."""
 CHECKED = (
     *(Gpt(depth=12, width=128, tokens=256), Gpt(depth=24, width=128, tokens=1024)),
     *(Gpt(depth=3, width=192, tokens=1024), Gpt(depth=12, width=192, tokens=2048)),
@@ -42,7 +43,7 @@ CHECKED = (
     *(Gpt(depth=3, width=1024, tokens=512), Gpt(depth=2, width=1024, tokens=2048)),
     Gpt(depth=24, width=1024, tokens=256),
 )
-"""What the predictions are held against; none of it is fitted to."""
+"""Networks whose steps the predictions are compared with; the constants are not fitted to any of them."""
 _LEAST_S, _MOST = 1.0, 60
 """Short steps are repeated for so many seconds or so often in each round."""
 PEAKED = tuple(gpt for gpt in CHECKED if gpt.depth * gpt.width <= 6144 and gpt.width != 320)
@@ -69,12 +70,12 @@ class Timing:
         """Time of the whole step: the sum of its three phases."""
         return self.forward_s + self.backward_s + self.update_s
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """The timing as JSON holds it."""
         return asdict(self)
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "Timing":
+    def from_json(cls, values: Json) -> "Timing":
         """The timing that `to_json` gave these values of."""
         return cls(**{**values, "gpt": Gpt(**values["gpt"])})
 
@@ -82,7 +83,8 @@ class Timing:
 def time_steps(
     jobs: Sequence[tuple[Gpt, Sequence[Timed]]], *, repeats: int, note: Callable[[str], None]
 ) -> list[Timing]:
-    """Time networks and methods in two rounds, the second backwards: a slow minute spoils one of them at most."""
+    """Time networks and methods in two rounds, the second in reverse order: a minute in which the machine is slow then
+    falls on one of them only."""
     steps: dict[tuple[Gpt, Timed], list[tuple[float, ...]]] = {}
     for order in (1, -1):
         for gpt, methods in jobs[::order]:
@@ -99,7 +101,7 @@ def time_steps(
 
 
 def _several(step: Callable[[], tuple[float, ...]], least: int) -> list[tuple[float, ...]]:
-    """At least so many steps, and short ones for a second: they suffer most from whoever else is on the machine."""
+    """At least so many steps, and short ones for a second: other processes disturb them most."""
     done: list[tuple[float, ...]] = []
     start_s = time.perf_counter()
     while len(done) < least or (time.perf_counter() - start_s < _LEAST_S and len(done) < _MOST):
@@ -144,7 +146,7 @@ def time_projections(repeats: int) -> list[ProjectionTiming]:
 
 
 def _fastest(call: Callable[[], object], repeats: int) -> float:
-    call()
+    call()  # the first call draws the matrix and compiles
     times = []
     for _ in range(repeats):
         start_s = time.perf_counter()
@@ -162,6 +164,8 @@ def fastest_of(once: Sequence[ProjectionTiming], again: Sequence[ProjectionTimin
 
 
 def _timing(gpt: Gpt, method: Timed, steps: list[tuple[float, ...]]) -> Timing:
+    # The fastest of each phase by itself, for others on the machine can only add time; the median of the whole step
+    # and its spread tell how much they did.
     whole = [sum(phases) for phases in steps]
     forward_s, backward_s, update_s = (min(column) for column in zip(*steps, strict=True))
     return Timing(
@@ -188,7 +192,7 @@ def _steps_of(
     optimizer = fitted_optimizer(model, dfa, config)
     if method == "inputs":
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_("wte" in name or "wpe" in name)  # what makes the graph begin
+            parameter.requires_grad_("wte" in name or "wpe" in name)  # embeddings only: they begin the graph
 
     def step() -> tuple[float, float, float]:
         optimizer.zero_grad(set_to_none=True)  # type: ignore[union-attr]
@@ -198,6 +202,7 @@ def _steps_of(
         dfa.backward(loss) if dfa else torch.autograd.backward(loss)
         backward_s = time.perf_counter()
         if method != "inputs":
+            # training waits for the norm of all gradients in every step, so it is part of an update's time
             gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
             torch.nn.utils.get_total_norm(gradients).item()
             optimizer.step()  # type: ignore[union-attr]

@@ -1,13 +1,13 @@
-"""A measurement as a file: what was timed, on which machine, the constants that follow, and how well they predict."""
+"""A measurement as a file: what was timed, on which machine, the constants that follow, and the errors they leave."""
 
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 from odfa.errors import DataError
+from odfa.saved import Json
 from odfa.scaling.family import Gpt
 from odfa.scaling.fit import FitCheck, check_peaks, check_steps, fit_machine, summary
 from odfa.scaling.measure import (
@@ -37,12 +37,12 @@ TIMED_METHODS: tuple[Timed, ...] = ("bp", "shallow", "dfa", "odfa")
 class MachineMeasurement:
     """Everything that was measured on one machine."""
 
-    environment: dict[str, Any]
+    environment: Json
     """Versions, commit, processor, threads."""
     fitted: Sequence[Timing]
     """Steps that the constants are fitted to."""
     checked: Sequence[Timing]
-    """Steps that the predictions are held against."""
+    """Steps that the predictions are compared with."""
     projections: Sequence[ProjectionTiming]
     peaks: Sequence[tuple[Gpt, str, int]]
     """Network, method, bytes; empty where memory was left out."""
@@ -60,7 +60,7 @@ class MachineMeasurement:
         """Peak memory, for which nothing is fitted at all."""
         return check_peaks(self.peaks)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """The measurement as its file holds it."""
         return {
             "environment": self.environment,
@@ -71,7 +71,7 @@ class MachineMeasurement:
         }
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "MachineMeasurement":
+    def from_json(cls, values: Json) -> "MachineMeasurement":
         """The measurement that `to_json` gave these values of; KeyError or TypeError where they are none."""
         return cls(
             environment=values["environment"],
@@ -82,7 +82,7 @@ class MachineMeasurement:
         )
 
     def write(self, path: Path) -> None:
-        """Whole or not at all.
+        """Write the measurement to a file, as a whole or not at all.
 
         Raises:
             RunFolderError: it cannot be written.
@@ -93,7 +93,7 @@ class MachineMeasurement:
 
 
 def read(path: Path) -> MachineMeasurement:
-    """What `odfa study measure` wrote.
+    """The measurement in a file that `odfa study measure` wrote.
 
     Raises:
         DataError: the file is missing or not such a one.
@@ -117,8 +117,8 @@ def require_repeats(repeats: int) -> None:
     require(2 <= repeats <= 1000, "repeats", "2 to 1,000 rounds", repeats)
 
 
-def planned(*, memory: bool, repeats: int) -> dict[str, Any]:
-    """What `measure_machine` will do, without doing it."""
+def planned(*, memory: bool, repeats: int) -> Json:
+    """The steps, projections and peaks that `measure_machine` would measure; nothing is run."""
     require_repeats(repeats)
     return {
         "repeats": repeats,
@@ -138,7 +138,8 @@ def measure_machine(*, memory: bool, repeats: int, note: Callable[[str], None]) 
         ConfigError: too few repeats, or a system that does not tell a process's peak memory.
     """
     planned(memory=memory, repeats=repeats)
-    # in turns, so that what is fitted to and what is checked see the same machine
+    # Fitted and checked networks in turns, and projections before and after: a machine that is slowed for some minutes
+    # by others slows all of them.
     jobs: list[tuple[Gpt, Sequence[Timed]]] = [
         (gpt, (*TIMED_METHODS, "inputs") if gpt in FITTED else TIMED_METHODS) for gpt in _in_turns(FITTED, CHECKED)
     ]
@@ -159,7 +160,7 @@ def measure_machine(*, memory: bool, repeats: int, note: Callable[[str], None]) 
     )
 
 
-def measured_points(measurement: MachineMeasurement, machine: Processor) -> list[dict[str, Any]]:
+def measured_points(measurement: MachineMeasurement, machine: Processor) -> list[Json]:
     """The measured steps as points of the study, the twin's among them."""
     return [
         {
@@ -184,10 +185,10 @@ def _in_turns(*several: Sequence[Gpt]) -> list[Gpt]:
     return [gpt for turn in zip_longest(*several) for gpt in turn if gpt is not None]
 
 
-def report(measurement: MachineMeasurement, machine: Processor) -> dict[str, Any]:
+def report(measurement: MachineMeasurement, machine: Processor) -> Json:
     """Constants, and predicted beside measured, as plain values."""
     steps, peaks = measurement.steps(machine), measurement.memory()
-    # by method besides, since an error of one kind of step hides among the others
+    # by method besides: a large error of one kind of step would not show in the median of all
     by_method = {
         method: summary([check for check in steps if check.method == method])
         for method in dict.fromkeys(check.method for check in steps)
@@ -208,7 +209,7 @@ def report(measurement: MachineMeasurement, machine: Processor) -> dict[str, Any
     }
 
 
-def _row(check: FitCheck, unit: str) -> dict[str, Any]:
+def _row(check: FitCheck, unit: str) -> Json:
     return {
         **asdict(check.gpt),
         "method": check.method,

@@ -1,4 +1,4 @@
-"""What a step keeps, what of it fits, and what the rest costs on the link."""
+"""Bytes that a step keeps, how much of it fits the device, and what moving the rest over the link costs."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ class Need:
 
     weights: float
     states: float
-    """The optimiser's."""
+    """Bytes of the optimiser's states."""
     gradients: float
     activations: float
     """Most that is alive between the beginning of a step and its end, gradients aside."""
@@ -31,6 +31,7 @@ def need(walk: Walk, precision: Precision, devices: int = 1, *, fused: bool = Fa
     peak = weights + states + max(forward peak, backward peak, gradients), the peaks as the walk saw them, where
     gradients grow while activations go. Fused updates keep one gradient at a time.
     """
+    # the three peaks are not added: activations are freed as gradients come, and the walk saw their sum at each kernel
     gradients = precision.gradient * (walk.largest if fused else walk.updated)
     fullest = max(walk.peak_forward, walk.peak_backward, gradients)
     return Need(
@@ -44,13 +45,13 @@ def need(walk: Walk, precision: Precision, devices: int = 1, *, fused: bool = Fa
 
 @dataclass(frozen=True, kw_only=True)
 class Traffic:
-    """What crosses the link in a step because it does not fit, per device."""
+    """Bytes that cross the link in a step because they do not fit the device, per device."""
 
     link_bytes: float = 0.0
     host_bytes: float = 0.0
     """Read and written by the host, which updates what it holds."""
     activations: float = 0.0
-    """Of `link_bytes`, those of activations."""
+    """Part of `link_bytes` that are activations."""
     host_share: float = 0.0
     """Share of the optimiser's work that the host does."""
     fits: bool = True
@@ -64,7 +65,7 @@ def offload(needed: Need, precision: Precision, capacity: float, depth: float) -
     host updates (ZeRO-Offload, arXiv 2101.06840). Activations: out and in. Weights: in for the forward and in for the
     backward pass, and not after the update, since they live with the host; one block's are always there.
     """
-    # each kind leaves only as far as the ones before it did not free enough
+    # each kind is moved only as far as moving the kinds before it did not free enough
     excess = needed.total - capacity
     if excess <= 0:
         return Traffic()

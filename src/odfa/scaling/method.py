@@ -1,4 +1,4 @@
-"""The ways to train that are compared: how blocks learn, who projects, what is kept, what may leave the processor."""
+"""The ways to train that are compared: how blocks learn, what projects, what is kept, what may be offloaded."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -16,7 +16,8 @@ class PlannedMethod:
     learning: Literal["bp", "shallow", "feedback"]
     projection: Literal["none", "digital", "optical"] = "none"
     activations: Activations = "keep"
-    """keep all; recompute from block inputs; stream: nothing is kept, the model runs again and learns as it passes."""
+    """keep: all are kept; recompute: from block inputs; stream: none is kept, the model runs again block by block and
+    each block learns when it has run."""
     offload: bool = False
     """Whether what does not fit goes to the host's memory and comes back; feedback may stream instead of moving
     activations, whichever is faster."""
@@ -47,7 +48,7 @@ class Precision:
     weight: float
     gradient: float
     state: float
-    """Optimiser: moments, and a master copy where there is one."""
+    """Bytes of the optimiser: moments, and a master copy where there is one."""
 
 
 PRECISIONS: dict[str, Precision] = {

@@ -1,4 +1,4 @@
-"""From a recipe, a module or a GPT's sizes to a model that costs can be asked of: walked in every way, then timed."""
+"""From a recipe, a module or a GPT's sizes to a model of cost: walks of every way to train, on a processor's rates."""
 
 import contextlib
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ _WIDTHS = (256, 2048, 16384)
 
 
 def model_of(walks: dict[WalkKey, Walk], processor: Processor, sequences: float) -> Model:
-    """Walks on a processor."""
+    """The cost model of a network from its walks, with the rates of a processor and the sequences of a step."""
     rows = walks["feedback", "keep"].rows
     paces = {key: pace(walk, processor) for key, walk in walks.items()}
     return Model(paces=paces, processor=processor, tokens=rows, sequences=min(rows, sequences))
@@ -78,6 +78,8 @@ def walks_of_module(module: nn.Module, inputs: Sequence[Tensor], blocks: Blocks 
 @cache
 def walks_of_gpt(gpt: Gpt, precision: str, granularity: Granularity = "block") -> dict[WalkKey, Walk]:
     """Every walk of a GPT of any size, from siblings of one and two blocks and three widths."""
+    # A large GPT is not walked itself, even without values that takes minutes: operations and bytes are polynomials of
+    # the width, fixed by three widths, and affine in the depth, fixed by one and two blocks.
     found = {}
     for key in KEYS:
         one, two = (

@@ -1,8 +1,8 @@
 """Operations of an operator of torch, from the shapes of what goes in and comes out.
 
-An operator is of one of four kinds: it has a formula here; it has one that somebody gave to
-`torch.utils.flop_counter.register_flop_formula`; it does a few things for each number that it touches, so that bytes
-say it all; or nobody knows it, and then it is estimated from its shapes and named.
+An operator is of one of four kinds: it has a formula here; it has one that was registered with
+`torch.utils.flop_counter.register_flop_formula`; it does a few things for each number that it touches, so that its time
+is that of its bytes; or it is unknown, and then its operations are estimated from its shapes and its name reported.
 """
 
 import math
@@ -18,16 +18,17 @@ Kind = Literal["matmul", "attention", "estimated"]
 
 
 class Operations(NamedTuple):
-    """How many, and of which kind; 2 per multiplication and addition."""
+    """Number of operations, 2 per multiplication and addition, and their kind."""
 
     kind: Kind
     number: float
 
 
 def operations(
-    func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any, elements: int
+    func: OpOverload, args: tuple[object, ...], kwargs: dict[str, object], output: object, elements: int
 ) -> Operations:
-    """Operations of one call; for an operator that nobody knows 2 for each of the `elements` in and out: at least."""
+    """Operations of one call; for an unknown operator 2 for each of the `elements` in and out, a lower bound."""
+    # formulas here come before torch's own, some of which leave out groups
     args, kwargs = _in_order(func, args, kwargs)
     name = name_of(func)
     base = name.rstrip("_")  # in place
@@ -45,14 +46,15 @@ def operations(
 
 
 def name_of(func: OpOverload) -> str:
-    """As torch writes it: aten.mm, or namespace.operator."""
+    """Name of an operator as torch writes it: aten.mm, or namespace.operator."""
     return str(getattr(func, "_overloadpacket", func))
 
 
 def _in_order(
-    func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Arguments that may be given by place, by place."""
+    func: OpOverload, args: tuple[object, ...], kwargs: dict[str, object]
+) -> tuple[tuple[object, ...], dict[str, object]]:
+    """Arguments with those that were given by name, but may be given by place, moved to their places."""
+    # the formulas take their operands by place, and torch hands them on in the way in which the caller wrote them
     placed, left = list(args), dict(kwargs)
     for argument in func._schema.arguments[len(args) :]:
         if argument.kwarg_only or argument.name not in left:
@@ -115,7 +117,7 @@ def _convolution_forward(output: Tensor, *args: Any) -> float:
 
 
 def _convolution_backward(_output: object, gradient: Tensor, x: Tensor, weight: Tensor, *args: Any) -> float:
-    """Gradients of input and weight cost a forward pass each. torch's own formula forgets the groups."""
+    """Gradients of input and weight cost a forward pass each. torch's own formula leaves groups out."""
     *settings, _output_padding, _groups, wanted = args
     return float(_convolution(gradient, x, weight, *settings) * sum(wanted[:2]))
 
@@ -155,7 +157,7 @@ def _distances_by_product(_output: Tensor, x: Tensor, y: Tensor) -> float:
 
 
 def _distances_within(_output: object, x: Tensor, *_args: object) -> float:
-    """The same for each pair of different rows once."""
+    """A difference, its power and an addition for each pair of different rows, counted once, and each entry."""
     rows, width = x.shape
     return 1.5 * rows * (rows - 1) * width
 
@@ -174,7 +176,7 @@ def _squares(share: float, place: int = 0) -> Callable[..., float]:
 
 
 def _solved(share: float, matrix: int, sides: int, factoring: float = 0.0) -> Callable[..., float]:
-    """`factoring` n^3, and `share` n^2 for each right side."""
+    """`factoring` n^3 for the factors of an n x n matrix, and `share` n^2 for each right-hand side."""
 
     def count(_output: object, *args: Any) -> float:
         n, right = args[matrix].shape[-1], args[sides]
@@ -185,7 +187,7 @@ def _solved(share: float, matrix: int, sides: int, factoring: float = 0.0) -> Ca
 
 
 def _orthogonal(_output: object, a: Tensor, *_args: object) -> float:
-    """Householder: R, and as much again for Q."""
+    """QR by Householder reflections: 2 (m n^2 - n^3 / 3) for R, and as much again for Q."""
     rows, columns = max(a.shape[-2:]), min(a.shape[-2:])
     return 4.0 * (rows * columns**2 - columns**3 / 3) * math.prod(a.shape[:-2])
 
@@ -285,6 +287,6 @@ _upsample_bicubic2d_aa upsample_bilinear2d _upsample_bilinear2d_aa upsample_line
 upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d
 upsample_trilinear3d
 """
-"""Operators whose work grows as the numbers do, and that no tag says it of: what makes, copies and moves; reads and
-writes by place; does a few things for each number; norms, pools, resizes; losses."""
+"""Operators whose work is proportional to the numbers they touch and that torch does not tag so, in five groups: they
+make, copy and move; read and write by index; do a few things for each number; normalise, pool, resize; give losses."""
 _LINEAR = frozenset(_LINEAR_BY_NAME.split())

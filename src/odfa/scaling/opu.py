@@ -15,12 +15,12 @@ from odfa.settings import MAX_WIDTH, Settings, named, require
 from odfa.units import check_fields
 
 _TWIN = TwinSettings(name="opu-2021")
-"""Where the defaults come from, so that a plan and a run know the same unit."""
+"""The twin that the defaults are taken from, so that plans and runs assume the same instrument."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Opu(Settings, kind="opu", room="odfa.scaling.opu", group="odfa.planned_opus"):
-    """Mirrors, camera, demodulator and link."""
+    """An OPU as plans see it: mirrors, camera, demodulator, link, latency and power."""
 
     name: str
     """What it is called in tables."""
@@ -35,9 +35,9 @@ class Opu(Settings, kind="opu", room="odfa.scaling.opu", group="odfa.planned_opu
     camera_columns: int = _TWIN.shape_cam[1]
     """Columns of camera pixels."""
     rate_hz: float = _TWIN.rate_hz
-    """Largest frame rate."""
+    """Largest frame rate, frames per second."""
     exposure_s: float = _TWIN.sensor.exposure_s
-    """Exposure of one frame."""
+    """Exposure of one frame, seconds."""
     row_s: float | None = _TWIN.sensor.row_s
     """Time to read one camera row; None: no time."""
     overhead_s: float = _TWIN.sensor.overhead_s
@@ -103,7 +103,7 @@ class Opu(Settings, kind="opu", room="odfa.scaling.opu", group="odfa.planned_opu
 
 @dataclass(frozen=True, kw_only=True)
 class Beam:
-    """One width of error on one OPU."""
+    """Frames, pixels and times of projecting errors of one width to so many outputs on one OPU."""
 
     opu: Opu
     num_inputs: int
@@ -120,11 +120,11 @@ class Beam:
 
     @property
     def vector_s(self) -> float:
-        """Time per error vector."""
+        """Seconds that one error vector takes: frames times time per frame."""
         return self.frames_per_vector * self.frame_s
 
     def light(self, vectors: float) -> Light:
-        """The account of that many vectors."""
+        """Light that so many vectors take: frames, seconds, joules and operations."""
         seconds = vectors * self.vector_s
         return Light(
             frames=round(vectors * self.frames_per_vector),
@@ -137,7 +137,7 @@ class Beam:
 
 @cache
 def beam(opu: Opu, num_inputs: int, num_outputs: int) -> Beam:
-    """How error vectors of this width go through.
+    """Frames, pixels and times of error vectors of this width.
 
     Raises:
         Incompatible: more inputs than mirrors, or more outputs than the camera can hold.
@@ -146,6 +146,7 @@ def beam(opu: Opu, num_inputs: int, num_outputs: int) -> Beam:
     twin, demodulator = opu.twin().build(), opu.demodulator.build()
     roi = demodulator.roi(-(-num_outputs // demodulator.quadratures), twin.view)
     twin.require(num_inputs=demodulator.inputs(num_inputs), roi=roi, arm=demodulator.arm)
+    # the link carries patterns out and pixels back at the same time, and mirrors, camera and link work side by side
     transfer_s = max(opu.num_mirrors / 8, roi[0] * roi[1]) / opu.link_bytes_per_s
     twin_s = twin.frame_s(roi)
     return Beam(
@@ -195,7 +196,7 @@ OPUS: dict[str, Opu] = {
         ),
     )
 }
-"""OPUs by name."""
+"""Preset OPUs by name."""
 Opu.presets = {name: partial(OPUS.__getitem__, name) for name in OPUS}
 
 

@@ -1,4 +1,4 @@
-"""One page for one model: does it fit, what does each way of training cost, what limits it, what to change first."""
+"""The plan of one model: whether it fits, what each way of training costs, what limits it, what to change first."""
 
 import difflib
 import importlib
@@ -15,6 +15,7 @@ from odfa import recipes
 from odfa.data import quietly
 from odfa.demodulate import OffAxisSettings
 from odfa.errors import ConfigError, Incompatible, MatchError
+from odfa.saved import Json
 from odfa.scaling.cost import Cost, Model, WalkKey, step_cost
 from odfa.scaling.family import Gpt
 from odfa.scaling.method import PLANNED_METHODS, PlannedMethod, StepLayout
@@ -41,21 +42,21 @@ SIZES: dict[str, tuple[int, int, int, int]] = {
 vocabulary padded to a multiple of 128, head untied, heads of 64; gpt-1t as in arXiv 2104.04473. A walk gives them
 as many positions as a sequence has tokens."""
 _MOST = 10**9
-"""Tokens, and blocks and width of a GPT, beyond which a plan is a slip of the pen."""
+"""Largest number of tokens, blocks, and width of a GPT; larger ones are taken for typing errors."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanSettings(Settings):
-    """On what, and how, a model is to be trained."""
+    """Batch, layout of a step, processor and OPU that a model is to be trained with."""
 
     tokens: int | None = None
     """Tokens (error rows) in a step; none: the recipe's batch, or 8192 for a model."""
     context: int = 1024
     """Tokens in a sequence, for models that are named by size or folder."""
     granularity: Literal["block", "sublayer", "linear"] = "block"
-    """GPTs: what learns by itself."""
+    """For GPTs, what learns by itself: whole blocks, attention and MLP, or linear layers."""
     layout: StepLayout = field(default_factory=StepLayout)
-    """How a step is laid out."""
+    """How a step is laid out over devices, microbatches and OPUs."""
     processor: Processor = field(default_factory=lambda: get_processor("a100"))
     """The processor: a preset or package.module:Name, and field by field."""
     opu: Opu = field(default_factory=lambda: get_opu("opu-2021"))
@@ -67,7 +68,7 @@ class PlanSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A model that is planned for."""
+    """A model that is planned for: its walks and the sequences of a step."""
 
     name: str
     walks: dict[WalkKey, Walk]
@@ -178,7 +179,7 @@ def _factory(name: str) -> RunConfig | tuple[nn.Module, tuple[Tensor, ...]]:
     path, _, function = name.partition(":")
     try:
         make = getattr(importlib.import_module(path), function)
-        with torch.device("meta"):
+        with torch.device("meta"):  # nothing is allocated, so that models of any size can be planned for
             made: Any = make() if callable(make) and not inspect.signature(make).parameters else None
     except (Exception, SystemExit) as error:  # whatever the user's module raises
         why = " ".join(str(error).split())[:200]
@@ -199,8 +200,8 @@ def _is_pair(made: object) -> bool:
     return isinstance(made, tuple) and len(made) == 2
 
 
-def make_plan(model_name: str, config: PlanSettings) -> dict[str, Any]:
-    """The page, as plain values.
+def make_plan(model_name: str, config: PlanSettings) -> Json:
+    """The plan as JSON values.
 
     Raises:
         ConfigError, MatchError, DataError: see `subject`.
@@ -243,8 +244,8 @@ def make_plan(model_name: str, config: PlanSettings) -> dict[str, Any]:
     }
 
 
-def advice(model: Model, config: PlanSettings) -> list[dict[str, Any]]:
-    """What brings odfa most: each change by itself, best first, those that bring less than 2 % left out."""
+def advice(model: Model, config: PlanSettings) -> list[Json]:
+    """Changes that make odfa faster, each by itself, the best first; those that gain less than 2 % are left out."""
     now = _best(model, config)
     found = []
     for text, changed in _changes(config, model.paces["feedback", "keep"].walk.depth):
@@ -274,7 +275,7 @@ def _changes(config: PlanSettings, blocks: float) -> Iterable[tuple[str, PlanSet
     def laid(**changes: Any) -> PlanSettings:
         return replace(config, layout=replace(layout, **changes))
 
-    # only what is not at its best already; each change is made alone, so that its own effect is seen
+    # only changes that are still possible; each is made alone, so that its own effect is seen
     if layout.vectors == "token":
         yield (
             "one error vector per sequence (vectors=sequence; learning with it is not shown)",

@@ -15,7 +15,7 @@ from odfa.units import check_fields
 
 @dataclass(frozen=True, kw_only=True)
 class Processor(Settings, kind="processor", room="odfa.scaling.processor", group="odfa.processors"):
-    """One processor with its memory, the host it hangs on, and its links."""
+    """One processor with its memory, the host that it is attached to, and its links."""
 
     name: str
     """What it is called in tables."""
@@ -24,13 +24,13 @@ class Processor(Settings, kind="processor", room="odfa.scaling.processor", group
     matmul_flops_per_s: float
     """Sustained rate of matrix products, 2 operations per multiplication and addition."""
     attention_flops_per_s: float
-    """The same of attention kernels."""
+    """Sustained rate of attention kernels, counted in the same way."""
     bytes_per_s: float
     """Sustained rate of reading and writing memory."""
     call_s: float
     """Time of a kernel call that does nothing."""
     memory_bytes: float
-    """Memory of its own."""
+    """Memory of the processor itself, bytes."""
     link_bytes_per_s: float
     """Link to the host's memory, each way."""
     host_bytes_per_s: float
@@ -88,6 +88,8 @@ class Processor(Settings, kind="processor", room="odfa.scaling.processor", group
 
     def seconds(self, tally: Tally) -> float:
         """Time of kernels one after the other: operations, bytes and calls at their rates, and nothing overlaps."""
+        # The sum rather than the largest of the four: kernels of a step follow one another, each bound by another rate,
+        # and a small one by none but its call.
         return (
             tally.matmul_flops / self.matmul_flops_per_s
             + tally.attention_flops / self.attention_flops_per_s
@@ -176,7 +178,7 @@ PROCESSORS: dict[str, Processor] = {
         ),
     )
 }  # fmt: skip
-"""Processors by name."""
+"""Preset processors by name."""
 Processor.presets = {name: partial(PROCESSORS.__getitem__, name) for name in PROCESSORS}
 
 

@@ -6,7 +6,7 @@ Beside it the closed form that ignores all of these, so that one can see where t
 import math
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,9 +16,9 @@ from odfa.settings import Settings, require
 if TYPE_CHECKING:
     import simpy
 
-Events = Generator["simpy.Event", Any, None]
+Events = Generator["simpy.Event", object, None]
 MOST = 10_000
-"""Workers, and OPUs."""
+"""Largest number of workers, and of OPUs."""
 _SHORTEST_S, _LONGEST_S = 1e-9, 1e9
 
 
@@ -27,7 +27,7 @@ class SharingConditions(Settings):
     """How workers share OPUs; every worker repeats: compute, send errors, have them projected, receive."""
 
     opus: int = 1
-    """OPUs that serve whoever comes first."""
+    """OPUs, each of which serves workers in the order in which they ask."""
     compute_s: float = 1.0
     """Time of a step that a worker needs for itself."""
     light_s: float = 0.1
@@ -45,7 +45,7 @@ class SharingConditions(Settings):
     recalibrate_every_s: float | None = None
     """Time between two recalibrations of an OPU; None: never."""
     recalibrate_s: float = 0.0
-    """Time that one takes, during which the OPU serves nobody."""
+    """Time that one recalibration takes, during which the OPU projects nothing."""
 
     def __post_init__(self) -> None:
         require(0 < self.opus <= MOST, "opus", f"a positive number up to {MOST:,}", self.opus)
@@ -111,7 +111,7 @@ class Throughput:
 
 
 def closed_form(sharing: Sharing) -> Throughput:
-    """Without chance and without queues, what no arrangement can exceed.
+    """Throughput without random times and queues, which no arrangement can exceed.
 
     Free running:  X = min(N / (compute + transfer + light), K available / light, 1 / transfer).
     In step:       X = N / (compute + N transfer + ceil(N / K) light): all errors come at once.
@@ -186,7 +186,7 @@ class _Simulation:
         """
         s, env = self.sharing, self.env
         lost_at = self._next_loss()
-        # workers that run freely do not all begin together
+        # starting all at once would make a queue at the OPUs that free-running workers do not have
         if not s.synchronous:
             yield env.timeout(self.draw.uniform(0, s.compute_s + s.light_s))
         for _ in range(self.steps):
@@ -205,7 +205,7 @@ class _Simulation:
                 yield from self._meet()
 
     def recalibrate(self, first_s: float, every_s: float) -> Events:
-        """Events of one OPU's recalibrations, the first after `first_s`; they go before all workers that wait."""
+        """Events of one OPU's recalibrations, the first after `first_s`; they are served before all waiting workers."""
         yield self.env.timeout(first_s)
         while True:
             yield from self._hold(self.opus, self.sharing.recalibrate_s, priority=-1)
@@ -219,6 +219,7 @@ class _Simulation:
             yield self.env.timeout(seconds)
 
     def _meet(self) -> Events:
+        # the new barrier comes before the release: the next meeting may begin while some are still leaving this one
         self.waiting += 1
         if self.waiting == self.sharing.workers:
             self.waiting = 0
@@ -240,6 +241,7 @@ class _Simulation:
 
     def outcome(self) -> Throughput:
         """Figures of the steps after the first tenth, up to the moment when the first worker may have stopped."""
+        # the first tenth fills the queues and the last one empties them: neither shows the rate of the steady state
         times_s, latencies_s = (np.array(column) for column in zip(*sorted(self.done), strict=True))
         first, last = len(times_s) // 10, len(times_s) - len(times_s) // 10
         rate = (last - first) / (times_s[last - 1] - times_s[first - 1])

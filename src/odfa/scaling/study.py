@@ -1,11 +1,12 @@
-"""The scaling study: families of GPTs, what each way of training costs, where light overtakes, and why."""
+"""The scaling study: what each way of training families of GPTs costs, from which size light is faster, and why."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any, Literal
+from typing import Literal
 
 from odfa.errors import ConfigError, Incompatible
+from odfa.saved import Json
 from odfa.scaling.cost import Model, step_cost
 from odfa.scaling.crossover import Race, attribution, band, crossing, crossing_json, joules, made_by, races
 from odfa.scaling.family import FAMILIES, Gpt, members
@@ -20,7 +21,7 @@ Vectors = Literal["token", "sequence", "batch"]
 
 @dataclass(frozen=True, kw_only=True)
 class StudySettings(Settings):
-    """What the study ranges over."""
+    """Families, processors, OPUs and batches that the study computes every combination of."""
 
     families: tuple[str, ...] = tuple(FAMILIES)
     """Shapes: deep (width 512), wide (24 blocks), both (128 times as wide as deep)."""
@@ -59,11 +60,11 @@ class StudySettings(Settings):
 
     @property
     def like(self) -> Gpt:
-        """The batch that all members learn from."""
+        """A GPT with the batch that all members of the families learn from."""
         return Gpt(depth=1, width=64, tokens=self.tokens, context=self.context, vocabulary=self.vocabulary)
 
     def layout(self, vectors: Vectors) -> StepLayout:
-        """How their steps are laid out."""
+        """Layout of a step of every member, with these error vectors."""
         return StepLayout(
             vectors=vectors, devices=self.devices, microbatches=self.microbatches, precision=self.precision
         )
@@ -78,12 +79,12 @@ def curve(config: StudySettings, family: str, processor: Processor) -> list[tupl
     ]
 
 
-def points(config: StudySettings, family: str, processor: Processor, opu: Opu) -> Iterator[dict[str, Any]]:
+def points(config: StudySettings, family: str, processor: Processor, opu: Opu) -> Iterator[Json]:
     """One row for each member and method, per step and per token."""
     layout = config.layout(config.vectors[0])
     for gpt, model in curve(config, family, processor):
         for name, method in PLANNED_METHODS.items():
-            row: dict[str, Any] = {
+            row: Json = {
                 "family": family,
                 "processor": processor.name,
                 "opu": opu.name if method.projection == "optical" else None,
@@ -111,8 +112,8 @@ def points(config: StudySettings, family: str, processor: Processor, opu: Opu) -
             }
 
 
-def crossovers(config: StudySettings) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Every race of the study with its band, in time and in energy; and, by the race's name, each term switched off."""
+def crossovers(config: StudySettings) -> tuple[list[Json], Json]:
+    """Every comparison with its band, in time and in energy; and, by its name, the crossing without each term."""
     rows, without = [], {}
     for family, processor_name in product(config.families, config.processors):
         models = [model for _, model in curve(config, family, get_processor(processor_name))]
@@ -142,7 +143,7 @@ def crossovers(config: StudySettings) -> tuple[list[dict[str, Any]], dict[str, A
 
 
 def name_of(family: str, race: Race) -> str:
-    """Family, processor, OPU, vectors, challenger, baseline."""
+    """Name of a comparison: family/processor/OPU/vectors/challenger vs baseline."""
     processor = race.models[0].processor.name
     return f"{family}/{processor}/{race.opu.name}/{race.layout.vectors}/{race.challenger} vs {race.baseline}"
 
@@ -161,10 +162,10 @@ STATEMENTS = (
     ("one vector per token, against activations that are moved", "block", "token", True, "bp+offloading"),
     ("one vector per token, against the fastest backpropagation", "block", "token", True, "fastest bp"),
 )
-"""What is asked of the reference processor, 1e14 FLOP/s: granularity, vectors, offloading, baseline."""
+"""Comparisons on the reference processor, 1e14 FLOP/s: text, granularity, vectors, offloading, baseline."""
 
 
-def statements(config: StudySettings) -> list[dict[str, Any]]:
+def statements(config: StudySettings) -> list[Json]:
     """Crossovers that can be followed by hand, in the deep family on the reference processor with opu-2021."""
     rows = []
     for text, granularity, vectors, offloading, baseline in STATEMENTS:
@@ -186,8 +187,8 @@ def statements(config: StudySettings) -> list[dict[str, Any]]:
     return rows
 
 
-def run_study(config: StudySettings) -> dict[str, Any]:
-    """Points, crossovers and their attribution.
+def run_study(config: StudySettings) -> Json:
+    """The study's points, crossovers, their attribution, and statements that can be checked by hand.
 
     Raises:
         ConfigError: names that do not exist, a batch that is no whole number of sequences.

@@ -1,5 +1,5 @@
-"""What a piece of computing asks of a processor: operations, bytes and kernel calls, counted while it runs on torch's
-meta device, where tensors have sizes and no values."""
+"""Operations, bytes and kernel calls of a computation, counted while it runs on torch's meta device, where tensors
+have sizes and no values."""
 
 import contextlib
 import weakref
@@ -22,19 +22,19 @@ from odfa.scaling.operators import name_of, operations
 
 @dataclass(frozen=True)
 class Tally:
-    """Four sums over kernel calls, which is all that a rate per operation, byte and call can see.
+    """Four sums over kernel calls, from which a processor's rates per operation, byte and call give a time.
 
-    A difference of tallies may be negative; `a + b` and `weight * a` are what they look like.
+    A difference of tallies may be negative. `a + b` adds the four sums, `weight * a` multiplies them.
     """
 
     matmul_flops: float = 0.0
     """Operations of matrix products, 2 per multiplication and addition."""
     attention_flops: float = 0.0
-    """The same of attention kernels."""
+    """Operations of attention kernels, counted in the same way."""
     num_bytes: float = 0.0
     """Bytes read and written; what stays in a cache between two kernels is counted twice."""
     calls: float = 0.0
-    """Kernel calls; views are none."""
+    """Kernel calls; views do not count."""
 
     @property
     def flops(self) -> float:
@@ -74,7 +74,7 @@ class Counting(TorchDispatchMode):
         self.tally = Tally()
         self.alive = 0
         self.history: list[int] = []
-        """Bytes alive at each kernel's fullest moment."""
+        """Bytes alive after each kernel, in order."""
         self.estimated: Counter[str] = Counter()
         """Calls of operators without a formula, by name: `operators.operations` estimates them."""
         self._known: set[int] = set()
@@ -86,13 +86,14 @@ class Counting(TorchDispatchMode):
         return tally, history
 
     def know(self, tensor: Tensor) -> None:
-        """A tensor made before: it is not counted among those that are alive."""
+        """Leave a tensor that was made before, such as a parameter, out of the bytes that are alive."""
         self._known.add(tensor.untyped_storage()._cdata)
 
     def __torch_dispatch__(
-        self, func: OpOverload, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+        self, func: OpOverload, types: object, args: tuple[object, ...] = (), kwargs: dict[str, object] | None = None
+    ) -> object:
         """Run one kernel on meta tensors and count it."""
+        # Storages and not tensors tell what is new: views share one, and a storage is freed when its last tensor goes.
         kwargs = kwargs or {}
         inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         output = _answer(func, inputs, kwargs)
@@ -114,9 +115,9 @@ class Counting(TorchDispatchMode):
     def _kernel(
         self,
         func: OpOverload,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        output: Any,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+        output: object,
         inputs: list[Tensor],
         outputs: list[Tensor],
     ) -> Tally:
@@ -142,7 +143,8 @@ class Counting(TorchDispatchMode):
 
 
 class FusedAttention(TorchFunctionMode):
-    """Attention as one kernel that stores no scores, as processors run it; meta tensors would get the plain formula."""
+    """Attention as one kernel that stores no scores, as processors run it; torch would give meta tensors the plain
+    formula, which stores them."""
 
     def __torch_function__(
         self,
@@ -151,7 +153,7 @@ class FusedAttention(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Call the fused kernel in place of `scaled_dot_product_attention`, every other function as it is."""
+        """Call the fused kernel in place of `scaled_dot_product_attention`, and every other function unchanged."""
         kwargs = kwargs or {}
         if func is torch.nn.functional.scaled_dot_product_attention:
             return _attention(*args, **kwargs)
@@ -214,7 +216,7 @@ def _four_axes(tensor: Tensor, batch: torch.Size) -> Tensor:
     return whole if len(batch) == 2 else whole.reshape(-1, batch[-1] if batch else 1, *tensor.shape[-2:])
 
 
-def _answer(func: OpOverload, inputs: list[Tensor], kwargs: dict[str, Any]) -> Tensor | bool | None:
+def _answer(func: OpOverload, inputs: list[Tensor], kwargs: dict[str, object]) -> Tensor | bool | None:
     """What a model gets that reads a value of a meta tensor; None: it reads none.
 
     Raises:
@@ -222,7 +224,7 @@ def _answer(func: OpOverload, inputs: list[Tensor], kwargs: dict[str, Any]) -> T
     """
     aten = torch.ops.aten
     if not any(tensor.is_meta for tensor in inputs):
-        return None  # values that are there
+        return None  # tensors with values: the operator runs as usual
     if func is aten._local_scalar_dense.default:
         if inputs[0].dtype == torch.bool:
             return True
@@ -243,7 +245,7 @@ _BAGS = frozenset(("aten._embedding_bag", "aten._embedding_bag_forward_only"))
 
 
 def _touched(name: str, inputs: list[Tensor], outputs: list[Tensor]) -> float:
-    """Bytes that a kernel reads and writes; of a table those rows that are asked for."""
+    """Bytes that a kernel reads and writes; of a table that is looked up, only the rows that are read."""
     if name in _GATHERS:
         return 2.0 * sum(map(_bytes, outputs))
     if name in _BAGS:

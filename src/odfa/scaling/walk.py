@@ -29,16 +29,16 @@ Learning = Literal["bp", "shallow", "feedback"]
 
 @dataclass(frozen=True, kw_only=True)
 class Walk:
-    """What one step needs, whatever the processor; bytes count tensors that are alive at the same time."""
+    """Operations, bytes and sizes of one step, whatever the processor; bytes are of tensors alive at the same time."""
 
     depth: float
     """Blocks that learn by themselves."""
     parameters: float
-    """Trained numbers."""
+    """Number of trained parameters."""
     updated: float
-    """Those that a step moves: all, or the head's alone."""
+    """Parameters that a step changes: all, or the head's alone."""
     tensors: float
-    """Weight tensors that a step moves."""
+    """Number of weight tensors that a step changes."""
     largest: float
     """Numbers in the largest weight tensor."""
     rows: float
@@ -48,13 +48,13 @@ class Walk:
     signal_width: float
     """Outputs of the projection, M; 0 where nothing is projected."""
     forward: Tally
-    """What runs up to the loss."""
+    """Kernels from the inputs to the loss."""
     backward: Tally
-    """What runs behind it, the projection left out."""
+    """Kernels after the loss, the projection left out."""
     forward_bytes: np.ndarray
     """Bytes alive after each kernel of the forward pass, beyond weights and inputs."""
     backward_bytes: np.ndarray
-    """Bytes alive after each kernel behind it, gradients included."""
+    """Bytes alive after each kernel of the backward pass, gradients included."""
     estimated: frozenset[str] = frozenset()
     """Operators without a formula: counted as 2 operations for each number in and out, which is the least."""
 
@@ -97,6 +97,7 @@ def widened(siblings: Mapping[int, Walk], width: int) -> Walk:
 
     That holds for the bytes alive after each kernel as well, since all widths run the same kernels in the same order.
     """
+    # Lagrange's weights, one for each sibling: the polynomial itself is never needed
     weights = {
         place: math.prod((width - other) / (place - other) for other in siblings if other != place)
         for place in siblings
@@ -105,7 +106,7 @@ def widened(siblings: Mapping[int, Walk], width: int) -> Walk:
 
 
 class Assumed(AbstractProjection):
-    """A projection that is only counted: shapes go in and out, the cost is worked out elsewhere."""
+    """A projection that only counts its rows and returns the right shape; its cost is computed by `StepTerms`."""
 
     def __init__(self, num_inputs: int | None = None, num_outputs: int | None = None) -> None:
         self.num_inputs, self.num_outputs = num_inputs, num_outputs
@@ -117,11 +118,11 @@ class Assumed(AbstractProjection):
 
     @property
     def identity(self) -> str:
-        """Name in place of a matrix's: 'assumed'."""
+        """The word "assumed": there is no matrix to name."""
         return "assumed"
 
     def matrix(self) -> Tensor:
-        """A matrix without values."""
+        """A matrix of the right shape on the meta device, without values."""
         return torch.empty(self.num_inputs or 0, self.num_outputs or 0, device="meta")
 
     def _project(self, e_ND: Tensor) -> Tensor:
@@ -130,7 +131,7 @@ class Assumed(AbstractProjection):
 
 
 def walk_run(config: RunConfig, shape: DataShape) -> Walk:
-    """One step of a run.
+    """The walk of one step of a run.
 
     Raises:
         ConfigError, MatchError: the config does not fit itself or its data, or its network cannot be walked.
@@ -153,7 +154,7 @@ def walk_module(
     blocks: Blocks = None,
     recompute: Recompute = False,
 ) -> Walk:
-    """One step of any module on the meta device, with the mean square of its output as the loss.
+    """The walk of one step of any module on the meta device, with the mean square of its output as the loss.
 
     Args:
         blocks: as in `DFA`; None: found by itself.
@@ -176,6 +177,7 @@ def walk_module(
 
 def _without_values(model: nn.Module) -> nn.Module:
     """A copy on the meta device; the model itself keeps its weights, and they are not copied."""
+    # deepcopy takes what is in the memo as copied already, so that no weight is ever held twice
     memo: dict[int, Tensor] = {}
     for tensor in (*model.parameters(), *model.buffers()):
         bare = torch.empty_like(tensor, device="meta")
@@ -185,7 +187,7 @@ def _without_values(model: nn.Module) -> nn.Module:
 
 @contextlib.contextmanager
 def _walkable(name: str) -> Iterator[None]:
-    """Whatever a model raises because it has no values becomes one line."""
+    """Inside, every error of a model that has no values becomes a `MatchError` of one line."""
     try:
         yield
     except OdfaError:
@@ -207,6 +209,8 @@ def _walk(
     blocks: Sequence[nn.Module],
     fused: bool = False,
 ) -> Walk:
+    # Order: tensors made before are known first, so that only the step's own count as alive; one step settles the
+    # feedback and is dropped; then forward and backward are taken apart at the loss.
     removable = []
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     received: set[int] = set()
@@ -253,7 +257,7 @@ def _walk(
 
 
 def _settle(dfa: DFA, loss_of: Callable[[], Tensor], trained: Sequence[Tensor]) -> None:
-    """One step that is not counted: in its first one feedback looks for ways around the blocks, which costs more."""
+    """Run one step that is not counted: in the first one feedback searches for paths around blocks, at extra cost."""
     torch.autograd.backward(loss_of())
     for parameter in trained:
         parameter.grad = None
@@ -262,7 +266,7 @@ def _settle(dfa: DFA, loss_of: Callable[[], Tensor], trained: Sequence[Tensor]) 
 
 
 def _receive(received: set[int], fused: bool, parameter: Tensor) -> None:
-    """Note that a gradient is ready; with fused updates it is used up and freed at once."""
+    """Record that a parameter received a gradient; with fused updates the gradient is freed at once."""
     received.add(id(parameter))
     if fused:
         parameter.grad = None
@@ -283,7 +287,9 @@ def _field_loss(model: nn.Module, inputs: Sequence[Tensor]) -> Tensor:
 def _output(model: nn.Module, inputs: Sequence[Tensor]) -> Tensor:
     keywords = {"use_cache": False} if hasattr(getattr(model, "config", None), "use_cache") else {}
     answer = model(*inputs, **keywords)
-    output = first_tensor(getattr(answer, "logits", answer))  # a router's loss may stand before them
+    output = first_tensor(
+        getattr(answer, "logits", answer)
+    )  # of a mixture of experts, the router's loss may come first
     if output is None:
         raise MatchError(f"{type(model).__name__} returns no floating-point tensor to compute a loss from")
     return output

@@ -1,4 +1,4 @@
-"""One set of settings: frozen classes, each beside what it configures; their trees as objects, `key=value`, JSON."""
+"""Settings: frozen classes, each beside what it configures; their trees as objects, as `key=value` and as JSON."""
 
 from odfa.settings.base import (
     FIXED,

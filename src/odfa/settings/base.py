@@ -3,14 +3,14 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 from odfa.errors import ConfigError
 
 MAX_WIDTH = 2**20
 MAX_LAYERS = 10_000
 MAX_COUNT = 10**9
-"""Steps, epochs, samples: more than anyone has time for."""
+"""Largest number of steps, epochs or samples: more than any run has time for."""
 SEEDS, SEEDS_TOLD = range(2**63), "a number in [0, 2^63)"
 FIXED: Mapping[str, bool] = {"fixed": True}
 """Metadata of a field that `key=value` may not change."""
@@ -18,14 +18,14 @@ _SHOWN = 120
 
 
 class SettingError(ConfigError):
-    """A setting that does not hold; `key` is its dotted path as far as it is known."""
+    """A setting whose value is refused; `key` is its dotted path as far as it is known."""
 
     def __init__(self, key: str, complaint: str) -> None:
         super().__init__(f"{key}: {complaint}" if key else complaint)
         self.key, self.complaint = key, complaint
 
     def under(self, name: str) -> "SettingError":
-        """The same error, told from one level further up."""
+        """The same error with `name` in front of its key, as the settings one level up know it."""
         return SettingError(f"{name}.{self.key}" if self.key else name, self.complaint)
 
 
@@ -48,30 +48,30 @@ class Settings:
     presets: ClassVar[Mapping[str, Callable[[], "Settings"]]] = {}
     """Kinds: further words, each for an instance with certain values."""
 
-    def __init_subclass__(cls, *, kind: str = "", room: str = "", group: str = "", **rest: Any) -> None:
-        """Note the keywords of the class."""
+    def __init_subclass__(cls, *, kind: str = "", room: str = "", group: str = "", **rest: object) -> None:
+        """Keep the class keywords `kind`, `room` and `group` as attributes."""
         super().__init_subclass__(**rest)
         cls.kind = kind
         if room:
             cls.room, cls.registered = room, group
 
     @classmethod
-    def adopted(cls, word: str, found: Any) -> "Settings | None":  # noqa: ARG003 - for kinds that look at them
+    def adopted(cls, word: str, found: object) -> "Settings | None":  # noqa: ARG003 - for kinds that look at them
         """Kinds that also take other objects than settings: the settings that stand for `found`, which `word` names;
         None where there are none."""
         return None
 
-    def changed(self, name: str, value: Any) -> Self:
+    def changed(self, name: str, value: object) -> Self:
         """A copy with another value; trees whose parts depend on each other adjust the others here.
 
         Raises:
-            SettingError: the value does not hold.
+            SettingError: the value is refused.
         """
         return dataclasses.replace(self, **{name: value})
 
 
-def require(condition: bool, key: str, expected: str, got: Any) -> None:
-    """Refuse a setting that does not hold.
+def require(condition: bool, key: str, expected: str, got: object) -> None:
+    """Refuse a setting whose condition is false.
 
     Raises:
         SettingError: `condition` is false.
@@ -80,11 +80,11 @@ def require(condition: bool, key: str, expected: str, got: Any) -> None:
         raise SettingError(key, f"expected {expected}, got {shown(got)}")
 
 
-def require_counts(record: Any, *names: str, what: str = "a positive number") -> None:
+def require_counts(record: object, *names: str, what: str = "a positive number") -> None:
     """Refuse settings that are neither none nor a count from 1 to `MAX_COUNT`.
 
     Raises:
-        SettingError: the first that does not hold.
+        SettingError: for the first that is refused.
     """
     for name in names:
         value = getattr(record, name)
@@ -92,7 +92,7 @@ def require_counts(record: Any, *names: str, what: str = "a positive number") ->
         require(value is None or 0 < value <= MAX_COUNT, name, what + most, value)
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """A value as it was written, cut where it is long."""
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

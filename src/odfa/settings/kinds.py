@@ -5,11 +5,11 @@ import difflib
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from functools import cache
 from importlib.metadata import entry_points
 from types import MappingProxyType
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 from odfa.errors import ConfigError
 from odfa.settings.base import Settings, shown
@@ -49,7 +49,7 @@ def named(slot: type[_S], word: str, *, before: Settings | None = None) -> _S:
     return made
 
 
-def class_of(slot: type[_S], tag: Any, key: str) -> type[_S]:
+def class_of(slot: type[_S], tag: object, key: str) -> type[_S]:
     """The class that `tag_of` named; nothing is called.
 
     Raises:
@@ -77,7 +77,7 @@ def word_of(settings: Settings) -> str:
     return next((word for word, make in presets if make() == settings), tag_of(settings))
 
 
-def load(name: str) -> Any:
+def load(name: str) -> object:
     """The object that `package.module:Name` names.
 
     Raises:
@@ -103,7 +103,9 @@ def nearest(word: str, known: list[str]) -> str:
 
 
 @cache
-def _defined(slot: Any) -> Mapping[str, type[Settings]]:
+def _defined(slot: type[Settings]) -> Mapping[str, type[Settings]]:
+    # All modules of the room are imported, once: a kind that nobody imported would be an unknown word on the command
+    # line. Classes count where they are defined, or a second module that imports one would list it again.
     found: dict[str, type[Settings]] = {}
     room = importlib.import_module(slot.room)
     modules = [slot.room]
@@ -121,7 +123,7 @@ def _root(kind: type[Settings]) -> type[Settings]:
     return next(base for base in kind.__mro__ if "room" in vars(base) and vars(base)["room"])
 
 
-def _found(slot: type[Settings], word: str) -> Any:
+def _found(slot: type[Settings], word: str) -> object:
     if ":" in word:
         found = load(word)
         return _adopted(slot, word, found)
@@ -138,13 +140,13 @@ def _found(slot: type[Settings], word: str) -> Any:
     raise ConfigError(f"expected {nearest(word, words_of(slot))}, or package.module:Name, got {shown(word)}")
 
 
-def _adopted(slot: type[Settings], word: str, found: Any) -> Any:
+def _adopted(slot: type[Settings], word: str, found: object) -> object:
     """`found`, or the settings of the first kind that takes it on."""
     taken = (kind.adopted(word, found) for kind in kinds_of(slot).values())
     return next((settings for settings in taken if settings is not None), found)
 
 
-def _made(kind: Callable[..., Any], word: str, before: Settings | None) -> Settings:
+def _made(kind: type[object], word: str, before: Settings | None) -> Settings:
     if not (inspect.isclass(kind) and issubclass(kind, Settings)):
         raise ConfigError(f"{word}: expected a settings class (odfa.settings.Settings), got {shown(kind)}")
     kept = {} if before is None else {name: getattr(before, name) for name in _shared(kind, type(before))}

@@ -1,7 +1,7 @@
 """`key=value`: words of a command line applied to a tree of settings."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from odfa.errors import ConfigError
 from odfa.settings.base import SettingError, Settings, shown
@@ -77,13 +77,13 @@ def _chosen(config: _S, path: str, key: Key, text: str) -> _S:
     return _replaced(config, path.split("."), made)
 
 
-def _value(key: Key, text: str, path: str) -> Any:
+def _value(key: Key, text: str, path: str) -> object:
     if key.fixed:
         raise ConfigError(f"{path} is settled by the recipe, got {shown(text)}; name another recipe instead")
     return from_text(text, key.hint, path)
 
 
-def _replaced(config: _S, path: list[str], value: Any) -> _S:
+def _replaced(config: _S, path: list[str], value: object) -> _S:
     name, rest = path[0], path[1:]
     if rest:
         try:

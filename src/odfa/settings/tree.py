@@ -16,6 +16,8 @@ from odfa.settings.kinds import TYPE, class_of, nearest, tag_of
 from odfa.settings.values import from_json, is_optional, without_none
 
 _S = TypeVar("_S", bound=Settings)
+Tree = dict[str, Any]
+"""Settings as plain JSON values: nested objects by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +52,9 @@ def keys(config: Settings) -> dict[str, Key]:
     return dict(_walk(config, ""))
 
 
-def to_dict(config: Settings) -> dict[str, Any]:
+def to_dict(config: Settings) -> Tree:
     """Plain JSON values: nested objects, each part of a slot with its `type`; lists for tuples, None."""
-    plain: dict[str, Any] = {}
+    plain: Tree = {}
     for name, hint in hints_of(type(config)).items():
         value = getattr(config, name)
         if isinstance(value, Settings):
@@ -64,7 +66,7 @@ def to_dict(config: Settings) -> dict[str, Any]:
     return plain
 
 
-def from_dict(values: Any, kind: type[_S], key: str = "") -> _S:
+def from_dict(values: object, kind: type[_S], key: str = "") -> _S:
     """Inverse of `to_dict`; missing keys take their defaults.
 
     Raises:
@@ -104,7 +106,7 @@ def hints_of(kind: type[Settings]) -> Mapping[str, Any]:
 
 
 @cache
-def _hints(kind: Any) -> Mapping[str, Any]:
+def _hints(kind: type[Settings]) -> Mapping[str, Any]:
     hints = get_type_hints(kind)
     return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
 
@@ -119,7 +121,7 @@ def _walk(config: Settings, prefix: str) -> Iterator[tuple[str, Key]]:
             yield from _walk(value, f"{prefix}{field.name}.")
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if isinstance(value, tuple):
         return [_plain(inner) for inner in value]
     return str(value) if isinstance(value, Path) else value

@@ -1,15 +1,13 @@
 """The signs of `counter` times ternary rows, 64 entries at a time by counting bits."""
 
-from typing import Any
-
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from odfa.structured.compiled import kernel
 from odfa.structured.counter import GOLDEN, MIX1, MIX2
-from odfa.structured.kernels import kernel
 
 _I64 = ir.IntType(64)
 _LANES = 8
@@ -18,11 +16,18 @@ COLUMNS, ROWS = _LANES, 8
 
 
 @intrinsic(prefer_literal=True)
-def _count(_typing, rows, key, column, planes, num_words, out):
-    """out[row, lane] = number of minus signs of row (code x column + lane), for 8 columns and `rows` rows.
-
-    planes: for each word and row the sign bits and the bits of non-zero entries, 8 rows apart.
-    """
+def _count(
+    _typing,
+    rows,  # (), int64 literal, 1 or 8: rows to count for
+    key,  # (), int64: key of the matrix
+    column,  # (), int64: first of 8 columns
+    planes,  # address of (num_words, 8, 2) uint64: sign bits and bits of non-zero entries of each row
+    num_words,  # (), int64: words of 64 inputs
+    out,  # address of (8, 8) int64, written: row, column
+):
+    """out[row, lane] = number of minus signs among the products of row and column + lane, for 8 columns at a time."""
+    # Words outermost, rows within: a random word of 8 columns is made once and serves all rows, whose counts stay in
+    # registers. A product of two signs is minus where their bits differ, and only non-zero entries count.
     num_rows = int(rows.literal_value)
     signature = types.void(rows, *[types.int64] * 5)
 
@@ -31,13 +36,13 @@ def _count(_typing, rows, key, column, planes, num_words, out):
         kind = ir.VectorType(_I64, _LANES)
         const = lambda value: ir.Constant(kind, [value] * _LANES)  # noqa: E731
 
-        def splat(value: Any) -> Any:
+        def splat(value: ir.Value) -> ir.Value:
             empty = ir.Constant(kind, ir.Undefined)
             first = builder.insert_element(empty, value, ir.Constant(ir.IntType(32), 0))
             zeros = ir.Constant(ir.VectorType(ir.IntType(32), _LANES), [0] * _LANES)
             return builder.shuffle_vector(first, empty, zeros)
 
-        def mixed(state: Any, shift: int) -> Any:
+        def mixed(state: ir.Value, shift: int) -> ir.Value:
             return builder.xor(state, builder.lshr(state, const(shift)))
 
         name = f"llvm.ctpop.v{_LANES}i64"
@@ -66,21 +71,31 @@ def _count(_typing, rows, key, column, planes, num_words, out):
 
 
 @kernel
-def project_codes(key, planes, lit, scale, num_rows, num_words, first, out):
+def project_codes(
+    key,  # (), int: key of the matrix
+    planes,  # (num_words, 8, 2) uint64, as `bit_planes` makes them
+    lit_n,  # (num_rows,) int64: non-zeros of each row
+    scale_n,  # (num_rows,) float32
+    num_rows,  # (), int, 1 to 8
+    num_words,  # (), int: words of 64 inputs
+    first,  # (), int: column of the matrix that out begins with
+    out_nM,  # (num_rows, M) float32, written
+):
     """out[row, column] = scale[row] (lit[row] - 2 minus signs), for at most 8 rows, columns counted from `first`."""
+    # a sum of `lit` signs of which `minus` are negative is lit - 2 minus: exact integers until the scale
     counts = np.empty((ROWS, COLUMNS), dtype=np.int64)
-    for column in range(0, out.shape[1], COLUMNS):
+    for column in range(0, out_nM.shape[1], COLUMNS):
         if num_rows == 1:
             _count(1, key, first + column, planes.ctypes.data, num_words, counts.ctypes.data)
         else:
             _count(8, key, first + column, planes.ctypes.data, num_words, counts.ctypes.data)
-        for lane in range(min(COLUMNS, out.shape[1] - column)):
+        for lane in range(min(COLUMNS, out_nM.shape[1] - column)):
             for row in range(num_rows):
-                out[row, column + lane] = scale[row] * np.float32(lit[row] - 2 * counts[row, lane])
+                out_nM[row, column + lane] = scale_n[row] * np.float32(lit_n[row] - 2 * counts[row, lane])
 
 
 def bit_planes(codes: np.ndarray) -> np.ndarray:
-    """(words, 8 rows, sign and non-zero) uint64 from at most 8 rows of -1, 0 and 1."""
+    """Bits of at most 8 rows of -1, 0 and 1: (words, 8 rows, sign and non-zero) uint64, the order the kernel reads."""
     num_words = -(-codes.shape[1] // 64)
     padded = np.zeros((ROWS, num_words * 64), dtype=np.int8)
     padded[: len(codes), : codes.shape[1]] = codes

@@ -31,6 +31,8 @@ class Diagonals:
     @classmethod
     def of(cls, keyed: KeyedNumbers, num_blocks: int, like: Tensor) -> "Diagonals":
         """Of the first blocks, in dtype and device of `like`."""
+        # The key draws everything in the order in which the kernels read it (`keyed`); here it is undone, so that
+        # this file needs only plain transforms in natural order.
         points, signs = keyed.points, keyed.signs(num_blocks)
         values_J = by_columns(keyed.values[keyed.rows].reshape(-1), keyed.width) / points
         second_BJ, third_BJ = (np.stack([plus_minus(words) for words in block[:num_blocks]]) for block in signs)
@@ -54,6 +56,7 @@ class Diagonals:
 
 def walsh_hadamard(x_NJ: Tensor) -> Tensor:
     """x H along the last axis, H in natural order, unnormalised; J a power of two."""
+    # H of J = 64 · 64 · … points is a Kronecker product: one small matrix product for each axis of the reshaped rows
     points = x_NJ.shape[-1]
     left, y = points.bit_length() - 1, x_NJ
     below = 1

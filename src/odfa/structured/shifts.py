@@ -40,6 +40,7 @@ class Shifts:
 
 def groups(log_points: int) -> tuple[int, int, int]:
     """Index bits above a row, split into an outer, an extra and an inner group of at most four."""
+    # four bits are 16 vectors, as many as a kernel holds in registers; one group needs no panel, so it is tried first
     high = max(0, log_points - 12)
     if high <= 4:
         return 0, 0, high
@@ -51,6 +52,8 @@ def groups(log_points: int) -> tuple[int, int, int]:
 @lru_cache(maxsize=64)
 def plan(log_points: int, *, sparse: bool) -> Shifts:
     """Shifts for vectors of 2^k entries."""
+    # Each shift comes after its step and makes room for the next one; so the rms peaks before a shift, at `limit`, and
+    # the values use as many of the 16 bits as the margin allows. Shifting more would lose precision to rounding.
     outer, extra, inner = groups(log_points)
     low, limit = min(log_points, 12) - _TILE_BITS, _SPARSE_RMS if sparse else _DENSE_RMS
     # (slot, bits); None: the singular values, whose shift is part of their table
@@ -64,6 +67,8 @@ def plan(log_points: int, *, sparse: bool) -> Shifts:
     slots, values, log_rms = np.zeros(SLOTS, dtype=np.int64), 0, limit
     for (slot, bits), (_, following) in pairwise(steps):
         log_rms += bits / 2
+        # singular values reach 2, and as int16 times 2^(16 - shift) fit from a shift of 2 on; 1e-9: rounding of sums
+        # of halves must not make a whole number one larger
         shift = max(0 if slot is not None else 2, math.ceil(log_rms + following / 2 - limit - 1e-9))
         log_rms -= shift
         if slot is None:

@@ -1,4 +1,4 @@
-"""A structured Gaussian matrix at work: the fast kernels where they run, plain torch elsewhere.
+"""Products with a structured Gaussian matrix: by the compiled kernels where they run, by plain torch elsewhere.
 
 Shape letters: `N` rows · `D` inputs · `M` outputs.
 """
@@ -11,20 +11,22 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import DTypeLike
 from torch import Tensor
 
 from odfa.errors import ConfigError
 from odfa.keys import fingerprint
 from odfa.structured.keyed import UNIT, KeyedNumbers
 from odfa.structured.portable import Diagonals, adjoint, forward
-from odfa.structured.shifts import FEW, SLOTS, groups, plan
+from odfa.structured.shifts import FEW, SLOTS, Shifts, groups, plan
 
 _LINE = 64
+"""Bytes of a cache line."""
 _HUGE = 2**21
+"""Bytes of a huge page."""
 _STREAM_BYTES = 2**22
 """Results larger than this go past the caches."""
 _WORTH_A_THREAD = 2**19
@@ -33,12 +35,13 @@ _WORTH_A_THREAD = 2**19
 
 @dataclass
 class Scratch:
-    """Working memory of one thread."""
+    """Working memory of one thread: `R` rows of a vector in memory, `W` their entries with padding, `J` of a block."""
 
-    z: np.ndarray
-    buf: np.ndarray
+    z_RW: np.ndarray
+    buf_RW: np.ndarray
     panel: np.ndarray
-    spill: np.ndarray
+    """(rows of the columns' groups, 64) bytes."""
+    spill_J: np.ndarray
 
 
 class Structured:
@@ -59,15 +62,15 @@ class Structured:
         self._scratch: dict[str, queue.SimpleQueue[Scratch]] = {}
         self._threads: ThreadPoolExecutor | None = None
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, int]:
         return {"seed": self.keyed.seed, "num_inputs": self.keyed.num_inputs}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, int]) -> None:
         self.__init__(**state)  # type: ignore[misc]
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the first signs, the singular values and the order: a machine that draws others is found out."""
+        """Hash of the first signs, the singular values and the order; a machine that draws others has another hash."""
         keyed = self.keyed
         words = [keyed.signs1, keyed.signs4, keyed.order.view(np.uint32), keyed.rows.view(np.uint32)]
         drawn = np.concatenate([*words, keyed.values.astype(np.float32).view(np.uint32).reshape(-1)])
@@ -128,12 +131,15 @@ class Structured:
             out = self.empty(len(t), num_outputs, torch.int16 if raw else torch.float32)
         worth_N = np.ones(len(t), dtype=np.float32) if scale_N is None else scale_N.float().numpy()
         unit_N = np.zeros(len(t), dtype=np.float32)
+        # Rows with few non-zeros get a larger margin against overflow, at the price of some precision: two groups, so
+        # that a single one among many does not cost all of them.
         for sparse in (True, False):
             rows = np.flatnonzero((lit_N <= FEW) == sparse)
             if not len(rows):
                 continue
             shifts = plan(self.keyed.log_points, sparse=sparse)
             factor_n = np.array([shifts.factor(int(lit)) for lit in lit_N[rows]], dtype=np.int64)
+            # undoes what the kernels do to the scale: codes times factor, right shifts, and H twice without its 1 / N
             unit_N[rows] = worth_N[rows] * 2.0**shifts.total / (factor_n * self.keyed.points)
             whole = len(rows) == len(t)
             mine, to = (t, out.numpy()) if whole else (t[rows], np.empty((len(rows), num_outputs), out.numpy().dtype))
@@ -184,11 +190,11 @@ class Structured:
         self,
         x: np.ndarray,
         out: np.ndarray,
-        like: Any,
+        like: np.float32 | np.int16,
         factor_N: np.ndarray,
         scale_N: np.ndarray,
         *,
-        shifts: Any = None,
+        shifts: Shifts | None = None,
         first_block: int = 0,
     ) -> None:
         from odfa.structured.kernels import project_rows
@@ -203,6 +209,8 @@ class Structured:
         pool = self._scratch.setdefault(kind, queue.SimpleQueue())
         streaming, as_float = out.nbytes > _STREAM_BYTES, size == 2 and out.dtype == np.float32
 
+        # The threads' parts of `out` do not overlap, and each part is computed as it would be alone: the number of
+        # threads changes no result. Working memory is taken from a queue, as two calls may run at the same time.
         def work(rows: slice, blocks: slice) -> None:
             try:
                 scratch = pool.get_nowait()
@@ -211,11 +219,12 @@ class Structured:
             part = out[rows, blocks.start * keyed.points : blocks.stop * keyed.points]
             project_rows(
                 like, x[rows], part, first_block + blocks.start, factor_N[rows], scale_N[rows], shape, logs, slots,
-                scratch.panel, scratch.z, scratch.buf, scratch.spill, keyed.signs1, signs2, signs3, keyed.signs4,
-                keyed.rows, table, keyed.order, as_float, streaming,
+                scratch.panel, scratch.z_RW, scratch.buf_RW, scratch.spill_J, keyed.signs1, signs2, signs3,
+                keyed.signs4, keyed.rows, table, keyed.order, as_float, streaming,
             )  # fmt: skip
             pool.put(scratch)
 
+        # the calling thread works too: a call that needs one thread never makes a pool
         mine, *others = self._split(len(x), self.blocks(out.shape[1]))
         if others and self._threads is None:
             self._threads = ThreadPoolExecutor(os.cpu_count(), "odfa-structured")
@@ -235,21 +244,23 @@ class Structured:
         cuts = [num_blocks * i // threads for i in range(threads + 1)]
         return [(slice(0, num_rows), slice(a, b)) for a, b in pairwise(cuts)]
 
-    def _new_scratch(self, dtype: Any, out_dtype: Any) -> Scratch:
+    def _new_scratch(self, dtype: np.dtype, out_dtype: np.dtype) -> Scratch:
         keyed = self.keyed
         rows = keyed.points // keyed.width
+        # one cache line more than a power of two: otherwise equal columns of all rows would share the same cache sets
         stride = keyed.width + (_LINE // dtype.itemsize if rows > 1 else 0)
         panel_rows = 1 << sum(groups(keyed.log_points))
         return Scratch(
-            z=aligned((rows, stride), dtype),
-            buf=aligned((rows, stride), dtype),
+            z_RW=aligned((rows, stride), dtype),
+            buf_RW=aligned((rows, stride), dtype),
             panel=aligned((panel_rows, _LINE), np.dtype(np.uint8)),
-            spill=aligned((keyed.points,), out_dtype),
+            spill_J=aligned((keyed.points,), out_dtype),
         )
 
 
-def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+def aligned(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
     """An array that starts at a cache line; a large one at a huge page, which NumPy then asks the system for."""
+    # NumPy aligns to 16 or 64 bytes only: more bytes than needed are reserved, and the array begins within them
     count = math.prod(shape) * np.dtype(dtype).itemsize
     step = _HUGE if count >= _HUGE else _LINE
     raw = np.empty(count + step + (2 * _HUGE if count >= _HUGE else 0), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Drop-in for the archived library `lightonml`: `from odfa.compat.lightonml import OPU`.
+"""Replacement for the archived library `lightonml`: `from odfa.compat.lightonml import OPU`.
 
 What differs is listed in docs/lightonml.md: where the old library computed something else in silence, this one raises.
 """

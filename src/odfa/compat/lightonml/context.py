@@ -1,15 +1,15 @@
-"""Results that remember how they were taken."""
+"""Arrays of results that carry a record of their acquisition."""
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """The acquisition behind an array."""
+    """How the values of an array were acquired: exposure, region, time, lit features."""
 
     exposure_us: int
     frametime_us: int
@@ -26,11 +26,11 @@ class ContextArray(np.ndarray):
 
     context: Context | None
 
-    def __new__(cls, array: Any, context: Context | None) -> "ContextArray":
+    def __new__(cls, array: ArrayLike, context: Context | None) -> "ContextArray":
         """View of `array` that carries `context`."""
         made = np.asarray(array).view(cls)
         made.context = context
         return made
 
-    def __array_finalize__(self, source: Any) -> None:
+    def __array_finalize__(self, source: object) -> None:
         self.context = getattr(source, "context", None)

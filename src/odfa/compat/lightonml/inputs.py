@@ -1,18 +1,21 @@
-"""What users hand in: arrays or tensors, vectors or batches, packed or not; bits or an error."""
+"""Inputs as that library takes them: arrays or tensors, vectors or batches, packed or not; checked to be bits."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from odfa.errors import ConfigError
 
+Data = ArrayLike | Tensor
+"""What methods take for X: an array, a tensor or nested lists."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Traits:
-    """Shape of one vector: (n,) or (rows, columns)."""
+    """Shape of one vector, (n,) or (rows, columns), and whether vectors come packed and one by one."""
 
     shape: tuple[int, ...]
     packed: bool
@@ -23,7 +26,7 @@ class Traits:
         """Bits of one vector."""
         return int(np.prod(self.shape))
 
-    def bits(self, values: Any) -> tuple[Tensor, tuple[int, ...]]:
+    def bits(self, values: Data) -> tuple[Tensor, tuple[int, ...]]:
         """Bits (N, D) of everything handed in, and the leading shape to give back.
 
         Raises:
@@ -45,7 +48,9 @@ class Traits:
         return torch.from_numpy(_checked(flat_ND)), lead
 
 
-def traits_of(values: Any, n_features: Any, *, packed: bool, online: bool, is_2d: bool) -> Traits:
+def traits_of(
+    values: Data | None, n_features: int | tuple[int, ...] | None, *, packed: bool, online: bool, is_2d: bool
+) -> Traits:
     """Traits from an example or from the number of features alone.
 
     Raises:
@@ -71,7 +76,7 @@ def traits_of(values: Any, n_features: Any, *, packed: bool, online: bool, is_2d
     return made
 
 
-def as_array(values: Any) -> np.ndarray:
+def as_array(values: object) -> np.ndarray:
     """A NumPy view of an array, tensor or list."""
     if isinstance(values, Tensor):
         array: np.ndarray = values.detach().cpu().numpy()

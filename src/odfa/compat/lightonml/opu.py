@@ -1,4 +1,4 @@
-"""The class `OPU` of the archived library, on odfa's OPUs.
+"""The class `OPU` of the archived library, implemented with odfa's OPUs.
 
 In its units the transmission matrix R has independent real and imaginary parts of variance 1 / n each;
 odfa's fields come from A with E|A|^2 = 1, so R = sqrt(2 / n) A.
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from odfa.compat.lightonml.context import Context, ContextArray
 from odfa.compat.lightonml.encoding.base import NoDecoding, NoEncoding
-from odfa.compat.lightonml.inputs import Traits, traits_of
+from odfa.compat.lightonml.inputs import Data, Traits, traits_of
 from odfa.compat.lightonml.types import InputRoiStrategy, OutputRescaling
 from odfa.demodulate import AbstractDemodulator, Intensity
 from odfa.errors import ConfigError, Disconnected
@@ -42,7 +42,7 @@ class OPU:
         opu_device: AbstractOpu | None = None,
         max_n_features: int = 1000,
         config_file: str = "",
-        config_override: dict[str, Any] | None = None,
+        config_override: dict[str, object] | None = None,
         verbose_level: int = -1,
         input_roi_strategy: InputRoiStrategy = InputRoiStrategy.full,
         open_at_init: bool | None = None,
@@ -89,7 +89,7 @@ class OPU:
 
     @property
     def device(self) -> AbstractOpu:
-        """The OPU behind; the simulated one is built when it is first needed."""
+        """The odfa OPU that projects; a simulated one is built when it is first needed."""
         if self._device is None:
             matrix_DM = simulated_matrix(self._max_n_features, self._n_components, self._seed)
             self._device = Twin.ideal(matrix=torch.from_numpy(matrix_DM * math.sqrt(self._max_n_features / 2)))
@@ -136,12 +136,12 @@ class OPU:
         self._rescale = chosen
 
     @property
-    def config(self) -> dict[str, Any]:
-        """The settings that matter, as plain values."""
+    def config(self) -> dict[str, object]:
+        """Name and shape of the OPU and the seed, as plain values."""
         return {"name": self.device.opu_id, "input": {"shape": self.device.shape_dmd}, "seed": self._seed}
 
     def version(self, devices: bool = False) -> str:
-        """Name and version of the software that plays the part of lightonml."""
+        """Name and version of the software that is used in place of lightonml."""
         from importlib.metadata import version
 
         return f"odfa {version('odfa')}, in place of lightonml" + (f"\n{self.device.opu_id}" if devices else "")
@@ -166,7 +166,12 @@ class OPU:
         self.close()
 
     def fit1d(
-        self, X: Any = None, n_features: int | None = None, packed: bool = False, online: bool = False, **override: Any
+        self,
+        X: Data | None = None,
+        n_features: int | None = None,
+        packed: bool = False,
+        online: bool = False,
+        **override: object,
     ) -> None:
         """Set the length of vectors, from an example or by number.
 
@@ -177,11 +182,11 @@ class OPU:
 
     def fit2d(
         self,
-        X: Any = None,
+        X: Data | None = None,
         n_features: tuple[int, int] | None = None,
         packed: bool = False,
         online: bool = False,
-        **override: Any,
+        **override: object,
     ) -> None:
         """Set the shape of images, from an example or by numbers (needed if they are packed).
 
@@ -190,7 +195,7 @@ class OPU:
         """
         self._fit(X, n_features, packed=packed, online=online, is_2d=True, override=override)
 
-    def transform(self, X: Any, encoder_cls: Any = NoEncoding, decoder_cls: Any = NoDecoding) -> Any:
+    def transform(self, X: Data, encoder_cls: Any = NoEncoding, decoder_cls: Any = NoDecoding) -> Any:
         """|R x|^2 of one vector or a batch; tensor in, tensor out, otherwise a `ContextArray`.
 
         float32 if simulated, the camera's counts on an OPU.
@@ -198,6 +203,7 @@ class OPU:
         Raises:
             ConfigError: not fitted, another shape, or values that are not bits. Disconnected: the OPU is closed.
         """
+        # on an OPU back to the camera's integers: scripts of that library expect its uint8 counts
         encoder = _made(encoder_cls)
         bits_ND, lead = self._ready().bits(encoder.transform(X))
         values_NM, context = self._measure(bits_ND, Intensity())
@@ -208,7 +214,7 @@ class OPU:
             values_NM = values_NM.to(torch.uint8 if self.device.full_scale < 256 else torch.int32)
         return self._handed_back(values_NM, lead, context, X, encoder, decoder_cls)
 
-    def linear_transform(self, X: Any, encoder_cls: Any = NoEncoding, decoder_cls: Any = NoDecoding) -> Any:
+    def linear_transform(self, X: Data, encoder_cls: Any = NoEncoding, decoder_cls: Any = NoDecoding) -> Any:
         """Re(R x), by holography, scaled as `rescale` says.
 
         Raises:
@@ -227,18 +233,27 @@ class OPU:
             return output / math.sqrt(traits.n_features)
         return output / math.sqrt(self._n_components) if self._rescale is OutputRescaling.norm else output
 
-    def fit_transform1d(self, X: Any, packed: bool = False, **override: Any) -> Any:
+    def fit_transform1d(self, X: Data, packed: bool = False, **override: object) -> Any:
         """`fit1d` on X, then `transform` of X."""
         self.fit1d(X, None, packed, False, **override)
         return self.transform(X)
 
-    def fit_transform2d(self, X: Any, packed: bool = False, n_2d_features: Any = None, **override: Any) -> Any:
+    def fit_transform2d(
+        self, X: Data, packed: bool = False, n_2d_features: tuple[int, int] | None = None, **override: object
+    ) -> Any:
         """`fit2d` on X, then `transform` of X."""
         self.fit2d(X, n_2d_features, packed, False, **override)
         return self.transform(X)
 
     def _fit(
-        self, values: Any, n_features: Any, *, packed: bool, online: bool, is_2d: bool, override: dict[str, Any]
+        self,
+        values: Data | None,
+        n_features: int | tuple[int, int] | None,
+        *,
+        packed: bool,
+        online: bool,
+        is_2d: bool,
+        override: dict[str, object],
     ) -> None:
         if override:
             warnings.warn(f"settings without effect here: {', '.join(sorted(override))}", stacklevel=3)
@@ -275,7 +290,7 @@ class OPU:
         return torch.cat(parts), context
 
     def _handed_back(
-        self, values_NM: Tensor, lead: tuple[int, ...], context: Context, given: Any, encoder: Any, decoder_cls: Any
+        self, values_NM: Tensor, lead: tuple[int, ...], context: Context, given: Data, encoder: Any, decoder_cls: Any
     ) -> Any:
         output: Any = ContextArray(values_NM.numpy().reshape(*lead, self._n_components), context)
         params = encoder.get_params() if hasattr(encoder, "get_params") and inspect.isclass(decoder_cls) else {}
@@ -287,7 +302,7 @@ class OPU:
         if self._simulated:
             self._device = None
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         if self._simulated:
             return {**vars(self), "_device": None}  # seed and shape rebuild the matrix
         return dict(vars(self))
@@ -309,7 +324,7 @@ def _made(kind: Any) -> Any:
     return kind() if inspect.isclass(kind) else kind
 
 
-def _positive(name: str, value: Any) -> int:
+def _positive(name: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise ConfigError(f"{name} must be a positive integer, got {value!r}")
     return int(value)

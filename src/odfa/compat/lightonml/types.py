@@ -1,4 +1,4 @@
-"""Names of settings."""
+"""Enumerations of settings, with that library's names."""
 
 from enum import Enum
 

@@ -1,4 +1,4 @@
-"""Mirrors and a camera of one's own."""
+"""Mirrors and a camera of one's own, joined into an OPU."""
 
 from odfa.opu.bench.bench import Bench as Bench
 from odfa.opu.bench.parts import AbstractCamera as AbstractCamera

@@ -5,7 +5,6 @@ Shape letters: `F` frames · `D` inputs · `P Q` camera rows, columns · `S` ref
 
 import contextlib
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,17 +17,20 @@ from odfa.opu.base import AbstractOpu
 from odfa.opu.bench import sync
 from odfa.opu.bench.parts import AbstractCamera, AbstractModulator, AbstractShifter
 from odfa.opu.mirror_layout import MirrorLayout
-from odfa.saved import check_state
+from odfa.saved import State, check_state
 from odfa.units import check
 
 _MOST_LAG = 3
 _SELF_TEST = [*sync.HEAD, *([0, 0, 1, 1] * 50)]
 """Dark (0) and lit (1) frames. The pairs alone look the same after a lag of half their period; `sync.HEAD` does not."""
 _SELF_TESTS = 3
+"""Times that the self-test is tried before opening fails."""
 _LEAST_PIXELS = 64
 """Sync frames are told apart on at least so many pixels."""
 _STEPS = 12
+"""Exposures that a search tries."""
 _MARGIN_S = 50e-6
+"""Pause of the camera between two frames."""
 
 
 class Bench(AbstractOpu):
@@ -119,13 +121,13 @@ class Bench(AbstractOpu):
             try:
                 self.self_test()
                 return
-            except FrameMismatch:  # a frame lost just now says nothing about the wiring
+            except FrameMismatch:  # one lost frame is no proof of wrong wiring: try again
                 if attempt == _SELF_TESTS - 1:
                     raise
                 self.health["retries"] += 1
 
     def _close_hw(self) -> None:
-        with contextlib.ExitStack() as stack:  # one part that does not close well keeps no other open
+        with contextlib.ExitStack() as stack:  # every part is closed even if another fails to
             for part in self._parts():
                 stack.callback(part.close)
 
@@ -139,6 +141,8 @@ class Bench(AbstractOpu):
             FrameMismatch: no lag up to 3 frames explains what the camera saw.
             Dark: dark and lit frames look the same.
         """
+        # All mirrors dark or all lit: the brightest contrast there is, so that it works before the exposure is set.
+        # The old lag is dropped first, because `_play` would cut frames by it.
         bits_FD = torch.tensor(_SELF_TEST, dtype=torch.bool)[:, None]
         self.frame_lag = 0
         counts_FPQ = self._play(bits_FD, self._wide((1, 1)))
@@ -171,7 +175,7 @@ class Bench(AbstractOpu):
                 counts_FPQ = self._chunk_in_step(bits_FD, roi).double()
                 fill = float(counts_FPQ.mean()) / self.full_scale
                 clipped = float((counts_FPQ >= self.full_scale).double().mean())
-            except Saturated:  # so bright that not even the sync frames show
+            except Saturated:  # so bright that even the sync frames cannot be told apart
                 fill = clipped = 1.0
             if abs(fill / target - 1) < 0.05 and clipped < 0.05:
                 return self._camera.exposure_s
@@ -188,6 +192,8 @@ class Bench(AbstractOpu):
         )
 
     def _run_hw(self, bits_FD: Tensor, *, phase_S: tuple[float, ...], arm: Arm, roi: tuple[int, int]) -> Tensor:
+        # phases outermost, although the caller wants them innermost: a shifter moves slowly, and so it moves S times
+        # instead of F S times
         counts_SFPQ = []
         for phase_rad in phase_S or (None,):
             if phase_rad is not None and self._shifter is not None:
@@ -198,6 +204,8 @@ class Bench(AbstractOpu):
 
     def _chunk_in_step(self, bits_FD: Tensor, roi: tuple[int, int]) -> Tensor:
         """Frames of one chunk, shown until its sync frames are in place."""
+        # A frame lost or doubled pairs every later count with the wrong pattern, and nothing in the counts would tell:
+        # feedback would be noise. So a chunk is used as a whole or not at all.
         shown_FD, places, dark, lit = sync.wrap(bits_FD, self._every)
         self.health["chunks"] += 1
         trouble: OpuError | None = None
@@ -222,14 +230,18 @@ class Bench(AbstractOpu):
         raise trouble
 
     def _check_blinded(self, counts_FPQ: Tensor) -> None:
-        """Frames that are all at full scale look out of step, but that is not what is wrong."""
+        """Report a saturated camera as such: frames at full scale all look alike, and so out of step.
+
+        Raises:
+            Saturated: too many pixels are at full scale.
+        """
         if counts_FPQ.numel() and float((counts_FPQ >= self.full_scale).float().mean()) > self.saturated_limit:
             raise Saturated(f"{self.opu_id}: the camera is at full scale; shorten the exposure or dim the laser")
 
     def _start_over(self) -> None:
         """Close and open the parts, and measure the pairing again."""
         self.health["reopened"] += 1
-        with contextlib.suppress(OpuError):  # what is broken may not close well
+        with contextlib.suppress(OpuError):  # closing may fail for the same reason; opening again will tell
             self._close_hw()
         before = self.frame_lag
         self._open_hw()
@@ -237,7 +249,7 @@ class Bench(AbstractOpu):
 
     def _play(self, bits_FD: Tensor, roi: tuple[int, int]) -> Tensor:
         """Frames as the camera sends them, the known lag allowed for."""
-        if self.frame_lag:
+        if self.frame_lag:  # the last frames come back late: as many dark ones follow, to push them out
             bits_FD = torch.cat([bits_FD, bits_FD.new_zeros((self.frame_lag, bits_FD.shape[1]))])
         layout = MirrorLayout(shape_dmd=self.shape_dmd, num_inputs=bits_FD.shape[1], roi_dmd=self._roi_dmd)
         frame_s = self.frame_s(roi)
@@ -252,11 +264,11 @@ class Bench(AbstractOpu):
         cols = min(self.shape_cam[1], max(cols, -(-_LEAST_PIXELS // rows)))
         return min(self.shape_cam[0], max(rows, -(-_LEAST_PIXELS // cols))), cols
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Light spent and the health counters."""
         return {**super().state_dict(), "health": dict(self.health)}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Restore what `state_dict` returned.
 
         Raises:
@@ -267,7 +279,7 @@ class Bench(AbstractOpu):
         self.health = dict(state["health"])
 
 
-def _check_parts(dmd: Any, camera: Any, shifter: Any) -> None:
+def _check_parts(dmd: AbstractModulator, camera: AbstractCamera, shifter: AbstractShifter | None) -> None:
     arguments.kind("dmd", dmd, AbstractModulator)
     arguments.kind("camera", camera, AbstractCamera)
     if shifter is not None:

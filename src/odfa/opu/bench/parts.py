@@ -1,4 +1,4 @@
-"""The parts of a bench: a modulator, a camera, perhaps a phase shifter. The public methods think, `_hw` methods act.
+"""The parts of a bench: a modulator, a camera, perhaps a phase shifter. Public methods check, `_hw` methods act.
 
 Shape letters: `F` frames · `Y X` mirror rows, columns · `P Q` camera rows, columns.
 """
@@ -6,9 +6,10 @@ Shape letters: `F` frames · `Y X` mirror rows, columns · `P Q` camera rows, co
 import contextlib
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from itertools import pairwise
 from numbers import Real
-from typing import Any
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,9 +19,12 @@ from odfa.errors import ConfigError, FrameMismatch, OpuError
 from odfa.opu.replies import ask, counts_of, numbers_of
 from odfa.units import check
 
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 _MOST_BITS = 30
+"""Largest depth of counts, which are held as int32."""
 _EXPOSURE_STEP = 2.0
-"""Exposures come in steps of rows or clock cycles; further off than this factor it is another setting."""
+"""Exposures come in steps of rows or clock cycles; off by more than this factor, something else sets the exposure."""
 
 
 class _Part:
@@ -38,7 +42,7 @@ class _Part:
             try:
                 self._ask(self._open_hw)
             except Exception:
-                with contextlib.suppress(Exception):  # let go of what was claimed; the first error is the one to tell
+                with contextlib.suppress(Exception):  # release what was claimed, and report the first error
                     self._close_hw()
                 raise
             self._opened = True
@@ -49,8 +53,8 @@ class _Part:
             self._opened = False
             self._ask(self._close_hw)
 
-    def _ask(self, act: Any, *arguments: Any) -> Any:
-        return ask(type(self).__name__, act, *arguments)
+    def _ask(self, act: Callable[_P, _R], *arguments: _P.args, **settings: _P.kwargs) -> _R:
+        return ask(type(self).__name__, act, *arguments, **settings)
 
     def check_stated(self) -> None:
         """Refuse a part that does not state its abilities, or not sensibly.
@@ -64,10 +68,10 @@ class _Part:
             raise ConfigError(f"{type(self).__name__}: {error}") from error
 
     def _check_stated(self) -> None:
-        """Look at each ability."""
+        """Check each stated ability; ConfigError or AttributeError for the first that is missing or makes no sense."""
 
     def _open_hw(self) -> None:
-        """Claim the hardware."""
+        """Claim the hardware of this part."""
 
     def _close_hw(self) -> None:
         """Release the hardware; also called after an `_open_hw` that failed half-way."""
@@ -79,7 +83,7 @@ class AbstractModulator(_Part, ABC):
     shape_dmd: tuple[int, int]
     """Rows and columns of mirrors."""
     max_rate_hz: float
-    """Fastest frame rate."""
+    """Fastest frame rate of the array, frames per second."""
 
     def _check_stated(self) -> None:
         self.shape_dmd = arguments.pair("shape_dmd", self.shape_dmd)
@@ -111,13 +115,13 @@ class AbstractCamera(_Part, ABC):
     shape_cam: tuple[int, int]
     """Rows and columns of pixels."""
     bits: int
-    """Depth of the counts."""
+    """Depth of the counts: full scale is 2^bits - 1."""
     left_justified: bool = False
     """True if `bits` bits come in the high end of a 16-bit word, as many vendors do with 10 and 12 bits."""
     exposure_range_s: tuple[float, float] = (1e-5, 1.0)
-    """Shortest and longest exposure."""
+    """Shortest and longest exposure that can be set, seconds."""
     exposure_s: float = 400e-6
-    """Exposure as it is set."""
+    """Exposure as it is set, seconds."""
     row_s: float = 0.0
     """Time to read one row; the frame rate follows from it."""
     _armed_for: tuple[int, int] | None = None
@@ -145,7 +149,7 @@ class AbstractCamera(_Part, ABC):
         low, high = self.exposure_range_s
         if not low <= exposure_s <= high:
             raise ConfigError(f"expected an exposure between {low:g} and {high:g} s, got {exposure_s:g}")
-        taken_s = self._ask(self._set_exposure_hw, exposure_s)
+        taken_s: object = self._ask(self._set_exposure_hw, exposure_s)
         if taken_s is None:
             taken_s = exposure_s
         step = _EXPOSURE_STEP
@@ -154,7 +158,7 @@ class AbstractCamera(_Part, ABC):
                 f"{type(self).__name__}: the camera took an exposure of {taken_s!r} s, {exposure_s:g} s were asked "
                 "for; switch off what sets it besides (automatic exposure, a frame rate), or ask for one that it has"
             )
-        self.exposure_s = float(taken_s)
+        self.exposure_s = float(taken_s)  # not the one asked for: seconds per frame follow from the real one
 
     def arm(self, num_frames: int, roi: tuple[int, int]) -> None:
         """Get ready for triggers, dropping whatever older frames are still in the buffers."""
@@ -192,7 +196,7 @@ class AbstractCamera(_Part, ABC):
         """Empty the buffers and wait for `num_frames` triggers, reading `roi` = (rows, columns)."""
 
     @abstractmethod
-    def _grab_hw(self, num_frames: int, timeout_s: float) -> tuple[Any, Any]:
+    def _grab_hw(self, num_frames: int, timeout_s: float) -> tuple[object, object]:
         """Frames (F, P, Q) as integers (a tensor, an array, a list of images), and the camera's frame numbers, or None
         if it does not count them."""
 

@@ -14,6 +14,7 @@ _CONTRAST = 3.0
 
 def plan(num_frames: int, every: int) -> tuple[list[int], list[int], list[int]]:
     """Places of the frames, of the dark and of the lit sync frames in a chunk: head, frames with ticks, tail."""
+    # head and tail catch a shift of all frames; the dark frames between catch one that starts in the middle
     places, dark, lit = list[int](), list[int](), list[int]()
     position = 0
     for word in (HEAD, None, TAIL):
@@ -45,6 +46,7 @@ def in_step(counts_FPQ: Tensor, dark: list[int], lit: list[int]) -> bool:
 
     Only frames of one chunk are compared, so that neither a slow drift nor the laser's level plays a part.
     """
+    # 0.5 counts is the rounding of a noiseless camera, whose dark frames would otherwise have a spread of zero
     dark_fPQ, lit_fPQ = counts_FPQ[dark].float(), counts_FPQ[lit].float()
     usual_PQ = dark_fPQ.median(0).values
     spread = (dark_fPQ - usual_PQ).square().mean((1, 2)).sqrt()
@@ -57,6 +59,7 @@ def lag_of(counts_FPQ: Tensor, states: list[int], most: int) -> int | None:
 
     The lag whose two groups are furthest apart against their spread; None if no lag explains the frames.
     """
+    # every lag is tried: the first that separates dark from lit may be one whose pattern merely overlaps the true one
     found, best = None, _CONTRAST
     for lag in range(most + 1):
         shown = torch.tensor(states[: len(states) - lag], dtype=torch.bool)

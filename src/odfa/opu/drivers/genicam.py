@@ -12,7 +12,7 @@ from odfa.opu.drivers.library import load
 
 _READABLE = 3
 """GenApi's access modes from RO on; below are features not implemented, not available or write-only."""
-_PLAIN = {
+_PLAIN: dict[str, bool | int | str] = {
     "AcquisitionMode": "Continuous",
     "ExposureAuto": "Off",
     "GainAuto": "Off",
@@ -78,6 +78,8 @@ class GenICamCamera(AbstractCamera):
         self.check_stated()
 
     def _open_hw(self) -> None:
+        # The order matters: offsets limit the largest size, and the pixel format and trigger limit the exposure time,
+        # so that sizes are read after offsets are reset and the exposure is set last.
         core = load("harvesters.core", extra="genicam", for_what="a GenICam camera")
         self._harvester = core.Harvester()
         self._harvester.add_file(self._producer, check_existence=True)
@@ -107,13 +109,18 @@ class GenICamCamera(AbstractCamera):
         return node is not None and int(node.get_access_mode()) >= _READABLE
 
     def _node(self, name: str) -> Any:
-        """A feature that the driver cannot do without."""
+        """A feature of the camera by its GenICam name.
+
+        Raises:
+            OpuError: the camera does not have it, or does not let it be read.
+        """
         if not self._has(name):
             raise OpuError(f"{type(self).__name__}: the camera has no feature {name}, or does not let it be read")
         return getattr(self._acquirer.remote_device.node_map, name)
 
-    def _set(self, name: str, value: Any) -> None:
+    def _set(self, name: str, value: bool | float | str) -> None:
         """Set a feature, unless it is as wanted already, and read it back."""
+        # some features are read-only while they have their only value, and many cameras ignore a value without an error
         node = self._node(name)
         if node.value != value:
             node.value = value
@@ -124,7 +131,7 @@ class GenICamCamera(AbstractCamera):
             )
 
     def _reset_offsets(self) -> None:
-        """Offsets of an earlier session would limit the size and move the region."""
+        """Set the region's offsets to their smallest: those of an earlier session would limit its size and move it."""
         for name in ("OffsetX", "OffsetY"):
             if self._has(name):
                 self._set(name, self._node(name).min)
@@ -181,6 +188,7 @@ class GenICamCamera(AbstractCamera):
         return np.array(words[: rows * stride].reshape(rows, stride)[: self._roi[0], : self._roi[1]])
 
     def _close_hw(self) -> None:
+        # forgotten before they are released: if releasing fails, opening again starts from new ones
         acquirer, harvester = self._acquirer, self._harvester
         self._acquirer = self._harvester = None
         try:

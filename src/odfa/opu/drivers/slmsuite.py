@@ -18,9 +18,9 @@ from odfa.units import check
 class SlmsuiteOpu(AbstractOpu):
     """On and off with a phase modulator: a lit input shows the base phase, a dark one adds a checkerboard of 0 and pi.
 
-    The checkerboard throws the light of a dark input out of the camera's field, so the field is affine in the bits, as
-    with mirrors: E = sum_d bits_d (A_d - leak_d) + const. Macro-pixels must hold at least 2 x 2 modulator pixels. The
-    camera sees intensity only: read out with `Anchor` or `Intensity`.
+    The checkerboard diffracts the light of a dark input out of the camera's field, so the field is affine in the bits,
+    as with mirrors: E = sum_d bits_d (A_d - leak_d) + const. Macro-pixels must hold at least 2 x 2 modulator pixels.
+    The camera sees intensity only: read out with `Anchor` or `Intensity`.
     """
 
     arms: frozenset[Arm] = frozenset({"blocked"})
@@ -82,17 +82,20 @@ class SlmsuiteOpu(AbstractOpu):
         return float(ask(self.opu_id, self._camera.get_exposure))
 
     def frame_s(self, roi: tuple[int, int]) -> float:
-        """The longer of the stated period, and settling and exposure."""
+        """Seconds a frame: the stated period, or settling and exposure where they take longer."""
         settle_s = float(ask(self.opu_id, getattr, self._slm, "settle_time_s"))
         return max(1.0 / self.rate_hz, settle_s + self.exposure_s)
 
-    def _run_hw(self, bits_FD: Tensor, *, phase_S: tuple[float, ...], arm: Arm, roi: tuple[int, int]) -> Any:
+    def _run_hw(
+        self, bits_FD: Tensor, *, phase_S: tuple[float, ...], arm: Arm, roi: tuple[int, int]
+    ) -> list[np.ndarray]:
         layout = MirrorLayout(shape_dmd=self.shape_dmd, num_inputs=bits_FD.shape[1])
         return [self._image(lit_YX, roi) for lit_YX in layout.draw(bits_FD).numpy()]
 
     def _image(self, lit_YX: np.ndarray, roi: tuple[int, int]) -> np.ndarray:
         lit_YX = np.kron(lit_YX, np.ones(self._block, dtype=bool))
-        # neither a pattern still turning, nor a frame from before it, nor one that is averaged or put together
+        # settle: the liquid crystal takes milliseconds to turn; flush: the camera may hold images from before; no
+        # averaging and no HDR: both change what a count means
         self._slm.set_phase(np.where(lit_YX, self._base_YX, self._base_YX + self._checks_YX), settle=True)
         self._camera.flush()
         image_PQ = self._camera.get_image(timeout_s=self._timeout_s, averaging=False, hdr=False)

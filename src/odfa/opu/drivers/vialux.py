@@ -26,7 +26,7 @@ class VialuxDmd(AbstractModulator):
 
         Args:
             shape_dmd: rows and columns of mirrors (ALP's nSizeY, nSizeX).
-            version: of the ALP library.
+            version: version of the vendor's ALP library.
             library_dir: folder with the vendor's library; None: where its installer puts it.
             max_rate_hz: fastest binary frame rate of the array.
 
@@ -55,7 +55,7 @@ class VialuxDmd(AbstractModulator):
             raise ConfigError(f"the array has {found[0]} x {found[1]} mirrors, shape_dmd says {self.shape_dmd}")
 
     def _play_hw(self, mirrors_FYX: Tensor, rate_hz: float) -> None:
-        if self._loaded:
+        if self._loaded:  # the board's memory is limited: a second sequence may not fit beside the first
             self._alp.Halt()
             self._alp.FreeSeq()
             self._loaded = False

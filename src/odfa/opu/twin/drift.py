@@ -15,7 +15,7 @@ from odfa.units import check_fields
 
 @dataclass(frozen=True, kw_only=True)
 class Drift(Settings):
-    """Each effect can be set, swept and switched off alone; off unless set. Time is the OPU's light time."""
+    """Effects that change the light over time, each off unless set. Time is counted in light time, frame by frame."""
 
     phase_jitter_rad: float | None = None
     """Fluctuation of the reference phase from frame to frame, rms (fans, cables)."""
@@ -52,11 +52,12 @@ class Drift(Settings):
         return (1.0 + self.gain_jitter * noise_F).clamp_(min=0.0)
 
     def epoch(self, time_s: float) -> int:
-        """Number of decorrelation times gone by: the medium turns from that one into the next."""
+        """Number of decorrelation times that have passed; in each, the medium changes gradually into the next one."""
         return 0 if self.decorrelation_s is None else int(time_s // self.decorrelation_s)
 
     def turn_F(self, time_F: Tensor, epoch: int) -> Tensor:
         """Angle by which the medium has turned into the next one: A = cos(turn) A_epoch + sin(turn) A_(epoch + 1)."""
+        # cos^2 + sin^2 = 1 keeps the entries' variance at 1 all the time, which a linear blend would not
         assert self.decorrelation_s is not None
         return (time_F / self.decorrelation_s - epoch) * (math.pi / 2)
 
@@ -65,6 +66,8 @@ class Drift(Settings):
         left_rad = (self.warmup_rad or 0.0) * math.exp(-time_s / self.warmup_s)
         if left_rad < 1e-6:
             return None
+        # tilt x and defocus x^2 - 1/3 (no mean: a common phase is the reference's drift) are what a plate that warms
+        # from one side does first
         place_D = torch.linspace(-1.0, 1.0, num_inputs, dtype=torch.float64)
         profile_D = place_D + place_D.square() - 1 / 3
         return profile_D * (left_rad / profile_D.square().mean().sqrt())

@@ -30,7 +30,7 @@ _MOST_ENTRIES = 2**40
 
 @dataclass(frozen=True, kw_only=True)
 class Medium(Settings):
-    """What kind of glass. The defaults are thick, perfectly mixing white paint."""
+    """Statistics of the scattering medium. By default all entries are independent, as behind thick white paint."""
 
     dense_entries: int = 2**25
     """Complex entries drawn and stored (8 bytes each); modes beyond dense_entries / D are structured, by fast
@@ -97,6 +97,9 @@ class Scatterer:
 
         `few` are the same rows, where they have few non-zeros.
         """
+        # Inputs are smoothed before the matrix and modes after it: correlations of neighbours without a correlated
+        # matrix, which could not be drawn chunk by chunk. A smoothed row of M modes takes k - 1 more drawn ones, since
+        # the first modes must not depend on how many follow.
         grain_px = self.medium.grain_px if grain else None
         kernel_k = None if grain_px is None else _kernel(grain_px).to(self.dtype)
         drawn = num_modes if kernel_k is None else num_modes + len(kernel_k) - 1
@@ -108,6 +111,7 @@ class Scatterer:
         return smooth(real_FM, kernel_k / kernel_k.norm()), smooth(imag_FM, kernel_k / kernel_k.norm())
 
     def _fields(self, x_FD: Tensor, num_modes: int, few: Few | None) -> tuple[Tensor, Tensor]:
+        # real and imaginary parts are two real products: patterns are real, and half of a complex product is wasted
         parts = []
         dense = min(num_modes, self.dense_modes)
         if dense:
@@ -135,7 +139,7 @@ class Scatterer:
         return self._dense
 
     def _beyond(self) -> Structured:
-        """The structured matrix whose outputs 2 m and 2 m + 1 are the quadratures of mode m behind the dense ones."""
+        """The structured matrix whose outputs 2 m and 2 m + 1 are the quadratures of mode m after the dense ones."""
         if self.matrix_DM is not None:
             raise ConfigError(f"the given matrix has {self.dense_modes} modes, more were asked for")
         if self._structured is None:
@@ -160,6 +164,7 @@ def smooth(value_FM: Tensor, kernel_k: Tensor) -> Tensor:
 
 def smooth_inputs(x_FD: Tensor, kernel_k: Tensor) -> Tensor:
     """Spread each input over its neighbours so that the columns of A K have unit variance, at the rim too."""
+    # normalised by the kernel weight that lies inside: at the rim part of the kernel reaches beyond the inputs
     reach = len(kernel_k) // 2
     ones_1D = torch.nn.functional.pad(torch.ones_like(x_FD[:1]), (reach, reach))
     norm_1D = smooth(ones_1D, kernel_k.square()).sqrt()

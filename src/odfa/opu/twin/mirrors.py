@@ -17,7 +17,7 @@ _STREAM = int.from_bytes(b"mirrors")
 
 @dataclass(frozen=True, kw_only=True)
 class Mirrors(Settings):
-    """Faults of the mirror array; each can be off by itself. Off unless set."""
+    """Faults of the mirror array, each off unless set."""
 
     leak: float | None = None
     """Field of a dark mirror as a share of a lit one's (finite contrast, off-state diffraction)."""
@@ -43,6 +43,7 @@ class Mirrors(Settings):
         mean field is ((k - off - on) (x + eps (1 - x)) + on + eps off) / k. (Which part of a macro-pixel is stuck also
         changes how its field scatters; that is left out.)
         """
+        # drawn as counts for each macro-pixel: D draws instead of one for each of a million mirrors
         k, eps = max(1, num_mirrors // num_inputs), self.leak or 0.0
         generator = numpy_generator(_STREAM, self.seed, num_inputs)
         shares = [self.stuck_off or 0.0, self.stuck_on or 0.0]

@@ -16,7 +16,7 @@ from odfa.settings import SettingError, Settings, require
 
 @dataclass(frozen=True, kw_only=True)
 class Reference(Settings):
-    """How strong the reference is, relative to the light that the mirrors are expected to send, and where it goes."""
+    """How strong the reference is, relative to the light expected from the mirrors, and its direction."""
 
     ratio: float = 16.0
     """Intensity of the reference over the mean intensity of the signal at the nominal density."""
@@ -33,13 +33,13 @@ class Reference(Settings):
 
     def __post_init__(self) -> None:
         arguments.real("ratio", self.ratio, 0.01, 10_000.0)
-        arguments.real("nominal_density", self.nominal_density, 0.0, 1.0, open_low=True)  # a share of the mirrors
-        if self.ripple is not None:  # relative to the reference; None: a clean beam
+        arguments.real("nominal_density", self.nominal_density, 0.0, 1.0, open_low=True)
+        if self.ripple is not None:
             arguments.real("ripple", self.ripple, 0.0, 1.0, open_high=True)
         arguments.real("ripple_px", self.ripple_px, 2.0, math.inf, open_high=True)
         arguments.all_in("carrier_cpp", self.carrier_cpp, 2, -0.5, 0.5)
         arguments.real("pupil_cpp", self.pupil_cpp, 0.0, 0.5, open_low=True, open_high=True)
-        if not all(self.carrier_cpp):
+        if not all(self.carrier_cpp):  # on an axis the conjugate order falls on the same rows or columns
             raise SettingError("carrier_cpp", f"expected no zero along an axis, got {self.carrier_cpp}")
         acts = self.ripple is not None or self.ripple_px == type(self).ripple_px
         require(acts, "ripple_px", "nothing set with ripple=none", self.ripple_px)
@@ -65,6 +65,8 @@ def interfere(real_FM: Tensor, imag_FM: Tensor, amplitude: float, phase_FS: Tens
 
     `phase_FS` holds theta of every frame (float64); the reference is r * profile_M where a profile is given.
     """
+    # |s|^2 + r^2 once a pattern, then two multiply-adds for each phase: expanding the square saves forming S complex
+    # fields and their moduli
     background_FM = real_FM.square() + imag_FM.square()
     if profile_M is None:
         background_FM.add_(amplitude**2)
@@ -93,6 +95,7 @@ def image(real_FM: Tensor, imag_FM: Tensor, view: View) -> Tensor:
 
 def tilted_wave(amplitude: float, view: View, profile_N: Tensor | None, dtype: torch.dtype) -> Tensor:
     """r exp(2 pi i nu r) at every pixel, complex (P, Q), with the carrier on the Fourier bin nearest to nu."""
+    # on a whole Fourier bin, so that the interference fills bins exactly as the pupil does, without leakage
     row, col = fourier.carrier_bin(view)
     turns_P = torch.arange(view.shape[0], dtype=torch.float64) * row / view.shape[0]
     turns_Q = torch.arange(view.shape[1], dtype=torch.float64) * col / view.shape[1]

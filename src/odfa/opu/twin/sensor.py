@@ -17,7 +17,7 @@ _UNQUANTISED_BITS = 30
 
 @dataclass(frozen=True, kw_only=True)
 class Sensor(Settings):
-    """One camera. Defaults: an 8-bit global-shutter machine-vision camera. Each effect can be off by itself."""
+    """A camera; by default an 8-bit machine-vision camera with a global shutter. Each effect can be switched off."""
 
     bits: int | None = 8
     """Depth of the counts; None: quantisation so fine (30 bits) that it has no effect."""
@@ -44,7 +44,7 @@ class Sensor(Settings):
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.bits is not None:  # None: no quantisation
+        if self.bits is not None:
             arguments.whole("bits", self.bits, 1, 16)
         arguments.kind("shot_noise", self.shot_noise, bool)
         for name in ("exposure_fill", "speckle_fill"):  # shares of the full well
@@ -97,6 +97,8 @@ def _electrons(mean_e: Tensor, shot_noise: bool, read_noise_e: float, generator:
     noise = torch.empty_like(mean_e).normal_(generator=generator)
     if not shot_noise:
         return mean_e.add_(noise, alpha=read_noise_e)
+    # Poisson draws cost far more than Gaussian ones, so only faint pixels, where the laws differ, are drawn so. They
+    # are put aside first, as the next lines overwrite `mean_e` and `noise`.
     faint = (mean_e < _GAUSSIAN_ABOVE_E).flatten().nonzero().squeeze(1)
     faint_mean_e, faint_noise = mean_e.flatten()[faint], noise.flatten()[faint]
     # one Gaussian draw carries both noises where the shot noise is Gaussian

@@ -21,7 +21,7 @@ class TwinSettings(OpuSettings, kind="twin"):
     """The digital twin of an OPU; the defaults are those of the instrument of 2021 (see `Twin.preset`)."""
 
     seed: int = 0
-    """Key of the medium; another key is another piece of glass."""
+    """Key of the medium; another key gives another, independent transmission matrix."""
     sensor: Sensor = field(default_factory=Sensor)
     """The camera: bits, noise, exposure, times."""
     reference: Reference = field(default_factory=Reference)
@@ -29,9 +29,9 @@ class TwinSettings(OpuSettings, kind="twin"):
     mirrors: Mirrors = field(default_factory=Mirrors)
     """Faults of the mirror array."""
     medium: Medium = field(default_factory=Medium)
-    """The kind of glass."""
+    """Statistics of the scattering medium."""
     drift: Drift = field(default_factory=Drift)
-    """What moves between frames."""
+    """What changes from frame to frame: phase, laser power, medium, mirrors."""
     shape_dmd: tuple[int, int] = (912, 1140)
     """Rows and columns of mirrors."""
     shape_cam: tuple[int, int] = (1088, 2040)
@@ -41,7 +41,7 @@ class TwinSettings(OpuSettings, kind="twin"):
     power_w: float = 30.0
     """Electrical power of the whole unit."""
     name: str = "custom"
-    """Part of the OPU's id."""
+    """Name that is part of the OPU's id."""
     presets: ClassVar[Mapping[str, Callable[[], Settings]]] = {
         "opu-2021": lambda: TwinSettings(name="opu-2021"),
         "ideal": lambda: TwinSettings(sensor=IDEAL_SENSOR, reference=IDEAL_REFERENCE, name="ideal"),

@@ -1,6 +1,6 @@
-"""The digital twin: an OPU like any other, whose glass and camera are functions of tensors."""
+"""The digital twin: an OPU whose mirrors, medium and camera are computed, with the interface of an instrument."""
 
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from odfa.opu.twin.medium import Medium, Scatterer, later_seed, transmission_chu
 from odfa.opu.twin.mirrors import Mirrors
 from odfa.opu.twin.reference import Reference, interfere, interfere_tilted, tilted_wave
 from odfa.opu.twin.sensor import Sensor, detect
-from odfa.saved import check_state
+from odfa.saved import State, check_state
 from odfa.sparse import Few, few_lit
 from odfa.units import check
 
@@ -67,10 +67,10 @@ class Twin(AbstractOpu):
         """Build the twin; nothing is drawn before the first frame.
 
         Everyday:
-            seed: key of the medium; another seed is another piece of glass.
+            seed: key of the medium; another seed gives another, independent transmission matrix.
             noise_seed: key of all noise: camera, jitter.
-            sensor, reference, mirrors, medium, drift: the camera, the reference arm, faults of the mirrors, the kind
-                of glass, what moves between frames; each class explains its settings and their defaults.
+            sensor, reference, mirrors, medium, drift: the camera, the reference arm, faults of the mirrors, statistics
+                of the medium, what changes over time; each class explains its settings and their defaults.
 
         Rare:
             matrix: complex (D, M) transmission matrix, entries of mean square 1, in place of the keyed medium.
@@ -122,7 +122,7 @@ class Twin(AbstractOpu):
     def __repr__(self) -> str:
         return self.opu_id
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> State:
         return {**vars(self), "_scatterers": {}}  # copies and pickles carry the key, not the matrix
 
     @classmethod
@@ -191,11 +191,11 @@ class Twin(AbstractOpu):
         real_DM, imag_DM = scatterer.propagate(torch.diag(weight_D), num_modes, few=one_each)
         return torch.complex(real_DM, imag_DM)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Light spent and number of captures: with `noise_seed` all there is to the random state and to drift."""
         return {**super().state_dict(), "captures": self._captures}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Restore what `state_dict` returned.
 
         Raises:
@@ -212,6 +212,9 @@ class Twin(AbstractOpu):
         return nominal_e / self._reference.nominal_intensity(num_inputs)
 
     def _run_hw(self, bits_FD: Tensor, *, phase_S: tuple[float, ...], arm: Arm, roi: tuple[int, int]) -> Tensor:
+        # One generator for each capture, keyed by its number: noise is repeated after a resume without saving any
+        # generator, and does not depend on what other captures drew. Within a capture the draws come in this order:
+        # phase jitter, laser power, camera noise block by block.
         num_patterns, num_inputs = bits_FD.shape
         steps_S = torch.tensor(phase_S or (0.0,), dtype=torch.float64)
         generator = torch_generator(_STREAM, self._noise_seed, self._captures)
@@ -248,6 +251,8 @@ class Twin(AbstractOpu):
         """Real and imaginary part (F, M) of the field at the time of each pattern."""
         num_modes = len(fourier.pupil_bins(view)[0]) if arm == "tilted" else view.num_pixels
         num_inputs, dtype = bits_FD.shape[1], self._sensor.float_dtype
+        # Drift is followed frame by frame only where it is cheap: the medium turns with every pattern, but which two
+        # media it is between, and the mirrors' aberration, are those at the beginning of the capture.
         weight_D, offset_D = self._mirrors.response(num_inputs, self.num_mirrors)
         few = few_lit(bits_FD) if dtype == torch.float32 else None
         x_FD = bits_FD.to(dtype) if few is None else bits_FD
@@ -273,6 +278,8 @@ class Twin(AbstractOpu):
         arm: Arm,
         few: Few | None = None,
     ) -> tuple[Tensor, Tensor]:
+        # The matrix of a medium is kept for the next capture, those of epochs that have passed are dropped; a state
+        # restored from earlier draws them again.
         key = (x_FD.shape[1], epoch)
         if key not in self._scatterers:
             matrix_DM = self._checked_matrix(*key)
@@ -283,6 +290,7 @@ class Twin(AbstractOpu):
         propagate, grain = self._scatterers[key].propagate, arm != "tilted"
         if aberration_D is None:
             return propagate(x_FD, num_modes, grain=grain, few=few)
+        # A (x e^(i phi)) = A (x cos phi) + i A (x sin phi): two real propagations, as the medium takes real inputs only
         cos_D, sin_D = (wave_D.to(self._sensor.float_dtype) for wave_D in (aberration_D.cos(), aberration_D.sin()))
         cos_real, cos_imag = propagate(x_FD * cos_D, num_modes, grain=grain)
         sin_real, sin_imag = propagate(x_FD * sin_D, num_modes, grain=grain)
@@ -296,7 +304,7 @@ class Twin(AbstractOpu):
         return self._matrix_DM
 
 
-def _check_matrix(matrix: Any) -> None:
+def _check_matrix(matrix: object) -> None:
     if matrix is None:
         return
     if not isinstance(matrix, Tensor) or matrix.ndim != 2 or not matrix.is_complex() or not matrix.numel():

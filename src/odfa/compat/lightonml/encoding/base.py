@@ -10,13 +10,13 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from odfa.compat.lightonml.inputs import as_array
+from odfa.compat.lightonml.inputs import Data, as_array
 from odfa.errors import ConfigError
 
 
 def _keeps_type(transform: Callable[[Any, np.ndarray], np.ndarray]) -> Callable[[Any, Any], Any]:
     @functools.wraps(transform)
-    def wrapper(self: Any, X: Any) -> Any:
+    def wrapper(self: Any, X: Data) -> Any:
         array = as_array(X)
         if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
             raise ConfigError("expected finite numbers, got NaN or infinity")
@@ -27,33 +27,33 @@ def _keeps_type(transform: Callable[[Any, np.ndarray], np.ndarray]) -> Callable[
 
 
 class BaseTransformer:
-    """What all share: a `fit` that needs nothing, and `fit_transform`."""
+    """Base of encoders and decoders: a `fit` that learns nothing, and `fit_transform`."""
 
-    def fit(self, X: Any, y: Any = None) -> Self:
+    def fit(self, X: Data, y: object = None) -> Self:
         """Return the transformer as it is: there is nothing to learn from the data."""
         return self
 
-    def transform(self, X: Any) -> Any:
+    def transform(self, X: Data) -> Any:
         """Encode data to bits, or decode outputs; every subclass defines which."""
         raise NotImplementedError
 
-    def fit_transform(self, X: Any, y: Any = None) -> Any:
+    def fit_transform(self, X: Data, y: object = None) -> Any:
         """`fit` on X, then `transform` of X."""
         return self.fit(X, y).transform(X)
 
 
 class NoEncoding(BaseTransformer):
-    """The data are bits already."""
+    """Encoder of data that are bits already: returns them unchanged."""
 
-    def transform(self, X: Any) -> Any:
+    def transform(self, X: Data) -> Any:
         """X itself, unchanged."""
         return X
 
 
 class NoDecoding(BaseTransformer):
-    """The outputs are wanted as they are."""
+    """Decoder that returns outputs unchanged."""
 
-    def transform(self, X: Any) -> Any:
+    def transform(self, X: Data) -> Any:
         """X itself, unchanged."""
         return X
 
@@ -67,7 +67,7 @@ class BinaryThresholdEncoder(BaseTransformer):
         self.threshold_enc: Any = threshold_enc
         self.greater_is_one = greater_is_one
 
-    def fit(self, X: Any, y: Any = None) -> Self:
+    def fit(self, X: Data, y: object = None) -> Self:
         """Learn the medians if the threshold is "auto"."""
         if isinstance(self.threshold_enc, str):
             self.threshold_enc = np.median(as_array(X), axis=0)
@@ -98,7 +98,7 @@ class MultiThresholdEncoder(BaseTransformer):
             self.n_bins = thresholds.shape[-1] + 1
         self.thresholds, self.columnwise = thresholds, columnwise
 
-    def fit(self, X: Any, y: Any = None) -> Self:
+    def fit(self, X: Data, y: object = None) -> Self:
         """Place the thresholds: evenly over the range, or at the quantiles."""
         if isinstance(self.thresholds, str):
             array = as_array(X)
@@ -133,7 +133,7 @@ class SequentialBaseTwoEncoder(BaseTransformer):
         self.offset: float | None = None
         self.scale: float | None = None
 
-    def fit(self, X: Any, y: Any = None) -> Self:
+    def fit(self, X: Data, y: object = None) -> Self:
         """Learn the least and the largest value, which become levels 0 and n - 1."""
         array = as_array(X).astype(np.float64)
         self.offset, self.scale = float(array.min()), float(array.max() - array.min())
@@ -227,8 +227,8 @@ class SeparatedBitPlanEncoder(BaseTransformer):
         lit = [self._bits(values, magnitude) for values, magnitude in sides if magnitude > 0]
         return np.concatenate(lit) if lit else self._bits(X, 1.0)
 
-    def get_params(self) -> dict[str, Any]:
-        """What the decoder needs."""
+    def get_params(self) -> dict[str, float]:
+        """Arguments of the matching decoder: precision, and magnitudes of the positive and the negative side."""
         return {"precision": self.precision, "magnitude_p": self.magnitude[0], "magnitude_n": self.magnitude[1]}
 
 

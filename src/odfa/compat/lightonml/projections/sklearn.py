@@ -1,10 +1,11 @@
-"""`OPUMap` for scikit-learn."""
+"""`OPUMap` as a scikit-learn transformer."""
 
 from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
+from odfa.compat.lightonml.inputs import Data
 from odfa.compat.lightonml.opu import OPU
 from odfa.errors import ConfigError
 
@@ -30,7 +31,12 @@ class OPUMap(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.verbose_level, self.linear, self.seed = verbose_level, linear, seed
 
     def fit(
-        self, X: Any = None, y: Any = None, n_features: Any = None, packed: bool = False, online: bool = False
+        self,
+        X: Data | None = None,
+        y: object = None,
+        n_features: Any = None,
+        packed: bool = False,
+        online: bool = False,
     ) -> Self:
         """Make the OPU and set the shape of its vectors.
 
@@ -50,7 +56,7 @@ class OPUMap(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         fit(X, n_features=features, packed=packed or self.packed, online=online)
         return self
 
-    def transform(self, X: Any, y: Any = None) -> np.ndarray:
+    def transform(self, X: Data, y: object = None) -> np.ndarray:
         """Project; fits on X first if that has not been done."""
         if not hasattr(self, "opu_"):
             self.fit(X)

@@ -1,10 +1,11 @@
-"""`OPUMap` for torch."""
+"""`OPUMap` as a torch module."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from odfa.compat.lightonml.inputs import Data
 from odfa.compat.lightonml.opu import OPU
 from odfa.errors import ConfigError
 
@@ -42,7 +43,12 @@ class OPUMap(nn.Module):
         return self.opu.n_components
 
     def fit(
-        self, X: Any = None, y: Any = None, n_features: Any = None, packed: bool = False, online: bool = False
+        self,
+        X: Data | None = None,
+        y: object = None,
+        n_features: Any = None,
+        packed: bool = False,
+        online: bool = False,
     ) -> "OPUMap":
         """Set the shape of vectors; see `OPU.fit1d`, `OPU.fit2d`."""
         fit = self.opu.fit1d if self.ndims == 1 else self.opu.fit2d
