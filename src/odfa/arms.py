@@ -20,7 +20,7 @@ BACKPROP, SHALLOW = "bp", "shallow"
 
 
 def _bp(run: RunConfig) -> RunConfig:
-    """Backpropagation."""
+    """Backpropagation: every block learns by its true gradient."""
     return run.changed("rule", Backprop())
 
 

@@ -101,7 +101,7 @@ class View:
 
     @property
     def num_pixels(self) -> int:
-        """P * Q."""
+        """Number of camera pixels in the view, P * Q."""
         return prod(self.shape)
 
 

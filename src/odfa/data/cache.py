@@ -5,5 +5,5 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/odfa`, or `~/.cache/odfa`."""
+    """The folder `$XDG_CACHE_HOME/odfa`, or `~/.cache/odfa` where that variable is not set."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "odfa"

@@ -1,4 +1,4 @@
-"""What an OPU states about itself, checked before anybody relies on it."""
+"""Checks of what an OPU states about itself, made before anything is computed from it."""
 
 import math
 from collections.abc import Callable

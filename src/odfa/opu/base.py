@@ -118,7 +118,7 @@ class AbstractOpu(ABC):
 
     @property
     def view(self) -> View:
-        """The whole camera."""
+        """The view of the whole camera, with the fringes and the pupil of a tilted arm."""
         return View(shape=self.shape_cam, carrier_cpp=self.carrier_cpp, pupil_cpp=self.pupil_cpp)
 
     def require(self, *, num_inputs: int, roi: tuple[int, int], arm: Arm) -> None:

@@ -96,7 +96,7 @@ class AbstractProjection(ABC):
 
     @property
     def spent(self) -> Light:
-        """Light spent so far."""
+        """Light that this projection has spent so far; none for digital ones."""
         return Light()
 
     @property

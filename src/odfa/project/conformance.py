@@ -53,7 +53,7 @@ class Promise:
     value: str
     expected: str
     reason: str = ""
-    """Why it failed."""
+    """Why it failed, in one line; empty where it passed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ class Report:
         return all(check.passed for check in self.checks)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """The report as JSON values: verdict, OPU, demodulator, and every check."""
         checks = [asdict(check) for check in self.checks]
         return {"passed": self.passed, "opu_id": self.opu_id, "demodulator": self.demodulator, "checks": checks}
 

@@ -113,7 +113,7 @@ class Watch:
 
     @property
     def frames(self) -> Frames:
-        """The witnesses' patterns."""
+        """Patterns of the witnesses, plus and minus for each."""
         return self._frames
 
     @property
@@ -211,7 +211,7 @@ class Watch:
         self._calibrate(show)
 
     def state_dict(self) -> State:
-        """Everything that the watch remembers of the projection."""
+        """Witness fields, counters and the figures of the last look."""
         return {name: getattr(self, name) for name in _REMEMBERED}
 
     def load_state_dict(self, state: State) -> None:

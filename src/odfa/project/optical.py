@@ -238,7 +238,7 @@ class Optical(AbstractProjection):
         return width.isascii() and width.isdigit() and 0 < len(width) < 12 and 0 < int(width) <= self._opu.num_mirrors
 
     def state_dict(self) -> State:
-        """Random state and counters of encoder and OPU; what the guard remembers."""
+        """Random state and counters of encoder and OPU, and the state of each watch by width."""
         watched = {str(width): watch.state_dict() for width, watch in self._watches.items()}
         return {"encoder": self._encoder.state_dict(), "opu": self._opu.state_dict(), "guard": watched}
 

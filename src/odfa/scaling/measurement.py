@@ -38,7 +38,7 @@ class MachineMeasurement:
     """Everything that was measured on one machine."""
 
     environment: Json
-    """Versions, commit, processor, threads."""
+    """Versions, commit, processor and threads of the machine that was measured."""
     fitted: Sequence[Timing]
     """Steps that the constants are fitted to."""
     checked: Sequence[Timing]

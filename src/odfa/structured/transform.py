@@ -269,5 +269,5 @@ def aligned(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
 
 
 def kernels_available() -> bool:
-    """Whether numba is installed."""
+    """Whether numba, which compiles the kernels, is installed."""
     return find_spec("numba") is not None

@@ -23,7 +23,7 @@ class Traits:
 
     @property
     def n_features(self) -> int:
-        """Bits of one vector."""
+        """Number of bits of one vector: the product of its shape."""
         return int(np.prod(self.shape))
 
     def bits(self, values: Data) -> tuple[Tensor, tuple[int, ...]]:

@@ -48,7 +48,7 @@ class _Part:
             self._opened = True
 
     def close(self) -> None:
-        """Release the hardware."""
+        """Release the hardware of this part; nothing happens if it is not open."""
         if self._opened:
             self._opened = False
             self._ask(self._close_hw)
@@ -220,7 +220,7 @@ class AbstractShifter(_Part, ABC):
 
     @abstractmethod
     def _set_hw(self, phase_rad: float) -> None:
-        """Set the reference's phase."""
+        """Move the shifter to this phase of the reference, and return when it is there."""
 
 
 def _runs(ids: list[int]) -> str:

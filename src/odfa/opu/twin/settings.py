@@ -25,7 +25,7 @@ class TwinSettings(OpuSettings, kind="twin"):
     sensor: Sensor = field(default_factory=Sensor)
     """The camera: bits, noise, exposure, times."""
     reference: Reference = field(default_factory=Reference)
-    """The reference arm."""
+    """The reference arm: strength, ripple, and carrier and pupil of a tilted one."""
     mirrors: Mirrors = field(default_factory=Mirrors)
     """Faults of the mirror array."""
     medium: Medium = field(default_factory=Medium)
