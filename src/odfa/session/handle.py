@@ -60,8 +60,8 @@ def check_feedback(config: RunConfig, shape: DataShape) -> None:
     """Refuse a rule, a projection or a place of the feedback that does not fit the network or the data.
 
     Raises:
-        ConfigError: a rule that needs what the run does not give or keep, feedback at branches of a network without
-            branches, a rank above that of the head, a projection that does not fit the blocks, or a network with learned
+        ConfigError: a rule that needs what the run does not give or keep, feedback at branches of a network that
+            has none, a rank above that of the head, a projection that does not fit the blocks, or learned
             weights under a rule that sets the head.
         Incompatible: the OPU has too few mirrors or modes.
     """
