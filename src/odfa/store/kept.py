@@ -81,7 +81,8 @@ def keep(run_dir: Path, splits: Splits) -> None:
         if isinstance(splits, TextSplits):
             words = splits.tokenizer.to_str().encode()
             digest = hashlib.sha256(words).hexdigest()
-            has_turns = bool((splits.validation.x_ND == splits.tokenizer.token_to_id(SPEAKERS[0])).any())
+            speaker = splits.tokenizer.token_to_id(SPEAKERS[0])
+            has_turns = speaker is not None and bool((splits.validation.x_ND == speaker).any())
             write_file(run_dir / _TOKENIZER, words)
         kept = KeptData(
             fingerprint=splits.fingerprinted().fingerprint,

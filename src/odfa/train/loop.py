@@ -122,7 +122,6 @@ def _train(session: Session, folder: RunFolder, stop: StopRequest, progress: boo
             start_s = time.perf_counter()
             row = train_step(session, batch)
             session.seconds += time.perf_counter() - start_s
-            # log before checkpoint: the checkpoint keeps the sizes of the logs, and a resumed run cuts them to these
             session.projecting_s += session.dfa.last.projecting_s if session.dfa and session.dfa.last else 0.0
             bar.update(session.step, loss=row["loss"], light_s=_light(session).seconds)
             if session.step % config.log_every == 0 or session.step == session.total_steps:
@@ -134,6 +133,7 @@ def _train(session: Session, folder: RunFolder, stop: StopRequest, progress: boo
                 log(_alignment_row(session))
             last = session.step == session.total_steps
             figures = figures if session.step % look_every == 0 else None
+            # after all logging of this step: a checkpoint keeps the sizes of the logs, to which a resumed run cuts them
             if stop.requested or session.step % every == 0 or last:
                 with _told_when(session.step):
                     checkpoint.save(session, folder.checkpoints, folder.sync_logs())
