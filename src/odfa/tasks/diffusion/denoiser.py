@@ -90,6 +90,7 @@ class DitNetwork(StackNetwork, kind="dit"):
             )
         with needs("diffusers", "diffusion models"), quietly():
             from diffusers import DiTTransformer2DModel
+        # Any: to type checkers the library's classes have no attributes
         backbone: Any = DiTTransformer2DModel(
             num_attention_heads=self.heads,
             attention_head_dim=self.width // self.heads,

@@ -5,13 +5,16 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from odfa.data import needs, quietly
 from odfa.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 _MOST_LAYERS = 1000
 """Limit of a config's layers: building more modules would take minutes, even without weights."""
@@ -99,7 +102,7 @@ def _parts(values: dict[str, Any]) -> Iterator[dict[str, Any]]:
             found += [entry for entry in inner if isinstance(entry, dict)]
 
 
-def _text_of(whole: Any, folder: Path) -> Any:
+def _text_of(whole: "PretrainedConfig", folder: Path) -> "PretrainedConfig":
     """The config of the part for text.
 
     Raises:
@@ -119,7 +122,7 @@ def _text_of(whole: Any, folder: Path) -> Any:
     return text
 
 
-def _positions(text: Any) -> int | None:
+def _positions(text: "PretrainedConfig") -> int | None:
     """The longest sequence that the config allows, under any of the names that families give to it."""
     names = ("max_position_embeddings", "max_seq_len", "max_sequence_length", "context_length")
     found = (getattr(text, name, None) for name in names)

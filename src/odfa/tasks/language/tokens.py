@@ -107,10 +107,6 @@ def token_bytes(tokenizer: "Tokenizer") -> np.ndarray:
     return np.array([1 if token in SPECIALS else len(token) for token in sorted(numbers, key=numbers.__getitem__)])
 
 
-def _size(tokenizer: "Tokenizer") -> int:
-    return tokenizer.get_vocab_size()
-
-
 def _encode(documents: list[Document], tokenizer: "Tokenizer") -> Corpus:
     tokenizer.encode_special_tokens = True  # in spite of its name: text that spells a special token stays text
     encodings = tokenizer.encode_batch([text for document in documents for _, text in document])
@@ -150,7 +146,7 @@ def _load(kept: Path, tokenizers: Any, num_documents: int) -> Corpus:
         ids, start = np.load(kept / "ids.npy"), np.load(kept / "start.npy")
         if ids.dtype != np.int32 or len(start) != num_documents + 1 or start[0] != 0 or start[-1] != len(ids):
             raise ValueError(f"{len(ids)} tokens and {len(start)} places do not make {num_documents} documents")
-        if (np.diff(start) < 1).any() or ids.min() < 0 or ids.max() >= _size(tokenizer):
+        if (np.diff(start) < 1).any() or ids.min() < 0 or ids.max() >= tokenizer.get_vocab_size():
             raise ValueError("a token or a place is out of range")
     except Exception as error:  # tokenizers raises plain Exception
         raise DataError(f"{kept} is damaged ({error}); remove it and it will be made anew") from error

@@ -5,7 +5,6 @@ Shape letters: `N` rows · `D` columns of numbers.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -77,7 +76,7 @@ class TableData(ClassData, kind="table"):
             with needs("pyarrow", "parquet files", otherwise="write the table as .csv"):
                 import pyarrow.parquet  # noqa: F401
         try:
-            table: Any = pandas.read_csv(file) if file.suffix == ".csv" else pandas.read_parquet(file)
+            table = pandas.read_csv(file) if file.suffix == ".csv" else pandas.read_parquet(file)
         except (OSError, ValueError) as error:  # pandas and pyarrow raise ValueError for damaged content
             why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise DataError(f"{file}: expected a table ({why}); repair it") from error
