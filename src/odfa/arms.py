@@ -1,7 +1,8 @@
 """Arms: short names for trees of settings. This is the only place that knows the names.
 
-A recipe describes its run with an optical projection; every arm replaces rule and projection in that tree and keeps the
-rest. Applying an arm to its own tree changes nothing, so that the arm of a given tree can be found.
+A recipe returns the settings of its run as an OPU trains it. Each arm is a function that takes these settings and
+returns a copy with another rule or another projection; everything else stays equal, so that arms can be compared.
+Applying an arm to a tree that it made returns an equal tree; `name_of` relies on this to find the name of a tree.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,38 +17,38 @@ from odfa.session.config import RunConfig
 from odfa.settings import named, tag_of
 
 BACKPROP, SHALLOW = "bp", "shallow"
-"""The two arms whose difference in test score a comparison takes as 100 %."""
+"""A comparison measures how much of the gap between these two arms another arm closes."""
 
 
 def _bp(run: RunConfig) -> RunConfig:
-    """Backpropagation: every block learns by its true gradient."""
+    """All weights learn by backpropagation."""
     return run.changed("rule", Backprop())
 
 
 def _shallow(run: RunConfig) -> RunConfig:
-    """The head learns alone, by its true gradient: shows whether the blocks learned at all."""
+    """Only the head learns, by its true gradient; another arm must do better, or its blocks have not learned."""
     return run.changed("rule", Shallow())
 
 
 def _dfa(run: RunConfig) -> RunConfig:
-    """A digital random projection of the error."""
+    """The blocks learn by a digital random projection of the error, which is not encoded."""
     return replace(_fed(run), projection=replace(_digital(run), encoder=None))
 
 
 def _tdfa(run: RunConfig) -> RunConfig:
-    """The same with the error encoded as light would be given it."""
+    """The blocks learn by a digital random projection of the error, encoded as an OPU's mirrors would show it."""
     return replace(_fed(run), projection=replace(_digital(run), encoder=_encoder(run)))
 
 
 def _odfa(run: RunConfig) -> RunConfig:
-    """The same through an OPU."""
+    """The blocks learn by a projection of the encoded error through an OPU."""
     if isinstance(run.projection, OpticalSettings):
         return run
     return replace(_fed(run), projection=OpticalSettings(encoder=_encoder(run)))
 
 
 def _identity(run: RunConfig) -> RunConfig:
-    """The exact gradient in the last block, whose error is copied unprojected to the others: a control."""
+    """The last block learns by its exact gradient, and copies its error unprojected to the others: a control."""
     ruled = run.changed("rule", RandomFeedback(shared=True))
     return replace(ruled, projection=IdentitySettings())
 
@@ -60,22 +61,23 @@ ARMS: Mapping[str, Callable[[RunConfig], RunConfig]] = {
     "odfa": _odfa,
     "identity": _identity,
 }
-"""Arms by name; the docstring of each says what its blocks learn by."""
+"""Name → arm; the docstring of each function says what its blocks learn by."""
 _RULED = ("dfa", "tdfa", "odfa")
+"""Arms that leave the rule to the recipe, and so accept another one as ARM:RULE."""
 DEFAULT_ARM = "dfa"
-"""The arm that a recipe trains unless one is named."""
+"""Arm that is trained if neither the recipe nor the user names one."""
 DEFAULT_ARMS = f"{BACKPROP},{SHALLOW},dfa,odfa"
-"""The arms that a comparison runs unless some are named."""
+"""Arms that a comparison runs if the user names none, as one word of the command line."""
 
 
 def trees(run: RunConfig, words: Sequence[str]) -> dict[str, RunConfig]:
     """Word → tree: each word is an arm, or ARM:RULE for a rule that is not the recipe's own.
 
     Raises:
-        ConfigError: a name that is no arm or rule, a rule for an arm that has its own, a repetition, or no word.
+        ConfigError: a name that is no arm or rule, a rule for an arm that has its own, a word given twice, or no word.
     """
     if not words:
-        raise ConfigError(f"arms: expected some of {', '.join(ARMS)}, got none")
+        raise ConfigError(f"arms: expected some of {', '.join(ARMS)}, got none; name at least one")
     if len(set(words)) < len(words):
         raise ConfigError(f"arms: expected each of them once, got {','.join(words)}")
     return {word: arm(run, word) for word in words}
@@ -99,27 +101,31 @@ def arm(run: RunConfig, word: str) -> RunConfig:
     except ConfigError as error:
         raise ConfigError(f"arms: {error}") from error
     if not chosen.projects:
-        raise ConfigError(f"arms: rule {rule} projects nothing, expected one that does in {word}")
+        raise ConfigError(
+            f"arms: expected a rule that projects the error in {word}, got {rule}, which projects nothing; name "
+            "another rule"
+        )
     return ARMS[name](run.changed("rule", chosen))
 
 
 def name_of(run: RunConfig) -> str:
-    """Name of the arm that gives this tree; of none, the kind of its projection or, without one, of its rule."""
+    """The arm whose tree this is; if it is the tree of none, the word for the kind of its projection or rule."""
+    # an arm leaves its own trees unchanged, so the tree itself says which arm made it and no name has to be stored
     found = next((name for name, make in ARMS.items() if make(run) == run), None)
     return found or tag_of(run.rule if run.projection is None else run.projection)
 
 
 def _fed(run: RunConfig) -> RunConfig:
-    """The run with its own rule, or with random feedback where its own projects nothing."""
+    """The run with its own rule if that one projects the error, else with random feedback."""
     return run if run.rule.projects else run.changed("rule", RandomFeedback())
 
 
 def _digital(run: RunConfig) -> DigitalSettings:
-    """The run's own digital projection, or a Gaussian one if it has none."""
+    """The run's own projection if it is a digital one, else a Gaussian matrix."""
     return run.projection if isinstance(run.projection, DigitalSettings) else GaussianSettings()
 
 
 def _encoder(run: RunConfig) -> EncoderSettings:
-    """The run's own encoder, or the stochastic one if it has none."""
+    """The run's own encoder if it has one, else the stochastic ternary one."""
     own = run.projection.encoder if isinstance(run.projection, DigitalSettings | OpticalSettings) else None
     return own or StochasticSettings()

@@ -1,7 +1,8 @@
 """Runs as plain functions that return a config, by name; each has a `_tiny` sibling that takes seconds.
 
-Every module `odfa.tasks.NAME.recipes` is looked through; a function that is marked with `recipe` is listed under its
-own name. A function of another package that returns a `RunConfig` needs no mark: it is named package.module:function.
+Every module `odfa.tasks.NAME.recipes` is imported, and each function in it that is decorated with `recipe` is listed
+under its own name. A function of another package that returns a `RunConfig` needs no decorator: it is named
+package.module:function.
 """
 
 import difflib
@@ -21,28 +22,29 @@ from odfa.settings import apply, load, shown
 
 Make = Callable[[], RunConfig]
 _ROW = "__recipe__"
+"""Attribute of a decorated function that holds its `Recipe`."""
 ARM = "arm"
-"""The key of the word that names the arm, `arm=NAME`, among words that change settings."""
+"""Key of the command line that names the arm; it is no setting of the run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A row of `odfa recipes`."""
+    """A recipe and what `odfa recipes` prints about it."""
 
     make: Make
-    """Returns the config with an optical projection, from which every arm makes its own."""
+    """Returns the config as an OPU trains it; each arm makes its own config from this one."""
     source: str
     """Where the data come from."""
     size: str
     """Number of samples, and the network."""
     expected_time: str
-    """Training time of one run on two cores, from backpropagation to the twin."""
+    """Training time of one run on two cores: from that of backpropagation to that of the twin."""
     arm: str = DEFAULT_ARM
-    """The arm that is trained unless one is named."""
+    """Arm that is trained if the user names none."""
 
 
 def recipe(*, source: str, size: str, expected_time: str, arm: str = DEFAULT_ARM) -> Callable[[Make], Make]:
-    """Mark a function that returns a config; the words are its row in `odfa recipes`."""
+    """Decorate a function that returns a config, so that `odfa recipes` lists it with these words."""
 
     def marked(make: Make) -> Make:
         setattr(make, _ROW, Recipe(make=make, source=source, size=size, expected_time=expected_time, arm=arm))
@@ -53,13 +55,14 @@ def recipe(*, source: str, size: str, expected_time: str, arm: str = DEFAULT_ARM
 
 @cache
 def listed() -> Mapping[str, Recipe]:
-    """Name → recipe, task by task in alphabetical order, within one as its module has them."""
+    """Name → recipe; tasks in alphabetical order, the recipes of a task in the order of their module."""
     found = {}
     for info in sorted(pkgutil.iter_modules(odfa.tasks.__path__), key=lambda info: info.name):
         name = f"odfa.tasks.{info.name}.recipes"
         if info.ispkg and importlib.util.find_spec(name) is not None:
             for make in vars(importlib.import_module(name)).values():
                 row = getattr(make, _ROW, None)
+                # a module of recipes may import those of another task: only those it defines itself are its own
                 if isinstance(row, Recipe) and make.__module__ == name:
                     found[make.__name__] = row
     return MappingProxyType(found)
@@ -69,7 +72,8 @@ def get(name: str, arm: str | None = None) -> RunConfig:
     """The config of a recipe under one arm: a name that is listed, or package.module:function.
 
     Args:
-        arm: a word of `odfa.arms`; None: the recipe's usual one, for functions of other packages the config as it is.
+        arm: a word of `odfa.arms`; None: the arm that the recipe names, and for functions of other packages the config
+            as the function returns it.
 
     Raises:
         ConfigError: there is no such recipe (the message gives the nearest names) or arm, it cannot be imported, or it
@@ -81,7 +85,7 @@ def get(name: str, arm: str | None = None) -> RunConfig:
 
 
 def whole(name: str) -> RunConfig:
-    """The config of a recipe with its optical projection, before any arm changes it.
+    """The config that the recipe's function returns, before an arm changes it.
 
     Raises:
         ConfigError: what `get` raises.
@@ -95,6 +99,7 @@ def worded(name: str, words: Sequence[str]) -> tuple[str, RunConfig]:
     Raises:
         ConfigError: what `get` and `odfa.settings.apply` raise.
     """
+    # of a key that is given twice the last value counts, as for every setting
     arms = [word.partition("=")[2].strip() for word in words if word.partition("=")[0].strip() == ARM]
     usual = get(name, arms[-1] if arms else None)
     config = apply(usual, [word for word in words if word.partition("=")[0].strip() != ARM])
@@ -113,7 +118,7 @@ def _outside(name: str) -> RunConfig:
     made = load(name)
     try:
         made = made() if callable(made) else made
-    except TypeError as error:
+    except TypeError as error:  # most likely the call itself; the message repeats whatever was raised
         raise ConfigError(f"recipe {name}: expected a function without arguments ({error})") from error
     if not isinstance(made, RunConfig):
         raise ConfigError(f"recipe {name}: expected a function that returns a RunConfig, got {shown(made)}")

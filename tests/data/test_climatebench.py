@@ -88,10 +88,14 @@ def _spoil(folder: Path, name: str, change) -> None:
         (
             "inputs_ssp126.nc",
             lambda w: w.isel(time=slice(9, None)),
-            "CO2 of inputs_ssp126.nc goes from 2024 to 2098, .* 2015 is missing",
+            "CO2 of inputs_ssp126.nc goes from 2024 to 2098; .* 2015 is missing",
         ),
         ("inputs_ssp126.nc", lambda w: w.isel(time=[0, 1, *range(3, 84)]), "2017 is missing"),
-        ("outputs_ssp126.nc", lambda w: w.isel(lat=slice(0, 6)), "on a grid of 12 x 12 at least in outputs_ssp126"),
+        (
+            "outputs_ssp126.nc",
+            lambda w: w.isel(lat=slice(0, 6)),
+            "expected tas in outputs_ssp126.nc on 12 x 12 places at least, got ",
+        ),
         ("inputs_ssp126.nc", lambda w: w.isel(longitude=slice(0, 6)), "SO2 of inputs_ssp126.nc has another grid"),
         ("inputs_ssp126.nc", lambda w: w.assign_coords(latitude=w.latitude + 1), "SO2 of .* expected the same places"),
         ("inputs_ssp126.nc", lambda w: w.assign(SO2=w.SO2.mean(("latitude", "longitude"))), "expected a map of it"),

@@ -134,8 +134,8 @@ DAMAGE: dict[str, tuple[str, bytes, str]] = {
     "no record": ("data.json", b"", r"data\.json is not JSON"),
     "a list": ("data.json", b"[]", r"data\.json: expected a JSON object"),
     "nothing": ("data.json", b"{}", r"data\.json is damaged \(data\.json: fingerprint is missing"),
-    "no tokenizer": ("tokenizer.json", b"", r"tokenizer\.json is not the run's tokenizer any more; restore it"),
-    "another": ("tokenizer.json", b"{}", r"tokenizer\.json is not the run's tokenizer any more"),
+    "no tokenizer": ("tokenizer.json", b"", r"tokenizer\.json is not the tokenizer with which .*; restore it"),
+    "another": ("tokenizer.json", b"{}", r"tokenizer\.json is not the tokenizer with which the run began"),
 }
 
 

@@ -81,7 +81,7 @@ def test_every_way_to_keep_activations_that_a_rule_allows(
         ),
         (
             (*RUN, "arm=dfa", f"rule={HERE}:Fading", "memory.fused=true"),
-            "memory.fused=true: rule=tests.engine.outside_rules:Fading needs steps of the whole model, expected false",
+            "memory.fused=true: rule=tests.engine.outside_rules:Fading needs steps of the whole model; expected false",
         ),
     ],
 )

@@ -85,7 +85,7 @@ REFUSED = {
     "stream": (lambda c: replace(arm(c, "bp"), memory=LEAN), "memory.activations=stream: backpropagation"),
     "clip": (
         lambda c: replace(c, memory=LEAN, optimizer=replace(c.optimizer, clip_norm=1.0)),
-        "expected optimizer.clip_norm=none and perhaps clip_each, got clip_norm=1",
+        "expected optimizer.clip_norm=none, got 1; optimizer.clip_each clips each tensor",
     ),
     "sgd": (
         lambda c: replace(c, memory=MemorySettings(precision="bfloat16"), optimizer=SgdSettings()),

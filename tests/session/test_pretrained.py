@@ -66,7 +66,7 @@ def test_weights_that_have_learned_are_where_a_run_begins(tmp_path: Path, corpus
         train.run(config, tmp_path / method, progress=False)
         assert load_run(tmp_path / method).result.steps == 6
     for rule in ("aligned", "electronic", "exact"):
-        with pytest.raises(ConfigError, match=f"rule={rule}: it sets the head to weights of its own"):
+        with pytest.raises(ConfigError, match=f"rule={rule}: it overwrites the head's weights"):
             build(apply(small_run(corpus, "dfa", rule), words))
     with pytest.raises(ConfigError, match=r"memory\.storage=disk"):
         build(apply(small_run(corpus, "dfa"), [*words, "storage=disk"]))

@@ -145,13 +145,13 @@ MOMENTS: dict[str, tuple[Callable[[Tensors], Any], str]] = {
     "half a parameter's": (_without("2.exp_avg"), r"2\.exp_avg is missing"),
     "a parameter's": (
         lambda tensors: {name: t for name, t in tensors.items() if not name.startswith("2.")},
-        "the moments of parameter '2' are missing or nobody's",
+        "but '2' is missing or unknown",
     ),
-    "all": (lambda tensors: tensors.clear(), "the moments of parameter '0' are missing"),
-    "nobody's": (_rename("0.step", "77.step"), "the moments of parameter '77' are missing or nobody's"),
-    "a word": (_rename("0.step", "a\nb.step"), r"the moments of parameter 'a\\nb' are missing or nobody's"),
+    "all": (lambda tensors: tensors.clear(), "but '0' is missing or unknown"),
+    "unknown parameter": (_rename("0.step", "77.step"), "but '77' is missing or unknown"),
+    "a word": (_rename("0.step", "a\nb.step"), r"but 'a\\nb' is missing or unknown"),
     "unknown": (_rename("0.step", "0.momentum_buffer"), r"0\.step is missing"),
-    "without a name": (_rename("0.step", "step"), "the moments of parameter '' are"),
+    "without a name": (_rename("0.step", "step"), "but '' is missing or unknown"),
 }
 
 
@@ -182,7 +182,10 @@ STATES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "projecting": (_set("projecting_s", None), r"projecting_s: expected a finite number, got None"),
     "config": (_set("config", "0" * 64), "belongs to another config"),
     "config 7": (_set("config", 7), r"config: expected text, got 7"),
-    "learned": (_set("learned", ["0"]), "the moments of parameter '1' are missing or nobody's"),
+    "learned": (
+        _set("learned", ["0"]),
+        "expected the moments of the parameters in state.json, but '1' is missing or unknown",
+    ),
     "learned 7": (_set("learned", 7), r"learned: expected a list of any number, got 7"),
     "a feedback": (_set("dfa", {"items": []}), r"state\.json\.dfa: expected none"),
     "sizes": (_set("log_sizes", {"metrics": 0}), r"log_sizes: timing is missing"),
@@ -248,13 +251,13 @@ def test_files_of_other_kinds(run_of: Callable[[str], Path], refused: Refused, n
 def test_manifests_of_other_kinds(run_of: Callable[[str], Path], refused: Refused, content: bytes) -> None:
     run_dir = run_of("bp random")
     (checkpoint.find(run_dir / "checkpoints")[-1] / "manifest.json").write_bytes(content)
-    refused(run_dir, r"corrupt \(.*\); remove it to use the one before", load=True)
+    refused(run_dir, r"corrupt \(.*\); remove it to go on from the checkpoint before it", load=True)
 
 
 def test_another_form_is_named(run_of: Callable[[str], Path], refused: Refused) -> None:
     run_dir = run_of("bp random")
     (checkpoint.find(run_dir / "checkpoints")[-1] / "manifest.json").write_bytes(b'{"files":{},"format":1}')
-    refused(run_dir, r"was written by another version \(form 1, expected 2\); train anew", load=True)
+    refused(run_dir, r"was written by another version \(expected form 2, got 1\); train the run anew", load=True)
 
 
 def _leaves(packed: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -312,7 +315,7 @@ def test_every_tensor_of_the_feedback_s_state(run_of: Callable[[str], Path], ref
         _change(run_dir, "state.safetensors", lambda _, damaged=damaged: damaged)
         refused(run_dir, "does not fit|head is|holds NaN")
     _change(run_dir, "state.safetensors", lambda _: {**sound, "99": torch.ones(1)})
-    refused(run_dir, "nothing names '99'")
+    refused(run_dir, "state.json does not name '99'")
 
 
 def test_names_that_are_no_checkpoints_are_left_alone(run_of: Callable[[str], Path]) -> None:

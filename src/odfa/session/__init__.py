@@ -1,4 +1,4 @@
-"""A run as settings, and what they build: model, data, rule at work, optimiser."""
+"""The settings of a run, and what is built from them: data, model, DFA handle and optimiser."""
 
 from odfa.session.assembly import Session, build, build_model
 from odfa.session.config import FeedbackSettings, MemorySettings, RunConfig

@@ -1,4 +1,4 @@
-"""From a config to the live objects of a run."""
+"""Builds the objects of a run (data, model, DFA handle, optimiser) from its config."""
 
 import os
 from dataclasses import dataclass
@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from odfa.engine import DFA, FusedOptimizer
 
 _INIT_KEY, _STEP_KEY = 0x7EA1_0001, 0x7EA1_0002
+"""Mixed into the run's seed, so that initial weights and the draws of each step come from different streams."""
 
 
 @dataclass(kw_only=True)
 class Session:
-    """A run in memory; `step` counts the steps done, `seconds` the time spent in them, `projecting_s` of that in
-    stages 1 to 5."""
+    """A run in memory. `step` counts the steps done, `seconds` is the time spent in them, and `projecting_s` is the
+    part of `seconds` spent in stages 1 to 5."""
 
     config: RunConfig
     task: AbstractTask
@@ -42,22 +43,22 @@ class Session:
 
     @property
     def evaluated(self) -> nn.Module:
-        """The model that figures are of: the average of the weights where one is kept."""
+        """The model that is evaluated: with the moving average of the weights if the run keeps one, else the model."""
         return self.model if self.average is None else self.average.module
 
     @property
     def steps_per_epoch(self) -> int:
-        """Whole batches in the training part."""
+        """Number of whole batches in the training part; the samples that are left over are dropped."""
         return len(self.splits.train) // self.config.batch_size
 
     @property
     def total_steps(self) -> int:
-        """Steps of the whole run."""
+        """Number of optimiser steps of the whole run."""
         return self.config.steps or self.config.epochs * self.steps_per_epoch
 
     @property
     def num_parameters(self) -> int:
-        """Trained numbers in the model."""
+        """Number of weights in the model."""
         return sum(parameter.numel() for parameter in self.model.parameters())
 
 
@@ -68,10 +69,11 @@ def build(config: RunConfig) -> Session:
         ConfigError: settings that do not fit each other.
         DataError: data are missing or corrupt.
     """
-    give_back_freed(config.memory)
+    give_back_freed(config.memory)  # before the first large allocation, which the setting would miss
     splits = config.task.load(config.data)
     check_fit(config, splits.shape)
     model = build_model(config, splits.shape)
+    # copied before the handle attaches its hooks to the model: the copy must run without them
     average = None if config.optimizer.average is None else averaged(model, config.optimizer.average)
     dfa = attach(model, config, splits.shape)
     return Session(
@@ -86,7 +88,7 @@ def build(config: RunConfig) -> Session:
 
 
 def check_fit(config: RunConfig, shape: DataShape) -> None:
-    """Refuse a config that the data cannot serve.
+    """Refuse a config that does not fit the data, or whose parts do not fit each other.
 
     Raises:
         ConfigError: a batch larger than the training part; data, network, rule or projection that do not fit.
@@ -96,6 +98,7 @@ def check_fit(config: RunConfig, shape: DataShape) -> None:
         raise ConfigError(
             f"batch_size: expected at most {shape.num_train}, the training samples, got {config.batch_size}"
         )
+    # from general to special: a network of another task would fail later with a message about its projection
     config.task.check_data(config.data)
     config.task.check_network(config.network)
     config.data.check(shape)
@@ -115,7 +118,7 @@ def check_threads(config: RunConfig) -> None:
 
 
 def build_model(config: RunConfig, shape: DataShape) -> nn.Module:
-    """The network with the initial weights that `config.seed` names."""
+    """The network with its initial weights, which `config.seed` determines."""
     torch.manual_seed(mix(_INIT_KEY, config.seed))
     with new_weights(config.memory):
         return config.network.build(shape)

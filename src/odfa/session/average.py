@@ -1,7 +1,6 @@
-"""An exponential moving average of the weights, for evaluation: torch's, with a decay that grows into its value."""
+"""An exponential moving average of the weights for evaluation, whose decay rises with the number of updates."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,19 +8,19 @@ from torch.optim.swa_utils import AveragedModel
 
 
 def averaged(model: nn.Module, decay: float) -> AveragedModel:
-    """A copy of `model` that follows it by `update_parameters`: m ← d m + (1 - d) w.
+    """A copy of `model` whose weights m move towards those of `model`, w, at each `update_parameters`.
 
-        d = min(decay, (1 + n) / (10 + n))
+        m ← d m + (1 - d) w,   d = min(decay, (1 + n) / (10 + n)),   n: number of updates so far
 
-    n counts the updates: an average over long times would stay near random weights for as long. Source of the growing
-    decay: TensorFlow's ExponentialMovingAverage.
+    With the full decay from the start, the random initial weights would dominate the average for about 1 / (1 - decay)
+    updates. Source of the rising decay: TensorFlow's ExponentialMovingAverage.
     """
     return AveragedModel(model, multi_avg_fn=_follow(decay))
 
 
-def _follow(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Any], None]:
+def _follow(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
     @torch.no_grad()
-    def follow(mean: Sequence[Tensor], new: Sequence[Tensor], count: Any) -> None:
+    def follow(mean: Sequence[Tensor], new: Sequence[Tensor], count: Tensor | int) -> None:
         num = int(count)
         torch._foreach_lerp_(list(mean), list(new), 1 - min(decay, (1 + num) / (10 + num)))
 

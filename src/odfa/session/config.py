@@ -1,4 +1,4 @@
-"""A run as a tree of frozen settings; each setting is explained on the line under it, once."""
+"""The settings of a run as a tree of frozen dataclasses; the text under a field is also its command-line help."""
 
 import math
 from dataclasses import dataclass, field, replace
@@ -15,31 +15,35 @@ Granularity = Literal["block", "sublayer", "linear"]
 
 @dataclass(frozen=True, kw_only=True)
 class MemorySettings(Settings):
-    """What is kept in memory during a step; every rule can use every setting, but backpropagation cannot stream."""
+    """What is kept in memory during a step. Every rule works with every setting, but backpropagation cannot stream."""
 
     activations: Literal["keep", "recompute", "stream"] = "keep"
-    """keep: all; recompute: each block's input, the block runs again in backward; stream: nothing, the model runs again
-    and each block learns as it passes."""
+    """keep: all activations; recompute: only each block's input, from which the block runs again in the backward pass;
+    stream: none, the model runs a second time and each block learns as soon as it has run."""
     fused: bool = False
-    """Update each parameter in backward as soon as its gradient is ready, and free the gradient."""
+    """Update each parameter during the backward pass as soon as its gradient is ready, then free the gradient."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Weights, activations and moments; bfloat16 weights are rounded stochastically (torchao, a C++ compiler)."""
+    """Type of weights, activations and moments; bfloat16 weights are rounded stochastically, which needs torchao and a
+    C++ compiler."""
     storage: Literal["memory", "disk"] = "memory"
-    """Where large weights and moments live; disk: in memory-mapped files of the cache folder, without names (Linux)."""
+    """Where large weights and moments are; disk: in memory-mapped files in the cache folder, which are gone when the
+    process ends (Linux)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeedbackSettings(Settings):
-    """Where signals enter the network, and how fast the head follows; runs whose rule feeds no block have none."""
+    """Where signals enter the network, and how fast the head learns; for rules that feed blocks."""
 
     granularity: Granularity = "block"
-    """Transformers: attention and MLP of a block learn together; or each by itself, without the gradient of the MLP's
-    input; or, beyond that, the linear map that ends each hands its signal on by a matrix that all blocks share."""
+    """block: attention and MLP of a Transformer block learn together from one signal; sublayer: each learns by itself,
+    and the gradient with respect to the MLP's input is dropped; linear: as sublayer, and the linear map that ends each
+    of them passes its signal back through a fixed matrix that all blocks share."""
     group: int = 1  # Settings.group is of slots, which this is not
-    """Neighbouring blocks that share one feedback point and learn by backpropagation among themselves."""
+    """Number of neighbouring blocks that get one signal, at the last of them; it reaches the others by
+    backpropagation."""
     head_share: float = 1.0
-    """Learning rate of the head over that of the other weights; above one where the feedback is poor, so that blocks
-    that learn the wrong thing learn it slowly."""
+    """Learning rate of the head over that of the other weights; with poor feedback a value above one helps, as the
+    blocks then change slowly while the head learns."""
 
     def __post_init__(self) -> None:
         require_counts(self, "group", what="a positive number of blocks")
@@ -48,48 +52,48 @@ class FeedbackSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(Settings):
-    """Everything that determines a run: equal configs give equal weights on one machine."""
+    """All settings of a run; equal configs give equal weights on one machine."""
 
     recipe: str = field(metadata=FIXED)
-    """Name under which the run is listed."""
+    """Name of the recipe that made this config."""
     seed: int = 0
-    """Key of the initial weights, of the order of the data and of the ternary draws and noise."""
+    """Determines the initial weights, the order of the data, and the random draws of encoders and of noise."""
     epochs: int = 10
-    """Passes over the training data."""
+    """Number of passes over the training data."""
     steps: int | None = None
-    """Optimiser steps of the run; none: as many as the epochs take."""
+    """Number of optimiser steps of the run; none: as many as the epochs take."""
     batch_size: int = 64
-    """Samples per step; what is left at the end of an epoch is dropped."""
+    """Samples per step; samples that do not fill a batch at the end of an epoch are left out of it."""
     log_every: int = 10
     """Steps between two lines of metrics."""
     checkpoint_every: int | None = None
     """Steps between two checkpoints; none: one per epoch."""
     evaluate_every: int | None = None
-    """Steps between two looks at the validation part; none: one per epoch."""
+    """Steps between two evaluations on the validation part; none: one per epoch."""
     align_every: int | None = None
     """Steps between two measurements of the angles to the true gradient on validation data, for rules that feed blocks;
     none: no measurement."""
     threads: int | None = None
-    """Processor threads, at most as many as processors; equal counts give runs equal bit for bit, small networks are
-    fastest on one. none: unset."""
+    """Processor threads, at most one per processor; runs are equal bit for bit only if their counts are, and small
+    networks are fastest on one thread. none: torch's own choice."""
     tensorboard: bool = True
     """Also write TensorBoard events to the run folder's tb/."""
     task: AbstractTask
-    """What is learned."""
+    """Task: the loss and the metric, and so what is learned."""
     network: AbstractNetwork
-    """The network."""
+    """Network whose weights are trained."""
     data: AbstractData
-    """The data."""
+    """Data set, and how it is cut into training, validation and test part."""
     optimizer: OptimizerSettings = field(default_factory=AdamSettings)
-    """The optimiser."""
+    """Optimiser and its schedule."""
     rule: AbstractRule = field(default_factory=RandomFeedback)
-    """How the blocks learn."""
+    """Rule by which the blocks learn."""
     projection: ProjectionSettings | None = field(default_factory=GaussianSettings)
-    """What carries the error to the blocks; none: the rule projects nothing."""
+    """Projection that carries the error to the blocks; none: the rule projects nothing."""
     feedback: FeedbackSettings | None = field(default_factory=FeedbackSettings)
-    """Where signals enter; none: the rule feeds no block."""
+    """Where the signals enter the network; none: the rule feeds no block."""
     memory: MemorySettings = field(default_factory=MemorySettings)
-    """What is kept in memory."""
+    """What is kept in memory during a step, and in which form."""
 
     def __post_init__(self) -> None:
         require(self.seed in SEEDS, "seed", SEEDS_TOLD, self.seed)
@@ -99,7 +103,8 @@ class RunConfig(Settings):
         self._check_rule()
 
     def _check_rule(self) -> None:
-        """A rule, its projection and its feedback go together, so that nothing is set that nobody would read."""
+        """Refuse a projection or feedback that the rule does not read, and a rule that lacks one of them."""
+        # settings that nothing reads would make two equal runs look different, and would mislead whoever reads them
         needed = "settings" if self.rule.projects else "none"
         fits = (self.projection is not None) == self.rule.projects
         require(fits, "projection", f"{needed} with {_named(self.rule)}", self.projection)
@@ -110,15 +115,15 @@ class RunConfig(Settings):
 
     @property
     def label(self) -> str:
-        """Rule and projection in a few words, for titles and legends."""
+        """Rule and projection in a few words, for titles and legends of figures."""
         return self.rule.label if self.projection is None else f"{self.rule.label}, {self.projection.label}"
 
     def changed(self, name: str, value: Any) -> Self:
-        """A copy with another value; with another rule, projection and feedback are kept, added or left out as that
-        rule needs.
+        """A copy with another value. Another rule also changes projection and feedback: each is kept, added with its
+        defaults, or removed, as that rule needs.
 
         Raises:
-            SettingError: the value does not hold.
+            SettingError: the value is out of range.
         """
         if name != "rule":
             return super().changed(name, value)

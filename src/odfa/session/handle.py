@@ -1,4 +1,4 @@
-"""From a run's rule and projection to the handle that feeds its blocks."""
+"""Builds the DFA handle, which feeds the blocks of a run, from its rule and projection."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,10 +23,10 @@ _T = TypeVar("_T")
 def attach(
     model: nn.Module, config: RunConfig, shape: DataShape, *, projection: "AbstractProjection | None" = None
 ) -> "DFA | None":
-    """The DFA handle that the run's rule asks for; None where the rule attaches nothing (backpropagation).
+    """Attach the run's rule to `model` and return the DFA handle; None for backpropagation, which needs no handle.
 
     Args:
-        projection: takes the place of the run's own.
+        projection: used instead of the one that the run's settings describe.
 
     Raises:
         ConfigError, Incompatible: what `check_feedback` refuses.
@@ -38,6 +38,7 @@ def attach(
     from odfa.engine import DFA
     from odfa.engine.handle import Recompute
 
+    # a rule that cuts the graph but feeds no block (shallow) has no feedback settings; the defaults place nothing then
     activations, feedback = config.memory.activations, config.feedback or FeedbackSettings()
     recompute: Recompute = "stream" if activations == "stream" else activations == "recompute"
     if projection is None and config.projection is not None:
@@ -51,28 +52,30 @@ def attach(
         branches=() if feedback.granularity == "block" else config.network.branches,
         linears=config.network.linears if feedback.granularity == "linear" else (),
         recompute=recompute,
-        overwrite_head=True,  # a run has just built its head
+        overwrite_head=True,  # nothing learned is lost: `check_feedback` refused heads that have learned before
     )
 
 
 def check_feedback(config: RunConfig, shape: DataShape) -> None:
-    """Refuse a rule, a projection or a placement that network and data cannot serve.
+    """Refuse a rule, a projection or a place of the feedback that does not fit the network or the data.
 
     Raises:
-        ConfigError: what the rule needs and nobody gives, branches that the network has not, a rank that the head does
-            not have, a projection that does not fit the blocks, learned weights under a rule that sets the head.
+        ConfigError: a rule that needs what the run does not give or keep, feedback at branches of a network that
+            has none, a rank above that of the head, a projection that does not fit the blocks, or learned
+            weights under a rule that sets the head.
         Incompatible: the OPU has too few mirrors or modes.
     """
     network, feedback, rule = config.network, config.feedback, config.rule
     _check_needs(config)
     if feedback is not None and feedback.granularity != "block" and not network.branches:
         raise ConfigError(
-            f"feedback.granularity={feedback.granularity}: this network has no residual branches, expected block"
+            f"feedback.granularity={feedback.granularity}: this network has no residual branches that are known by "
+            "name; expected block"
         )
     if rule.sets_head and network.learned:
         raise ConfigError(
-            f"rule={tag_of(rule)}: it sets the head to weights of its own, and network={tag_of(network)} comes with "
-            "weights that have learned; expected rule=random, or a folder with config.json alone"
+            f"rule={tag_of(rule)}: it overwrites the head's weights, and those of network={tag_of(network)} have "
+            "learned before; expected rule=random, or a folder with config.json alone"
         )
     num_outputs = network.num_outputs(shape)
     with _under("rule"):
@@ -81,7 +84,7 @@ def check_feedback(config: RunConfig, shape: DataShape) -> None:
         return
     if rule.sets_head and config.projection.recalibrates:
         raise ConfigError(
-            f"projection: rule={tag_of(rule)} starts from the measured matrix and cannot go on with another one, "
+            f"projection: rule={tag_of(rule)} starts from the measured matrix and cannot go on with another one; "
             "expected guard.when_lost=stop"
         )
     with _under("projection"):
@@ -112,7 +115,7 @@ def _check_needs(config: RunConfig) -> None:
             "expected recompute"
         )
     if "optimiser step" in rule.needs and memory.fused:
-        raise ConfigError(f"memory.fused=true: rule={tag_of(rule)} needs steps of the whole model, expected false")
+        raise ConfigError(f"memory.fused=true: rule={tag_of(rule)} needs steps of the whole model; expected false")
 
 
 def give_targets(dfa: "DFA | None", config: RunConfig, batch: Split) -> None:
@@ -122,7 +125,7 @@ def give_targets(dfa: "DFA | None", config: RunConfig, batch: Split) -> None:
 
 
 def num_inputs(config: RunConfig, shape: DataShape) -> int:
-    """Width of the error at the tap: the head's outputs, or those of the last block."""
+    """Width of the error that is projected: of the head's outputs, or of the last block's if it is read there."""
     network = config.network
     at_block = config.projection is not None and config.projection.tap(network.blocks) in network.blocks
     return network.widths[-1] if at_block else network.num_outputs(shape)
@@ -130,7 +133,7 @@ def num_inputs(config: RunConfig, shape: DataShape) -> int:
 
 @contextmanager
 def _under(key: str) -> Iterator[None]:
-    """Name settings from the root of the run."""
+    """Put `key` before the names in errors about settings, so that they are told from the root of the run."""
     try:
         yield
     except SettingError as error:
@@ -138,13 +141,16 @@ def _under(key: str) -> Iterator[None]:
 
 
 def num_projected(config: RunConfig, shape: DataShape) -> int:
-    """Outputs of the projection: what the rule takes for signals of these widths and a head's input of that one."""
+    """Number of outputs that the rule needs of the projection, given the widths of its signals and the head's input."""
     network = config.network
     return config.rule.num_projected(fed(config, network.signal_widths(shape)), head=network.widths[-1])
 
 
 def fed(config: RunConfig, of_blocks: tuple[_T, ...]) -> tuple[_T, ...]:
-    """Of one value per block, those of the blocks at whose output feedback enters: the last of each group, counted from
-    the last block."""
+    """Of one value per block, those of the blocks at whose output feedback enters.
+
+    Blocks are grouped from the last one backwards, so that only the first group can be smaller; the feedback of a group
+    enters at the output of its last block.
+    """
     group = 1 if config.feedback is None else config.feedback.group
     return of_blocks[::-1][::group][::-1]

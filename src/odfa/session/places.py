@@ -1,12 +1,13 @@
-"""Where a run's data and calibration lie: whole paths in the run folder, and no part of what makes two runs equal.
+"""Paths in the settings of a run: made absolute before they are saved, left out where two runs are compared.
 
-A place is a field of the type `Path | None`, wherever it stands in the tree of settings.
+Every field of the type `Path | None`, anywhere in the tree of settings, is such a path: of data, of a calibration, of a
+network. Moving the files must not make a run another one.
 """
 
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import TypeVar, get_type_hints
 
 from odfa.settings import Settings
 
@@ -14,18 +15,18 @@ S = TypeVar("S", bound=Settings)
 
 
 def with_whole_paths(config: S) -> S:
-    """`config` with paths that mean the same from every working folder."""
+    """A copy of `config` with absolute paths, which mean the same from every working folder."""
     return _with_places(config, lambda path: Path(path).expanduser().absolute())
 
 
 def without_places(config: S) -> S:
-    """`config` without them: data are known by their fingerprint, calibrations by their number."""
+    """A copy of `config` without paths: data are identified by their fingerprint, calibrations by their id."""
     return _with_places(config, lambda _path: None)
 
 
 def _with_places(config: S, of: Callable[[Path], Path | None]) -> S:
-    """A copy with every place replaced by what `of` makes of it; none stays none."""
-    hints, changed = get_type_hints(type(config)), dict[str, Any]()
+    """A copy in which every path is replaced by what `of` returns for it; None stays None."""
+    hints, changed = get_type_hints(type(config)), dict[str, Settings | Path | None]()
     for field in fields(config):
         value = getattr(config, field.name)
         if isinstance(value, Settings):

@@ -1,4 +1,4 @@
-"""What a run will cost, before anything is allocated: the model lives on torch's meta device."""
+"""Predicts what a run will cost. The model is built on torch's meta device, which allocates nothing."""
 
 from functools import partial
 from typing import Any
@@ -20,11 +20,12 @@ _LEFT_OUT = "interpreter and libraries; files while they are read; the projectio
 def dry_run(config: RunConfig) -> dict[str, Any]:
     """Parameters, memory, steps, frames, light seconds and joules of a run.
 
-    Memory counts what lives as long as the run: weights, gradients, the optimiser's state, the activations that one
-    batch leaves behind, inputs and fields as float32 and labels as int64; `memory_leaves_out` names the rest.
+    Memory is the sum of the weights, their gradients, the optimiser's state, the activations that are alive at once
+    during one step, and the data (inputs and fields as float32, labels as int64); `memory_leaves_out` names what is not
+    counted.
 
     Raises:
-        ConfigError, DataError, Incompatible: what would stop the run before its first step.
+        ConfigError, DataError, Incompatible: whatever the run itself would raise before its first step.
     """
     config.task.check_data(config.data)
     shape, network = config.data.peek(), config.network
@@ -61,7 +62,7 @@ def dry_run(config: RunConfig) -> dict[str, Any]:
 
 
 def _light(config: RunConfig, shape: DataShape, rows: int) -> Light:
-    """Light that a run takes if no row of the error is zero; none where nothing is projected by light."""
+    """Light that a run takes if no row of the error is zero (such rows are not shown); none without an OPU."""
     if config.projection is None:
         return Light()
     vectors = config.rule.num_vectors(rows, num_outputs=config.network.num_outputs(shape))
@@ -70,8 +71,11 @@ def _light(config: RunConfig, shape: DataShape, rows: int) -> Light:
 
 
 def _activation_bytes(model: nn.Module, inputs: tuple[Tensor, ...], config: RunConfig) -> int:
-    """Bytes alive at once of the input and of what leaf modules return: all of them, or those of the largest block and
-    of what lies outside the blocks, with the blocks' inputs where they are kept."""
+    """Bytes of the inputs and of the outputs of leaf modules that are alive at once.
+
+    keep: the outputs of all leaf modules. recompute, stream: those outside the blocks and of the largest block alone,
+    because each block's are freed before the next one runs; recompute also keeps what goes from block to block.
+    """
     kept = config.memory.activations
     blocks = fed(config, config.network.blocks)
     sizes, outputs = dict.fromkeys((*blocks, ""), 0), list[int]()
@@ -84,6 +88,7 @@ def _activation_bytes(model: nn.Module, inputs: tuple[Tensor, ...], config: RunC
         if name in blocks:
             module.register_forward_hook(lambda _module, _inputs, output: outputs.append(_main_bytes(output)))
         if not list(module.children()):
+            # leaf modules alone are counted: a container returns the tensors of its last child once more
             block = next((block for block in blocks if name == block or name.startswith(f"{block}.")), "")
             module.register_forward_hook(partial(note, block))
     model(*inputs)
@@ -94,12 +99,12 @@ def _activation_bytes(model: nn.Module, inputs: tuple[Tensor, ...], config: RunC
 
 
 def _target_bytes(config: RunConfig, shape: DataShape) -> int:
-    """What a sample is compared with: a field in float32, or a label in int64 for each row."""
+    """Bytes of a sample's target: a field in float32, or one label in int64 for each row."""
     field = shape.field
     return 8 * config.network.num_rows(shape) if field is None else 4 * field[0] * field[1] * field[2]
 
 
-def _main_bytes(output: Any) -> int:
+def _main_bytes(output: Tensor | tuple[Tensor, ...]) -> int:
     main = output[0] if isinstance(output, tuple) else output
     return _bytes(main)
 

@@ -1,4 +1,4 @@
-"""The run folder: what a session writes, checks before it believes it, and reads back."""
+"""The run folder: what a run writes into it, and how it is checked and read back."""
 
 from odfa.store.folder import RunFolderLost
 from odfa.store.load import LoadedRun, load_run

@@ -1,20 +1,20 @@
-"""Checkpoints: written whole or not at all, verified before they are believed, free of pickles.
+"""Checkpoints: written whole or not at all, without pickles, and compared with the run before they are used.
 
 checkpoints/step_0000100/
     model.safetensors       weights by name
-    average.safetensors     their moving average by name, where one is kept
+    average.safetensors     moving average of the weights by name, if the run keeps one
     optimizer.safetensors   optimiser state, `<parameter index or name>.<name>`
-    state.safetensors       tensors inside the feedback's state
+    state.safetensors       tensors of the feedback's state, by the numbers that state.json gives them
     state.json              step, config digest, projection identity, feedback state, sizes of the logs
     manifest.json           size and SHA-256 of each file above, in canonical form
 
-Large models have numbered shards, model-00001.safetensors and so on.
+The tensors of large models are split over numbered files, model-00001.safetensors and so on.
 """
 
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import torch
 from torch import Tensor
@@ -31,6 +31,7 @@ from odfa.store.optimizer_state import STEM, load_moments, moments, parameters_w
 from odfa.store.shards import damaged, read_forms, read_tensors, seal, verify, write_tensors
 
 KEEP = 2
+"""Checkpoints that are kept: if the newest one is damaged, the run can go on from the one before."""
 _TENSOR, _REMOVED = "__tensor__", ".removed"
 _NAME = re.compile(r"step_(\d{7,18})")
 _STATE = {
@@ -44,15 +45,31 @@ _STATE = {
     "log_sizes": dict.fromkeys(LOGS, int),
 }
 _TRIES = 10
+"""Times that `newest` looks again if a training run removes the checkpoint that it reads."""
 T = TypeVar("T")
 
 
+class _State(TypedDict):
+    """state.json, once it has the form `_STATE`."""
+
+    step: int
+    seconds: float
+    projecting_s: float
+    config: str
+    projection: str | None
+    dfa: object
+    learned: list[str]
+    log_sizes: dict[str, int]
+
+
 def save(session: Session, checkpoints: Path, log_sizes: dict[str, int]) -> Path:
-    """Write the checkpoint of `session.step` into a temporary sibling, sync, rename; keep the newest `KEEP`.
+    """Write the checkpoint of `session.step`, then remove all but the newest `KEEP`.
+
+    It is written into a temporary folder beside its place, synced, and renamed: a folder of the final name is whole.
 
     Raises:
-        NonFinite: a weight, a moment or the feedback's state is not finite, and nobody could go on from it.
-        RunFolderError: the folder cannot be written. Nothing half-written stays.
+        NonFinite: a weight, a moment or the feedback's state is not finite; no run could go on from it.
+        RunFolderError: the folder cannot be written. What was half written is removed.
     """
     final = checkpoints / f"step_{session.step:07d}"
     with folder_errors(checkpoints):
@@ -61,7 +78,7 @@ def save(session: Session, checkpoints: Path, log_sizes: dict[str, int]) -> Path
         with new_folder(final) as partial:
             _write(partial, session, log_sizes)
         for old in find(checkpoints)[:-KEEP]:
-            # renamed first: a checkpoint half removed must not look like one
+            # renamed first: if the process is killed here, a half removed checkpoint must not look like a whole one
             remove(old.rename(old.with_name(f".{old.name}{_REMOVED}")))
     return final
 
@@ -84,18 +101,17 @@ def step_of(path: Path) -> int:
 
 
 def newest(run_dir: Path, use: Callable[[Path], T]) -> T:
-    """`use` of a run's newest checkpoint; if a run that goes on removes it meanwhile, of the next one.
+    """What `use` returns for the newest checkpoint of a run, which may still be training.
 
     Raises:
         CheckpointError: there is none yet; and what `use` raises.
     """
+    # the training run may remove this checkpoint while it is read: then the error means nothing, and a newer one exists
     for tries_left in reversed(range(_TRIES)):
         with folder_errors(run_dir):
             found = find(run_dir / "checkpoints")
         if not found:
-            raise CheckpointError(
-                f"{run_dir} holds no checkpoint yet; go on with the run first (odfa train --resume {run_dir})"
-            )
+            raise CheckpointError(f"{run_dir} holds no checkpoint yet; train it first (odfa train --resume {run_dir})")
         try:
             return use(found[-1])
         except (OdfaError, OSError):
@@ -105,7 +121,7 @@ def newest(run_dir: Path, use: Callable[[Path], T]) -> T:
 
 
 def clean(checkpoints: Path) -> None:
-    """Remove what a killed process left half-written or half-removed."""
+    """Remove the folders that a killed process left half written or half removed."""
     with folder_errors(checkpoints):
         for ending in (PARTIAL, _REMOVED):
             for leftover in checkpoints.glob(f".step_*{ending}"):
@@ -113,17 +129,19 @@ def clean(checkpoints: Path) -> None:
 
 
 def restore(session: Session, path: Path) -> dict[str, int]:
-    """Bring `session` to where `path` was written; returns the sizes of the logs at that moment.
+    """Put `session` into the state saved at `path`; returns the sizes that the logs had then, in bytes.
 
     Raises:
-        CheckpointError: corrupt, or of another config, model or projection. The session is then of no use.
+        CheckpointError: it is corrupt, or of another config, model or projection. The session may be half filled then
+            and must not be used.
     """
+    # bits first, then numbers and the config, then tensors: a message names the most basic thing that is wrong
     files = verify(path)
     state = _read_state(session, path)
     load_model(session.model, files, path, "model")
     if session.average is not None:
         load_model(session.average.module, files, path, "average")
-        session.average.n_averaged.fill_(state["step"])
+        session.average.n_averaged.fill_(state["step"])  # it was updated once in each step; its decay depends on this
     load_moments(session.optimizer, files, state["learned"], state["step"])
     feedback = _feedback(state["dfa"], files)
     if session.dfa:
@@ -133,15 +151,14 @@ def restore(session: Session, path: Path) -> dict[str, int]:
             raise CheckpointError(f"{path}: {error}") from error
         _check_projection(session, state["projection"], path / "state.json")
     session.step, session.seconds, session.projecting_s = state["step"], state["seconds"], state["projecting_s"]
-    sizes: dict[str, int] = state["log_sizes"]
-    return sizes
+    return state["log_sizes"]
 
 
-def _read_state(session: Session, path: Path) -> dict[str, Any]:
-    """state.json, once its form and its numbers fit the session."""
+def _read_state(session: Session, path: Path) -> _State:
+    """state.json, after its form and its values have been compared with the session."""
     file = path / "state.json"
     try:
-        state: dict[str, Any] = from_json(read_file(file))
+        state: _State = from_json(read_file(file))
     except FileNotFoundError as error:
         raise damaged(file, f"{file.name} is missing") from error
     except ValueError as error:
@@ -152,23 +169,25 @@ def _read_state(session: Session, path: Path) -> dict[str, Any]:
     if state["step"] != step_of(path) or state["step"] > session.total_steps:
         most = min(step_of(path), session.total_steps)
         raise damaged(file, f"{file.name}.step: expected {step_of(path)} of at most {most}, got {state['step']}")
-    for name in ("seconds", "projecting_s"):
-        if state[name] < 0:
-            raise damaged(file, f"{file.name}.{name}: expected zero or more, got {state[name]}")
+    for name, value in (("seconds", state["seconds"]), ("projecting_s", state["projecting_s"])):
+        if value < 0:
+            raise damaged(file, f"{file.name}.{name}: expected zero or more, got {value}")
     if state["config"] != digest(without_places(session.config)):
-        raise CheckpointError(f"{path} belongs to another config; resume it with the config it was made with")
+        raise CheckpointError(
+            f"{path} belongs to another config than the run; resume it with the config that it was made with"
+        )
     if (state["dfa"] is None) != (session.dfa is None):
         raise damaged(file, f"{file.name}.dfa: expected {'none' if session.dfa is None else 'the state of a feedback'}")
     return state
 
 
 def _check_projection(session: Session, identity: str | None, file: Path) -> None:
-    """Refuse a projection of another name or shape than the run's."""
+    """Refuse a projection with another identity or another shape than the run's."""
     assert session.dfa is not None
     config, shape, projection = session.config, session.splits.shape, session.dfa.projection
     if identity != session.dfa.identity:
         raise damaged(file, f"{file.name}.projection: expected {session.dfa.identity}, got {shown(identity)}")
-    if session.dfa.at_work.projection is not None:  # rules may need one for the start of the head only
+    if session.dfa.at_work.projection is not None:  # None if the rule needed it only to set the head at the start
         expected = (num_inputs(config, shape), num_projected(config, shape))
         found = (projection.num_inputs, projection.num_outputs)
         if found != expected:
@@ -176,12 +195,13 @@ def _check_projection(session: Session, identity: str | None, file: Path) -> Non
 
 
 def load_model(model: torch.nn.Module, files: dict[str, Path], path: Path, stem: str = "model") -> None:
-    """Fill `model` with a checkpoint's weights, one after the other; `stem` is model or average.
+    """Copy a checkpoint's weights into `model`, one after the other; `stem` is model or average.
 
     Raises:
-        CheckpointError: names, types or shapes are another model's, and the model has not been touched; or a weight is
-            not finite.
+        CheckpointError: names, types or shapes are another model's, and `model` is unchanged; or a weight is not
+            finite, and `model` is half filled.
     """
+    # all names and shapes before the first copy; values one by one, as a large model has no room for a second copy
     check_model(model, files, path, stem)
     ours = model.state_dict()
     with torch.no_grad():
@@ -233,20 +253,21 @@ def _write_finite(folder: Path, stem: str, tensors: dict[str, Tensor]) -> None:
     write_tensors(folder, stem, tensors)
 
 
-def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """`value` as JSON, its tensors moved to `tensors` under running numbers."""
+def _pack(value: object, tensors: dict[str, Tensor]) -> object:
+    """`value` as JSON; its tensors are added to `tensors` under consecutive numbers, by which the JSON names them."""
     if isinstance(value, Tensor):
         tensors[str(len(tensors))] = value
         return {_TENSOR: str(len(tensors) - 1)}
     if isinstance(value, dict):
+        # as pairs: keys may be integers, which a JSON object would turn into text
         return {"items": [[key, _pack(item, tensors)] for key, item in value.items()]}
     if isinstance(value, list | tuple):
         return [_pack(item, tensors) for item in value]
     return value
 
 
-def _feedback(packed: Any, files: dict[str, Path]) -> Any:
-    """What `_pack` was given; each of the tensors is named once."""
+def _feedback(packed: object, files: dict[str, Path]) -> Any:
+    """The value that `_pack` was given; each tensor of the file must be named once, no more and no less."""
     file, forms = files["state.json"], read_forms(files, "state")
     tensors = dict(read_tensors(files, "state"))
     odd = next((name for name in forms if not finite(tensors[name])), None)
@@ -257,11 +278,12 @@ def _feedback(packed: Any, files: dict[str, Path]) -> Any:
     except (ValueError, RecursionError) as error:
         raise damaged(file, f"{file.name}.dfa: {error}") from error
     if tensors:
-        raise damaged(file, f"state.safetensors: nothing names {shown(next(iter(tensors)))}")
+        raise damaged(file, f"state.safetensors: {file.name} does not name {shown(next(iter(tensors)))}")
     return value
 
 
-def _unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
+def _unpack(value: object, tensors: dict[str, Tensor]) -> object:
+    """Inverse of `_pack`; each tensor that is named is taken out of `tensors`."""
     if isinstance(value, list):
         return [_unpack(item, tensors) for item in value]
     if not isinstance(value, dict):

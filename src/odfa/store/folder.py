@@ -1,11 +1,11 @@
-"""The run folder: a run that explains itself.
+"""The run folder: config, data, environment, logs, checkpoints and result of one run.
 
-config.json         the effective config
-data.json           fingerprint, source and sizes of the data; tokenizer.json beside it for language runs
-environment.json    versions, commit, machine; one entry per session
-metrics.jsonl       what the run computed; equal for equal runs, byte for byte
-timing.jsonl        what depends on the clock
-status.json         running | interrupted | failed | complete, the steps that are kept, the reason
+config.json         all settings of the run, defaults included
+data.json           fingerprint, source and sizes of the data; language runs also have tokenizer.json
+environment.json    versions, commit, machine; one entry for the start and for each time the run was resumed
+metrics.jsonl       figures that the run computed; equal runs give the same bytes
+timing.jsonl        time and memory, which differ between equal runs and therefore have a file of their own
+status.json         running | interrupted | failed | complete; the step of the newest checkpoint; the reason
 result.json         the final figures
 checkpoints/        step_0000100/ …, the newest two
 tb/                 TensorBoard events
@@ -27,18 +27,20 @@ from odfa.session.places import without_places
 from odfa.settings import from_dict, to_dict
 
 LOGS = ("metrics", "timing")
+Row = dict[str, Any]
+"""A line of a log: `step`, an integer, and numbers or dicts of numbers by name."""
 _STATUS = {"status": str, "step": int, "reason": (None, str)}
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What the system says when a disk, a quota or a file's size is used up."""
+"""Error numbers of the system for a full disk, a used up quota and a file that is too large."""
 
 
 class RunFolderLost(RunFolderError):
-    """The run folder failed in the middle of a run; what was saved before is whole."""
+    """The run folder could not be written in the middle of a run; everything that was saved before is whole."""
 
 
 @contextlib.contextmanager
 def folder_errors(path: Path) -> Iterator[None]:
-    """Turn the system's refusals to read or write into one line."""
+    """Raise a RunFolderError of one line, which says what to do, for every OSError within."""
     try:
         yield
     except RunFolderError:
@@ -53,8 +55,8 @@ def folder_errors(path: Path) -> Iterator[None]:
         raise RunFolderError(f"cannot use the run folder: {where}: {why}; {advice}") from error
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file for people to read, whole or not at all.
+def write_json(path: Path, value: object) -> None:
+    """Write a JSON file, indented for people to read, whole or not at all.
 
     Raises:
         NonFinite: a number is not finite. OSError: it cannot be written.
@@ -71,7 +73,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         return _object(read_file(path), str(path))
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise RunFolderError(f"{path} is missing; is {path.parent} a run folder?") from error
+        raise RunFolderError(
+            f"{path} is missing; is {path.parent} a run folder? Expected one that odfa train has made"
+        ) from error
 
 
 def _object(text: bytes, where: str) -> dict[str, Any]:
@@ -85,16 +89,16 @@ def _object(text: bytes, where: str) -> dict[str, Any]:
 
 
 def read_config(path: Path | str) -> RunConfig:
-    """The config of a run folder.
+    """The settings in config.json. A `type` that names package.module:Name is imported.
 
     Raises:
-        RunFolderError: there is none. ConfigError: it is of another version.
+        RunFolderError: there is no config.json. ConfigError: it has settings that this version does not know.
     """
     with folder_errors(Path(path)):
         return from_dict(read_json(Path(path) / "config.json"), RunConfig)
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
+def read_lines(path: Path) -> list[Row]:
     """Rows of a log, each with its step.
 
     Raises:
@@ -105,12 +109,14 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     rows = [_object(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
     for number, row in enumerate(rows, 1):
         if type(row.get("step")) is not int:
-            raise RunFolderError(f"{path}, line {number}: expected a step; restore it or start a new run")
+            raise RunFolderError(
+                f"{path}, line {number}: expected a step, got {row.get('step')!r}; restore it or start a new run"
+            )
     return rows
 
 
 class RunFolder:
-    """Sole writer of one run folder, as long as it is open."""
+    """Writes one run folder; while it is open, a lock keeps every other process from writing to the same folder."""
 
     def __init__(self, path: Path, config: RunConfig, *, resume: bool) -> None:
         self.path = path
@@ -124,7 +130,7 @@ class RunFolder:
         with folder_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             own_folder(self.checkpoints, make=True)
-            self._take_lock()
+            self._take_lock()  # before anything is read: two processes must not both find the folder free
             try:
                 self._claim()
                 for name in LOGS:
@@ -143,6 +149,7 @@ class RunFolder:
     def _take_lock(self) -> None:
         import fcntl
 
+        # flock: the system releases it when the process ends, however it ends; no stale lock survives a kill
         self._lock = open_to_append(self.path / ".lock")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -152,13 +159,13 @@ class RunFolder:
 
     def _claim(self) -> None:
         check_owner(self.path, self._config, resume=self._resume)
-        for leftover in self.path.glob(f".*{PARTIAL}"):  # of a process that was killed
+        for leftover in self.path.glob(f".*{PARTIAL}"):  # half written by a process that was killed
             remove(leftover)
         if not os.path.lexists(self.path / "config.json"):
             write_json(self.path / "config.json", to_dict(self._config))
 
-    def log(self, name: str, row: dict[str, Any]) -> None:
-        """Append one row; a row that does not fit on the disk leaves no trace.
+    def log(self, name: str, row: Row) -> None:
+        """Append one row to a log; if it cannot be written as a whole, the log keeps its former length.
 
         Raises:
             NonFinite: a number is not finite. RunFolderError: it cannot be written.
@@ -171,40 +178,43 @@ class RunFolder:
                 if written != len(line):
                     raise OSError(errno.ENOSPC, "the disk is full", f"{name}.jsonl")
             except OSError:
-                with contextlib.suppress(OSError):  # the first error is the one to report
+                with contextlib.suppress(OSError):  # the error of the write is the one to report
                     stream.truncate(start)
                 raise
 
     def sync_logs(self) -> dict[str, int]:
-        """Make the logs durable; their sizes in bytes."""
+        """Write the logs through to the disk; returns their sizes in bytes, which a checkpoint keeps."""
         with folder_errors(self.path):
             for stream in self._logs.values():
                 os.fsync(stream.fileno())
             return {name: os.fstat(stream.fileno()).st_size for name, stream in self._logs.items()}
 
     def cut_logs(self, sizes: dict[str, int]) -> None:
-        """Forget the rows after a checkpoint, so that resuming writes them anew.
+        """Remove the rows that were written after a checkpoint; the resumed run writes them again.
 
         Raises:
             CheckpointError: a log is shorter than the checkpoint says, or has no line that ends there.
         """
         with folder_errors(self.path):
+            # both logs are checked before one is cut: a refusal leaves the folder as it was
             for name, stream in self._logs.items():
                 file, size = self.path / f"{name}.jsonl", sizes[name]
                 if os.fstat(stream.fileno()).st_size < size:
-                    raise CheckpointError(f"{file} is shorter than its checkpoint says; start anew")
+                    raise CheckpointError(f"{file} is shorter than its checkpoint says; restore it or start a new run")
                 if size and read_file(file)[size - 1 : size] != b"\n":
-                    raise CheckpointError(f"{file} has no line that ends where its checkpoint says; start anew")
+                    raise CheckpointError(
+                        f"{file} has no line that ends where its checkpoint says; restore it or start a new run"
+                    )
             for name, stream in self._logs.items():
                 stream.truncate(sizes[name])
 
     def set_status(self, status: str, *, step: int, reason: str | None = None) -> None:
-        """Record how the run stands; `step` steps are kept."""
+        """Write status.json; `step` is the number of steps that a resumed run need not do again."""
         with folder_errors(self.path):
             write_json(self.path / "status.json", {"status": status, "step": step, "reason": reason})
 
-    def add_session(self, environment: dict[str, Any]) -> None:
-        """Record versions and machine of one more session."""
+    def add_session(self, environment: dict[str, object]) -> None:
+        """Append the versions and the machine with which the run starts or goes on."""
         with folder_errors(self.path):
             file = self.path / "environment.json"
             sessions = read_json(file).get("sessions") if os.path.lexists(file) else []
@@ -212,18 +222,18 @@ class RunFolder:
                 raise RunFolderError(f"{file}: expected a list of sessions; remove the file, or restore it")
             write_json(file, {"sessions": [*sessions, environment]})
 
-    def finish(self, result: dict[str, Any], *, step: int) -> None:
-        """Record the result, then that the run is complete."""
+    def finish(self, result: dict[str, object], *, step: int) -> None:
+        """Write the result, then the status complete: a complete run always has its result."""
         with folder_errors(self.path):
             write_json(self.path / "result.json", result)
         self.set_status("complete", step=step)
 
 
 def check_owner(path: Path, config: RunConfig, *, resume: bool) -> None:
-    """Refuse a folder that holds another run.
+    """Refuse a folder that holds another run, or any run if the caller does not want to resume it.
 
     Raises:
-        RunFolderError: it holds a run and `resume` is False. CheckpointError: it holds a run of another config.
+        RunFolderError: it holds a run and `resume` is False. CheckpointError: it holds a run with another config.
     """
     config_file = path / "config.json"
     with folder_errors(path):
@@ -239,7 +249,11 @@ def check_owner(path: Path, config: RunConfig, *, resume: bool) -> None:
 
 
 def read_result(path: Path) -> dict[str, Any] | None:
-    """The final figures of a complete run, else None."""
+    """The content of result.json if the run is complete, else None.
+
+    Raises:
+        RunFolderError: status.json is damaged, or result.json of a complete run is missing or damaged.
+    """
     status = path / "status.json"
     with folder_errors(path):
         if not os.path.lexists(status):
@@ -251,7 +265,8 @@ def read_result(path: Path) -> dict[str, Any] | None:
         return read_json(path / "result.json") if found["status"] == "complete" else None
 
 
-def _first_difference(theirs: Any, ours: Any, key: str = "config") -> str:
+def _first_difference(theirs: object, ours: object, key: str = "config") -> str:
+    """The first key, in alphabetical order, whose values differ, and both values."""
     if isinstance(theirs, dict) and isinstance(ours, dict):
         for name in sorted({*theirs, *ours}):
             if theirs.get(name) != ours.get(name):

@@ -1,7 +1,7 @@
-"""What a run keeps of its data: enough to go on with the same data only, and to be used where they are not.
+"""What a run folder keeps about the data, so that other data are refused and the model works without them.
 
-data.json        fingerprint, source, sizes, whether the texts have turns
-tokenizer.json   of language runs: the tokenizer
+data.json        fingerprint, source, sizes, whether the texts are conversations
+tokenizer.json   the tokenizer, for language runs
 """
 
 import dataclasses
@@ -9,7 +9,7 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from odfa.data import DataShape, Splits, needs
 from odfa.errors import DataError, RunFolderError
@@ -19,6 +19,9 @@ from odfa.store.checkpoint import find
 from odfa.store.folder import folder_errors, read_json, write_json
 from odfa.tasks.language.dialogue import SPEAKERS
 from odfa.tasks.language.text import TextSplits
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 DATA_FILE, _TOKENIZER = "data.json", "tokenizer.json"
 _SIZE = (None, [int, int, int])
@@ -37,23 +40,23 @@ _FORM = {
 
 @dataclass(frozen=True, kw_only=True)
 class KeptData:
-    """The data of a run, by name."""
+    """The content of data.json."""
 
     fingerprint: str
-    """SHA-256 of the parts as they were read."""
+    """SHA-256 of the three parts as they were read, before the task prepares them."""
     source: str
-    """Where they were."""
+    """Folder or package that they were read from."""
     shape: DataShape
     has_turns: bool
-    """Texts: True if they are conversations, with a token in front of each turn."""
+    """Whether the texts are conversations, with a speaker's token in front of each turn; False for other data."""
     tokenizer: str | None
-    """SHA-256 of tokenizer.json, if there is one."""
+    """SHA-256 of tokenizer.json; None for data without a tokenizer."""
 
     def check(self, splits: Splits, run_dir: Path) -> None:
-        """Refuse other data than those of the run in `run_dir`.
+        """Refuse data that are not those of the run in `run_dir`.
 
         Raises:
-            DataError: the parts are not those that the run was begun with.
+            DataError: their fingerprint differs from the one that was kept when the run began.
         """
         if splits.fingerprinted().fingerprint != self.fingerprint:
             raise DataError(
@@ -63,21 +66,23 @@ class KeptData:
 
 
 def keep(run_dir: Path, splits: Splits) -> None:
-    """Write down the data of a run that begins; of one that goes on, see that they are still the same.
+    """For a run that begins, write data.json; for one that goes on, compare the data with it.
 
     Raises:
-        DataError: they are not. RunFolderError: the folder lacks what was written at the beginning, or cannot be
-            written.
+        DataError: the data have changed since the run began. RunFolderError: data.json is missing although there are
+            checkpoints, or the folder cannot be written.
     """
     with folder_errors(run_dir):
         if os.path.lexists(run_dir / DATA_FILE) or find(run_dir / "checkpoints"):
             read_kept(run_dir).check(splits, run_dir)
             return
+        # data.json is written last: where it exists, the tokenizer that it names exists, too
         has_turns, digest = False, None
         if isinstance(splits, TextSplits):
             words = splits.tokenizer.to_str().encode()
             digest = hashlib.sha256(words).hexdigest()
-            has_turns = bool((splits.validation.x_ND == splits.tokenizer.token_to_id(SPEAKERS[0])).any())
+            speaker = splits.tokenizer.token_to_id(SPEAKERS[0])
+            has_turns = speaker is not None and bool((splits.validation.x_ND == speaker).any())
             write_file(run_dir / _TOKENIZER, words)
         kept = KeptData(
             fingerprint=splits.fingerprinted().fingerprint,
@@ -90,14 +95,16 @@ def keep(run_dir: Path, splits: Splits) -> None:
 
 
 def read_kept(run_dir: Path) -> KeptData:
-    """What a run has kept of its data.
+    """The content of a run's data.json.
 
     Raises:
-        RunFolderError: nothing, or it is damaged.
+        RunFolderError: the file is missing or damaged.
     """
     file = run_dir / DATA_FILE
     if not os.path.lexists(file):
-        raise RunFolderError(f"{file} is missing: the run is of an earlier version or not whole; train it anew")
+        raise RunFolderError(
+            f"{file} is missing: the run was not copied as a whole, or never began; copy it again or train it anew"
+        )
     with folder_errors(run_dir):
         values = read_json(file)
     wrong = misfit(values, _FORM, DATA_FILE)
@@ -109,11 +116,11 @@ def read_kept(run_dir: Path) -> KeptData:
     return KeptData(**{**values, "shape": DataShape(**sizes)})
 
 
-def kept_tokenizer(run_dir: Path, kept: KeptData) -> Any:
-    """The tokenizer of a language run.
+def kept_tokenizer(run_dir: Path, kept: KeptData) -> "Tokenizer":
+    """The tokenizer of a language run, read from tokenizer.json.
 
     Raises:
-        RunFolderError: it is missing or not the one that the run was begun with. MissingExtra: no tokenizers.
+        RunFolderError: it is missing or not the one with which the run began. MissingExtra: no tokenizers installed.
     """
     with needs("tokenizers", "language models"):
         from tokenizers import Tokenizer
@@ -121,7 +128,10 @@ def kept_tokenizer(run_dir: Path, kept: KeptData) -> Any:
     with folder_errors(run_dir):
         words = read_file(file)
     if hashlib.sha256(words).hexdigest() != kept.tokenizer:
-        raise RunFolderError(f"{file} is not the run's tokenizer any more; restore it or start a new run")
+        raise RunFolderError(
+            f"{file} is not the tokenizer with which the run began (its SHA-256 differs from that in {DATA_FILE}); "
+            "restore it or start a new run"
+        )
     try:
         tokenizer = Tokenizer.from_str(words.decode())
     except Exception as error:  # tokenizers raises plain Exception
@@ -129,7 +139,7 @@ def kept_tokenizer(run_dir: Path, kept: KeptData) -> Any:
         raise RunFolderError(f"{file} is no tokenizer ({reason}); restore it or start a new run") from error
     if tokenizer.get_vocab_size() != kept.shape.num_classes or tokenizer.token_to_id(SPEAKERS[0]) is None:
         raise RunFolderError(
-            f"{file}: expected {kept.shape.num_classes} tokens, those of speakers among them, got "
+            f"{file}: expected {kept.shape.num_classes} tokens, among them those of the speakers, got "
             f"{tokenizer.get_vocab_size()}; restore it or start a new run"
         )
     return tokenizer

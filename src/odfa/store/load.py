@@ -1,8 +1,7 @@
-"""Read a run folder back."""
+"""Reads a run folder: config, metrics, model and result."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -11,7 +10,7 @@ from odfa.session.assembly import build_model
 from odfa.session.config import RunConfig
 from odfa.session.memory import new_weights
 from odfa.store.checkpoint import check_model, load_model, newest
-from odfa.store.folder import read_config, read_lines, read_result
+from odfa.store.folder import Row, read_config, read_lines, read_result
 from odfa.store.kept import KeptData, read_kept
 from odfa.store.result import RunResult
 from odfa.store.shards import verify
@@ -19,24 +18,25 @@ from odfa.store.shards import verify
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedRun:
-    """A run folder in memory; `model` has the newest checkpoint's weights, or their average where the run keeps
-    one, and is in evaluation mode."""
+    """What `load_run` returns; `model` is in evaluation mode and has the weights of the newest checkpoint, or their
+    moving average if the run keeps one."""
 
     path: Path
     config: RunConfig
     kept: KeptData
-    """What the folder says of the run's data, which are not looked at."""
-    metrics: list[dict[str, Any]]
+    """The run's data as data.json describes them; the data themselves are not read."""
+    metrics: list[Row]
     model: nn.Module
     result: RunResult | None
-    """None: the run is not complete."""
+    """Final figures; None if the run is not complete."""
 
 
 def load_run(run_dir: Path | str) -> LoadedRun:
-    """Config, metrics, model and result of a run; the folder is not changed, the data need not be there.
+    """Config, metrics, model and result of a run. The folder is not changed, and the data need not exist any more.
 
     Raises:
-        RunFolderError: not a run folder. CheckpointError: no checkpoint yet, or a corrupt one.
+        RunFolderError: it is no run folder, or a file in it is damaged. CheckpointError: there is no checkpoint yet, or
+            the newest one is corrupt.
     """
     path = Path(run_dir)
     config = read_config(path)
@@ -53,7 +53,8 @@ def load_run(run_dir: Path | str) -> LoadedRun:
 
 
 def _model(config: RunConfig, kept: KeptData, path: Path) -> nn.Module:
-    """The model of a checkpoint; its size is known to be that of the weights before there is room for it."""
+    """The model with a checkpoint's weights."""
+    # built on the meta device first: sizes in a forged config.json must not make us allocate what no weights fill
     files, stem = verify(path), "model" if config.optimizer.average is None else "average"
     with torch.random.fork_rng(devices=[]):
         with torch.device("meta"), new_weights(config.memory):

@@ -1,6 +1,7 @@
-"""What an optimiser remembers: tensors `<parameter>.<moment>`, and back once every one of them fits its parameter.
+"""Saves and restores the state of an optimiser as tensors named `<parameter>.<moment>`.
 
-A parameter is called by its number, with updates fused into backward by its name.
+`<parameter>` is the number of the parameter in the optimiser; for updates that are fused into the backward pass, which
+have one optimiser per parameter, it is the name of the parameter.
 """
 
 from collections import defaultdict
@@ -17,10 +18,11 @@ from odfa.store.shards import damaged, read_forms, read_tensors
 STEM = "optimizer"
 AnyOptimizer = torch.optim.Optimizer | FusedOptimizer
 _NEVER_NEGATIVE = "exp_avg_sq"
+"""Adam's mean of squares: its root is taken, so a negative value would turn weights into NaN."""
 
 
 def moments(optimizer: AnyOptimizer) -> dict[str, Tensor]:
-    """All that `optimizer` remembers."""
+    """All tensors in the state of `optimizer`, by `<parameter>.<moment>`."""
     if isinstance(optimizer, FusedOptimizer):
         states = {name: one["state"].get(0, {}) for name, one in optimizer.state_dict().items()}
     else:
@@ -29,20 +31,20 @@ def moments(optimizer: AnyOptimizer) -> dict[str, Tensor]:
 
 
 def parameters_with(names: dict[str, Tensor]) -> list[str]:
-    """The parameters that these moments belong to; the others have not learned yet."""
+    """The parameters that have a moment among these names; the others have had no gradient yet."""
     return sorted({name.rpartition(".")[0] for name in names})
 
 
 def load_moments(optimizer: AnyOptimizer, files: dict[str, Path], learned: list[str], step: int) -> None:
-    """Fill `optimizer`; one that is fused parameter by parameter, so that its state is never all here twice.
+    """Fill the state of `optimizer`; a fused one parameter by parameter, so that the state is never in memory twice.
 
     Args:
         learned: the parameters that must have moments.
-        step: steps of the run so far; no parameter can have done more.
+        step: number of steps of the run so far; no parameter can have been updated more often.
 
     Raises:
         CheckpointError: a moment is missing, unknown, of another shape or type than its parameter, or out of range.
-            What was filled before it was found is of no use.
+            The optimiser may be half filled then and must not be used.
     """
     forms = _forms(optimizer)
     _check_names(forms, files, learned)
@@ -55,7 +57,7 @@ def load_moments(optimizer: AnyOptimizer, files: dict[str, Path], learned: list[
 
 
 def _forms(optimizer: AnyOptimizer) -> dict[str, dict[str, Tensor]]:
-    """The moments that each parameter may have, on the meta device."""
+    """The moments that each parameter may have, as tensors on the meta device: types and shapes without values."""
     if isinstance(optimizer, FusedOptimizer):
         return {name: _forms(one)["0"] for name, one in optimizer.optimizers.items()}
     grouped = [(parameter, group) for group in optimizer.param_groups for parameter in group["params"]]
@@ -70,11 +72,15 @@ def _forms(optimizer: AnyOptimizer) -> dict[str, dict[str, Tensor]]:
 
 
 def _check_names(forms: dict[str, dict[str, Tensor]], files: dict[str, Path], learned: list[str]) -> None:
+    # the list `learned` and the tensors are saved separately: both must name the same parameters, all of them known
     saved = read_forms(files, STEM)
     where = _where(files)
     if parameters_with(saved) != learned or not set(learned) <= forms.keys():
         odd = sorted({*parameters_with(saved)} ^ {*learned} | {*learned} - forms.keys())[0]
-        raise damaged(where, f"{where.name}: the moments of parameter {odd!a} are missing or nobody's")
+        raise damaged(
+            where,
+            f"{where.name}: expected the moments of the parameters in state.json, but {odd!a} is missing or unknown",
+        )
     wrong = misfit(saved, {f"{of}.{name}": form for of in learned for name, form in forms[of].items()}, where.name)
     if wrong:
         raise damaged(where, wrong)
@@ -83,7 +89,8 @@ def _check_names(forms: dict[str, dict[str, Tensor]], files: dict[str, Path], le
 def _entries(
     files: dict[str, Path], forms: dict[str, dict[str, Tensor]], step: int
 ) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Each parameter's moments once the last of it is read: files sort by type first, and shards cut anywhere."""
+    """Each parameter with its moments, as soon as all of them are read."""
+    # safetensors sorts by type before name, and a shard may end anywhere: moments of one parameter can be far apart
     where = _where(files)
     begun = defaultdict[str, dict[str, Tensor]](dict)
     for key, tensor in read_tensors(files, STEM):
@@ -101,9 +108,10 @@ def _entries(
 
 
 def _fill(optimizer: torch.optim.Optimizer, state: dict[int, dict[str, Tensor]]) -> None:
+    # the groups come from the run's config, never from the checkpoint
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def _where(files: dict[str, Path]) -> Path:
-    """The file to name; of several shards the folder counts."""
+    """The file that a message names, also if its tensors are split over several files."""
     return files["state.json"].with_name(f"{STEM}.safetensors")

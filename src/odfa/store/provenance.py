@@ -1,4 +1,4 @@
-"""Versions, commit and machine: what is needed to understand a run later."""
+"""Versions, commit and machine of a run, for environment.json."""
 
 import os
 import platform
@@ -7,7 +7,6 @@ import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -17,8 +16,8 @@ _PACKAGES = (
 )
 
 
-def environment() -> dict[str, Any]:
-    """Versions (None: absent), commit of the source tree if there is one, processor and threads, now."""
+def environment() -> dict[str, object]:
+    """Time, versions of packages (None: not installed), commit of the source tree (None: no git) and machine."""
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
@@ -39,8 +38,9 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _commit() -> dict[str, Any] | None:
-    """Commit of the tree that holds this file, if git tracks it; dirty if files differ from it."""
+def _commit() -> dict[str, str | bool] | None:
+    """Commit of the git tree that tracks this file, and whether files of the tree differ from it (dirty)."""
+    # an installed package may lie inside another project's tree, whose commit says nothing about this code
     here = Path(__file__)
     if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
         return None

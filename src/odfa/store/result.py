@@ -1,7 +1,7 @@
-"""What a run gives back."""
+"""The final figures of a run, which result.json keeps."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from odfa.errors import RunFolderError
 from odfa.saved import misfit
@@ -18,32 +18,41 @@ _FORM = {
 }
 
 
+class FinalMetric(TypedDict):
+    """The task's metric on the test part."""
+
+    name: str
+    better: str
+    """higher or lower."""
+    value: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
     """The final figures of a complete run; `to_json` is what `odfa train --json` prints."""
 
     status: str
-    """complete: a run that stops early raises instead."""
+    """Always complete: a run that stops early raises an error and has no result."""
     steps: int
-    """Optimiser steps done."""
-    metric: dict[str, Any]
+    """Number of optimiser steps."""
+    metric: FinalMetric
     """name, better (higher or lower), and value on the test part."""
     validation: dict[str, float]
     """Loss and metric on the validation part after the last epoch."""
     parameters: int
-    """Trained numbers in the model."""
+    """Number of weights in the model."""
     seconds: float
-    """Time spent in training steps, evaluation and checkpoints aside, over all sessions."""
+    """Time spent in training steps, those before an interruption included; evaluation and checkpoints do not count."""
     peak_memory_bytes: int
-    """Largest resident size of the process so far."""
+    """Largest resident memory of the process up to the end of the run."""
     compute_s: float
-    """Of `seconds`, those without projecting: what a processor still does beside an OPU."""
+    """`seconds` without the time of the projections: the work that remains for the processor beside an OPU."""
     light: dict[str, float]
-    """frames, seconds, joules, ops_peak (what the OPU could have done in these seconds), ops_useful (what was asked
-    of it), utilisation (the second over the first)."""
+    """frames, seconds, joules, ops_peak (operations that the OPU could have done in these seconds), ops_useful
+    (operations that the projections needed), utilisation (ops_useful over ops_peak)."""
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+    def to_json(self) -> dict[str, object]:
+        """The figures as plain JSON values, by the names of the fields."""
         return asdict(self)
 
     @classmethod
@@ -60,7 +69,8 @@ class RunResult:
 
 
 def _figures(values: dict[str, Any]) -> dict[str, type]:
-    """The figures that a validation must have at least, those it has besides, and their form."""
+    """The form of the field `validation`: the loss, the metric, and any further figures that are there."""
+    # called before the form of `values` is known, hence the checks of types
     metric, given = values.get("metric"), values.get("validation")
     name = metric.get("name") if isinstance(metric, dict) else None
     return dict.fromkeys(["loss", str(name), *(given if isinstance(given, dict) else ())], float)

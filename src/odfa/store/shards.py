@@ -1,6 +1,6 @@
-"""Tensors in safetensors files of bounded size, and folders whose every bit is checked before it is believed.
+"""Tensors in safetensors files of bounded size, and folders sealed by a manifest of sizes and checksums.
 
-Neither direction holds more than one file's tensors in memory besides those that are saved or filled.
+Writing and reading hold the tensors of one file in memory, besides those that are saved or filled.
 """
 
 import hashlib
@@ -22,6 +22,7 @@ SHARD_BYTES = 2**27
 """Size from which a group of tensors is split over several files, NAME-00001.safetensors and so on."""
 _MANIFEST = "manifest.json"
 _FORMAT = 2
+"""Number of this form of checkpoints, in the manifest; a change of the form raises it."""
 _TYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -35,7 +36,7 @@ _TYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-"""Types of tensors by their names in safetensors files."""
+"""Name of a type in safetensors files → torch's type, for all types that are saved."""
 
 
 def write_tensors(folder: Path, stem: str, tensors: dict[str, Tensor]) -> None:
@@ -51,7 +52,7 @@ def write_tensors(folder: Path, stem: str, tensors: dict[str, Tensor]) -> None:
 
 
 def read_tensors(files: dict[str, Path], stem: str) -> Iterator[tuple[str, Tensor]]:
-    """Names and tensors of `stem`, one after the other.
+    """Names and tensors of `stem`, one after the other, file by file.
 
     Raises:
         CheckpointError: a file is not in safetensors form.
@@ -84,7 +85,7 @@ def read_forms(files: dict[str, Path], stem: str) -> dict[str, Tensor]:
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[Any]:
+def _opened(file: Path) -> Iterator[Any]:  # safe_open, whose methods carry no types
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -95,12 +96,12 @@ def _opened(file: Path) -> Iterator[Any]:
 
 
 def damaged(file: Path, how: str) -> CheckpointError:
-    """The error that says what is wrong with a file of a checkpoint, and what to do."""
-    return CheckpointError(f"{file.parent} is damaged ({how}); remove it to use the one before")
+    """An error that says what is wrong with a file of a checkpoint, and what to do."""
+    return CheckpointError(f"{file.parent} is damaged ({how}); remove it to go on from the checkpoint before it")
 
 
 def seal(folder: Path) -> None:
-    """Write manifest.json with size and SHA-256 of every file, and sync the folder."""
+    """Write manifest.json with size and SHA-256 of every file, then sync the folder so that its entries are durable."""
     entries = {file.name: _entry(file) for file in folder.iterdir()}
     write_new(folder / _MANIFEST, to_json({"format": _FORMAT, "files": entries}))
     sync_folder(folder)
@@ -120,18 +121,19 @@ def verify(path: Path) -> dict[str, Path]:
         actual = {name: _entry(file) for name, file in present.items()}
     try:
         manifest = from_json(raw)
+        # only our own spelling counts: a flipped bit may leave valid JSON with equal values
         intact = raw == to_json(manifest)
         number, listed = manifest["format"], dict(manifest["files"])
     except (ValueError, KeyError, TypeError, RecursionError):
         intact, number, listed = False, _FORMAT, {}
     if intact and number != _FORMAT:
         raise CheckpointError(
-            f"{path} was written by another version (form {shown(number)}, expected {_FORMAT}); train anew"
+            f"{path} was written by another version (expected form {_FORMAT}, got {shown(number)}); train the run anew"
         )
     if not intact or listed != actual:
         strange = sorted(name for name in {*actual, *listed} if actual.get(name) != listed.get(name))
         culprit = ", ".join(name if name.isprintable() else shown(name) for name in strange) if intact else _MANIFEST
-        raise CheckpointError(f"{path} is corrupt ({culprit}); remove it to use the one before")
+        raise CheckpointError(f"{path} is corrupt ({culprit}); remove it to go on from the checkpoint before it")
     return present
 
 
@@ -154,7 +156,7 @@ def _bytes(tensors: dict[str, Tensor]) -> bytes:
     plain = {}
     for name, tensor in tensors.items():
         dense = tensor.detach().cpu().contiguous()
-        # safetensors refuses shared storage (tied weights); the second name gets a copy
+        # safetensors refuses tensors that share storage (tied weights), so the second name gets a copy
         plain[name] = dense.clone() if dense.untyped_storage().data_ptr() in seen else dense
         seen.add(dense.untyped_storage().data_ptr())
     return bytes(to_bytes(plain))
@@ -166,7 +168,7 @@ def _shards(files: dict[str, Path], stem: str) -> Iterable[Path]:
     ]
 
 
-def _entry(file: Path) -> dict[str, Any]:
+def _entry(file: Path) -> dict[str, int | str]:
     with open_to_read(file) as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
         return {"size": os.fstat(stream.fileno()).st_size, "sha256": digest}

@@ -1,6 +1,6 @@
-"""What a run learns: each task is a folder with its data, networks, loss, metric and recipes.
+"""Tasks: each is a folder with its data, networks, loss, metric and recipes.
 
-A new one is a new folder here, or a module of another package (see `base.py` for what it has to say).
+A new task is a new folder here, or a module of another package; `base.py` has the classes that it must implement.
 """
 
 from odfa.tasks.base import AbstractData, AbstractNetwork, AbstractTask, LimitedData, Metric, StackNetwork

@@ -1,8 +1,9 @@
-"""The contracts: data that are read, a network that is built from settings, a task that says what is learned.
+"""The abstract classes of data, networks and tasks.
 
-Each is a settings class: `data=KIND`, `network=KIND` and `task=KIND` choose one, its fields are `data.NAME=VALUE` and
-so on. Three words tell whether they fit each other: what data hold (classes, fields, tokens), what a network returns
-(classes, fields, tokens, noise) and which of both a task needs; other packages may bring words of their own.
+Each is a settings class: `data=KIND`, `network=KIND` and `task=KIND` choose one, and `data.NAME=VALUE` and so on set
+its fields. A task works with data if its `takes` contains their `holds` (classes, fields or tokens), and with a network
+if the network's `returns` contains its `asks` (classes, fields, tokens or noise); other packages may use words of their
+own.
 """
 
 from abc import ABC, abstractmethod
@@ -19,11 +20,12 @@ from odfa.errors import ConfigError
 from odfa.settings import MAX_LAYERS, MAX_WIDTH, Settings, kinds_of, require, require_counts, tag_of
 
 _EVALUATION_BATCH = 500
+"""Samples that pass through the network at once in evaluation."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """The figure that runs are compared by."""
+    """Name of the figure by which runs are compared, and which direction is better."""
 
     name: str
     better: str
@@ -32,18 +34,18 @@ class Metric:
 
 @dataclass(frozen=True, kw_only=True)
 class AbstractData(Settings, ABC, room="odfa.tasks", group="odfa.data"):
-    """Where data are and how they are cut into three parts.
+    """Where data are and how they are cut into training, validation and test part.
 
-    Fields of the type `Path | None` are places: a run folder keeps them whole, and they are no part of what makes two
-    runs equal, since data are known by their fingerprint.
+    Fields of the type `Path | None` are saved as absolute paths and ignored when two runs are compared, since the
+    fingerprint identifies the data.
     """
 
     holds: ClassVar[str]
-    """What a sample is to be told: classes, fields, tokens, or another word that a task takes."""
+    """What the targets of the samples are: classes, fields, tokens, or another word that a task takes."""
 
     @abstractmethod
     def load(self) -> Splits:
-        """The three parts as the files have them.
+        """Read the three parts; the task prepares them afterwards.
 
         Raises:
             DataError: data are missing or corrupt. MissingExtra: the package that reads them is not installed.
@@ -51,27 +53,27 @@ class AbstractData(Settings, ABC, room="odfa.tasks", group="odfa.data"):
 
     @abstractmethod
     def peek(self) -> DataShape:
-        """Sizes of the three parts, without loading them where that can be.
+        """Sizes of the three parts, without loading them if the files allow it.
 
         Raises:
             DataError, MissingExtra: what `load` raises.
         """
 
     def check(self, shape: DataShape) -> None:
-        """Refuse settings that do not fit the sizes of the data.
+        """Refuse settings that do not fit the sizes of these data.
 
         Raises:
             SettingError: a setting is out of range for these data.
         """
 
     def augmented(self, batch: Split, shape: DataShape) -> Split:
-        """The batch as a training step sees it, drawn from torch's current random state."""
+        """The batch with random changes for one training step, drawn from torch's current random state."""
         return batch
 
 
 @dataclass(frozen=True, kw_only=True)
 class LimitedData(AbstractData):
-    """Data of which a part can be left out."""
+    """Data whose parts can be limited to their first samples."""
 
     limit: int | None = None
     """At most this many samples in each part, for quick runs; none: all."""
@@ -80,7 +82,7 @@ class LimitedData(AbstractData):
         require_counts(self, "limit", what="a positive number of samples or none")
 
     def cut(self, shape: DataShape) -> DataShape:
-        """Sizes after `Splits.limited`."""
+        """The sizes that `Splits.limited` leaves of these."""
         most = self.limit or max(shape.num_train, shape.num_validation, shape.num_test)
         return replace(
             shape,
@@ -92,10 +94,10 @@ class LimitedData(AbstractData):
 
 @dataclass(frozen=True, kw_only=True)
 class AbstractNetwork(Settings, ABC, room="odfa.tasks", group="odfa.networks"):
-    """A network before it is built: the names of its blocks, and the error rows that it gives back."""
+    """Settings of a network: they build it, and name its blocks and its sizes before it is built."""
 
     returns: ClassVar[frozenset[str]]
-    """What it can return: classes, fields, tokens, noise, or another word that a task asks for."""
+    """What the built network returns: classes, fields, tokens, noise, or another word that a task asks for."""
 
     @property
     @abstractmethod
@@ -109,47 +111,47 @@ class AbstractNetwork(Settings, ABC, room="odfa.tasks", group="odfa.networks"):
 
     @property
     def branches(self) -> tuple[str, ...]:
-        """Names of the norms where the MLPs branch off the residual stream; none where nothing branches off."""
+        """Names of the norms in front of the MLPs, where these leave the residual stream; empty without branches."""
         return ()
 
     @property
     def linears(self) -> tuple[str, ...]:
-        """Names of the linear maps that end the branches; none if there are no branches."""
+        """Names of the linear maps at the end of attention and MLP; empty without branches."""
         return ()
 
     @property
     def learned(self) -> bool:
-        """Whether `build` returns weights that have learned before, which no rule may overwrite."""
+        """Whether `build` returns weights that were trained before, which no rule may overwrite."""
         return False
 
     @abstractmethod
     def num_outputs(self, shape: DataShape) -> int:
-        """Width of an error row: outputs of the head."""
+        """Width of an error row: number of outputs of the head."""
 
     def num_rows(self, shape: DataShape) -> int:
-        """Error rows of a sample."""
+        """Number of error rows of a sample."""
         return 1
 
     def signal_widths(self, shape: DataShape) -> tuple[int, ...]:
-        """Values of each block's output for an error row, first to last: what random feedback has to fill."""
+        """Width of the signal of each block, first to last: all values of its output that belong to one error row."""
         return self.widths
 
     @abstractmethod
     def build(self, shape: DataShape) -> nn.Module:
-        """The network for data of these sizes, on the current default device and of the current default precision,
-        drawn from torch's current random state.
+        """The network for data of these sizes, on torch's default device and in its default precision; initial weights
+        are drawn from torch's current random state.
 
         Raises:
-            ConfigError: it does not fit the data. MissingExtra: its library is not installed.
+            ConfigError: the network does not fit the data. MissingExtra: its library is not installed.
         """
 
     def example(self, shape: DataShape, batch_size: int) -> tuple[Tensor, ...]:
-        """Inputs of the right form, on the current default device, values of no meaning."""
+        """Inputs of the right shapes and types on torch's default device; their values mean nothing."""
         return (torch.empty(batch_size, shape.num_features),)
 
 
 class StackNetwork(AbstractNetwork):
-    """A stack of `layers` blocks on a residual stream of one `width`; both are fields of the kind."""
+    """A stack of `layers` blocks on a residual stream of one `width`; subclasses declare both as fields."""
 
     width: int
     layers: int
@@ -167,26 +169,26 @@ class StackNetwork(AbstractNetwork):
 
 @dataclass(frozen=True, kw_only=True)
 class AbstractTask(Settings, ABC, room="odfa.tasks", group="odfa.tasks"):
-    """What is learned: the loss of a batch, and the figures of a part."""
+    """A task: the loss that is minimised, and the figures by which a part is evaluated."""
 
     takes: ClassVar[frozenset[str]]
-    """Words of `AbstractData.holds` that it can learn from."""
+    """The words of `AbstractData.holds` that the task can learn from."""
     asks: ClassVar[str]
-    """Word of `AbstractNetwork.returns` that it needs."""
+    """The word that must be in `AbstractNetwork.returns`."""
     of_classes: ClassVar[bool] = True
-    """Whether outputs are logits of classes, compared by a cross-entropy; False: they are values."""
+    """Whether the outputs are logits for a cross-entropy; False: they are values."""
     labelled: ClassVar[bool] = False
     """Whether `targets` gives what outputs are compared with, which some rules need beside the error."""
     samples: ClassVar[str] = ""
-    """What `odfa sample` makes of a run: texts, images or maps; empty: nothing."""
+    """What `odfa sample` produces with a run: texts, images or maps; empty: nothing."""
 
     @property
     @abstractmethod
     def metric(self) -> Metric:
-        """The figure that runs are compared by; `evaluate` returns it under its name."""
+        """The figure by which runs are compared; `evaluate` returns its value under its name."""
 
     def prepared(self, splits: Splits) -> Splits:
-        """The parts as the network is to see them."""
+        """The parts after the changes that the network expects, such as standardisation."""
         return splits
 
     @abstractmethod
@@ -203,10 +205,10 @@ class AbstractTask(Settings, ABC, room="odfa.tasks", group="odfa.tasks"):
 
     @abstractmethod
     def evaluate(self, model: nn.Module, part: Split) -> dict[str, float]:
-        """Loss and metric over a part; the model's training mode is left as found."""
+        """Loss and metric over a part; afterwards the model is in the same mode as before."""
 
     def references(self, data: AbstractData) -> dict[str, float]:
-        """The metric of predictions that need no network, on the test part.
+        """Name → metric on the test part, for predictions that need no network.
 
         Raises:
             DataError: data are missing or corrupt.
@@ -214,19 +216,20 @@ class AbstractTask(Settings, ABC, room="odfa.tasks", group="odfa.tasks"):
         return {}
 
     def load(self, data: AbstractData) -> Splits:
-        """The three parts, checked, fingerprinted as they were read, and prepared.
+        """The three parts: loaded, fingerprinted, then prepared and checked.
 
         Raises:
-            ConfigError: data of another task. DataError, MissingExtra: what `AbstractData.load` raises.
+            ConfigError: the data are those of another task. DataError, MissingExtra: what `AbstractData.load` raises.
         """
         self.check_data(data)
+        # fingerprinted before they are prepared, so that a change of the preparation does not look like other data
         return self.prepared(data.load().fingerprinted()).check()
 
     def check_data(self, data: AbstractData) -> None:
         """Refuse data of another task.
 
         Raises:
-            ConfigError: the data hold what this task does not take.
+            ConfigError: this task does not take what the data hold.
         """
         if data.holds not in self.takes:
             kinds = kinds_of(AbstractData)
@@ -252,19 +255,19 @@ class AbstractTask(Settings, ABC, room="odfa.tasks", group="odfa.tasks"):
 
 
 def _instead(fitting: list[str]) -> str:
-    """What to name, where another task's kind was named; `fitting` are the kinds of this package that would do."""
+    """End of a message: the kinds of this package that fit, and what to do."""
     known = f", expected one of {', '.join(fitting)}" if fitting else ""
-    return f"{known}; name one that does, or another task"
+    return f"{known}; name one that fits, or another task"
 
 
 def predictions(model: nn.Module, x_ND: Tensor) -> Tensor:
-    """Outputs for many samples, some at a time."""
+    """Outputs for many samples, computed in batches that fit into memory."""
     return torch.cat([model(x_nD) for x_nD in torch.split(x_ND, _EVALUATION_BATCH)])
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients inside, the mode as found outside."""
+    """Within this context the model is in evaluation mode and no gradients are recorded; then its mode is restored."""
     was_training = model.training
     model.eval()
     try:

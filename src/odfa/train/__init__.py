@@ -1,4 +1,4 @@
-"""Training: a session stepped through its data, its run folder kept up to date."""
+"""Training: the steps of a run, and the run folder that records them."""
 
 from odfa.train.interrupt import Interrupted
 from odfa.train.loop import batches, resume, run, train_step

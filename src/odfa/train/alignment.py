@@ -1,4 +1,4 @@
-"""The angle between what the blocks of a run learn by and their true gradient."""
+"""Measures the angle between the gradient that each block learns by and its true gradient."""
 
 import torch
 
@@ -11,20 +11,23 @@ from odfa.session.handle import give_targets
 from odfa.settings import tag_of
 
 _MAX_SAMPLES, _MAX_ROWS = 1000, 4096
+"""Limits of the batch that is measured: a sample of a language model has one error row per token."""
 
 
 def check_measurable(config: RunConfig, where: str) -> None:
-    """Refuse runs that have no feedback to measure; `where` begins the message.
+    """Refuse runs without a signal to measure; `where` is put in front of the message.
 
     Raises:
-        ConfigError: backpropagation, or blocks that do not learn.
+        ConfigError: the rule is backpropagation, or one by which blocks do not learn.
     """
     if not config.rule.feeds:
-        raise ConfigError(f"{where}with rule={tag_of(config.rule)} no signal is fed to a block; expected another rule")
+        raise ConfigError(
+            f"{where}expected a rule that feeds the blocks, got rule={tag_of(config.rule)}, which feeds none"
+        )
 
 
 def alignment_batch(session: Session) -> Split:
-    """The validation samples that angles are measured on: as many as keep the error rows few."""
+    """The first validation samples, on which angles are measured: at most 1000, with at most 4096 error rows."""
     rows = session.config.network.num_rows(session.splits.shape)
     return session.splits.validation.head(min(_MAX_SAMPLES, max(1, _MAX_ROWS // rows)))
 
@@ -32,8 +35,9 @@ def alignment_batch(session: Session) -> Split:
 def measure_alignment(session: Session) -> Alignment:
     """Cosine between local and true gradient and both norms, per block, on one batch of the validation part.
 
-    Weights stay; what the loss draws at random depends on the step alone. The projection's light is spent.
+    The weights do not change. The error is projected once, and on an OPU this takes light like any step.
     """
+    # seeded by the step and forked: measuring more or less often must not change the random draws of training
     assert session.dfa is not None
     with torch.random.fork_rng(devices=[]), session.dfa.measure_alignment() as angles:
         seed_step(session.config, session.step)

@@ -1,17 +1,17 @@
-"""Ctrl-C and SIGTERM: finish the step, write a checkpoint, then stop."""
+"""Stopping a run by Ctrl-C or SIGTERM: the step is finished and a checkpoint written before the run stops."""
 
 import shlex
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(KeyboardInterrupt):
-    """The run was stopped from outside; what is kept of it are `step` steps (0: it starts anew when resumed)."""
+    """The run was stopped by a signal; the newest checkpoint holds `step` steps (0: there is none)."""
 
     def __init__(self, step: int, run_dir: Path, *, advice: str | None = None) -> None:
         where = f"stopped at step {step}" if step else "stopped before the first checkpoint"
@@ -20,14 +20,14 @@ class Interrupted(KeyboardInterrupt):
 
 
 class StopRequest:
-    """While open, the first signal is remembered in `requested`; the second acts as it would without us.
+    """Within this context the first signal only sets `requested`; the second one acts as if there were no context.
 
-    Signals can be caught in the main thread only; elsewhere nothing is changed.
+    Python lets only the main thread set signal handlers; in other threads this context does nothing.
     """
 
     def __init__(self) -> None:
         self.requested = False
-        self._previous: dict[signal.Signals, Any] = {}
+        self._previous: dict[signal.Signals, Callable[[int, FrameType | None], object] | int | None] = {}
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():
@@ -41,4 +41,4 @@ class StopRequest:
 
     def _remember(self, _number: int, _frame: FrameType | None) -> None:
         self.requested = True
-        self.__exit__()
+        self.__exit__()  # the second Ctrl-C must stop a step or a checkpoint that hangs

@@ -1,12 +1,10 @@
-"""The run: data → model → loss → feedback → optimiser, with a run folder as its memory."""
+"""The training loop: data → model → loss → feedback → optimiser, recorded in a run folder."""
 
 import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,15 +19,16 @@ from odfa.session.handle import give_targets
 from odfa.session.memory import set_rate
 from odfa.session.places import with_whole_paths
 from odfa.store import checkpoint
-from odfa.store.folder import RunFolder, RunFolderLost, check_owner, folder_errors, read_config, read_result
+from odfa.store.folder import Row, RunFolder, RunFolderLost, check_owner, folder_errors, read_config, read_result
 from odfa.store.kept import DATA_FILE, keep
 from odfa.store.provenance import environment
-from odfa.store.result import RunResult
+from odfa.store.result import FinalMetric, RunResult
 from odfa.train.alignment import check_measurable, measure_alignment
 from odfa.train.interrupt import Interrupted, StopRequest
 from odfa.train.monitor import ProgressBar, TensorBoard, peak_memory_bytes
 
 Note = Callable[[str], None]
+"""Gets one line of text, to show it to the user."""
 
 
 def run(
@@ -40,25 +39,26 @@ def run(
     progress: bool = True,
     note: Note = lambda _message: None,
 ) -> RunResult:
-    """Train as `config` says and leave everything in `run_dir`.
+    """Train as `config` says and record the run in `run_dir`.
 
     Equal configs give equal weights and an equal metrics.jsonl, and a resumed run equals one that was never
-    interrupted, bit for bit on one machine with one number of threads. torch's random state and
-    number of threads are left as found.
+    interrupted, bit for bit on one machine with one number of threads. torch's random state and number of threads are
+    the same after the run as before.
 
     Args:
-        resume: go on from the newest checkpoint (or from the start if there is none yet); a complete run returns its
-            result. Without it the folder must not hold a run.
-        progress: show a progress bar if standard error is a terminal.
-        note: told in one line where the run is, once nothing stands in its way.
+        resume: go on from the newest checkpoint (or from the start if there is none yet); of a complete run return the
+            result. If False, the folder must not hold a run.
+        progress: show a progress bar on a terminal, or a line every minute if standard error is none.
+        note: called once with a line that names the run folder, after all checks have passed.
 
     Raises:
-        ConfigError, MatchError, DataError, Incompatible: the config does not fit itself, model, data or OPU.
-        RunFolderError: the folder cannot be used (RunFolderLost: no longer, in the middle of the run).
-        CheckpointError: its checkpoint is corrupt or foreign.
-        NonFinite: a loss, gradient or feedback was not finite; the optimiser has not moved.
-        Interrupted: Ctrl-C or SIGTERM; a checkpoint was written. A second Ctrl-C stops at once: what the newest
-            checkpoint holds is kept.
+        ConfigError, MatchError, DataError, Incompatible: the settings do not fit each other, the model, the data or the
+            OPU.
+        RunFolderError: the folder cannot be used (RunFolderLost: it could no longer be written during the run).
+        CheckpointError: the newest checkpoint is corrupt or belongs to another config.
+        NonFinite: a loss, gradient or feedback was not finite; this step has not changed the weights.
+        Interrupted: Ctrl-C or SIGTERM; a checkpoint was written. A second Ctrl-C stops at once, and the steps since the
+            newest checkpoint are lost.
     """
     path, config = Path(run_dir), with_whole_paths(config)
     check_owner(path, config, resume=resume)
@@ -69,10 +69,12 @@ def run(
     if config.align_every is not None:
         check_measurable(config, "align_every: ")
     with torch.random.fork_rng(devices=[]), _threads(config.threads), _told_what_is_kept(path):
-        session = _build(config, path)  # before the folder is made: a config that cannot run leaves nothing behind
+        session = _build(
+            config, path
+        )  # before the folder is made, so that a config that cannot run leaves no folder behind
         with StopRequest() as stop, RunFolder(path, config, resume=resume) as folder:
             keep(path, session.splits)
-            _restore(session, folder)  # a refusal up to here leaves the folder's status as it was
+            _restore(session, folder)  # errors up to here leave status.json as it was: the run has not gone on
             note(f"resuming {path} after step {session.step}" if session.step else f"run folder: {path}")
             with _recorded_failure(folder), _opu_closed(session):
                 folder.add_session(environment())
@@ -81,10 +83,10 @@ def run(
 
 
 def resume(run_dir: Path | str, *, progress: bool = True, note: Note = lambda _message: None) -> RunResult:
-    """Go on with the run in `run_dir`, as `run` does with its config.
+    """Go on with the run in `run_dir`, with the config that is kept there.
 
     Raises:
-        RunFolderError: there is no run in the folder; and what `run` raises.
+        RunFolderError: there is no run in the folder; and everything that `run` raises.
     """
     return run(read_config(run_dir), run_dir, resume=True, progress=progress, note=note)
 
@@ -94,21 +96,22 @@ def _build(config: RunConfig, path: Path) -> Session:
         return build(config)
     except DataError as error:
         if not os.path.lexists(path / DATA_FILE):
-            raise
+            raise  # the run has not begun: the error itself says what to do
         raise DataError(
-            f"{error}; {path} goes on with the data of its beginning only: put them back, or write where they are now "
-            f"into {path / 'config.json'} (data.path)"
+            f"{error}; {path} can go on only with the data that it began with: put them back, or write where they are "
+            f"now into {path / 'config.json'} (data.path)"
         ) from error
 
 
 def _restore(session: Session, folder: RunFolder) -> None:
+    """Put session and logs into the state of the newest checkpoint, or of the start if there is none."""
     checkpoint.clean(folder.checkpoints)
     finished = checkpoint.find(folder.checkpoints)
     folder.cut_logs(checkpoint.restore(session, finished[-1]) if finished else {"metrics": 0, "timing": 0})
 
 
 def _train(session: Session, folder: RunFolder, stop: StopRequest, progress: bool) -> dict[str, float] | None:
-    """Do the steps that are left; figures of the last step's validation, None if there was none."""
+    """Do the remaining steps; returns the validation figures of the last step, None if that step was not validated."""
     config, figures = session.config, None
     every = config.checkpoint_every or session.steps_per_epoch
     look_every = config.evaluate_every or session.steps_per_epoch
@@ -130,6 +133,7 @@ def _train(session: Session, folder: RunFolder, stop: StopRequest, progress: boo
                 log(_alignment_row(session))
             last = session.step == session.total_steps
             figures = figures if session.step % look_every == 0 else None
+            # after all logging of this step: a checkpoint keeps the sizes of the logs, to which a resumed run cuts them
             if stop.requested or session.step % every == 0 or last:
                 with _told_when(session.step):
                     checkpoint.save(session, folder.checkpoints, folder.sync_logs())
@@ -139,19 +143,19 @@ def _train(session: Session, folder: RunFolder, stop: StopRequest, progress: boo
     return figures
 
 
-def train_step(session: Session, batch: data.Split) -> dict[str, Any]:
-    """One step of the optimiser; returns the row of metrics.
+def train_step(session: Session, batch: data.Split) -> Row:
+    """Do one optimiser step on a batch; returns its row of metrics.
 
     Raises:
-        NonFinite: the loss, the feedback or a gradient is not finite; the optimiser has not moved (with fused updates
-            gradients are not looked at).
+        NonFinite: the loss, the feedback or a gradient is not finite; the weights have not changed. (Fused updates do
+            not check gradients: they are applied one by one during the backward pass.)
     """
     config, step = session.config, session.step
-    seed_step(config, step)
+    seed_step(config, step)  # augmentation, dropout and noise of this step, whether or not the run was interrupted
     rate = config.optimizer.rate(step, session.total_steps)
     for group in session.optimizer.param_groups:
         set_rate(group, rate * group["rate_share"])
-    if isinstance(session.optimizer, torch.optim.Optimizer):  # now, so that the forward pass runs without them
+    if isinstance(session.optimizer, torch.optim.Optimizer):  # before the forward pass, which has their memory
         session.optimizer.zero_grad(set_to_none=True)
     batch = config.data.augmented(batch, session.splits.shape)
     give_targets(session.dfa, config, batch)
@@ -165,14 +169,14 @@ def train_step(session: Session, batch: data.Split) -> dict[str, Any]:
 
 
 def _step(session: Session, loss: Tensor) -> dict[str, float]:
-    """Gradients, clipped if asked, then the optimiser; returns their total norm before they are clipped together."""
+    """Backward pass, clipping, optimiser step; returns the norm of all gradients before `clip_norm` scales them."""
     assert isinstance(session.optimizer, torch.optim.Optimizer)
     _backward(session, loss)
     if session.config.optimizer.clip_each is not None:
         for parameter in session.model.parameters():
             torch.nn.utils.clip_grad_norm_(parameter, session.config.optimizer.clip_each)
     gradients = [parameter.grad for parameter in session.model.parameters() if parameter.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
+    norm = torch.nn.utils.get_total_norm(gradients)  # after clip_each, which bounds what one tensor can add to it
     if not torch.isfinite(norm):
         raise NonFinite(f"step {session.step + 1}: the gradient norm is {norm.item()}; lower the learning rate")
     if session.config.optimizer.clip_norm is not None:
@@ -182,7 +186,7 @@ def _step(session: Session, loss: Tensor) -> dict[str, float]:
 
 
 def _backward(session: Session, loss: Tensor) -> dict[str, float]:
-    """Gradients by the run's method; with fused updates also the updates, and no norms are known."""
+    """Backward pass by the run's rule; fused updates are applied in it. Returns no norms, as none are known then."""
     step = session.step + 1
     if not torch.isfinite(loss):
         raise NonFinite(f"step {step}: the loss is {loss.item()}; lower the learning rate or look at the batch")
@@ -193,16 +197,17 @@ def _backward(session: Session, loss: Tensor) -> dict[str, float]:
     return {}
 
 
-def _feedback_row(session: Session) -> dict[str, Any]:
+def _feedback_row(session: Session) -> Row:
     record = session.dfa.last if session.dfa else None
     if record is None:
         return {}
     return {"light_frames": _light(session).frames, **record.diagnostics, "signal_norms": dict(record.signal_norms)}
 
 
-def _alignment_row(session: Session) -> dict[str, Any]:
-    """Cosine to the true gradient per block; blocks whose gradient is exactly zero have none."""
+def _alignment_row(session: Session) -> Row:
+    """Cosine between local and true gradient, by block."""
     angles = measure_alignment(session)
+    # a gradient of exactly zero has no direction: its cosine is NaN, the only number that differs from itself
     return {"step": session.step, "alignment": {name: cosine for name, cosine in angles.items() if cosine == cosine}}
 
 
@@ -211,7 +216,8 @@ def _light(session: Session) -> Light:
 
 
 def batches(session: Session) -> Iterator[data.Split]:
-    """Batches from the session's step to the last; the position in the data is the step and nothing else."""
+    """Batches from the session's step to its last one."""
+    # the order follows from seed, epoch and step alone, so that resuming needs no saved position and no generator state
     train, size = session.splits.train, session.config.batch_size
     while session.step < session.total_steps:
         epoch, first = divmod(session.step, session.steps_per_epoch)
@@ -223,13 +229,14 @@ def batches(session: Session) -> Iterator[data.Split]:
                 return
 
 
-def _row(session: Session, name: str, figures: dict[str, float]) -> dict[str, Any]:
+def _row(session: Session, name: str, figures: dict[str, float]) -> Row:
     epoch = (session.step - 1) // session.steps_per_epoch
     return {"step": session.step, "epoch": epoch} | {f"{name}_{key}": value for key, value in figures.items()}
 
 
 def _finish(session: Session, folder: RunFolder, validation: dict[str, float] | None) -> RunResult:
-    """The test part is read here, once, and nowhere else."""
+    """Evaluate on the test part, write the result, return it."""
+    # the only place that reads the test part: no choice during training may depend on it
     metric = session.task.metric
     test = session.task.evaluate(session.evaluated, session.splits.test)
     with _told_when(session.step):
@@ -238,7 +245,7 @@ def _finish(session: Session, folder: RunFolder, validation: dict[str, float] | 
     result = RunResult(
         status="complete",
         steps=session.step,
-        metric={**asdict(metric), "value": test[metric.name]},
+        metric=FinalMetric(name=metric.name, better=metric.better, value=test[metric.name]),
         validation=validation or session.task.evaluate(session.evaluated, session.splits.validation),
         parameters=session.num_parameters,
         seconds=session.seconds,
@@ -253,7 +260,7 @@ def _finish(session: Session, folder: RunFolder, validation: dict[str, float] | 
 
 @contextlib.contextmanager
 def _opu_closed(session: Session) -> Iterator[None]:
-    """Let go of the OPU at the end, however the run ends."""
+    """Close the projection at the end, also after an error: an OPU may serve one program at a time."""
     try:
         yield
     finally:
@@ -263,7 +270,7 @@ def _opu_closed(session: Session) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _threads(count: int | None) -> Iterator[None]:
-    """Compute on `count` processor threads inside; as many as before outside."""
+    """Within this context torch uses `count` threads; None: as many as before."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:
@@ -274,7 +281,7 @@ def _threads(count: int | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _told_when(step: int) -> Iterator[None]:
-    """Say at which step a number that is to be written was not finite, and what helps."""
+    """Add the step and an advice to the error about a number that is not finite and cannot be written."""
     try:
         yield
     except NonFinite as error:
@@ -282,12 +289,12 @@ def _told_when(step: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _journal(session: Session, folder: RunFolder) -> Iterator[Any]:
-    """A function that writes a row of metrics everywhere: metrics.jsonl, timing.jsonl, TensorBoard."""
+def _journal(session: Session, folder: RunFolder) -> Iterator[Callable[[Row], None]]:
+    """A function that writes a row of metrics to metrics.jsonl and TensorBoard, and the time to timing.jsonl."""
     with folder_errors(folder.path):
         board = TensorBoard(folder.path / "tb", first_step=session.step) if session.config.tensorboard else None
 
-    def log(row: dict[str, Any]) -> None:
+    def log(row: Row) -> None:
         with _told_when(row["step"]):
             folder.log("metrics", row)
         clock = {"seconds": session.seconds, "peak_memory_bytes": peak_memory_bytes()}
@@ -305,7 +312,7 @@ def _journal(session: Session, folder: RunFolder) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _recorded_failure(folder: RunFolder) -> Iterator[None]:
-    """Write down how the run ended unless it ended well."""
+    """Record in status.json that the run was interrupted or failed, and why, if an error ends it."""
     try:
         yield
     except BaseException as error:
@@ -319,7 +326,7 @@ def _recorded_failure(folder: RunFolder) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _told_what_is_kept(path: Path) -> Iterator[None]:
-    """Say what to do after a Ctrl-C that did not wait for a checkpoint."""
+    """Turn a second Ctrl-C, which did not wait for a checkpoint, into an `Interrupted` that says how to go on."""
     try:
         yield
     except Interrupted:
@@ -331,6 +338,6 @@ def _told_what_is_kept(path: Path) -> Iterator[None]:
 
 
 def _kept(path: Path) -> int:
-    """Steps that a resumed run need not do again."""
+    """Number of steps in the newest checkpoint, which a resumed run need not do again."""
     finished = checkpoint.find(path / "checkpoints")
     return checkpoint.step_of(finished[-1]) if finished else 0

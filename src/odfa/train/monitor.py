@@ -1,25 +1,29 @@
-"""What a person sees while a run goes on: a progress bar, and TensorBoard curves."""
+"""Shows a run while it trains: a progress bar on the terminal, and curves in TensorBoard."""
 
 import contextlib
 import sys
 import time
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from odfa.data import needs
 from odfa.files import own_folder
+from odfa.store.folder import Row
+
+if TYPE_CHECKING:
+    import rich.progress
 
 LINE_EVERY_S = 60.0
-"""Seconds between two lines where there is no terminal."""
+"""Seconds between two lines of progress if standard error is no terminal."""
 
 
 class ProgressBar:
-    """Loss, steps per second, time left and light time so far: a bar on a terminal's standard error, elsewhere a line
-    every minute."""
+    """Shows loss, steps per second, remaining time and light time so far: as a bar if standard error is a terminal,
+    else as one line per minute."""
 
     def __init__(self, *, title: str, total_steps: int, step: int, shown: bool) -> None:
-        self._bar: Any = None
+        self._bar: rich.progress.Progress | None = None
         self._title, self._total, self._first, self._shown = title, total_steps, step, shown
         self._start_s = self._told_s = time.perf_counter()
         if not shown:
@@ -50,10 +54,11 @@ class ProgressBar:
             self._bar.stop()
 
     def update(self, step: int, *, loss: float, light_s: float) -> None:
-        """Show the state after `step` steps."""
+        """Show the figures after `step` steps."""
         if not self._shown:
             return
         now_s = time.perf_counter()
+        # the steps of this process only: those before an interruption took time that is not known here
         rate = (step - self._first) / max(now_s - self._start_s, 1e-9)
         if self._bar:
             self._bar.update(self._task, completed=step, figures=_figures(loss, rate, light_s))
@@ -61,7 +66,7 @@ class ProgressBar:
             self._told_s = now_s
             left_s = round((self._total - step) / rate)
             line = f"{self._title}: step {step:,} of {self._total:,}, {_figures(loss, rate, light_s)}, "
-            with contextlib.suppress(OSError):  # nobody listens: no reason to stop
+            with contextlib.suppress(OSError):  # a closed pipe or terminal is no reason to stop the run
                 sys.stderr.write(f"{line}{timedelta(seconds=left_s)} left\n")
                 sys.stderr.flush()
 
@@ -72,7 +77,10 @@ def _figures(loss: float, rate: float, light_s: float) -> str:
 
 
 class TensorBoard:
-    """Scalar events in `folder`, written at once and without a thread; a resumed run adds a file to the same curves."""
+    """Writes scalar events to a file in `folder`, each at once; a resumed run adds a second file to the same curves.
+
+    torch's SummaryWriter writes from a thread of its own: what it has not written yet is lost if the process is killed.
+    """
 
     def __init__(self, folder: Path, *, first_step: int) -> None:
         with needs("tensorboard", "events", otherwise="say tensorboard=false"):
@@ -81,18 +89,18 @@ class TensorBoard:
             from tensorboard.summary.writer.record_writer import RecordWriter
         self._Event, self._Summary = Event, Summary
         own_folder(folder, make=True)
-        # the name begins with the time so that TensorBoard reads resumed runs in order
+        # TensorBoard reads files in order of their names; the time in it puts those of a resumed run last
         self._stream = (folder / f"events.out.tfevents.{time.time_ns():020d}.odfa").open("xb")
         self._writer = RecordWriter(self._stream)
         self._put(Event(wall_time=time.time(), file_version="brain.Event:2", step=first_step))
 
-    def add(self, row: dict[str, Any]) -> None:
-        """Every number in a row of metrics, nested ones as `outer/inner`."""
+    def add(self, row: Row) -> None:
+        """Write every number of a row of metrics; numbers in nested dicts are named `outer/inner`."""
         values = [self._Summary.Value(tag=tag, simple_value=value) for tag, value in _flat(row).items()]
         self._put(self._Event(wall_time=time.time(), step=row["step"], summary=self._Summary(value=values)))
 
     def close(self) -> None:
-        """Close the file; every event is already in it."""
+        """Close the file; every event has been written already."""
         self._stream.close()
 
     def _put(self, event: Any) -> None:
@@ -100,7 +108,7 @@ class TensorBoard:
         self._writer.flush()
 
 
-def _flat(row: dict[str, Any], prefix: str = "") -> dict[str, float]:
+def _flat(row: Row, prefix: str = "") -> dict[str, float]:
     flat: dict[str, float] = {}
     for name, value in row.items():
         if isinstance(value, dict):
@@ -111,7 +119,7 @@ def _flat(row: dict[str, Any], prefix: str = "") -> dict[str, float]:
 
 
 def peak_memory_bytes() -> int:
-    """Largest resident size of this process so far."""
+    """Largest resident memory of this process so far."""
     import resource
     import sys
 

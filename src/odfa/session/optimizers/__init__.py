@@ -1,7 +1,7 @@
-"""How the weights move: one file per optimiser, discovered by its settings class."""
+"""Optimisers: one file for each, found by its settings class."""
 
 from odfa.session.optimizers.adam import AdamSettings
-from odfa.session.optimizers.base import OptimizerSettings
+from odfa.session.optimizers.base import Group, OptimizerSettings
 from odfa.session.optimizers.sgd import SgdSettings
 
-__all__ = ["AdamSettings", "OptimizerSettings", "SgdSettings"]
+__all__ = ["AdamSettings", "Group", "OptimizerSettings", "SgdSettings"]

@@ -1,23 +1,23 @@
 """Adam with decoupled weight decay (arXiv 1711.05101)."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 
 from odfa.data import needs, quietly
-from odfa.session.optimizers.base import OptimizerSettings
+from odfa.session.optimizers.base import Group, OptimizerSettings
 from odfa.settings import require
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdamSettings(OptimizerSettings, kind="adam"):
-    """How the weights move: AdamW; the learning rate is a pure function of the step."""
+    """AdamW: steps along the mean gradient over the root of the mean squared gradient."""
 
     stochastic: ClassVar[bool] = True
 
     betas: tuple[float, float] = (0.9, 0.99)
-    """The two averaging constants: of the gradient and of its square."""
+    """Decay of the two moving averages: of the gradient and of its square."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -25,11 +25,11 @@ class AdamSettings(OptimizerSettings, kind="adam"):
 
     @property
     def moments(self) -> int:
-        """Means of the gradient and of its square."""
+        """2: the moving averages of the gradient and of its square."""
         return 2
 
-    def build(self, groups: list[dict[str, Any]], *, stochastic: bool = False) -> torch.optim.Optimizer:
-        """torch's AdamW, or torchao's for bfloat16 weights.
+    def build(self, groups: list[Group], *, stochastic: bool = False) -> torch.optim.Optimizer:
+        """torch's AdamW, or torchao's if bfloat16 weights are to be rounded stochastically.
 
         Raises:
             MissingExtra: stochastic rounding without torchao.

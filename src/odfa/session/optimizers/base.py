@@ -1,45 +1,49 @@
-"""What every optimiser shares: the course of the learning rate, decay, averaging and clipping."""
+"""Settings that all optimisers share: learning rate and its schedule, weight decay, averaging, clipping."""
 
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
+from torch import nn
 
 from odfa.settings import MAX_COUNT, Settings, require
 
+Group = dict[str, list[nn.Parameter] | float]
+"""A group of parameters as torch's optimisers take it: `params`, and `rate_share`, their share of the learning rate."""
 _FINAL_SHARE = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerSettings(Settings, ABC, room="odfa.session.optimizers", group="odfa.optimizers"):
-    """How the weights move; the learning rate is a pure function of the step."""
+    """How an optimiser moves the weights; its learning rate depends on nothing but the step."""
 
     stochastic: ClassVar[bool] = False
-    """Whether it can round bfloat16 weights up or down at random."""
+    """Whether the optimiser can round bfloat16 weights up or down at random."""
 
     learning_rate: float = 1e-3
     """Highest learning rate, reached after the warm-up."""
     weight_decay: float = 0.0
-    """adam: decoupled, learning rate times this share comes off the weights in each step; sgd: part of the gradient."""
+    """adam: each step also shrinks the weights by learning rate times this; sgd: this times the weight is added to its
+    gradient."""
     embedding_share: float = 1.0
-    """Embeddings move with this share of the learning rate; the best rate of the other matrices falls with the width,
-    theirs does not (arXiv 2203.03466)."""
+    """Learning rate of embeddings over that of the other weights, whose best rate falls with the width while that of
+    embeddings does not (arXiv 2203.03466)."""
     warmup_steps: int = 0
     """Steps over which the learning rate rises linearly from zero."""
     schedule: Literal["cosine", "constant"] = "cosine"
-    """Course of the learning rate after the warm-up."""
+    """cosine: after the warm-up the learning rate falls along half a cosine; constant: it stays."""
     final_share: float = _FINAL_SHARE
-    """Share of the learning rate that the cosine ends with."""
+    """Learning rate at the end of the cosine over the highest one."""
     average: float | None = None
-    """Decay of an exponential moving average of the weights, which is what is evaluated, loaded and sampled from; none:
-    the weights themselves."""
+    """Decay of an exponential moving average of the weights; the average is then what is evaluated, loaded and sampled
+    from. none: no average is kept, the weights themselves are used."""
     clip_norm: float | None = None
-    """Gradients of larger total norm are scaled down to it; none: never."""
+    """If the norm of all gradients together is larger, they are scaled down to this norm; none: never."""
     clip_each: float | None = None
-    """The gradient of each weight tensor whose own norm is larger is scaled down to it, also with fused updates; none:
-    never."""
+    """If the norm of one weight tensor's gradient is larger, that gradient is scaled down to this norm; possible with
+    fused updates, too. none: never."""
 
     def __post_init__(self) -> None:
         require(0 < self.learning_rate < math.inf, "learning_rate", "a positive number", self.learning_rate)
@@ -47,6 +51,7 @@ class OptimizerSettings(Settings, ABC, room="odfa.session.optimizers", group="od
         require(0 < self.embedding_share < math.inf, "embedding_share", "a positive number", self.embedding_share)
         require(0 <= self.warmup_steps <= MAX_COUNT, "warmup_steps", "zero or more", self.warmup_steps)
         require(0 <= self.final_share <= 1, "final_share", "a number in [0, 1]", self.final_share)
+        # a value that nothing reads would mislead; the default cannot be told from a value that was given
         falls = self.schedule == "cosine" or self.final_share == _FINAL_SHARE
         require(falls, "final_share", "nothing with schedule=constant, which does not fall", self.final_share)
         decay = self.average
@@ -58,22 +63,23 @@ class OptimizerSettings(Settings, ABC, room="odfa.session.optimizers", group="od
     @property
     @abstractmethod
     def moments(self) -> int:
-        """Numbers that it remembers for each weight."""
+        """How many numbers the optimiser remembers for each weight."""
 
     @abstractmethod
-    def build(self, groups: list[dict[str, Any]], *, stochastic: bool = False) -> torch.optim.Optimizer:
-        """torch's optimiser of these groups of parameters.
+    def build(self, groups: list[Group], *, stochastic: bool = False) -> torch.optim.Optimizer:
+        """An optimiser of torch for these groups of parameters.
 
         Args:
-            stochastic: round bfloat16 weights up or down at random, so that steps smaller than their spacing count on
-                the average; moments are bfloat16 too. Only where the class says that it can.
+            stochastic: round bfloat16 weights up or down at random, so that steps smaller than the spacing of bfloat16
+                numbers have their effect on average; moments are bfloat16, too. Given only to classes whose
+                `stochastic` is true.
 
         Raises:
             MissingExtra: the package that rounds is not installed.
         """
 
     def rate(self, step: int, total_steps: int) -> float:
-        """Learning rate of step `step` (from 0): linear warm-up, then constant or cosine.
+        """Learning rate of step `step`, counted from 0: linear warm-up, then constant or cosine.
 
         rate = top * ramp * (final + (1 - final) * (1 + cos(pi t)) / 2),   t = share of the steps after the warm-up
         """

@@ -1,20 +1,19 @@
 """Stochastic gradient descent with momentum."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
-from odfa.session.optimizers.base import OptimizerSettings
+from odfa.session.optimizers.base import Group, OptimizerSettings
 from odfa.settings import require
 
 
 @dataclass(frozen=True, kw_only=True)
 class SgdSettings(OptimizerSettings, kind="sgd"):
-    """How the weights move: gradient descent; the learning rate is a pure function of the step."""
+    """Gradient descent with momentum: steps along a moving sum of the gradients."""
 
     momentum: float = 0.9
-    """Share of the last step's direction that stays in the next one; 0: none."""
+    """Share of the last step's direction that is added to the next gradient; 0: plain gradient descent."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -22,10 +21,10 @@ class SgdSettings(OptimizerSettings, kind="sgd"):
 
     @property
     def moments(self) -> int:
-        """The direction, if there is momentum."""
+        """1: the last step's direction; 0 without momentum."""
         return int(self.momentum > 0)
 
-    def build(self, groups: list[dict[str, Any]], *, stochastic: bool = False) -> torch.optim.Optimizer:
-        """torch's SGD."""
-        assert not stochastic, "refused where memory is checked"
+    def build(self, groups: list[Group], *, stochastic: bool = False) -> torch.optim.Optimizer:
+        """torch's SGD; it cannot round stochastically, and `check_memory` refuses runs that would ask for it."""
+        assert not stochastic, "check_memory refuses bfloat16 with sgd"
         return torch.optim.SGD(groups, lr=self.learning_rate, momentum=self.momentum, weight_decay=self.weight_decay)

@@ -1,1 +1,1 @@
-"""Fields over the globe from emissions and past fields."""
+"""Task: predict climate fields from emissions and from past fields."""

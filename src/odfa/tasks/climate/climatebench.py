@@ -1,9 +1,10 @@
-"""ClimateBench files at a path: emissions of a year to that year's climate (Watson-Parris et al., JAMES 14, 2022).
+"""ClimateBench files at a path: from the emissions of a year to its climate (Watson-Parris et al., JAMES 14, 2022).
 
-`inputs_NAME.nc` hold CO2 and CH4 of the whole globe and SO2 and BC by place, `outputs_NAME.nc` tas, pr and others by
-year and place, members averaged. Files are joined from runs of different length, whose other years are all missing; a
-forcing that a scenario does not have is a series of zeros without places. Scenarios other than the test one are for
-training; of these, some decades are for validation. Shape letters as in `odfa.data.fields`.
+`inputs_NAME.nc` has CO2 and CH4 as one value per year and SO2 and BC as maps; `outputs_NAME.nc` has yearly maps of tas,
+pr and others, averaged over ensemble members. The published files join runs of different length: years that one of them
+does not have are missing values. A forcing that a scenario does not have is a series of zeros, not a map. The scenario
+`test` is the test part, some decades of the others are the validation part, their other years the training part. Shape
+letters as in `odfa.data.fields`.
 """
 
 from dataclasses import dataclass, replace
@@ -31,21 +32,24 @@ RANGES = {
     "pr": (-200.0, 200.0),
     "pr90": (-500.0, 500.0),
 }
-"""Values that make sense in the units that the files are seen in: gigatonnes or megatonnes, kg a second and m² or
-millimetres a day, kelvin, each as it is or as a change. A fill value does not."""
+"""Least and greatest plausible value of each variable, in any of the units in which files have it (gigatonnes or
+megatonnes; kg per second and m², or mm per day; kelvin), absolute or as a change. Fill values lie outside."""
 _ANYTHING = (-1e15, 1e15)
-"""Of other variables only fill values are known to be wrong."""
+"""Range for variables that are not in RANGES: only fill values lie outside."""
 _ABSOLUTE_K = 100.0
-"""Temperatures above this are no changes."""
+"""A mean above this is an absolute temperature, not a change."""
 GUARD = 4
-"""Years beside a validation decade that are in no part."""
+"""Number of years on each side of a validation decade that are left out: neighbouring years are alike."""
 _TENS, _HELD = 5, 2
-"""Of five decades the third is for validation."""
+"""One decade in five is for validation: 1970 to 1979, 2020 to 2029, 2070 to 2079."""
 _EVEN = 12
+"""Grids are cut to a multiple of this, so that patches of 2, 3, 4, 6 or 12 tile them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Scenario:
+    """Inputs, outputs and years of one scenario."""
+
     x_YCG: np.ndarray
     y_YG: np.ndarray
     year_Y: np.ndarray
@@ -72,9 +76,10 @@ def load_climatebench(path: Path | str | None, *, variable: str = "tas", test: s
     raw = {part: _gather(scenarios, of) for part, of in chosen.items()}
     if min(len(y_NG) for _, y_NG, _ in raw.values()) == 0:
         raise DataError(f"{folder}: no year is left in one part; expected fifty years or more besides {test}")
+    # scales come from the training years alone, so that nothing of the other parts enters the inputs
     x_NCG, y_NG, _ = raw["train"]
     mean_C, std_C = x_NCG.mean(axis=(0, 2)), x_NCG.std(axis=(0, 2))
-    std_C[std_C == 0] = 1.0
+    std_C[std_C == 0] = 1.0  # a forcing that is zero in all training scenarios
     unit, weight_G = float(y_NG.std()) or 1.0, area_weights(grid.latitude_H, size[1])
     parts = {
         part: FieldSplit(
@@ -102,7 +107,7 @@ def load_climatebench(path: Path | str | None, *, variable: str = "tas", test: s
 
 @lru_cache(maxsize=4)
 def peek_climatebench(path: Path | str | None, *, variable: str = "tas", test: str = "ssp245") -> DataShape:
-    """Sizes; the files are read.
+    """Sizes of the parts; the files are read once and the answer is kept.
 
     Raises:
         DataError, MissingExtra: what `load_climatebench` raises.
@@ -125,21 +130,23 @@ def _find(path: Path | str | None, test: str) -> tuple[Path, list[str]]:
 
 
 def _outputs(folder: Path, names: list[str], variable: str, test: str) -> dict[str, YearlyField]:
-    """The variable of every scenario, on the test scenario's grid."""
+    """The variable of every scenario, all on the grid of the test scenario."""
     fields = {}
     between = RANGES.get(variable, _ANYTHING)
     for name in names:
         fields[name] = read_yearly(folder / f"outputs_{name}.nc", variable, between=between, gaps=True)
         if fields[name].value_YHW.ndim != 3 or min(fields[name].value_YHW.shape[1:]) < _EVEN:
+            size = " x ".join(map(str, fields[name].value_YHW.shape[1:])) or "none"
             raise DataError(
-                f"{folder}: expected {variable} on a grid of {_EVEN} x {_EVEN} at least in outputs_{name}.nc"
+                f"{folder}: expected {variable} in outputs_{name}.nc on {_EVEN} x {_EVEN} places at least, got {size}"
             )
     same_unit({f"outputs_{name}.nc": field for name, field in fields.items()}, f"{folder}: {variable}")
+    # units cannot tell them apart: a change of temperature is in kelvin, too
     absolute = [name for name in names if variable == "tas" and fields[name].value_YHW.mean() > _ABSOLUTE_K]
     if absolute and len(absolute) < len(names):
         change = next(name for name in names if name not in absolute)
         raise DataError(
-            f"{folder}: {variable} of {absolute[0]} is a temperature, that of {change} a change; convert one"
+            f"{folder}: {variable} of {absolute[0]} is a temperature, that of {change} a change; convert one of them"
         )
     return {
         name: field.on_grid_of(fields[test], f"{folder}: outputs_{name}.nc and outputs_{test}.nc")
@@ -148,13 +155,14 @@ def _outputs(folder: Path, names: list[str], variable: str, test: str) -> dict[s
 
 
 def _scenarios(folder: Path, outputs: dict[str, YearlyField], grid: YearlyField) -> dict[str, _Scenario]:
-    """Inputs and outputs of the years that the outputs have."""
+    """Inputs and outputs of each scenario, for the years that its outputs have."""
     channels: dict[str, list[np.ndarray]] = {name: [] for name in outputs}
     for gas in (*GASES, *AEROSOLS):
         given = {
             f"inputs_{name}.nc": read_yearly(folder / f"inputs_{name}.nc", gas, between=RANGES[gas], gaps=True)
             for name in outputs
         }
+        # a series of zeros stands for a missing forcing and often has no unit, or another one
         same_unit({file: field for file, field in given.items() if field.value_YHW.any()}, f"{folder}: {gas}")
         for (name, out), (file, field) in zip(outputs.items(), given.items(), strict=True):
             channels[name].append(_channel(gas, field, out, grid, f"{folder}: {gas} of {file}"))
@@ -169,28 +177,31 @@ def _scenarios(folder: Path, outputs: dict[str, YearlyField], grid: YearlyField)
 
 
 def _channel(gas: str, given: YearlyField, out: YearlyField, grid: YearlyField, said: str) -> np.ndarray:
-    """One forcing (Y, G) in the years of the outputs: a gas is the same everywhere, an aerosol is where it is."""
+    """One forcing (Y, G) in the years of the outputs; a gas has one value for all places, an aerosol a map."""
     places = grid.cropped(_EVEN).value_YHW[0].size
     if given.value_YHW.ndim == 1 and not given.value_YHW.any():
-        return np.zeros((len(out.year_Y), places))  # none of it, in whatever years the zeros stand
+        return np.zeros((len(out.year_Y), places))  # no forcing; the zeros may stand for other years than the outputs
     missing = sorted(set(out.year_Y.tolist()) - set(given.year_Y.tolist()))
     if missing:
         years = f"{given.year_Y[0]} to {given.year_Y[-1]}"
-        raise DataError(f"{said} goes from {years}, expected all years of the outputs, {missing[0]} is missing")
+        raise DataError(
+            f"{said} goes from {years}; expected all years of the outputs, {missing[0]} is missing; complete the file"
+        )
     given = replace(given, value_YHW=given.value_YHW[np.searchsorted(given.year_Y, out.year_Y)])
     if gas in GASES:
         value_Y = given.value_YHW
         if value_Y.ndim == 3:
+            # mean over the globe: rows of the grid cover areas in proportion to the cosine of their latitude
             value_Y = np.average(value_Y.mean(axis=2), axis=1, weights=np.cos(np.deg2rad(given.latitude_H)))
         return np.repeat(value_Y[:, None], places, axis=1)
     if given.value_YHW.ndim != 3:
-        raise DataError(f"{said} is one value a year and not zero; expected a map of it")
+        raise DataError(f"{said} is one value a year and not zero; expected a map of it, as in the published files")
     on_grid = given.on_grid_of(grid, f"{said} has another grid than the outputs")
     return on_grid.cropped(_EVEN).value_YHW.reshape(len(out.year_Y), -1)
 
 
 def _held(year_Y: np.ndarray) -> np.ndarray:
-    """0: training, 1: validation, 2: in no part, because a validation decade is near."""
+    """Part of each year: 0 training, 1 validation, 2 none, because it is `GUARD` years or fewer from validation."""
     inside_Y = year_Y // 10 % _TENS == _HELD
     near_Y = np.any([(year_Y + k) // 10 % _TENS == _HELD for k in range(-GUARD, GUARD + 1)], axis=0)
     return np.where(inside_Y, 1, np.where(near_Y, 2, 0))
@@ -199,6 +210,7 @@ def _held(year_Y: np.ndarray) -> np.ndarray:
 def _gather(
     scenarios: dict[str, _Scenario], chosen: dict[str, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Inputs, targets and labels of the chosen years of all scenarios, one after the other."""
     inputs, targets = (
         [getattr(scenarios[name], key)[keep] for name, keep in chosen.items()] for key in ("x_YCG", "y_YG")
     )
@@ -209,7 +221,10 @@ def _gather(
 def _references(
     train: tuple[np.ndarray, np.ndarray, tuple[str, ...]], test_x_NCG: np.ndarray, part: FieldSplit
 ) -> dict[str, float]:
-    """climatology: the mean of the training years. pattern scaling: a + b CO2 at each place, by least squares."""
+    """Test error of simple predictions, in the unit of the files.
+
+    climatology: the mean of the training years. pattern scaling: a + b CO2 at each place, by least squares.
+    """
     x_NCG, y_NG, _ = train
     design_N2 = np.stack([np.ones(len(x_NCG)), x_NCG[:, 0, 0]], axis=1)
     pattern_2G = np.linalg.lstsq(design_N2, y_NG, rcond=None)[0]
@@ -222,21 +237,21 @@ def _references(
 
 @dataclass(frozen=True, kw_only=True)
 class ClimateBenchData(LimitedData, kind="climatebench"):
-    """Which ClimateBench files, and what is learned from them."""
+    """ClimateBench files: from the emissions of a year to its climate."""
 
     holds: ClassVar[str] = "fields"
 
     path: Path | None = None
-    """Folder with inputs_NAME.nc and outputs_NAME.nc; there is no other source."""
+    """Folder with inputs_NAME.nc and outputs_NAME.nc; it has to be given."""
     variable: str = "tas"
-    """What is learned: tas, pr, diurnal_temperature_range, pr90 or another variable of the outputs."""
+    """Variable that is learned: tas, pr, diurnal_temperature_range, pr90 or another variable of the outputs."""
     scenario: str = "ssp245"
-    """Scenario of the test part."""
+    """Name of the scenario that is the test part."""
 
     def load(self) -> FieldSplits:
-        """The three parts."""
+        """Read the files and cut them into the three parts."""
         return load_climatebench(self.path, variable=self.variable, test=self.scenario).limited(self.limit)
 
     def peek(self) -> DataShape:
-        """Sizes."""
+        """Sizes of the parts; the files are read."""
         return self.cut(peek_climatebench(self.path, variable=self.variable, test=self.scenario))

@@ -6,8 +6,8 @@ from importlib.resources import files
 import numpy as np
 
 PATHWAYS = {"A1B": "A1B", "E1": "RCP3PD"}
-"""Column of the table for each scenario. E1 itself (Lowe et al., Eos 90, 2009) peaks and declines to 450 ppm of
-CO2-equivalent; no table of its concentrations was found, and RCP3-PD, the same kind of pathway, stands in."""
+"""Scenario → column of the table. E1 (Lowe et al., Eos 90, 2009) peaks and declines to 450 ppm of CO2-equivalent; no
+table of its concentrations was found, so RCP3-PD, a pathway of the same kind, is used for it."""
 _SENSITIVITY, _PREINDUSTRIAL = 5.35, 278.0
 
 

@@ -1,10 +1,11 @@
-"""Surface temperature over North America under two emission scenarios: from past decades to later ones.
+"""Surface temperature over North America under two emission scenarios, predicted from past decades.
 
-Two simulations of the Met Office Unified Model, 1860-2099, one mean a year, shipped with the package
-`iris-sample-data`: A1B, where emissions grow, and E1, where they fall. A sample stands in year t of a scenario and
-looks `lead` years ahead: inputs are the mean fields of the last five, the five before and the ten before those, the
-lead time, and the CO2 forcing of the last five years and of the target's; the target is the mean of the five years
-that end at t + lead, less that of the last five. Shape letters as in `odfa.data.fields`, `Y` years of a scenario.
+The package `iris-sample-data` has yearly means of two simulations of the Met Office Unified Model, 1860-2099: A1B,
+where emissions grow, and E1, where they fall. A sample is a year t of a scenario and a lead time. Its input channels
+are the mean fields of the five years that end at t, of the five before and of the ten before those, the lead time, and
+the mean CO2 forcing of the five years that end at t and of those that end at t + lead. Its target is the mean field of
+the five years that end at t + lead, minus that of the five that end at t. Shape letters as in `odfa.data.fields`, `Y`
+years of a scenario.
 """
 
 import importlib.util
@@ -25,50 +26,57 @@ from odfa.tasks.base import LimitedData
 from odfa.tasks.climate.forcings import PATHWAYS, forcing
 
 LEADS = (5, 10, 15, 20, 25, 30)
+"""Lead times in years."""
 TEST_DECADES, VALIDATION_DECADES = (1900, 1960, 2020, 2070), (1930, 1990, 2045)
-"""First years of the ten years that are held out, in both scenarios."""
+"""First years of the decades that are held out, in both scenarios."""
 GUARD = 4
-"""Years around a held-out decade in which no target of another part may lie."""
+"""Number of years on each side of a held-out decade in which no training target may lie."""
 FIRST_FUTURE = 2005
-"""Held-out scenario: targets begin here; before, both scenarios are the same history."""
+"""First target year of a held-out scenario: before it both scenarios are the same history."""
 _KELVIN = (150.0, 350.0)
-"""Between the coldest and the warmest air near the ground; Celsius taken for kelvin, or the reverse, lies outside."""
+"""Range of plausible air temperatures near the ground; values in Celsius that are labelled kelvin lie outside."""
 _WINDOWS = ((0, 5), (5, 10), (10, 20))
-"""Years back from t of the three input means: from, to."""
+"""The three input means: from how many years back, and up to how many, counted from t."""
 _CLIMATOLOGY = 40
+"""First years of the trained scenarios, whose mean field is subtracted from all input fields."""
 _EVEN = 12
 """Grids are cut to a multiple of this, so that patches of 2, 3, 4, 6 or 12 tile them."""
 
 
 @dataclass(frozen=True)
 class _Sample:
+    """A year of a scenario from which the prediction is made, and its lead time in years."""
+
     scenario: str
     year: int
     lead: int
 
     @property
     def target(self) -> range:
+        """The five years whose mean is predicted."""
         return range(self.year + self.lead - 4, self.year + self.lead + 1)
 
     @property
     def last(self) -> range:
+        """The five years whose mean is subtracted from the target."""
         return range(self.year - 4, self.year + 1)
 
 
 def load_climate(path: Path | str | None = None, *, held_out: str = "decades") -> FieldSplits:
-    """Samples of both scenarios; `held_out` says what the test part has that training has not.
+    """Samples of both scenarios; `held_out` says what only the test part has.
 
-    decades: four times ten years, in both scenarios. A1B or E1: that scenario as a whole; its future is the test part,
-    validation are decades of the other scenario.
+    decades: four decades, in both scenarios. A1B or E1: the future of that scenario, of which nothing is trained on;
+    decades of the other scenario are the validation part.
 
     Raises:
-        DataError: files are missing or hold something else. MissingExtra: no path, and the package is not installed; or
-            xarray or netCDF4 are not.
+        DataError: files are missing or hold something else. MissingExtra: no path is given and the package is not
+            installed; or xarray or netCDF4 is not installed.
     """
     fields = _read(path)
     samples = _parts(held_out, fields)
     climatology = np.mean([fields[name].value_YHW[:_CLIMATOLOGY] for name in _trained(held_out)], axis=(0, 1))
     built = {part: _arrays(listed, fields, climatology) for part, listed in samples.items()}
+    # one scale for the three fields: scaled one by one, their differences, which carry the trend, would be distorted
     x_NCG, y_NG = built["train"]
     field_std, unit = x_NCG[:, :3].std(), float(y_NG.std())
     others = [(x_NCG[:, c].mean(), x_NCG[:, c].std()) for c in range(3, x_NCG.shape[1])]
@@ -102,7 +110,7 @@ def load_climate(path: Path | str | None = None, *, held_out: str = "decades") -
 
 @lru_cache(maxsize=4)
 def peek_climate(path: Path | str | None = None, *, held_out: str = "decades") -> DataShape:
-    """Sizes; the files are small and are read.
+    """Sizes of the parts; the files are small and are read once.
 
     Raises:
         DataError, MissingExtra: what `load_climate` raises.
@@ -123,7 +131,7 @@ def _folder(path: Path | str | None) -> Path:
 
 
 def _read(path: Path | str | None) -> dict[str, YearlyField]:
-    """Both scenarios on one grid, that of the first."""
+    """Both scenarios on the grid of the first, cut to a multiple of `_EVEN`."""
     folder = _folder(path)
     files = {name: f"{name}_north_america.nc" for name in PATHWAYS}
     fields = {
@@ -138,7 +146,7 @@ def _read(path: Path | str | None) -> dict[str, YearlyField]:
         fields[name] = theirs.on_grid_of(ours, f"{folder}: {files[name]} and {files[first]}")
         if not np.array_equal(ours.year_Y, theirs.year_Y):
             said = (f"{len(f.year_Y)} years from {f.year_Y[0]} on" for f in (ours, theirs))
-            raise DataError(f"{folder}: expected {first} and {name} alike, got {' and '.join(said)}")
+            raise DataError(f"{folder}: expected the same years in {first} and {name}, got {' and '.join(said)}")
     return {name: field.cropped(_EVEN) for name, field in fields.items()}
 
 
@@ -154,10 +162,11 @@ def _samples(scenario: str, field: YearlyField) -> Iterator[_Sample]:
 
 
 def _parts(held_out: str, fields: dict[str, YearlyField]) -> dict[str, list[_Sample]]:
-    """Test: the target lies in a test decade, or in the future of the held-out scenario; validation likewise.
+    """The samples of each part.
 
-    Training: no year of a held-out decade is part of what is learned, neither in the target, which keeps `GUARD` years
-    away, nor in the last five years, which it is the change from.
+    Test and validation: the five target years lie in one of the part's decades, or in the future of the held-out
+    scenario. Training: no target year lies in a held-out decade or within `GUARD` years of one, and none of the five
+    years that the target is the change from lies in a held-out decade. All other samples are in no part.
     """
     parts: dict[str, list[_Sample]] = {"train": [], "validation": [], "test": []}
     test = TEST_DECADES if held_out == "decades" else ()
@@ -190,7 +199,7 @@ def _arrays(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Inputs (N, 6, G): three anomalies in kelvin, lead in years, two forcings in W/m². Targets (N, G) in kelvin."""
     if not samples:
-        raise DataError("no sample is left in one part; expected yearly fields from 1860 to 2099")
+        raise DataError("no sample is left in one part; expected files with yearly fields from 1860 to 2099")
     x_NCG = np.empty((len(samples), 6, climatology.size))
     y_NG = np.empty((len(samples), climatology.size))
     forced = {name: forcing(name, field.year_Y) for name, field in fields.items()}
@@ -212,11 +221,11 @@ def _references(
     samples: list[_Sample],
     part: FieldSplit,
 ) -> dict[str, float]:
-    """Errors in kelvin of what needs no network.
+    """Test errors in kelvin of predictions that need no network.
 
-    persistence: nothing changes. trend: the straight line through the three input means goes on, fitted by least
-    squares with the years as weights. pattern scaling: T(place) = a + b F(target) with a and b of each place from the
-    training part (Santer et al. 1990), less the last five years.
+    persistence: the last five years do not change. trend: the straight line through the three input means continues;
+    it is fitted by least squares, each mean weighted by its number of years. pattern scaling: a + b F(target) minus the
+    last five years, with a and b of each place fitted to the training part (Santer et al. 1990).
     """
     x_NCG, y_NG = train
     forcing_N, target_NG = x_NCG[:, 5, 0], y_NG + x_NCG[:, 0]
@@ -226,6 +235,7 @@ def _references(
     middle_3 = np.array([-(since + to - 1) / 2 for since, to in _WINDOWS])
     years_3 = np.array([float(to - since) for since, to in _WINDOWS])
     offset_3 = middle_3 - np.average(middle_3, weights=years_3)
+    # weighted least squares in closed form: the slope is a fixed linear combination of the three means
     slope_3 = years_3 * offset_3 / (years_3 * offset_3**2).sum()
     slope_NG = np.einsum("c,ncg->ng", slope_3, seen_NCG[:, :3])
     lead_N1 = np.array([[float(sample.lead)] for sample in samples])
@@ -239,19 +249,19 @@ def _references(
 
 @dataclass(frozen=True, kw_only=True)
 class ClimateData(LimitedData, kind="climate"):
-    """Which climate simulations, and what of them is held out."""
+    """Surface temperature over North America in two climate simulations."""
 
     holds: ClassVar[str] = "fields"
 
     path: Path | None = None
     """Folder with A1B_north_america.nc and E1_north_america.nc; none: the package iris-sample-data."""
     held_out: Literal["decades", "A1B", "E1"] = "decades"
-    """What the test part has that training has not: ten years out of every forty, or a scenario as a whole."""
+    """What only the test part has: four decades of both scenarios, or the future of one scenario."""
 
     def load(self) -> FieldSplits:
-        """The three parts."""
+        """Read the files and cut them into the three parts."""
         return load_climate(self.path, held_out=self.held_out).limited(self.limit)
 
     def peek(self) -> DataShape:
-        """Sizes."""
+        """Sizes of the parts; the files are read."""
         return self.cut(peek_climate(self.path, held_out=self.held_out))

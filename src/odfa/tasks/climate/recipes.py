@@ -1,4 +1,4 @@
-"""Climate projection with a vision Transformer."""
+"""Recipes that predict climate fields with a vision Transformer."""
 
 from dataclasses import replace
 
@@ -38,7 +38,7 @@ def climate_vit() -> RunConfig:
 
 @recipe(source=_CLIMATE, size="256 samples, ViT 2x32, 12 patches", expected_time="seconds")
 def climate_vit_tiny() -> RunConfig:
-    """`climate_vit` with few samples and steps; seconds."""
+    """`climate_vit` with few samples and steps: takes seconds."""
     run = climate_vit()
     return replace(
         run,
@@ -71,7 +71,7 @@ def climatebench_vit() -> RunConfig:
 
 @recipe(source=_BENCH, size="64 years, ViT 2x32", expected_time="seconds")
 def climatebench_vit_tiny() -> RunConfig:
-    """`climatebench_vit` with few samples and steps; seconds."""
+    """`climatebench_vit` with few samples and steps: takes seconds."""
     run = climatebench_vit()
     return replace(
         run,

@@ -1,4 +1,4 @@
-"""Fields over the globe: what a Transformer projects, patch by patch."""
+"""Regression of fields on a latitude-longitude grid."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,7 +13,7 @@ from odfa.tasks.base import AbstractData, AbstractTask, Metric, evaluating, pred
 
 @dataclass(frozen=True, kw_only=True)
 class Regress(AbstractTask, kind="regress"):
-    """Mean square error weighted by area, compared by its root in the field's own unit."""
+    """Mean square error weighted by area; runs are compared by its root, in the unit of the field."""
 
     takes: ClassVar[frozenset[str]] = frozenset({"fields"})
     asks: ClassVar[str] = "fields"
@@ -21,23 +21,23 @@ class Regress(AbstractTask, kind="regress"):
     samples: ClassVar[str] = "maps"
 
     unit: str = ""
-    """Unit of the field, told behind the figure's name (rmse_K); empty: as the files have it."""
+    """Unit of the field, which is put behind the metric's name (rmse_K); empty: the unit of the files."""
 
     def __post_init__(self) -> None:
         require(not self.unit or self.unit.isidentifier(), "unit", "letters and digits, or nothing", self.unit)
 
     @property
     def metric(self) -> Metric:
-        """Root of the mean square error."""
+        """Root of the mean square error, in the unit of the field."""
         return Metric(name=f"rmse_{self.unit}" if self.unit else "rmse", better="lower")
 
     def references(self, data: AbstractData) -> dict[str, float]:
-        """What the data set's simple predictions reach."""
+        """Test error of the data set's simple predictions, such as climatology."""
         splits = data.load()
         return splits.references if isinstance(splits, FieldSplits) else {}
 
     def loss(self, model: nn.Module, batch: Split) -> Tensor:
-        """mean of w (ŷ - y)², a scalar."""
+        """Mean of w (ŷ - y)² over samples and places, a scalar; w are area weights of mean one."""
         part = _fields(batch)
         error_NG = model(part.x_ND) - part.y_N
         loss: Tensor = (error_NG.square() * part.weight_G).mean()

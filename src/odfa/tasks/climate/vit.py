@@ -1,4 +1,9 @@
-"""A vision Transformer that answers with a field, patch by patch.
+"""A vision Transformer that predicts a field, patch by patch.
+
+Unusual in it:
+- one linear head reads each patch's token and predicts the pixels of the same patch; the class token is not read
+- input channels that are one number (lead time, forcing) are repeated over the whole grid
+- each patch is one error row, so the feedback is projected per patch
 
 Shape letters: `N` samples · `D` values of all input channels · `C H W` channels, height, width · `T` patches ·
 `K` width · `P` values of a patch, all channels.
@@ -15,7 +20,7 @@ from odfa.tasks.vision.vit import PatchNetwork
 
 
 class FieldVit(nn.Module):
-    """y = head(backbone(x)) at each patch. Inputs are flat images x_ND, outputs flat fields (N, C H W)."""
+    """y = head(backbone(x)) at each patch; inputs are flat images (N, D), outputs flat fields (N, C H W)."""
 
     def __init__(self, backbone: nn.Module, head: nn.Linear, shape: DataShape, patch: int) -> None:
         super().__init__()
@@ -25,32 +30,33 @@ class FieldVit(nn.Module):
         self.image, self.field, self.patch = shape.image, shape.field, patch
 
     def forward(self, x_ND: Tensor) -> Tensor:
-        """Fields."""
-        tokens_NTK = self.backbone(pixel_values=x_ND.view(-1, *self.image)).last_hidden_state
-        return to_fields(self.head(tokens_NTK[:, 1:]), self.field, self.patch)
+        """Flat fields (N, C H W) from flat images (N, D)."""
+        tokens_NTK = self.backbone(pixel_values=x_ND.view(-1, *self.image)).last_hidden_state  # (N, 1 + T, K)
+        patches_NTP = self.head(tokens_NTK[:, 1:])  # without the class token in front
+        return to_fields(patches_NTP, self.field, self.patch)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FieldVitNetwork(PatchNetwork, kind="field_vit"):
-    """A vision Transformer of the transformers library, unmodified, with one linear head that reads each patch."""
+    """A vision Transformer of the transformers library, unmodified, with one linear head for each patch of a field."""
 
     returns: ClassVar[frozenset[str]] = frozenset({"fields"})
 
     def num_outputs(self, shape: DataShape) -> int:
-        """Values of a patch."""
+        """Number of values of a patch, all channels: one error row per patch."""
         return _field(shape)[0] * self.patch**2
 
     def num_rows(self, shape: DataShape) -> int:
-        """Patches of a field."""
+        """Number of patches of a field."""
         _, height, width = _field(shape)
         return height * width // self.patch**2
 
     def build(self, shape: DataShape) -> nn.Module:
-        """The network.
+        """The network with random weights.
 
         Raises:
-            ConfigError: the data are no images, patches do not tile them, or no field is learned. MissingExtra: no
-                transformers.
+            ConfigError: the data are no images, patches do not tile them, or the targets are no fields. MissingExtra:
+                transformers is not installed.
         """
         backbone, _ = self._backbone(shape)
         return FieldVit(backbone, nn.Linear(self.width, self.num_outputs(shape)), shape, self.patch)
@@ -58,12 +64,12 @@ class FieldVitNetwork(PatchNetwork, kind="field_vit"):
 
 def _field(shape: DataShape) -> tuple[int, int, int]:
     if shape.field is None:
-        raise ConfigError("network=field_vit: it answers with fields; these data have none")
+        raise ConfigError("network=field_vit: expected data with fields, which it predicts; these have none")
     return shape.field
 
 
 def to_fields(patches_NTP: Tensor, shape: tuple[int, int, int], patch: int) -> Tensor:
-    """Patches (N, T, C p p) as flat fields (N, C H W)."""
+    """Put patches (N, T, C p p), row by row, together to flat fields (N, C H W)."""
     channels, height, width = shape
     grid = patches_NTP.reshape(-1, height // patch, width // patch, channels, patch, patch)
     return grid.permute(0, 3, 1, 4, 2, 5).reshape(len(patches_NTP), -1)

@@ -1,1 +1,1 @@
-"""Images out of noise."""
+"""Task: generate images from noise."""

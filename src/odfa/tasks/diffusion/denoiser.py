@@ -1,5 +1,14 @@
 """Denoisers of the diffusers library: a diffusion Transformer (DiT) and a U-Net.
 
+Unusual in the DiT:
+- step and class enter each block through a modulation (adaLN-Zero), and all modulations are zero at the start
+- classes are dropped by the task, for all blocks of a step alike, not by each block's own embedder
+- each patch is one error row
+Unusual in the U-Net:
+- the library's plain convolutional stages, without attention; one residual layer per stage on the way down
+- each stage (down, middle, up) is a block; the skip connections between stages are cut and get no signal
+- an image is one error row, so the feedback fills all channels at all places of a stage
+
 Shape letters: `N` images · `D` pixels of all channels · `C H W` channels, height, width · `T` patches.
 """
 
@@ -17,9 +26,9 @@ from odfa.tasks.base import AbstractNetwork, StackNetwork
 
 
 class Denoiser(nn.Module):
-    """What the library's model predicts from noisy images x_ND at diffusion steps t_N for classes c_N, flat (N, D).
+    """The library's model, with flat images (N, D) as inputs and outputs.
 
-    Class `num_classes` is none of them, for guidance without a classifier.
+    Class `num_classes` stands for no class, which guidance without a classifier needs.
     """
 
     def __init__(self, backbone: nn.Module, shape: DataShape) -> None:
@@ -27,7 +36,7 @@ class Denoiser(nn.Module):
         self.backbone, self.image, self.num_classes = backbone, _image(shape), shape.num_classes
 
     def forward(self, x_ND: Tensor, t_N: Tensor, c_N: Tensor) -> Tensor:
-        """The prediction, of the images' shape and precision."""
+        """The prediction (N, D) from noisy images x_ND at diffusion steps t_N for classes c_N."""
         x_NCHW = x_ND.to(next(self.backbone.parameters()).dtype).view(-1, *self.image)
         predicted = self.backbone(x_NCHW, timestep=t_N, class_labels=c_N).sample
         y_ND: Tensor = predicted.flatten(1).to(x_ND.dtype)
@@ -36,7 +45,7 @@ class Denoiser(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class DitNetwork(StackNetwork, kind="dit"):
-    """A diffusion Transformer (DiT) of the diffusers library, unmodified; step and class condition each block."""
+    """A diffusion Transformer (DiT) of the diffusers library, unmodified."""
 
     returns: ClassVar[frozenset[str]] = frozenset({"noise"})
 
@@ -59,16 +68,16 @@ class DitNetwork(StackNetwork, kind="dit"):
         return tuple(f"backbone.transformer_blocks.{k}" for k in range(self.layers))
 
     def num_outputs(self, shape: DataShape) -> int:
-        """Pixels of a patch: one error row per patch."""
+        """Number of pixels of a patch, all channels: one error row per patch."""
         return _image(shape)[0] * self.patch**2
 
     def num_rows(self, shape: DataShape) -> int:
-        """Patches of an image."""
+        """Number of patches of an image."""
         _, height, width = _image(shape)
         return height * width // self.patch**2
 
     def build(self, shape: DataShape) -> nn.Module:
-        """The network.
+        """The network with random weights.
 
         Raises:
             ConfigError: images are not square or patches do not tile them. MissingExtra: diffusers is not installed.
@@ -81,6 +90,7 @@ class DitNetwork(StackNetwork, kind="dit"):
             )
         with needs("diffusers", "diffusion models"), quietly():
             from diffusers import DiTTransformer2DModel
+        # Any: to type checkers the library's classes have no attributes
         backbone: Any = DiTTransformer2DModel(
             num_attention_heads=self.heads,
             attention_head_dim=self.width // self.heads,
@@ -92,10 +102,10 @@ class DitNetwork(StackNetwork, kind="dit"):
             num_embeds_ada_norm=shape.num_classes,
         )
         for block in backbone.transformer_blocks:
-            # each block would drop classes by itself; the task drops them for all blocks at once
+            # each block would draw by itself which classes to drop; the task drops them for all blocks alike
             block.norm1.emb.class_embedder.dropout_prob = 0.0
         for modulation in (*(block.norm1.linear for block in backbone.transformer_blocks), backbone.proj_out_1):
-            # as in the paper (arXiv 2212.09748), blocks begin as the identity; the library leaves this out
+            # as in the paper (arXiv 2212.09748) each block starts as the identity; the library leaves this out
             nn.init.zeros_(modulation.weight)
             nn.init.zeros_(modulation.bias)
         return Denoiser(backbone, shape)
@@ -107,14 +117,14 @@ class DitNetwork(StackNetwork, kind="dit"):
 
 @dataclass(frozen=True, kw_only=True)
 class UnetNetwork(AbstractNetwork, kind="unet"):
-    """A U-Net of the diffusers library, unmodified, without attention."""
+    """A U-Net of the diffusers library, unmodified, of plain convolutional stages without attention."""
 
     returns: ClassVar[frozenset[str]] = frozenset({"noise"})
 
     channels: tuple[int, ...] = (16, 32)
     """Channels of each stage; the resolution is halved from one to the next."""
     groups: int = 8
-    """Groups of a norm; they divide the channels."""
+    """Groups of each group norm; a divisor of every number of channels."""
 
     def __post_init__(self) -> None:
         require(0 < self.groups <= MAX_WIDTH, "groups", f"a positive number up to {MAX_WIDTH}", self.groups)
@@ -123,7 +133,7 @@ class UnetNetwork(AbstractNetwork, kind="unet"):
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Channels of each block's output."""
+        """Number of channels of each block's output: down, middle, up."""
         return (*self.channels, self.channels[-1], *self.channels[::-1])
 
     @property
@@ -134,11 +144,12 @@ class UnetNetwork(AbstractNetwork, kind="unet"):
         return (*down, "backbone.mid_block", *(f"backbone.up_blocks.{k}" for k in stages))
 
     def num_outputs(self, shape: DataShape) -> int:
-        """Pixels of an image: one error row per image, since what a convolution returns has no tokens."""
+        """Number of pixels of an image, all channels: one error row per image, since convolutions have no tokens."""
         return shape.num_features
 
     def signal_widths(self, shape: DataShape) -> tuple[int, ...]:
-        """Channels at each place, block by block: the resolution is halved from stage to stage, and doubled again."""
+        """Channels times places of each block's output: down, middle, up."""
+        # a stage returns what the next one takes: all but the last halve the resolution, on the way up they double it
         channels, levels = self.channels, range(len(self.channels))
         _, height, width = _image(shape)
         sizes = list(accumulate(levels[1:], lambda size, _: (size[0] // 2, size[1] // 2), initial=(height, width)))
@@ -148,7 +159,7 @@ class UnetNetwork(AbstractNetwork, kind="unet"):
         return tuple(c * h * w for c, (h, w) in zip((*channels, channels[-1], *channels[::-1]), places, strict=True))
 
     def build(self, shape: DataShape) -> nn.Module:
-        """The network.
+        """The network with random weights.
 
         Raises:
             ConfigError: images cannot be halved so often. MissingExtra: diffusers is not installed.
@@ -157,7 +168,8 @@ class UnetNetwork(AbstractNetwork, kind="unet"):
         halved = 2 ** (len(self.channels) - 1)
         if height % halved or width % halved:
             raise ConfigError(
-                f"network.channels: images of {height} x {width} cannot be halved {halved.bit_length() - 1} times"
+                f"network.channels: images of {height} x {width} cannot be halved {halved.bit_length() - 1} times; "
+                f"expected fewer stages, or sides that are multiples of {halved}"
             )
         with needs("diffusers", "diffusion models"), quietly():
             from diffusers import UNet2DModel
@@ -182,7 +194,7 @@ class UnetNetwork(AbstractNetwork, kind="unet"):
 
 def _image(shape: DataShape) -> tuple[int, int, int]:
     if shape.image is None:
-        raise ConfigError("network: a denoiser needs images; these data have none")
+        raise ConfigError("network: a denoiser needs images; these data have none; expected other data")
     return shape.image
 
 

@@ -1,4 +1,4 @@
-"""Images out of noise: a denoiser learns to undo the steps of a diffusion.
+"""Denoising diffusion: a network learns to predict, from a noisy image, the noise that was added to it.
 
 Shape letters: `N` images · `D` pixels of all channels.
 """
@@ -19,14 +19,15 @@ from odfa.tasks.base import AbstractTask, Metric, evaluating
 from odfa.tasks.diffusion.denoiser import Denoiser
 
 _EVALUATION_KEY = 0xD1FF_0001
+"""Key of the noise that evaluation adds, the same in every run."""
 _EVALUATION_BATCH = 256
 
 
 @dataclass(frozen=True, kw_only=True)
 class Diffuse(AbstractTask, kind="diffusion"):
-    """Mean square error of what the denoiser predicts, compared by itself; pixels are in [-1, 1].
+    """Mean square error of the denoiser's prediction, which is also the metric; pixels are scaled to [-1, 1].
 
-    Schedulers are those of the diffusers library.
+    The schedule of the noise is computed by the diffusers library.
     """
 
     takes: ClassVar[frozenset[str]] = frozenset({"classes"})
@@ -35,13 +36,13 @@ class Diffuse(AbstractTask, kind="diffusion"):
     samples: ClassVar[str] = "images"
 
     timesteps: int = 1000
-    """Steps of the diffusion."""
+    """Number of steps of the diffusion."""
     schedule: Literal["squaredcos_cap_v2", "linear"] = "squaredcos_cap_v2"
-    """How noise grows with the step, in the library's words."""
+    """How the noise grows with the step, by its name in the library."""
     prediction: Literal["v_prediction", "epsilon", "sample"] = "v_prediction"
-    """What is predicted: velocity, noise or image."""
+    """What the network predicts: velocity, noise or the clean image."""
     drop_class: float = 0.1
-    """Share of the training images whose class is not told, for guidance without a classifier."""
+    """Share of the training images whose class is replaced by no class, for guidance without a classifier."""
 
     def __post_init__(self) -> None:
         require(0 < self.timesteps <= MAX_WIDTH, "timesteps", "a positive number of steps", self.timesteps)
@@ -49,15 +50,15 @@ class Diffuse(AbstractTask, kind="diffusion"):
 
     @property
     def metric(self) -> Metric:
-        """The loss at noise and steps that are the same each time."""
+        """The loss with noise and steps that are the same in each evaluation."""
         return Metric(name="denoising_loss", better="lower")
 
     def prepared(self, splits: Splits) -> Splits:
-        """The parts, pixels in [-1, 1]."""
+        """The parts with pixels scaled to [-1, 1]."""
         return splits.centred()
 
     def loss(self, model: nn.Module, batch: Split) -> Tensor:
-        """Error at steps drawn anew, a share of the classes dropped, a scalar."""
+        """Mean square error of a batch, a scalar; steps, noise and dropped classes are drawn at random."""
         assert isinstance(model, Denoiser)
         t_N = torch.randint(self.timesteps, (len(batch),))
         dropped_N = torch.rand(len(batch)) < self.drop_class
@@ -65,7 +66,7 @@ class Diffuse(AbstractTask, kind="diffusion"):
         return self.error(model, batch.x_ND, torch.randn_like(batch.x_ND), t_N, c_N)
 
     def evaluate(self, model: nn.Module, part: Split) -> dict[str, float]:
-        """Loss with the classes known, at noise and steps that are the same each time."""
+        """Loss with all classes given, and with noise and steps that are the same in each evaluation."""
         assert isinstance(model, Denoiser)
         total = 0.0
         with evaluating(model):
@@ -86,7 +87,8 @@ class Diffuse(AbstractTask, kind="diffusion"):
 
 
 def corrupted(part: Split, timesteps: int) -> Iterator[tuple[Split, Tensor, Tensor]]:
-    """Pieces of the part with their noise, and steps that cover the diffusion evenly in each piece."""
+    """The part in batches, each with noise and with steps that cover the diffusion evenly, from a fixed key."""
+    # even steps instead of random ones: the loss depends strongly on the step, and few random steps lie unevenly
     generator = torch_generator(_EVALUATION_KEY)
     for index_N in torch.split(torch.arange(len(part)), _EVALUATION_BATCH):
         t_N = ((torch.arange(len(index_N)) + 0.5) / len(index_N) * timesteps).long()
@@ -95,13 +97,17 @@ def corrupted(part: Split, timesteps: int) -> Iterator[tuple[Split, Tensor, Tens
 
 
 @lru_cache(maxsize=8)
-def ddpm_scheduler(task: Diffuse) -> Any:
-    """The library's scheduler of the diffusion that these settings name.
+def ddpm_scheduler(task: Diffuse) -> Any:  # DDPMScheduler, whose methods its library hides from type checkers
+    """The library's scheduler for these settings.
 
     Raises:
         MissingExtra: diffusers is not installed.
     """
     with needs("diffusers", "diffusion models"), quietly():
         from diffusers import DDPMScheduler
-    settings: dict[str, Any] = {"beta_schedule": task.schedule, "prediction_type": task.prediction}
-    return DDPMScheduler(num_train_timesteps=task.timesteps, clip_sample=True, **settings)
+    return DDPMScheduler(
+        num_train_timesteps=task.timesteps,
+        beta_schedule=task.schedule,
+        prediction_type=task.prediction,
+        clip_sample=True,
+    )

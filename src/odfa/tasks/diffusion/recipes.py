@@ -1,4 +1,4 @@
-"""Garments out of noise with a diffusion Transformer and a U-Net."""
+"""Recipes that generate images of clothes from noise, with a diffusion Transformer and a U-Net."""
 
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ _FASHION = "Debian package dataset-fashion-mnist, or idx files at data.path"
 
 @recipe(source=_FASHION, size="58,000 images, DiT 4x96, 16 patches", expected_time="10 minutes")
 def fashion_diffusion() -> RunConfig:
-    """Fashion-MNIST by class, a diffusion Transformer, velocity prediction: the comparison with backpropagation."""
+    """Fashion-MNIST by class with a diffusion Transformer, to be compared with backpropagation."""
     return RunConfig(
         recipe="fashion_diffusion",
         task=Diffuse(),
@@ -37,7 +37,7 @@ def fashion_diffusion() -> RunConfig:
 
 @recipe(source=_FASHION, size="512 images, DiT 2x32", expected_time="seconds")
 def fashion_diffusion_tiny() -> RunConfig:
-    """`fashion_diffusion` with half the width, two blocks and few images; seconds."""
+    """`fashion_diffusion` with a third of the width, two blocks and few images: takes seconds."""
     run = fashion_diffusion()
     return replace(
         run,
@@ -55,7 +55,7 @@ def fashion_diffusion_tiny() -> RunConfig:
 
 @recipe(source=_FASHION, size="58,000 images, U-Net 16-32", expected_time="10 minutes")
 def fashion_unet() -> RunConfig:
-    """The same task by a U-Net: convolutions, skip connections, one error row per image, random feedback."""
+    """`fashion_diffusion` with a U-Net and random feedback, one error row per image."""
     run = fashion_diffusion()
     return replace(
         run,
@@ -68,7 +68,7 @@ def fashion_unet() -> RunConfig:
 
 @recipe(source=_FASHION, size="512 images, U-Net 8-8", expected_time="seconds")
 def fashion_unet_tiny() -> RunConfig:
-    """`fashion_unet` with few channels and images; seconds."""
+    """`fashion_unet` with few channels and images: takes seconds."""
     run = fashion_diffusion_tiny()
     return replace(
         run, recipe="fashion_unet_tiny", rule=RandomFeedback(), steps=20, network=UnetNetwork(channels=(8, 8))

@@ -1,1 +1,1 @@
-"""The next token of dialogues and other text."""
+"""Task: predict the next token of dialogues and other text."""

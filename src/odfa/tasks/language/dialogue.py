@@ -1,6 +1,7 @@
-"""Documents for language models: human conversations with speaker turns, or any text.
+"""Reads documents for language models: conversations with the turns of their speakers, or any text.
 
-A document is one conversation or one stretch of text; documents, never sentences, are kept apart between parts.
+A document is one conversation, one text file or a piece of one. Each document is wholly in one part of the data: single
+sentences of a conversation in the test part could be guessed from their neighbours in the training part.
 """
 
 import ast
@@ -14,12 +15,13 @@ from pathlib import Path
 from odfa.errors import DataError, MissingExtra
 
 SPEAKERS = ("<|a|>", "<|b|>")
-"""Special tokens that open a turn: the one who speaks first in a conversation is a."""
+"""Special tokens in front of a turn; <|a|> is whoever speaks first in the conversation."""
 Document = tuple[tuple[str, str], ...]
-"""Stretches of text, each with the special token before it, "" for none: text that spells a token is no token."""
+"""Pairs of a special token ("" for none) and the text behind it. Kept apart, as text may spell a special token."""
 _CORNELL_FIELDS = "+++$+++"
+"""Separates the fields of a line in the Cornell files."""
 _LEAST_DOCUMENTS = 40
-"""Plain text with fewer files than this is cut at line ends, so that a part of it can be held out."""
+"""If there are fewer text files than this, they are cut at line ends, so that documents can be held out."""
 
 
 def read_documents(path: Path | str | None) -> list[Document]:
@@ -27,8 +29,8 @@ def read_documents(path: Path | str | None) -> list[Document]:
     of `.txt` files; None: the conversations of the package `chitchat-dataset` (MIT, 7,168 conversations).
 
     Raises:
-        DataError: nothing there, empty, or not in the form that its name promises.
-        MissingExtra: no path, and the package is not installed.
+        DataError: there is nothing at the path, it is empty, or its content does not have the form of its name.
+        MissingExtra: no path is given and the package is not installed.
     """
     place = _chitchat() if path is None else Path(path).expanduser()
     try:
@@ -52,9 +54,9 @@ def _read(place: Path) -> Iterable[Document]:
 
 
 def _text(file: Path) -> str:
-    """What the file says, without a byte-order mark."""
+    """The text of a file, without a byte-order mark."""
     if file.exists() and not file.is_file():
-        raise DataError(f"{file}: expected a file of text, this is none")  # a pipe would be waited for
+        raise DataError(f"{file}: expected a file of text, this is none")  # reading a pipe would wait for ever
     try:
         return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -86,7 +88,7 @@ def _chitchat_documents(file: Path) -> Iterator[Document]:
 
 
 def _check_characters(document: Document, where: str) -> None:
-    """JSON can escape half of a character, which no file of text can hold."""
+    """Refuse lone surrogates: JSON can spell them as escapes, but they cannot be encoded as UTF-8."""
     for _, text in document:
         try:
             text.encode()
@@ -97,6 +99,7 @@ def _check_characters(document: Document, where: str) -> None:
 
 def _cornell(folder: Path) -> Iterator[Document]:
     """Conversations of the Cornell Movie-Dialogs Corpus (Danescu-Niculescu-Mizil & Lee, 2011)."""
+    # one file has the lines with their speakers, the other, for each conversation, the names of its lines as a literal
     said = {fields[0]: (fields[1], fields[-1]) for fields in _cornell_rows(folder / "movie_lines.txt", 5)}
     file = folder / "movie_conversations.txt"
     for number, fields in enumerate(_cornell_rows(file, 4), 1):
@@ -111,6 +114,7 @@ def _cornell(folder: Path) -> Iterator[Document]:
 def _cornell_rows(file: Path, num_fields: int) -> Iterator[list[str]]:
     if file.exists() and not file.is_file():
         raise DataError(f"{file}: expected a file of text, this is none")
+    # as bytes, then Latin-1: the corpus is not UTF-8, and its text holds characters that str.splitlines cuts at
     with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             fields = [
@@ -122,7 +126,8 @@ def _cornell_rows(file: Path, num_fields: int) -> Iterator[list[str]]:
 
 
 def turns(messages: Iterable[tuple[str, str]]) -> Document:
-    """One conversation: a speaker token before each turn, one line per message of a turn."""
+    """One conversation as a document: a speaker token before each turn, one line per message of a turn."""
+    # there are two tokens: whoever joins third or later also gets the second one
     document, speakers = list[tuple[str, str]](), dict[str, str]()
     for sender, group in itertools.groupby(messages, key=lambda message: message[0]):
         lines = [" ".join(message.split()) for _, message in group]
@@ -133,7 +138,7 @@ def turns(messages: Iterable[tuple[str, str]]) -> Document:
 
 
 def _pieces(texts: list[str]) -> Iterator[str]:
-    """Whole texts if there are many; otherwise stretches of whole lines, about equally long."""
+    """The texts themselves if there are many; else pieces of whole lines, about equally long."""
     if len(texts) >= _LEAST_DOCUMENTS:
         yield from texts
         return

@@ -1,11 +1,11 @@
-"""A folder with a config.json of transformers as a model without weights: no code of the folder is run."""
+"""Builds a model without weights from a folder with a config.json of transformers; code in the folder is never run."""
 
 import json
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -13,30 +13,36 @@ from torch import nn
 from odfa.data import needs, quietly
 from odfa.errors import ConfigError
 
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
 _MOST_LAYERS = 1000
+"""Limit of a config's layers: building more modules would take minutes, even without weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pretrained:
-    """A causal language model on the meta device."""
+    """A causal language model on torch's meta device, that is without weights."""
 
     model: nn.Module
     positions: int | None
-    """Longest sequence it is made for; None: any."""
+    """Longest sequence that the model can take; None: no limit."""
     left_out: tuple[str, ...] = ()
-    """Parts of a model of several media that are not in `model`, by their names in config.json."""
+    """Parts of a model of text and other media that are not in `model`, by their names in config.json."""
 
 
 def from_folder(folder: Path, dtype: torch.dtype) -> Pretrained:
-    """The causal language model that config.json describes; of a model of several media the part for text.
+    """The causal language model that config.json describes; of a model of text and other media only the part for text.
 
     Raises:
-        ConfigError: not a config, code of its own, an encoder-decoder, or no causal language model of transformers.
+        ConfigError: there is no config, it names code of its own, it is an encoder-decoder, or transformers has no
+            causal language model for it.
     """
     values = _read(folder / "config.json")
     with needs("transformers", "models by folder"), quietly():
         from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
         from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+    # auto_map is looked for in every nested config: any of them could name code that transformers would import
     kind = values.get("model_type")
     known = isinstance(kind, str) and kind in CONFIG_MAPPING
     if any("auto_map" in part for part in _parts(values)):
@@ -62,9 +68,11 @@ def from_folder(folder: Path, dtype: torch.dtype) -> Pretrained:
                 model: nn.Module = make(planned, dtype=dtype, trust_remote_code=False)
         except ConfigError:
             raise
-        except Exception as error:  # whatever a config that is off makes a class raise
+        except Exception as error:  # a damaged config can make transformers raise anything
             why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            raise ConfigError(f"{folder}: no model of transformers: {why}") from error
+            raise ConfigError(
+                f"{folder}: transformers cannot build a model from config.json: {why}; repair it"
+            ) from error
     empty = [name for name, parameter in model.named_parameters() if not parameter.numel()]
     if empty:
         raise ConfigError(f"{folder}: expected sizes above 0 in config.json, but {empty[0]} holds no number")
@@ -85,20 +93,20 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _parts(values: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Every object in a config, itself first."""
+    """Every object in a config, the config itself first."""
     found = [values]
-    for part in found:
+    for part in found:  # the list grows while it is walked, instead of a recursion that deep nesting would exhaust
         yield part
         for value in part.values():
             inner = value if isinstance(value, list) else [value]
             found += [entry for entry in inner if isinstance(entry, dict)]
 
 
-def _text_of(whole: Any, folder: Path) -> Any:
-    """The config of the part that reads and writes text.
+def _text_of(whole: "PretrainedConfig", folder: Path) -> "PretrainedConfig":
+    """The config of the part for text.
 
     Raises:
-        ConfigError: it cannot be planned.
+        ConfigError: it is an encoder-decoder, or has no sensible number of layers.
     """
     text = whole if whole.is_encoder_decoder else whole.get_text_config(decoder=True)
     if text.is_encoder_decoder:
@@ -109,12 +117,13 @@ def _text_of(whole: Any, folder: Path) -> Any:
     layers = getattr(text, "num_hidden_layers", None)
     if not isinstance(layers, int) or not 1 <= layers <= _MOST_LAYERS:
         raise ConfigError(f"{folder}: expected 1 to {_MOST_LAYERS} layers in config.json, got {layers!r}")
-    # how products of experts and attention run is the plan's business; a config may name a kernel to download
+    # a config may name a kernel for attention or experts that transformers would download and run
     text._attn_implementation = text._experts_implementation = None
     return text
 
 
-def _positions(text: Any) -> int | None:
+def _positions(text: "PretrainedConfig") -> int | None:
+    """The longest sequence that the config allows, under any of the names that families give to it."""
     names = ("max_position_embeddings", "max_seq_len", "max_sequence_length", "context_length")
     found = (getattr(text, name, None) for name in names)
     return next((positions for positions in found if isinstance(positions, int)), None)

@@ -1,4 +1,4 @@
-"""The next token by a causal Transformer.
+"""Prediction of the next token by a causal Transformer.
 
 Shape letters: `N` sequences · `T` tokens in context · `V` vocabulary.
 """
@@ -16,11 +16,12 @@ from odfa.tasks.base import AbstractTask, Metric, evaluating
 from odfa.tasks.language.text import MASKED, TokenSplit
 
 _EVALUATION_TOKENS = 4096
+"""Tokens that pass through the network at once in evaluation: their logits are as wide as the vocabulary."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Language(AbstractTask, kind="language"):
-    """Cross-entropy per token, compared by perplexity; bits per byte besides."""
+    """Cross-entropy per token; runs are compared by perplexity, and bits per byte are reported, too."""
 
     takes: ClassVar[frozenset[str]] = frozenset({"tokens"})
     asks: ClassVar[str] = "tokens"
@@ -29,7 +30,7 @@ class Language(AbstractTask, kind="language"):
 
     @property
     def metric(self) -> Metric:
-        """exp of the mean cross-entropy of a token."""
+        """Exponential of the mean cross-entropy per token."""
         return Metric(name="perplexity", better="lower")
 
     def loss(self, model: nn.Module, batch: Split) -> Tensor:
@@ -38,11 +39,12 @@ class Language(AbstractTask, kind="language"):
         return cross_entropy(logits_NTV.flatten(0, 1).float(), batch.y_N.flatten(), ignore_index=MASKED)
 
     def targets(self, batch: Split) -> Tensor:
-        """The next tokens (B, T), -100 where they are masked."""
+        """The next tokens (B, T); `MASKED` at places that the loss ignores."""
         return batch.y_N
 
     def evaluate(self, model: nn.Module, part: Split) -> dict[str, float]:
         """Loss in nats per token, perplexity = exp(loss), and bits per byte of text."""
+        # sums over the part, divided at the end: batches have different numbers of tokens that are not masked
         assert isinstance(part, TokenSplit)
         size, nats = max(1, _EVALUATION_TOKENS // part.x_ND.shape[1]), 0.0
         with evaluating(model):
@@ -53,4 +55,5 @@ class Language(AbstractTask, kind="language"):
                 ).item()
         targets_L = part.y_N[part.y_N != MASKED]
         loss, num_bytes = nats / len(targets_L), int(part.bytes_V[targets_L].sum())
+        # exp overflows above 709
         return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "bits_per_byte": nats / math.log(2) / num_bytes}

@@ -1,6 +1,6 @@
-"""A network from a folder of transformers: its config alone, with random weights, or weights that have learned."""
+"""A network from a folder of transformers: with the weights in it, or with random ones if it has only a config."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,10 +22,10 @@ _ENDS = (("attn.c_proj", "mlp.c_proj"), ("self_attn.o_proj", "mlp.down_proj"))
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainedNetwork(TokenNetwork, kind="pretrained"):
-    """A causal language model from a folder of transformers: random weights, or those that lie beside its config."""
+    """A causal language model from a folder of transformers, with its weights, or random ones if it has none."""
 
     path: Path | None = None
-    """Folder with config.json, and model.safetensors if it has learned; no code of the folder is run."""
+    """Folder with config.json, and model.safetensors if the model was trained before; no code of the folder is run."""
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -35,10 +35,10 @@ class PretrainedNetwork(TokenNetwork, kind="pretrained"):
 
     @property
     def blocks(self) -> tuple[str, ...]:
-        """Names of the blocks, first to last: the list of modules that is as long as the config has layers.
+        """Names of the blocks, first to last: the first list of modules with as many entries as the config has layers.
 
         Raises:
-            ConfigError: there is no such list.
+            ConfigError: the model has no such list.
         """
         model: Any = self._found().model
         layers = model.config.num_hidden_layers
@@ -49,12 +49,12 @@ class PretrainedNetwork(TokenNetwork, kind="pretrained"):
 
     @property
     def branches(self) -> tuple[str, ...]:
-        """Names of the norms where the MLPs branch off the residual stream, for the families that are known."""
+        """Names of the norms in front of the MLPs; empty unless the family's names are known."""
         return next(self._in_every_block((name,) for name in _NORMS), ())
 
     @property
     def linears(self) -> tuple[str, ...]:
-        """Names of the linear maps that end the branches, for the families that are known."""
+        """Names of the linear maps at the end of attention and MLP; empty unless the family's names are known."""
         return next(self._in_every_block(_ENDS), ())
 
     @property
@@ -63,10 +63,11 @@ class PretrainedNetwork(TokenNetwork, kind="pretrained"):
         return _has_weights(self._folder())
 
     def build(self, shape: DataShape) -> nn.Module:
-        """The model; random weights where the folder has none, or where they are not looked at (on the meta device).
+        """The model with the folder's weights, or with random ones if there are none or on the meta device.
 
         Raises:
-            ConfigError: no such folder, another vocabulary than the data's, fewer positions than their context.
+            ConfigError: there is no such folder, its vocabulary is not that of the data, it has fewer positions than
+                their context, or its weights cannot be read.
         """
         folder, found = self._folder(), self._found()
         config: Any = found.model.config
@@ -90,9 +91,12 @@ class PretrainedNetwork(TokenNetwork, kind="pretrained"):
                 return make.from_pretrained(  # type: ignore[no-any-return]
                     folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False
                 )
-        except Exception as error:  # whatever weights that are off make the library raise
+        except Exception as error:  # damaged weights can make the library raise anything
             why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            raise ConfigError(f"network.path: the weights of {folder} cannot be read: {why}") from error
+            raise ConfigError(
+                f"network.path: the weights of {folder} cannot be read: {why}; repair them, or "
+                "remove them to start from random ones"
+            ) from error
 
     def _folder(self) -> Path:
         if self.path is None:
@@ -103,11 +107,12 @@ class PretrainedNetwork(TokenNetwork, kind="pretrained"):
         return folder
 
     def _found(self) -> Pretrained:
+        """The model without weights; kept, since every property asks for it."""
         folder = self._folder()
         return _read(folder, (folder / "config.json").stat().st_mtime_ns)
 
-    def _in_every_block(self, choices: Any) -> Iterator[tuple[str, ...]]:
-        """Of groups of names inside a block, those that every block has, written in full."""
+    def _in_every_block(self, choices: Iterable[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
+        """The groups of names that exist in every block, each written out for all blocks."""
         known = dict(self._found().model.named_modules())
         for names in choices:
             full = tuple(f"{block}.{name}" for block in self.blocks for name in names)
@@ -117,7 +122,7 @@ class PretrainedNetwork(TokenNetwork, kind="pretrained"):
 
 @lru_cache(maxsize=4)
 def _read(folder: Path, _changed_ns: int) -> Pretrained:
-    """The model of the folder on the meta device, read anew when its config has changed."""
+    """The model of the folder on the meta device; the time of the config's last change is part of the cache's key."""
     return from_folder(folder, torch.float32)
 
 

@@ -1,4 +1,4 @@
-"""Dialogues with causal Transformers."""
+"""Recipes that train causal Transformers on dialogues."""
 
 from dataclasses import replace
 
@@ -17,7 +17,7 @@ _GPT = Gpt2Network(width=256, layers=4, heads=4, head_scale=1.0)
 
 @recipe(source=_DIALOGUES, size="1.5 million tokens, GPT-2 4x256, 4.2 M parameters", expected_time="5 to 15 minutes")
 def dialogue_gpt() -> RunConfig:
-    """A GPT-2 of 4 million parameters on human dialogues, 1.5 million tokens: the comparison with backpropagation."""
+    """A GPT-2 of 4 million parameters on 1.5 million tokens of dialogues, to be compared with backpropagation."""
     return RunConfig(
         recipe="dialogue_gpt",
         task=Language(),
@@ -41,7 +41,7 @@ def dialogue_gpt() -> RunConfig:
     expected_time="half a minute to two minutes",
 )
 def dialogue_tiny() -> RunConfig:
-    """`dialogue_gpt` with half the width and a third of the tokens; a minute."""
+    """`dialogue_gpt` with half the width, three blocks and a third of the tokens: takes a minute."""
     run = dialogue_gpt()
     return replace(
         run,
@@ -74,7 +74,7 @@ def dialogue_llama() -> RunConfig:
     arm="odfa",
 )
 def dialogue_gpt_100m() -> RunConfig:
-    """A GPT-2 of 98 million parameters; float32, one block's activations and one gradient alive at a time."""
+    """A GPT-2 of 98 million parameters in float32, one block's activations and one gradient in memory at a time."""
     run = dialogue_gpt()
     return replace(
         run,
@@ -123,7 +123,7 @@ def dialogue_gpt_1b() -> RunConfig:
     arm="odfa",
 )
 def dialogue_gpt_2b7() -> RunConfig:
-    """A GPT-2 of 2.7 billion parameters in bfloat16, in nineteen gigabytes of memory: a few steps."""
+    """A few steps of a GPT-2 of 2.7 billion parameters in bfloat16, in nineteen gigabytes of memory."""
     run = dialogue_gpt_1b()
     return replace(
         run,

@@ -1,4 +1,4 @@
-"""Documents as packed sequences of tokens, split by document.
+"""Text as packed sequences of tokens; whole documents are held out.
 
 Shape letters: `N` sequences · `T` tokens in context · `V` vocabulary.
 """
@@ -6,7 +6,7 @@ Shape letters: `N` sequences · `T` tokens in context · `V` vocabulary.
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -19,17 +19,21 @@ from odfa.tasks.base import LimitedData
 from odfa.tasks.language.dialogue import read_documents
 from odfa.tasks.language.tokens import Corpus, encode_corpus, token_bytes
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
 MASKED = -100
-"""Target of a place that is not learned: what fills the last sequence of a part."""
+"""Target that the loss ignores, for the places that fill up the last sequence of a part."""
 _SPLIT_KEY = 5
+"""Key of the documents that are held out; it never changes, so that all runs share the test part."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenSplit(Split):
     """Sequences `x_ND` (N, T) and their next tokens `y_N` (N, T), MASKED where there is none.
 
-    `bytes_V` tells how many bytes of text each token stands for, which makes bits per byte comparable over
-    vocabularies.
+    `bytes_V` has the number of bytes of text that each token stands for: bits per byte can be compared between
+    vocabularies, perplexities cannot.
     """
 
     bytes_V: Tensor
@@ -39,17 +43,18 @@ class TokenSplit(Split):
 class TextSplits(Splits):
     """Three parts of a corpus and the tokenizer that made them."""
 
-    tokenizer: Any
+    tokenizer: "Tokenizer"
 
 
 def load_text(path: Path | str | None = None, *, context: int, vocabulary: int, holdout: float = 0.05) -> TextSplits:
-    """Packed sequences of `context` tokens; a share `holdout` of the documents is validation, as many are test.
+    """Sequences of `context` tokens; a share `holdout` of the documents is held out for validation, as many for test.
 
-    Documents follow each other in one stream, each behind an END token, cut into rows; row n predicts the token behind
-    each of its tokens. Only the last row of a part is filled up, with masked targets.
+    The documents of a part are joined to one stream, an END token after each, and the stream is cut into rows of
+    `context` tokens. The target at each place is the next token of the stream. Only the last row of a part is filled
+    up, with masked targets.
 
     Raises:
-        DataError: no text, too few documents, or fewer tokens than one context in a part.
+        DataError: there is no text, there are too few documents, or a part has fewer tokens than one context.
     """
     corpus, parts = _corpus(path, vocabulary, holdout)
     bytes_V = torch.from_numpy(token_bytes(corpus.tokenizer))
@@ -68,7 +73,7 @@ def load_text(path: Path | str | None = None, *, context: int, vocabulary: int, 
 
 
 def peek_text(path: Path | str | None = None, *, context: int, vocabulary: int, holdout: float = 0.05) -> DataShape:
-    """Sizes of the parts; encodes the corpus unless that has been done before.
+    """Sizes of the parts; the corpus is encoded unless the cache has it.
 
     Raises:
         DataError: what `load_text` raises.
@@ -76,8 +81,8 @@ def peek_text(path: Path | str | None = None, *, context: int, vocabulary: int, 
     return load_text(path, context=context, vocabulary=vocabulary, holdout=holdout).shape
 
 
-def read_tokenizer(path: Path | str | None = None, *, vocabulary: int, holdout: float = 0.05) -> Any:
-    """The tokenizer of that corpus."""
+def read_tokenizer(path: Path | str | None = None, *, vocabulary: int, holdout: float = 0.05) -> "Tokenizer":
+    """The tokenizer that `load_text` makes with the same arguments."""
     return _corpus(path, vocabulary, holdout)[0].tokenizer
 
 
@@ -87,6 +92,7 @@ def _name(path: Path | str | None) -> str:
 
 @lru_cache(maxsize=1)
 def _corpus(path: Path | str | None, vocabulary: int, holdout: float) -> tuple[Corpus, list[tuple[str, np.ndarray]]]:
+    """The encoded corpus, and the numbers of the documents in each part."""
     documents = read_documents(path)
     held = max(1, round(holdout * len(documents)))
     if len(documents) < 3:
@@ -95,6 +101,7 @@ def _corpus(path: Path | str | None, vocabulary: int, holdout: float) -> tuple[C
         )
     check_held_out(len(documents), 2 * held)
     kept_N, held_N = (index_N.numpy() for index_N in split_by_key(len(documents), 2 * held, name=_SPLIT_KEY))
+    # the tokenizer learns from the training documents alone: held-out text must not shape the vocabulary
     corpus = encode_corpus(documents, np.sort(kept_N), vocabulary=vocabulary)
     return corpus, [("train", kept_N), ("validation", held_N[:held]), ("test", held_N[held:])]
 
@@ -105,6 +112,7 @@ def _pack(ids_L: np.ndarray, context: int, bytes_V: Tensor, where: str) -> Token
             f"{where}: {len(ids_L)} tokens are not more than the context of {context}; give more text or a smaller "
             "data.context"
         )
+    # one token more than the rows hold: the target of the last place is the token after it
     rows = -(-(len(ids_L) - 1) // context)
     stream_L = torch.zeros(rows * context + 1, dtype=torch.long)
     stream_L[: len(ids_L)] = torch.from_numpy(ids_L.astype(np.int64))
@@ -115,7 +123,7 @@ def _pack(ids_L: np.ndarray, context: int, bytes_V: Tensor, where: str) -> Token
 
 @dataclass(frozen=True, kw_only=True)
 class TextData(LimitedData, kind="text"):
-    """Which text, and how it becomes sequences of tokens."""
+    """Text, encoded by a tokenizer that is trained on it, in sequences of equal length."""
 
     holds: ClassVar[str] = "tokens"
 
@@ -123,15 +131,15 @@ class TextData(LimitedData, kind="text"):
     """Folder of Cornell Movie-Dialogs, chitchat dataset.json, text file or folder of .txt files; none: the package
     chitchat-dataset."""
     vocabulary: int = 2048
-    """Entries of the byte-level BPE that is trained on the training documents."""
+    """Number of entries of the byte-level BPE that is trained on the training documents."""
     context: int = 64
-    """Tokens in a sequence."""
+    """Number of tokens in a sequence."""
     holdout: float = 0.05
-    """Share of the documents in the validation part, and as much again in the test part."""
+    """Share of the documents that is held out for validation; as many again are held out for the test part."""
     validation: int = 1024
-    """At most this many sequences of the validation part are looked at."""
+    """At most this many sequences of the validation part are used."""
     test: int | None = None
-    """At most this many sequences of the test part; none: all."""
+    """At most this many sequences of the test part are used; none: all."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -142,14 +150,14 @@ class TextData(LimitedData, kind="text"):
         require_counts(self, "test", what="a positive number of sequences or none")
 
     def load(self) -> TextSplits:
-        """Packed sequences of the corpus."""
+        """The three parts as packed sequences of tokens."""
         splits = load_text(self.path, context=self.context, vocabulary=self.vocabulary, holdout=self.holdout).limited(
             self.limit
         )
         return replace(splits, validation=splits.validation.head(self.validation), test=splits.test.head(self.test))
 
     def peek(self) -> DataShape:
-        """Sizes; the corpus is encoded unless that has been done before."""
+        """Sizes of the parts; the corpus is encoded unless the cache has it."""
         shape = self.cut(peek_text(self.path, context=self.context, vocabulary=self.vocabulary, holdout=self.holdout))
         return replace(
             shape,

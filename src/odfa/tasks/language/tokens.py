@@ -1,4 +1,4 @@
-"""Byte-level BPE: trained once per corpus and size, kept in the user's cache beside the encoded documents."""
+"""Byte-level BPE: trained once per corpus and vocabulary, then kept in the user's cache with the encoded documents."""
 
 import hashlib
 import importlib.metadata
@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,33 +15,39 @@ from odfa.data.extras import needs
 from odfa.errors import DataError
 from odfa.tasks.language.dialogue import SPEAKERS, Document
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
 END = "<|end|>"
-"""Special token behind every document."""
+"""Special token after every document."""
 SPECIALS = (END, *SPEAKERS)
 LEAST_VOCABULARY = 256 + len(SPECIALS)
+"""An entry for each byte, so that any text can be encoded, and the special tokens."""
 _FORM = "2"
+"""Version of the encoding, part of the cache's key; it changes whenever this file encodes differently."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """Documents as token numbers: document i is `ids[start[i]:start[i + 1]]`, its last token END."""
+    """Documents as token numbers: document i is `ids[start[i]:start[i + 1]]`, and its last token is END."""
 
-    tokenizer: Any
+    tokenizer: "Tokenizer"
     ids: np.ndarray
     start: np.ndarray
 
     def join(self, documents: np.ndarray) -> np.ndarray:
-        """Tokens of these documents, one after the other."""
+        """The tokens of these documents in the given order, joined."""
         return np.concatenate([self.ids[self.start[i] : self.start[i + 1]] for i in documents])
 
 
 def encode_corpus(documents: list[Document], learn_from: np.ndarray, *, vocabulary: int) -> Corpus:
     """Train a byte-level BPE of `vocabulary` entries on the documents `learn_from`, and encode all of them.
 
-    The result is kept in `cache_folder()` under the SHA-256 of the texts, the size and the library's version.
+    The result is kept in `cache_folder()` under a key of the texts, `learn_from`, `vocabulary` and the version of
+    tokenizers; an equal call reads it from there.
 
     Raises:
-        DataError: the texts are too few for so many entries, or `vocabulary` cannot hold the bytes and special tokens.
+        DataError: the texts are too few for so many entries, or `vocabulary` is smaller than `LEAST_VOCABULARY`.
         MissingExtra: tokenizers is not installed.
     """
     if vocabulary < LEAST_VOCABULARY:
@@ -67,11 +73,11 @@ def encode_corpus(documents: list[Document], learn_from: np.ndarray, *, vocabula
     return corpus
 
 
-def train_bpe(texts: list[str], *, vocabulary: int) -> Any:
+def train_bpe(texts: list[str], *, vocabulary: int) -> "Tokenizer":
     """A byte-level BPE tokenizer of exactly `vocabulary` entries.
 
     Raises:
-        DataError: the texts do not have so many different pieces.
+        DataError: the texts have fewer different pieces than that.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -94,20 +100,15 @@ def train_bpe(texts: list[str], *, vocabulary: int) -> Any:
     return tokenizer
 
 
-def token_bytes(tokenizer: Any) -> np.ndarray:
-    """Bytes of UTF-8 that each token stands for; a special token counts as one (it stands for a line break)."""
-    return np.array(
-        [1 if token in SPECIALS else len(token) for token in map(tokenizer.id_to_token, range(_size(tokenizer)))]
-    )
+def token_bytes(tokenizer: "Tokenizer") -> np.ndarray:
+    """Number of bytes of UTF-8 that each token stands for; a special token counts as one, like a line break."""
+    # a byte-level BPE spells each byte as one character, so the length of a token is its number of bytes
+    numbers = tokenizer.get_vocab()
+    return np.array([1 if token in SPECIALS else len(token) for token in sorted(numbers, key=numbers.__getitem__)])
 
 
-def _size(tokenizer: Any) -> int:
-    size: int = tokenizer.get_vocab_size()
-    return size
-
-
-def _encode(documents: list[Document], tokenizer: Any) -> Corpus:
-    tokenizer.encode_special_tokens = True  # what spells a special token in a text is text
+def _encode(documents: list[Document], tokenizer: "Tokenizer") -> Corpus:
+    tokenizer.encode_special_tokens = True  # in spite of its name: text that spells a special token stays text
     encodings = tokenizer.encode_batch([text for document in documents for _, text in document])
     tokenizer.encode_special_tokens = False
     encoded = (np.array(encoding.ids, np.int32) for encoding in encodings)
@@ -121,7 +122,7 @@ def _encode(documents: list[Document], tokenizer: Any) -> Corpus:
 
 
 def _keep(corpus: Corpus, kept: Path) -> None:
-    """Write the corpus into a temporary sibling and rename it; another process may have been faster."""
+    """Write the corpus into a temporary folder beside its place and rename it: a folder of the final name is whole."""
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(dir=kept.parent, prefix=f".{kept.name}."))
@@ -133,7 +134,7 @@ def _keep(corpus: Corpus, kept: Path) -> None:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
-        if not kept.is_dir():
+        if not kept.is_dir():  # else another process has kept the same corpus first, and nothing is lost
             raise DataError(
                 f"cannot keep the tokens in {kept.parent}: {error.strerror}; set XDG_CACHE_HOME to a folder with room"
             ) from error
@@ -145,7 +146,7 @@ def _load(kept: Path, tokenizers: Any, num_documents: int) -> Corpus:
         ids, start = np.load(kept / "ids.npy"), np.load(kept / "start.npy")
         if ids.dtype != np.int32 or len(start) != num_documents + 1 or start[0] != 0 or start[-1] != len(ids):
             raise ValueError(f"{len(ids)} tokens and {len(start)} places do not make {num_documents} documents")
-        if (np.diff(start) < 1).any() or ids.min() < 0 or ids.max() >= _size(tokenizer):
+        if (np.diff(start) < 1).any() or ids.min() < 0 or ids.max() >= tokenizer.get_vocab_size():
             raise ValueError("a token or a place is out of range")
     except Exception as error:  # tokenizers raises plain Exception
         raise DataError(f"{kept} is damaged ({error}); remove it and it will be made anew") from error

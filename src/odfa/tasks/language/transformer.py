@@ -1,4 +1,11 @@
-"""Causal language models of the transformers library."""
+"""Causal language models of the transformers library.
+
+Unusual in them:
+- dropout is off
+- the head is not tied to the embedding unless `tied` says so: rules that set the head would overwrite the embedding
+- `head_scale` draws the head in proportion to 1 / sqrt(width) instead of the library's fixed 0.02
+- each token is one error row, as wide as the vocabulary
+"""
 
 import math
 from abc import abstractmethod
@@ -14,20 +21,20 @@ from odfa.tasks.base import AbstractNetwork, StackNetwork
 
 
 class TokenNetwork(AbstractNetwork):
-    """One error row per token, as wide as the vocabulary."""
+    """A network that returns logits for the next token: one error row per token, as wide as the vocabulary."""
 
     returns: ClassVar[frozenset[str]] = frozenset({"tokens"})
 
     def num_outputs(self, shape: DataShape) -> int:
-        """Entries of the vocabulary."""
+        """Number of entries of the vocabulary."""
         return shape.num_classes
 
     def num_rows(self, shape: DataShape) -> int:
-        """Tokens in the context."""
+        """Number of tokens in the context."""
         return shape.num_features
 
     def example(self, shape: DataShape, batch_size: int) -> tuple[Tensor, ...]:
-        """Token numbers (N, T)."""
+        """Token numbers (N, T), all zero."""
         return (torch.zeros(batch_size, shape.num_features, dtype=torch.long),)
 
 
@@ -44,19 +51,19 @@ class CausalNetwork(TokenNetwork, StackNetwork):
     mlp_width: int | None = None
     """Inner width of the MLP; none: four times the width."""
     tied: bool = False
-    """Whether the head shares the embedding's weights; aligned rules need false."""
+    """Whether the head has the same weights as the embedding; aligned rules need false, as they overwrite the head."""
     head_scale: float | None = None
-    """Standard deviation of the untied head's initial weights times the root of the width, none: the library's 0.02;
-    aligned rules set the head to weights of their own."""
+    """Standard deviation of the untied head's initial weights times the root of the width; none: the library's 0.02.
+    Aligned rules overwrite these weights."""
 
     per_head: ClassVar[int] = 1
-    """Numbers that the width of a head is a multiple of."""
+    """The width of each attention head must be a multiple of this."""
     stack: ClassVar[str] = ""
-    """Name of the list of blocks."""
+    """Name of the list of blocks in the library's model."""
     norm: ClassVar[str] = ""
-    """Name of the norm in front of a block's MLP."""
+    """Name, in a block, of the norm in front of the MLP."""
     ends: ClassVar[tuple[str, ...]] = ()
-    """Names of the linear maps that end a block's attention and MLP."""
+    """Names, in a block, of the linear maps at the end of attention and MLP."""
 
     def __post_init__(self) -> None:
         self._check_positive("width", "layers", "heads", "mlp_width")
@@ -73,20 +80,21 @@ class CausalNetwork(TokenNetwork, StackNetwork):
 
     @property
     def branches(self) -> tuple[str, ...]:
-        """Names of the norms where the MLPs branch off the residual stream."""
+        """Names of the norms in front of the MLPs."""
         return tuple(f"{block}.{self.norm}" for block in self.blocks)
 
     @property
     def linears(self) -> tuple[str, ...]:
-        """Names of the linear maps that end the branches."""
+        """Names of the linear maps at the end of attention and MLP."""
         return tuple(f"{block}.{end}" for block in self.blocks for end in self.ends)
 
     def build(self, shape: DataShape) -> nn.Module:
-        """The library's model, its head drawn at the size that was asked for.
+        """The library's model with random weights; `head_scale` draws those of the head again.
 
         Raises:
             MissingExtra: transformers is not installed.
         """
+        # END is token 0; without these the library would take the numbers of GPT-2's or Llama's own vocabulary
         special: dict[str, Any] = {
             "bos_token_id": None,
             "eos_token_id": 0,
@@ -135,13 +143,13 @@ class Gpt2Network(CausalNetwork, kind="gpt2"):
 class LlamaNetwork(CausalNetwork, kind="llama"):
     """A Llama of the transformers library, unmodified, with random weights: RMSNorm, rotary positions, gated MLP."""
 
-    per_head: ClassVar[int] = 2  # rotary positions turn pairs
+    per_head: ClassVar[int] = 2  # rotary positions rotate pairs of numbers
     stack: ClassVar[str] = "model.layers"
     norm: ClassVar[str] = "post_attention_layernorm"
     ends: ClassVar[tuple[str, ...]] = ("self_attn.o_proj", "mlp.down_proj")
 
     kv_heads: int | None = None
-    """Heads of keys and values, each serves heads / kv_heads queries; none: as many as heads."""
+    """Number of heads of keys and values, each shared by heads / kv_heads query heads; none: as many as heads."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,1 +1,1 @@
-"""Images and tables to classes."""
+"""Task: classify images and rows of tables."""

@@ -1,4 +1,4 @@
-"""Samples to classes."""
+"""Classification of samples by a cross-entropy."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,11 +11,12 @@ from odfa.data import Split, Splits
 from odfa.tasks.base import AbstractTask, Metric, evaluating
 
 _EVALUATION_BATCH = 1000
+"""Samples that pass through the network at once in evaluation."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Classify(AbstractTask, kind="classify"):
-    """Cross-entropy over classes, compared by accuracy; inputs are standardised."""
+    """Cross-entropy over classes; runs are compared by accuracy. Inputs are standardised."""
 
     takes: ClassVar[frozenset[str]] = frozenset({"classes"})
     asks: ClassVar[str] = "classes"
@@ -27,7 +28,7 @@ class Classify(AbstractTask, kind="classify"):
         return Metric(name="accuracy", better="higher")
 
     def prepared(self, splits: Splits) -> Splits:
-        """The parts, standardised."""
+        """The parts with inputs of mean zero and variance one over the training part."""
         return splits.standardised()
 
     def loss(self, model: nn.Module, batch: Split) -> Tensor:
@@ -35,17 +36,17 @@ class Classify(AbstractTask, kind="classify"):
         return cross_entropy(model(batch.x_ND), batch.y_N)
 
     def targets(self, batch: Split) -> Tensor:
-        """The classes."""
+        """The numbers of the classes (B,)."""
         return batch.y_N
 
     def evaluate(self, model: nn.Module, part: Split) -> dict[str, float]:
-        """Loss and accuracy over a part."""
+        """Mean loss per sample and accuracy over a part."""
         loss, correct = 0.0, 0
         with evaluating(model):
             for x_ND, y_N in zip(
                 *(torch.split(whole, _EVALUATION_BATCH) for whole in (part.x_ND, part.y_N)), strict=True
             ):
-                logits_NC = model(x_ND).float()  # sums over a part need more digits than bfloat16 has
+                logits_NC = model(x_ND).float()  # bfloat16 has too few digits for sums over a part
                 loss += cross_entropy(logits_NC, y_N, reduction="sum").item()
                 correct += int((logits_NC.argmax(dim=1) == y_N).sum())
         return {"loss": loss / len(part), "accuracy": correct / len(part)}

@@ -1,5 +1,11 @@
 """A residual convolutional network.
 
+Unusual in it:
+- norm and activation come before each convolution, so that nothing but sums lies on the residual stream
+- group norms with one group, which do not mix samples as batch norms do: each error row concerns one sample alone
+- one resolution and one width in all blocks; the stem alone reduces the resolution, by `stride`
+- an image is one error row, so the signal of a block is as wide as channels times places
+
 Shape letters: `N` images · `D` pixels of all channels · `C H W` channels, height, width.
 """
 
@@ -14,7 +20,7 @@ from odfa.tasks.base import StackNetwork
 
 
 class ConvBlock(nn.Module):
-    """x + conv(gelu(norm(conv(gelu(norm(x)))))), 3 x 3 convolutions, one group per norm."""
+    """y = x + conv(gelu(norm(conv(gelu(norm(x)))))) with 3 x 3 convolutions and group norms of one group."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -28,7 +34,7 @@ class ConvBlock(nn.Module):
         )
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        """The same shape."""
+        """(N, C, H, W) → (N, C, H, W)."""
         y_NCHW: Tensor = x_NCHW + self.branch(x_NCHW)
         return y_NCHW
 
@@ -45,8 +51,8 @@ class Cnn(nn.Module):
         self.head = nn.Linear(width, num_classes)
 
     def forward(self, x_ND: Tensor) -> Tensor:
-        """Logits (N, classes)."""
-        x_NCHW = self.stem(x_ND.to(self.head.weight.dtype).view(-1, *self.image))
+        """Logits (N, classes) from flat images (N, D)."""
+        x_NCHW = self.stem(x_ND.to(self.head.weight.dtype).view(-1, *self.image))  # (N, width, H / stride, W / stride)
         for block in self.blocks:
             x_NCHW = block(x_NCHW)
         logits_NC: Tensor = self.head(self.norm(x_NCHW.mean(dim=(2, 3))))
@@ -55,7 +61,7 @@ class Cnn(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class CnnNetwork(StackNetwork, kind="cnn"):
-    """A residual convolutional network: a stem that thins out the places, then blocks of one width and resolution."""
+    """A residual convolutional network: a stem with a stride, then blocks of one width and resolution."""
 
     returns: ClassVar[frozenset[str]] = frozenset({"classes"})
 
@@ -64,7 +70,7 @@ class CnnNetwork(StackNetwork, kind="cnn"):
     layers: int = 3
     """Residual blocks of two 3 x 3 convolutions."""
     stride: int = 4
-    """Pixels between two places behind the stem, each way."""
+    """Pixels from one place of the stem's output to the next, in both directions."""
 
     def __post_init__(self) -> None:
         self._check_positive("width", "layers", "stride")
@@ -75,17 +81,18 @@ class CnnNetwork(StackNetwork, kind="cnn"):
         return tuple(f"blocks.{k}" for k in range(self.layers))
 
     def num_outputs(self, shape: DataShape) -> int:
-        """Classes: one error row per image."""
+        """Number of classes: one error row per image."""
         return shape.num_classes
 
     def signal_widths(self, shape: DataShape) -> tuple[int, ...]:
-        """Channels at each place behind the stem."""
+        """Channels times places of each block's output."""
         _, height, width = _image(shape)
+        # the stem pads by stride - 1, so that its output has ceil(side / stride) places
         places = -(-height // self.stride) * -(-width // self.stride)
         return tuple(width * places for width in self.widths)
 
     def build(self, shape: DataShape) -> nn.Module:
-        """The network.
+        """The network with random weights.
 
         Raises:
             ConfigError: the data are no images.
@@ -97,5 +104,7 @@ class CnnNetwork(StackNetwork, kind="cnn"):
 
 def _image(shape: DataShape) -> tuple[int, int, int]:
     if shape.image is None:
-        raise ConfigError("network=cnn: a convolutional network needs images; these data have none")
+        raise ConfigError(
+            "network=cnn: a convolutional network needs images; these data have none; expected other data"
+        )
     return shape.image

@@ -1,4 +1,4 @@
-"""1,797 handwritten digits of 8 x 8 pixels, shipped with scikit-learn (UCI Optical Recognition of Digits)."""
+"""1,797 handwritten digits of 8 x 8 pixels, part of scikit-learn (UCI Optical Recognition of Digits)."""
 
 from dataclasses import dataclass
 
@@ -10,15 +10,17 @@ from odfa.tasks.vision.images import ImageData
 _NUM_SAMPLES = 1797
 _NUM_TEST = 397
 _PEAK = 16.0
+"""Largest value of a pixel."""
 _IMAGE = (1, 8, 8)
 _TEST_KEY, _VALIDATION_KEY = 1, 2
+"""Keys of the samples that are held out; they never change, so that all runs share the test part."""
 
 
 def load_digits(*, validation: int = 200) -> Splits:
     """Pixels in [0, 1]; 397 test digits and `validation` more are held out by fixed keys.
 
     Raises:
-        DataError: `validation` leaves nothing to train on.
+        DataError: `validation` leaves no sample to train on.
         MissingExtra: scikit-learn is not installed.
     """
     with needs("scikit-learn", "the digits data"):
@@ -36,10 +38,10 @@ def load_digits(*, validation: int = 200) -> Splits:
 
 
 def peek_digits(*, validation: int = 200) -> DataShape:
-    """Sizes without loading anything.
+    """Sizes of the parts, which are known without loading anything.
 
     Raises:
-        DataError: `validation` leaves nothing to train on.
+        DataError: `validation` leaves no sample to train on.
     """
     check_held_out(_NUM_SAMPLES - _NUM_TEST, validation)
     return DataShape(
@@ -57,9 +59,9 @@ class DigitsData(ImageData, kind="digits"):
     """The handwritten digits of scikit-learn, 8 x 8 pixels, ten classes."""
 
     def load(self) -> Splits:
-        """The three parts, pixels in [0, 1]."""
+        """The three parts with pixels in [0, 1]."""
         return load_digits(validation=self.validation).limited(self.limit)
 
     def peek(self) -> DataShape:
-        """Sizes, without loading."""
+        """Sizes of the parts, without loading."""
         return self.cut(peek_digits(validation=self.validation))

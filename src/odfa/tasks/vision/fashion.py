@@ -1,4 +1,4 @@
-"""Fashion-MNIST, 70,000 images of clothes, 28 x 28 pixels (Xiao et al., arXiv 1708.07747), or an idx folder like it."""
+"""Fashion-MNIST, 70,000 images of clothes, 28 x 28 pixels (Xiao et al., arXiv 1708.07747), or other idx files."""
 
 import hashlib
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from odfa.errors import DataError
 from odfa.tasks.vision.images import ImageData
 
 DEFAULT_FOLDER = Path("/usr/share/datasets/fashion-mnist")
-"""Where the Debian package `dataset-fashion-mnist` puts the files."""
+"""Folder in which the Debian package `dataset-fashion-mnist` installs the files."""
 
 _SHA256 = {
     "train-images-idx3-ubyte.gz": "b0564c3eedabfbf835052cff8503ea422014ce006caf5b757f851416ee8300c7",
@@ -31,9 +31,10 @@ FASHION_CLASSES = (
     "bag",
     "ankle boot",
 )
-"""What the labels 0…9 stand for."""
+"""Name of each class, in the order of the labels 0 to 9."""
 _NUM_CLASSES = len(FASHION_CLASSES)
 _VALIDATION_KEY = 3
+"""Key of the images that are held out; it never changes, so that all runs choose on the same ones."""
 
 
 def load_fashion(path: Path | str | None = None, *, validation: int = 5000) -> Splits:
@@ -60,7 +61,7 @@ def load_fashion(path: Path | str | None = None, *, validation: int = 5000) -> S
 
 
 def peek_fashion(path: Path | str | None = None, *, validation: int = 5000) -> DataShape:
-    """Sizes from the files' headers.
+    """Sizes of the parts, from the headers of the files.
 
     Raises:
         DataError: files are missing, are not idx files, do not fit each other, or are too few to hold out `validation`.
@@ -84,7 +85,7 @@ def peek_fashion(path: Path | str | None = None, *, validation: int = 5000) -> D
 
 
 def _peek(path: Path | str | None, name: str) -> tuple[int, ...]:
-    """Number, height and width of the images of one part, as many as there are labels."""
+    """Number, height and width of the images of one part; refuses another number of labels."""
     shape = read_idx_shape(_find(path, f"{name}-images-idx3-ubyte"), axes=3)
     (num_labels,) = read_idx_shape(_find(path, f"{name}-labels-idx1-ubyte"), axes=1)
     if shape[0] != num_labels:
@@ -96,9 +97,9 @@ def _peek(path: Path | str | None, name: str) -> tuple[int, ...]:
 
 
 def _read(path: Path | str | None, name: str) -> tuple[Tensor, Tensor]:
-    """Images of one part as rows of bytes, and their labels."""
+    """Images of one part as rows of bytes (N, D), and their labels (N,)."""
     images, labels = (_find(path, f"{name}-{rest}") for rest in ("images-idx3-ubyte", "labels-idx1-ubyte"))
-    if path is None:
+    if path is None:  # in the system's folder only: files of the user's own may hold other images
         for file in (images, labels):
             _verify(file)
     return read_idx(images, axes=3).flatten(1), read_idx(labels, axes=1).long()
@@ -133,15 +134,15 @@ def _verify(file: Path) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class FashionData(ImageData, kind="fashion"):
-    """Fashion-MNIST, or another idx folder of one size of images and ten classes."""
+    """Fashion-MNIST, or idx files of other images of one size in ten classes."""
 
     path: Path | None = None
-    """Folder with the four idx files; none: where the system's package puts them."""
+    """Folder with the four idx files; none: the folder of the Debian package dataset-fashion-mnist."""
 
     def load(self) -> Splits:
-        """The three parts, pixels as bytes."""
+        """The three parts with pixels as bytes."""
         return load_fashion(self.path, validation=self.validation).limited(self.limit)
 
     def peek(self) -> DataShape:
-        """Sizes, from the files' headers."""
+        """Sizes of the parts, from the headers of the files."""
         return self.cut(peek_fashion(self.path, validation=self.validation))

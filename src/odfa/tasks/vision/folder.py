@@ -1,11 +1,11 @@
-"""Images of one's own: a folder that holds a folder of PNG or JPEG files for each class.
+"""Images of the user: a folder that holds a folder of PNG or JPEG files for each class.
 
 Shape letters: `N` images · `D` values of all pixels and channels.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from odfa.tasks.vision.images import ImageData, parts_by_key
 
 _ENDINGS = (".png", ".jpg", ".jpeg")
 _TEST_KEY, _VALIDATION_KEY = 6, 7
+"""Keys of the images that are held out; they never change, so that all runs share the test part."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,13 +25,13 @@ class ImageFolderData(ImageData, kind="images"):
     """A folder that holds a folder of PNG or JPEG files for each class; the folders' names are the classes' names."""
 
     path: Path | None = None
-    """The folder; it has to be given."""
+    """Folder that holds a folder for each class; it has to be given."""
     test: int = 200
-    """Images held out for the test part, chosen by a key that depends on nothing but their number."""
+    """Number of images held out for the test part; which ones depends on the number of images alone."""
     side: int | None = None
-    """Images are scaled to this height and width; none: they are of one size."""
+    """Images are scaled to this height and width; none: they are not scaled and must all be of one size."""
     colour: bool = True
-    """Three channels; false: one, of grey."""
+    """true: three channels; false: one channel, images are converted to grey."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -42,7 +43,7 @@ class ImageFolderData(ImageData, kind="images"):
         """Names of the classes, in the order of their numbers.
 
         Raises:
-            DataError: there is no folder, or there are fewer than two in it.
+            DataError: there is no folder, or there are fewer than two folders in it.
         """
         folder = _given(self.path)
         names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
@@ -51,7 +52,7 @@ class ImageFolderData(ImageData, kind="images"):
         return tuple(names)
 
     def load(self) -> Splits:
-        """The three parts, pixels as bytes."""
+        """The three parts with pixels as bytes."""
         files, y_N = self._files()
         x_ND, size = self._read(files)
         parts = parts_by_key(x_ND, y_N, test=self.test, validation=self.validation, names=(_TEST_KEY, _VALIDATION_KEY))
@@ -66,7 +67,7 @@ class ImageFolderData(ImageData, kind="images"):
         return splits.check().limited(self.limit)
 
     def peek(self) -> DataShape:
-        """Sizes, from the names of the files and the first of them."""
+        """Sizes of the parts, from the number of files and the size of the first image."""
         files, _ = self._files()
         _, size = self._read(files[:1])
         check_held_out(len(files), self.test)
@@ -83,7 +84,8 @@ class ImageFolderData(ImageData, kind="images"):
         )
 
     def _files(self) -> tuple[list[Path], Tensor]:
-        """All files, class by class in alphabetical order, and the number of the class of each."""
+        """All files, class by class, and the number of each file's class."""
+        # sorted: the order in which a system lists a folder would otherwise decide what is held out
         files, labels = list[Path](), list[int]()
         for number, name in enumerate(self.classes):
             folder = _given(self.path) / name
@@ -95,7 +97,7 @@ class ImageFolderData(ImageData, kind="images"):
         return files, torch.tensor(labels)
 
     def _read(self, files: list[Path]) -> tuple[Tensor, tuple[int, int, int]]:
-        """Bytes (N, D) of these images, channel by channel; channels, height and width."""
+        """Bytes (N, D) of these images, channel by channel, and (channels, height, width)."""
         with needs("pillow", "folders of images"):
             from PIL import Image
         first, rows = (0, 0), list[Tensor]()
@@ -104,13 +106,15 @@ class ImageFolderData(ImageData, kind="images"):
             first = first if rows else (width, height)
             if (width, height) != first:
                 raise DataError(
-                    f"{file}: {width} x {height} pixels, and {files[0]} has {first[0]} x {first[1]}; expected one "
-                    "size, or say data.side=PIXELS to have them scaled"
+                    f"{file}: expected {first[0]} x {first[1]} pixels as in {files[0]}, got {width} x {height}; say "
+                    "data.side=PIXELS to have all images scaled"
                 )
             rows.append(pixels)
         return torch.stack(rows), (3 if self.colour else 1, first[1], first[0])
 
-    def _decoded(self, library: Any, file: Path) -> tuple[int, int, Tensor]:
+    def _decoded(self, library: ModuleType, file: Path) -> tuple[int, int, Tensor]:
+        """Width, height and bytes of one image; `library` is PIL.Image, which is imported when it is needed."""
+        # two formats only: Pillow's readers of rare formats are where damaged files do harm
         try:
             with library.open(file, formats=("PNG", "JPEG")) as opened:
                 image = opened.convert("RGB" if self.colour else "L")

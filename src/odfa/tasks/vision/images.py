@@ -1,4 +1,4 @@
-"""What all data sets of images share: samples held out for validation, and training images that move."""
+"""Settings that data sets of classes and of images share: validation samples, random shifts and mirroring."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,12 +12,12 @@ from odfa.tasks.base import LimitedData
 
 @dataclass(frozen=True, kw_only=True)
 class ClassData(LimitedData):
-    """Samples of classes, some of the training part held out."""
+    """Samples of classes, some of which are held out of the training part for validation."""
 
     holds: ClassVar[str] = "classes"
 
     validation: int = 200
-    """Samples held out of the training part; all choices are made on them."""
+    """Number of samples that are held out of the training part; all choices are made on them."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -26,19 +26,19 @@ class ClassData(LimitedData):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageData(ClassData):
-    """Images of classes."""
+    """Images of classes, which training can shift and mirror at random."""
 
     shift: int = 0
-    """Training images are shifted by up to this many pixels each way, anew in each step."""
+    """Training images are shifted at random by up to this many pixels in each direction, anew in each step."""
     flip: bool = False
-    """Half of the training images are mirrored left to right, anew in each step."""
+    """Each training image is mirrored left to right with probability one half, anew in each step."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(0 <= self.shift <= MAX_WIDTH, "shift", "zero or more pixels, fewer than the side", self.shift)
 
     def check(self, shape: DataShape) -> None:
-        """Refuse shifts that leave nothing of an image.
+        """Refuse shifts that could move an image out of its frame.
 
         Raises:
             SettingError: shifts by the side or more.
@@ -48,7 +48,7 @@ class ImageData(ClassData):
         require(self.shift < side, "data.shift", f"fewer pixels than {side}, the side", self.shift)
 
     def augmented(self, batch: Split, shape: DataShape) -> Split:
-        """Images shifted and mirrored as the settings say."""
+        """The batch with its images shifted and mirrored at random."""
         assert shape.image is not None
         return augmented(batch, shape.image, shift=self.shift, flip=self.flip)
 
@@ -59,7 +59,7 @@ def parts_by_key(
     """Training, validation and test part; `names` are the fixed keys of what is held out for test and validation.
 
     Raises:
-        DataError: nothing would be left in one part.
+        DataError: a part would have no samples.
     """
     rest_N, test_N = split_by_key(len(y_N), test, name=names[0])
     kept, held = split_by_key(len(rest_N), validation, name=names[1])

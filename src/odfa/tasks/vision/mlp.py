@@ -1,4 +1,11 @@
-"""The multilayer perceptron of the digits and fashion recipes."""
+"""The multilayer perceptron of the digits and fashion recipes.
+
+Unusual in it:
+- tanh by default, which keeps the outputs of blocks bounded whatever a random signal makes of their weights
+- no norms, no dropout, no residual stream: each block is a linear map and the activation
+
+Shape letters: `N` samples · `D` features · `K` width of a block · `C` classes.
+"""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -25,7 +32,7 @@ class Mlp(nn.Module):
         self.head = nn.Linear(widths[-1], num_classes)
 
     def forward(self, x_ND: Tensor) -> Tensor:
-        """Logits of shape (N, classes)."""
+        """Logits (N, classes) from features (N, D)."""
         hidden_NK = x_ND.to(self.head.weight.dtype)
         for block in self.blocks:
             hidden_NK = block(hidden_NK)
@@ -42,7 +49,7 @@ class MlpNetwork(AbstractNetwork, kind="mlp"):
     widths: tuple[int, ...] = (128, 128)
     """Widths of the hidden blocks, from input to output."""
     activation: Literal["tanh", "gelu", "relu"] = "tanh"
-    """Non-linearity at the end of each block."""
+    """Activation function at the end of each block."""
 
     def __post_init__(self) -> None:
         fits = len(self.widths) > 0 and all(0 < width <= MAX_WIDTH for width in self.widths)
@@ -54,9 +61,9 @@ class MlpNetwork(AbstractNetwork, kind="mlp"):
         return tuple(f"blocks.{k}" for k in range(len(self.widths)))
 
     def num_outputs(self, shape: DataShape) -> int:
-        """Classes: one error row per sample."""
+        """Number of classes: one error row per sample."""
         return shape.num_classes
 
     def build(self, shape: DataShape) -> nn.Module:
-        """The perceptron."""
+        """The perceptron with random weights."""
         return Mlp(self.widths, self.activation, num_features=shape.num_features, num_classes=shape.num_classes)

@@ -1,4 +1,4 @@
-"""Images: a multilayer perceptron, a Transformer, a convolutional network."""
+"""Recipes that classify images, with a multilayer perceptron, a Transformer and a convolutional network."""
 
 from dataclasses import replace
 
@@ -20,7 +20,7 @@ _FASHION = "Debian package dataset-fashion-mnist, or idx files at data.path"
 
 @recipe(source=_DIGITS, size="1,200 digits, 64-128x3-10", expected_time="1 to 4 seconds")
 def digits() -> RunConfig:
-    """8 x 8 digits, three tanh blocks; seconds on a laptop."""
+    """Digits of 8 x 8 pixels with three tanh blocks: takes seconds on a laptop."""
     return RunConfig(
         recipe="digits",
         task=Classify(),
@@ -37,7 +37,7 @@ def digits() -> RunConfig:
 
 @recipe(source=_DIGITS, size="300 digits, 64-64x2-10", expected_time="under a second")
 def digits_tiny() -> RunConfig:
-    """`digits` with a quarter of the data and a fifth of the steps; under a second."""
+    """`digits` with a quarter of the data and a fifth of the steps: takes less than a second."""
     run = digits()
     return replace(
         run,
@@ -54,7 +54,7 @@ def digits_tiny() -> RunConfig:
 
 @recipe(source=_FASHION, size="55,000 images, 784-1024x3-10", expected_time="1 to 3 minutes")
 def fashion_mlp() -> RunConfig:
-    """Fashion-MNIST, 784-1024x3-10 tanh, five epochs: the comparison with backpropagation."""
+    """Fashion-MNIST with three tanh blocks of width 1024, to be compared with backpropagation."""
     return RunConfig(
         recipe="fashion_mlp",
         task=Classify(),
@@ -70,7 +70,7 @@ def fashion_mlp() -> RunConfig:
 
 @recipe(source=_FASHION, size="1,280 images, 784-64x3-10", expected_time="about a second")
 def fashion_mlp_tiny() -> RunConfig:
-    """`fashion_mlp` with narrow blocks and few images; a second."""
+    """`fashion_mlp` with narrow blocks and few images: takes a second."""
     run = fashion_mlp()
     return replace(
         run,
@@ -87,7 +87,7 @@ def fashion_mlp_tiny() -> RunConfig:
 
 @recipe(source=_FASHION, size="55,000 images, ViT 4x64, 16 patches", expected_time="5 minutes")
 def fashion_vit() -> RunConfig:
-    """Fashion-MNIST, a ViT of sixteen patches, mean over patches: the comparison with backpropagation."""
+    """Fashion-MNIST with a vision Transformer of sixteen patches, to be compared with backpropagation."""
     return RunConfig(
         recipe="fashion_vit",
         task=Classify(),
@@ -105,7 +105,7 @@ def fashion_vit() -> RunConfig:
 
 @recipe(source=_FASHION, size="2,560 images, ViT 2x32", expected_time="seconds")
 def fashion_vit_tiny() -> RunConfig:
-    """`fashion_vit` with half the width and few images; seconds."""
+    """`fashion_vit` with half the width, two blocks and few images: takes seconds."""
     run = fashion_vit()
     return replace(
         run,
@@ -121,7 +121,7 @@ def fashion_vit_tiny() -> RunConfig:
 
 @recipe(source=_FASHION, size="55,000 images, residual CNN 3x48", expected_time="5 minutes")
 def fashion_cnn() -> RunConfig:
-    """Fashion-MNIST, a residual convolutional network of 7 x 7 places, where feedback alignment is weakest."""
+    """Fashion-MNIST with a residual convolutional network of 7 x 7 places, where feedback alignment is weakest."""
     return RunConfig(
         recipe="fashion_cnn",
         task=Classify(),
@@ -139,7 +139,7 @@ def fashion_cnn() -> RunConfig:
 
 @recipe(source=_FASHION, size="2,560 images, CNN 2x16", expected_time="seconds")
 def fashion_cnn_tiny() -> RunConfig:
-    """`fashion_cnn` with few channels and images; seconds."""
+    """`fashion_cnn` with few channels and images: takes seconds."""
     run = fashion_cnn()
     return replace(
         run,

@@ -1,11 +1,10 @@
-"""A table of one's own: numbers in columns, and one column that names the class of each row.
+"""A table of the user: columns of numbers, and one column with the class of each row.
 
 Shape letters: `N` rows · `D` columns of numbers.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -15,29 +14,30 @@ from odfa.settings import require_counts
 from odfa.tasks.vision.images import ClassData, parts_by_key
 
 _TEST_KEY, _VALIDATION_KEY = 8, 9
+"""Keys of the rows that are held out; they never change, so that all runs share the test part."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TableData(ClassData, kind="table"):
-    """A table with names of columns in the first line; each column of numbers is standardised by the training rows."""
+    """A table with column names in its first line; each column of numbers is standardised by the training rows."""
 
     path: Path | None = None
     """File that ends in .csv or .parquet; it has to be given."""
     label: str | None = None
-    """Column that names the class; none: the last one."""
+    """Name of the column with the classes; none: the last column."""
     test: int = 200
-    """Rows held out for the test part, chosen by a key that depends on nothing but their number."""
+    """Number of rows held out for the test part; which ones depends on the number of rows alone."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_counts(self, "test", what="a positive number of rows")
 
     def load(self) -> Splits:
-        """The three parts."""
+        """The three parts, each column standardised."""
         x_ND, y_N, num_classes = self._read()
         parts = parts_by_key(x_ND, y_N, test=self.test, validation=self.validation, names=(_TEST_KEY, _VALIDATION_KEY))
         mean_D, std_D = parts[0].x_ND.mean(dim=0), parts[0].x_ND.std(dim=0)
-        std_D[std_D == 0] = 1.0  # a column that never changes tells nothing
+        std_D[std_D == 0] = 1.0  # a constant column stays zero instead of becoming NaN
         train, validation, test = (Split(x_ND=((part.x_ND - mean_D) / std_D).float(), y_N=part.y_N) for part in parts)
         splits = Splits(
             train=train, validation=validation, test=test, num_classes=num_classes, source=str(self._file())
@@ -45,7 +45,7 @@ class TableData(ClassData, kind="table"):
         return splits.check().limited(self.limit)
 
     def peek(self) -> DataShape:
-        """Sizes; the file is read."""
+        """Sizes of the parts; the file is read."""
         x_ND, _, num_classes = self._read()
         check_held_out(len(x_ND), self.test)
         check_held_out(len(x_ND) - self.test, self.validation)
@@ -68,7 +68,7 @@ class TableData(ClassData, kind="table"):
         return file
 
     def _read(self) -> tuple[torch.Tensor, torch.Tensor, int]:
-        """Numbers (N, D) in float64, numbers of the classes (N), and how many classes there are."""
+        """Features (N, D) in float64, number of each row's class (N,), and the number of classes."""
         file = self._file()
         with needs("pandas", "tables"):
             import pandas
@@ -76,8 +76,8 @@ class TableData(ClassData, kind="table"):
             with needs("pyarrow", "parquet files", otherwise="write the table as .csv"):
                 import pyarrow.parquet  # noqa: F401
         try:
-            table: Any = pandas.read_csv(file) if file.suffix == ".csv" else pandas.read_parquet(file)
-        except (OSError, ValueError) as error:  # ValueError: what pandas and pyarrow raise about the content
+            table = pandas.read_csv(file) if file.suffix == ".csv" else pandas.read_parquet(file)
+        except (OSError, ValueError) as error:  # pandas and pyarrow raise ValueError for damaged content
             why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise DataError(f"{file}: expected a table ({why}); repair it") from error
         columns = [str(name) for name in table.columns]
@@ -92,6 +92,7 @@ class TableData(ClassData, kind="table"):
         if table.isna().any(axis=None):
             name = table.columns[table.isna().any()][0]
             raise DataError(f"{file}: column {name!r} has empty places; fill them or leave these rows out")
+        # classes get their numbers in sorted order: in the order of the rows, another file could swap them
         numeric = pandas.api.types.is_numeric_dtype(table[label].dtype)
         names = sorted(table[label].unique(), key=None if numeric else str)
         codes = pandas.Categorical(table[label], categories=names).codes

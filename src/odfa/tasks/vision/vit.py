@@ -1,5 +1,10 @@
 """A vision Transformer of the transformers library with a linear head.
 
+Unusual in it:
+- the class is read from the mean over patches by default, so that each patch contributes to the error
+- the library's pooling layer, a further learned map in front of the head, is left out
+- an image is one error row, whatever its number of patches
+
 Shape letters: `N` images · `D` pixels of all channels · `C H W` channels, height, width · `T` patches · `K` width ·
 `P` pixels of a patch, all channels.
 """
@@ -16,26 +21,23 @@ from odfa.tasks.base import StackNetwork
 
 
 class Vit(nn.Module):
-    """y_NC = head(backbone(x)): classes from the mean over patches or from the token in front of them.
-
-    Inputs are flat images x_ND.
-    """
+    """y = head(read(backbone(x))), where `read` is the mean over patches, or the class token in front of them."""
 
     def __init__(self, backbone: nn.Module, head: nn.Linear, image: tuple[int, int, int], pooling: str) -> None:
         super().__init__()
         self.backbone, self.head, self.image, self.pooling = backbone, head, image, pooling
 
     def forward(self, x_ND: Tensor) -> Tensor:
-        """Logits (N, classes)."""
-        tokens_NTK = self.backbone(pixel_values=x_ND.view(-1, *self.image)).last_hidden_state
-        read = tokens_NTK[:, 0] if self.pooling == "cls" else tokens_NTK[:, 1:].mean(dim=1)
-        logits_NC: Tensor = self.head(read)
+        """Logits (N, classes) from flat images (N, D)."""
+        tokens_NTK = self.backbone(pixel_values=x_ND.view(-1, *self.image)).last_hidden_state  # (N, 1 + T, K)
+        read_NK = tokens_NTK[:, 0] if self.pooling == "cls" else tokens_NTK[:, 1:].mean(dim=1)
+        logits_NC: Tensor = self.head(read_NK)
         return logits_NC
 
 
 @dataclass(frozen=True, kw_only=True)
 class PatchNetwork(StackNetwork):
-    """A vision Transformer of the transformers library, unmodified, with one linear head behind it."""
+    """A vision Transformer of the transformers library, unmodified, with one linear head after it."""
 
     patch: int = 4
     """Side of a square patch in pixels; it divides height and width."""
@@ -59,22 +61,23 @@ class PatchNetwork(StackNetwork):
 
     @property
     def branches(self) -> tuple[str, ...]:
-        """Names of the norms where the MLPs branch off the residual stream."""
+        """Names of the norms in front of the MLPs."""
         return tuple(f"{block}.layernorm_after" for block in self.blocks)
 
     @property
     def linears(self) -> tuple[str, ...]:
-        """Names of the linear maps that end the branches."""
+        """Names of the linear maps at the end of attention and MLP."""
         return tuple(f"{block}.{end}" for block in self.blocks for end in ("attention.o_proj", "mlp.fc2"))
 
     def _backbone(self, shape: DataShape) -> tuple[nn.Module, tuple[int, int, int]]:
-        """The library's model with random weights, and channels, height and width of its images.
+        """The library's model with random weights, and (channels, height, width) of its images.
 
         Raises:
-            ConfigError: the data are no images, or patches do not tile them. MissingExtra: no transformers.
+            ConfigError: the data are no images, or patches do not tile them. MissingExtra: transformers is not
+                installed.
         """
         if shape.image is None:
-            raise ConfigError("network: a vision Transformer needs images; these data have none")
+            raise ConfigError("network: a vision Transformer needs images; these data have none; expected other data")
         channels, height, width = shape.image
         if height % self.patch or width % self.patch:
             raise ConfigError(
@@ -96,22 +99,23 @@ class PatchNetwork(StackNetwork):
 
 @dataclass(frozen=True, kw_only=True)
 class VitNetwork(PatchNetwork, kind="vit"):
-    """A vision Transformer of the transformers library, unmodified, with one linear head that names classes."""
+    """A vision Transformer of the transformers library, unmodified, with one linear head for classes."""
 
     returns: ClassVar[frozenset[str]] = frozenset({"classes"})
 
     pooling: Literal["mean", "cls"] = "mean"
-    """What a class is read from: the mean over patches, or the token in front of them."""
+    """Input of the head: the mean over patches, or the class token in front of them."""
 
     def num_outputs(self, shape: DataShape) -> int:
-        """Classes: one error row per image."""
+        """Number of classes: one error row per image."""
         return shape.num_classes
 
     def build(self, shape: DataShape) -> nn.Module:
-        """The network.
+        """The network with random weights.
 
         Raises:
-            ConfigError: the data are no images, or patches do not tile them. MissingExtra: no transformers.
+            ConfigError: the data are no images, or patches do not tile them. MissingExtra: transformers is not
+                installed.
         """
         backbone, image = self._backbone(shape)
         return Vit(backbone, nn.Linear(self.width, shape.num_classes), image, self.pooling)
