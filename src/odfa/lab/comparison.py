@@ -40,6 +40,9 @@ class Comparison:
     trials: list[Trial]
     tries: dict[str, list[Try]]
     paths: dict[str, str] = field(default_factory=dict)
+    """Files of the table and of the main figure, as `table` and `figure`."""
+    figures: dict[str, str] = field(default_factory=dict)
+    """Files of the further figures that were drawn, by their names."""
     references: dict[str, float] = field(default_factory=dict)
     """Test metric of predictions that need no network."""
 
@@ -85,6 +88,7 @@ class Comparison:
             **({"references": self.references} if self.references else {}),
             "learning_rates": {arm: _rates(self, arm) for arm in self.tries},
             **self.paths,
+            **({"figures": self.figures} if self.figures else {}),
         }
 
 

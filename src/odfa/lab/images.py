@@ -15,7 +15,8 @@ from odfa.arms import name_of
 from odfa.data import needs, quietly
 from odfa.errors import ConfigError
 from odfa.keys import mix
-from odfa.lab.destination import check_figure, save_figure
+from odfa.lab.canvas import new_figure, save_figure
+from odfa.lab.destination import check_figure
 from odfa.settings import SEEDS, SEEDS_TOLD, require
 from odfa.store import LoadedRun, load_run
 from odfa.tasks.diffusion.denoiser import Denoiser
@@ -147,11 +148,7 @@ def draw_grid(
 
 
 def _draw(runs: Sequence[LoadedRun], images_RND: list[Tensor], classes: list[int], count: int, path: Path) -> None:
-    with needs("matplotlib", "figures"):
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    figure = Figure(figsize=(len(runs) * (0.36 * count + 0.9), 0.36 * len(classes) + 0.5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(len(runs) * (0.36 * count + 0.9), 0.36 * len(classes) + 0.5)
     axes_R = figure.subplots(1, len(runs), squeeze=False)[0]
     for axes, run, images_ND in zip(axes_R, runs, images_RND, strict=True):
         assert isinstance(run.model, Denoiser)

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 from odfa.arms import name_of
-from odfa.data import FieldSplit, FieldSplits, needs
+from odfa.data import FieldSplit, FieldSplits
 from odfa.errors import ConfigError
-from odfa.lab.destination import check_figure, save_figure
+from odfa.lab.canvas import new_figure, save_figure
+from odfa.lab.destination import check_figure
 from odfa.session.places import without_places
 from odfa.store import LoadedRun, load_run
 from odfa.tasks.climate.regress import Regress
@@ -72,13 +73,9 @@ def _draw(
     projected_RHW: torch.Tensor,
     path: Path,
 ) -> None:
-    with needs("matplotlib", "figures"):
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
     (name, unit), error_RHW = words, projected_RHW - truth_HW
     top = float(max(truth_HW.abs().max(), projected_RHW.abs().max()))
-    figure = Figure(figsize=(11, 0.6 + 2.6 * len(runs)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(11, 0.6 + 2.6 * len(runs))
     grid = figure.subplots(len(runs), 3, squeeze=False, sharex=True, sharey=True)
     last: Any = None
     for row, run in enumerate(runs):

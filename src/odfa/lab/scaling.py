@@ -4,8 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from odfa.data import needs
-from odfa.lab.destination import save_figure
+from odfa.lab.canvas import new_figure, open_frame, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -108,15 +107,10 @@ def draw_sharing(sweeps: Mapping[str, Sequence[Row]], path: Path) -> None:
 
 
 def _figure(panels: int, *, width: float) -> tuple["Figure", list["Axes"]]:
-    with needs("matplotlib", "figures"):
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    figure = Figure(figsize=(width * panels, 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(width * panels, 4.4)
     axes: Iterable[Axes] = figure.subplots(1, panels, squeeze=False)[0]
     drawn = list(axes)
-    for each in drawn:
-        each.spines[["top", "right"]].set_visible(False)
+    open_frame(*drawn)
     return figure, drawn
 
 
