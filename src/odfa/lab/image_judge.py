@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from odfa.arms import name_of
 from odfa.data import Split, needs, quietly
 from odfa.errors import ConfigError
-from odfa.lab.images import Sampler, check_drawing, generate
 from odfa.lab.wording import rule_of
 from odfa.settings import require
 from odfa.store import LoadedRun, load_run
+from odfa.tasks.diffusion.samples import Sampler, check_drawing, generate
 from odfa.tasks.vision.classify import Classify
 from odfa.tasks.vision.fashion import FashionData
 

@@ -17,7 +17,7 @@ from odfa.errors import DataError
 from odfa.settings import MAX_WIDTH, require, require_counts
 from odfa.tasks.base import LimitedData
 from odfa.tasks.language.dialogue import read_documents
-from odfa.tasks.language.tokens import Corpus, encode_corpus, token_bytes
+from odfa.tasks.language.tokens import END, Corpus, encode_corpus, token_bytes
 
 MASKED = -100
 """Target of a place that is not learned: what fills the last sequence of a part."""
@@ -118,6 +118,8 @@ class TextData(LimitedData, kind="text"):
     """Which text, and how it becomes sequences of tokens."""
 
     holds: ClassVar[str] = "tokens"
+    end: ClassVar[str] = END
+    """Special token behind every document: a model that writes it has finished."""
 
     path: Path | None = None
     """Folder of Cornell Movie-Dialogs, chitchat dataset.json, text file or folder of .txt files; none: the package
