@@ -70,9 +70,9 @@ def _install(info: Path) -> None:
     """The page's entry points, as pip would leave them."""
     (points,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
     groups = tomllib.loads(points)["project"]["entry-points"]
-    lines = [
-        line for group, named in groups.items() for line in (f"[{group}]", *(f"{k} = {v}" for k, v in named.items()))
-    ]
+    lines: list[str] = []
+    for group, named in groups.items():
+        lines += [f"[{group}]", *(f"{name} = {value}" for name, value in named.items())]
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-lab\nVersion: 1.0\n", encoding="utf-8")
     (info / "entry_points.txt").write_text("\n".join(lines), encoding="utf-8")

@@ -33,6 +33,7 @@ def align(run_dir: Path | str) -> dict[str, Any]:
     config = read_config(path)
     check_measurable(config, f"{path}: ")
     kept = read_kept(path)
+    # building a run draws its weights, which are overwritten: the caller's random numbers go on as if nothing was
     with torch.random.fork_rng(devices=[]):
         session = build(config)
     kept.check(session.splits, path)

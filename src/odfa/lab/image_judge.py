@@ -114,6 +114,8 @@ class _Classifier(nn.Module):
 
 
 class _Judge:
+    """The figures of images, against features of the test images and pixels of the training images."""
+
     def __init__(self, classifier: _Classifier, train: Split, test: Split) -> None:
         with needs("torchmetrics", "judges of images"), quietly():
             from torchmetrics.image.fid import FrechetInceptionDistance

@@ -37,6 +37,7 @@ def draw_all(opu: AbstractOpu, folder: Path | str) -> list[Path]:
         OpuError: the OPU fails.
     """
     pictures: dict[str, Callable[[AbstractOpu, Figure], None]] = {}
+    # each picture needs one state of the reference arm; the matrix needs a reference, which makes the field known
     if "blocked" in opu.arms:
         pictures |= {"speckle": _speckle, "intensity": _histogram}
     if "tilted" in opu.arms:
@@ -89,7 +90,7 @@ def _fourier(opu: AbstractOpu, figure: "Figure") -> None:
     counts_NPQ = snapshot(opu, "tilted", 16).to(torch.complex128)
     power_PQ = torch.fft.fftshift(fourier.fft2(counts_NPQ).abs().square().mean(0))
     axes = figure.subplots()
-    floor = float(power_PQ.median())
+    floor = float(power_PQ.median())  # most frequencies hold noise alone
     shown = axes.imshow(
         (10 * (power_PQ / floor).clamp_min(0.3).log10()).numpy(),
         cmap="viridis",
@@ -113,6 +114,7 @@ def _histogram(opu: AbstractOpu, figure: "Figure") -> None:
     counts_NPQ = snapshot(opu, "blocked", 8).double().numpy()
     relative = counts_NPQ / counts_NPQ.mean()
     top = min(8.0, opu.full_scale / counts_NPQ.mean())
+    # bins are whole numbers of counts wide and begin between two counts, or some would hold more counts than others
     step = max(1, round(opu.full_scale / top / 12)) / counts_NPQ.mean()
     edges = (np.arange(0, math.ceil(top / step) + 1) - 0.5 / max(1, round(step * counts_NPQ.mean()))) * step
     axes = figure.subplots()
@@ -134,6 +136,7 @@ def _singular_values(opu: AbstractOpu, figure: "Figure") -> None:
     probe = Probe(opu, demodulator_for(opu), inputs, min(2 * inputs, View(shape=opu.shape_cam).num_pixels))
     matrix_DM = measure_matrix(probe, "hadamard")
     singular = torch.linalg.svdvals(matrix_DM).numpy()
+    # the law is in units of the rms: the gain of the camera has no part in it
     singular = singular / np.sqrt(np.mean(singular**2))
     ratio = matrix_DM.shape[0] / matrix_DM.shape[1]
     x, density = marchenko_pastur(ratio)

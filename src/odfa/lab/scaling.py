@@ -45,6 +45,7 @@ def draw_curves(points: Sequence[Row], quantity: str, label: str, path: Path) ->
             ]
             colour, dashes = _STYLES[method]
             sizes, values = [row["parameters"] for row in line], [row[quantity] for row in line]
+            # the pale line goes through all sizes, the full one is broken where the model does not fit
             axes.plot(sizes, values, color=colour, linestyle=dashes, alpha=_NOT_FITTING)
             held = [value if row["fits"] else float("nan") for row, value in zip(line, values, strict=True)]
             axes.plot(sizes, held, color=colour, linestyle=dashes, linewidth=2, label=method)

@@ -2,15 +2,16 @@
 
 import itertools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from odfa.lab.comparison import Comparison
+from odfa.project.base import Dashes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Style = tuple[str, Any]
-"""Colour and dashes of matplotlib."""
+Style = tuple[str, Dashes]
+"""Colour and dashes of a line, in matplotlib's words."""
 
 _MANY = 5
 _DASHES = ("-", "--", ":", "-.")

@@ -6,7 +6,6 @@ Shape letters: `R` runs · `H W` latitudes, longitudes.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -89,10 +88,10 @@ def _draw(
 ) -> None:
     """All maps on one scale; `words` are the sample's name and the unit."""
     (name, unit), error_RHW = words, projected_RHW - truth_HW
+    # one scale for fields and errors, so that colours may be compared between maps
     top = float(max(truth_HW.abs().max(), projected_RHW.abs().max()))
     figure = new_figure(11, 0.6 + 2.6 * len(runs))
     grid = figure.subplots(len(runs), 3, squeeze=False, sharex=True, sharey=True)
-    last: Any = None
     for row, run in enumerate(runs):
         label = f"{run.config.label}"
         maps = ((f"truth: {name}", truth_HW), (label, projected_RHW[row]), (f"{label}: error", error_RHW[row]))

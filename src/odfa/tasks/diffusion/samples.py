@@ -73,6 +73,7 @@ def generate(
         raise ConfigError(f"{run.path} is a run of {run.config.recipe}, which draws no images; name diffusion runs")
     if not 0 < steps <= task.timesteps:
         raise ConfigError(f"steps: expected 1 to {task.timesteps}, got {steps}")
+    # the caller's random numbers go on as if nothing was drawn
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(mix(_NOISE_KEY, seed))
         parts = torch.split(class_N, _BATCH)
@@ -90,12 +91,13 @@ def check_drawing(guidance: float, seed: int) -> None:
 
 
 def _denoised(model: Denoiser, c_N: Tensor, scheduler: Any, guidance: float) -> Tensor:
+    """Images x_ND in [-1, 1] of the classes c_N, from noise of torch's current random state."""
     x_ND = torch.randn(len(c_N), model.image[0] * model.image[1] * model.image[2])
     none_N = torch.full_like(c_N, model.num_classes)
     for t in scheduler.timesteps:
         noisy_ND, t_N = scheduler.scale_model_input(x_ND, t), t.expand(len(c_N))
         predicted_ND = model(noisy_ND, t_N, c_N)
-        if guidance != 1:
+        if guidance != 1:  # at 1 the prediction without a class has no weight: half the work
             free_ND = model(noisy_ND, t_N, none_N)
             predicted_ND = free_ND + guidance * (predicted_ND - free_ND)
         x_ND = scheduler.step(predicted_ND, t, x_ND).prev_sample

@@ -67,6 +67,7 @@ class TextSamples(SampleSettings, kind="text"):
         return Samples(json={"runs": runs}, text="\n\n".join(parts) + "\n")
 
     def _of_run(self, run_dir: Path | str) -> dict[str, Any]:
+        """The texts of one run, with what names it."""
         run = load_run(run_dir)
         data = run.config.data
         if not isinstance(data, TextData):
@@ -89,6 +90,7 @@ class TextSamples(SampleSettings, kind="text"):
         written_CT = _generate(
             run, ids_T.expand(self.count, -1), self.tokens or room, temperature=self.temperature, seed=self.seed
         )
+        # rows are written to the full length: what a row says does not depend on where another one ends
         kept = [_one_document(written_T.tolist(), len(ids_T), end) for written_T in written_CT]
         return {
             "run": str(run_dir),
@@ -127,7 +129,7 @@ def _readable(text: str) -> str:
 
 def _generate(run: LoadedRun, ids_CT: Tensor, tokens: int, *, temperature: float, seed: int) -> Tensor:
     """Token numbers (C, T): those given and `tokens` more."""
-    drawing: dict[str, Any] = {"do_sample": False}
+    drawing: dict[str, bool | float] = {"do_sample": False}
     if temperature > 0:
         drawing = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
