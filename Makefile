@@ -25,8 +25,8 @@ $(STAMP): requirements.lock pyproject.toml
 demo: $(STAMP)
 	$(BIN)/odfa compare digits arms=bp,shallow,dfa,tdfa,odfa seeds=3
 	$(BIN)/odfa compare dialogue_tiny arms=bp,shallow,dfa,odfa seeds=1 tries=1 --run-dir runs/demo-dialogue
-	$(BIN)/odfa sample runs/demo-dialogue/bp-* runs/demo-dialogue/odfa-* runs/demo-dialogue/shallow-* --count 2 \
-	  --prompt "Hi, how are you?"
+	$(BIN)/odfa sample runs/demo-dialogue/bp-* runs/demo-dialogue/odfa-* runs/demo-dialogue/shallow-* count=2 \
+	  prompt="Hi, how are you?"
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q

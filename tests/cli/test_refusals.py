@@ -14,6 +14,7 @@ import pytest
 
 from odfa import recipes, settings
 from odfa.errors import ConfigError
+from odfa.lab.samples import SampleSettings
 from odfa.scaling import PlanSettings, Sharing, StudySettings
 from odfa.scaling.actions import MeasureSettings, ScalingSettings, ShareSettings
 
@@ -26,6 +27,7 @@ CONFIGS = {
     "measure": MeasureSettings(),
     "scaling": ScalingSettings(),
     "share": ShareSettings(),
+    **{word: kind() for word, kind in settings.kinds_of(SampleSettings).items()},
 }
 
 
@@ -104,13 +106,17 @@ WORDS = {
     "inputs": (("opu", "check", "ideal", f"inputs={10**12}"), "inputs: expected a positive number up to"),
     "guidance": (("judge", "run", "--by", "run", "--guidance", "nan"), "guidance: expected a weight from 0 to 100"),
     "images": (("judge", "run", "--by", "run", "--count", "1000000000"), "count: expected 100 to 100000 images"),
-    "an image of text": (("sample", "run", "--image", "a.png"), "--image: this run draws nothing"),
-    "temperature": (("sample", "run", "--temperature", "nan"), "temperature: expected 0, or 0.01 to 100, got nan"),
-    "a tiny temperature": (("sample", "run", "--temperature", "1e-300"), "expected 0, or 0.01 to 100, got 1e-300"),
-    "texts": (("sample", "run", "--count", "1000000"), "count: expected 1 to 1000 texts"),
-    "tokens": (("sample", "run", "--tokens", "-1"), "tokens: expected a positive number"),
-    "a negative seed": (("sample", "run", "--seed", "-1"), "seed: expected a number in [0, 2^63), got -1"),
-    "bytes for a prompt": (("sample", "run", "--prompt", "hi \udcff"), "prompt: expected text in UTF-8"),
+    "an image of text": (("sample", "run", "out=a.png"), "unknown setting 'out'; did you mean count?"),
+    "temperature": (("sample", "run", "temperature=nan"), "temperature: expected a finite number, got nan"),
+    "a tiny temperature": (("sample", "run", "temperature=1e-300"), "expected 0, or 0.01 to 100, got 1e-300"),
+    "texts": (("sample", "run", "count=1000000"), "count: expected 1 to 1000 texts"),
+    "tokens": (("sample", "run", "tokens=-1"), "tokens: expected a positive number"),
+    "a negative seed": (("sample", "run", "seed=-1"), "seed: expected a number in [0, 2^63), got -1"),
+    "bytes for a prompt": (("sample", "run", "prompt=hi \udcff"), "prompt: expected text in UTF-8"),
+    "samples of no run": (("sample", "prompt=hi"), "expected a run folder, got prompt=hi; see odfa sample --help"),
+    "samples of nowhere": (("sample", "nowhere", "prompt=hi"), "nowhere/config.json is missing"),
+    "samples of nothing": (("sample", ""), "RUN: expected a path, got ''"),
+    "an option of samples": (("sample", "run", "--prompt", "hi"), "unknown argument '--prompt'"),
 }
 
 

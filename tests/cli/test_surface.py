@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import functools
 import io
+import json
 import re
 import runpy
 import shlex
@@ -14,6 +15,7 @@ import pytest
 from odfa import recipes, settings
 from odfa.cli import main
 from odfa.cli.entry import COMMANDS, _parse
+from odfa.lab.samples import SampleSettings
 
 
 def _options(command) -> list[str] | dict[str, list[str]]:
@@ -74,6 +76,26 @@ def test_the_help_of_a_recipe_lists_every_setting(name):
     assert "optimizer.betas=0.9,0.99  (number, by commas, 2 of them)" in _help(("train", "digits"))
 
 
+@pytest.mark.parametrize("word", settings.kinds_of(SampleSettings))
+def test_the_help_of_samples_lists_every_setting_of_every_kind(word):
+    text = _help(("sample",)).partition(f"\n{word}:\n")[2]
+    for key, place in settings.keys(settings.kinds_of(SampleSettings)[word]()).items():
+        shown = str(place.value) if isinstance(place.value, str) else str(place.value).lower()
+        entry = re.split(r"\n(?=  \S|\n)", text[text.index(f"  {key}={shown}  (") :])[0]
+        assert "\n      " in entry, f"{key} has no meaning"
+
+
+def test_the_help_of_a_run_lists_what_its_task_takes(odfa, tmp_path):
+    (tmp_path / "run").mkdir()
+    config = settings.apply(recipes.get("climate_vit_tiny"), ["seed=3"])
+    (tmp_path / "run" / "config.json").write_text(json.dumps(settings.to_dict(config)))
+    text = _help(("sample", "run"))
+    assert "\nsettings of run:\n" in text
+    assert ("\n  sample=none  (" in text, "prompt=" in text.partition("example:")[0]) == (True, False)
+    assert "\n  sample=5  (" in _help(("sample", "run", "sample=5"))
+    assert "config.json is missing" in odfa("sample", "nowhere", "--help").complaint
+
+
 def test_the_help_of_an_unknown_recipe(odfa):
     assert odfa("train", "digitz", "--help").complaint == "odfa: unknown recipe 'digitz'; did you mean digits?"
 
@@ -93,20 +115,7 @@ def test_commands_and_options():
         "train": ["NAME", "key=value", "--run-dir", "--resume", "--dry-run"],
         "compare": ["NAME", "key=value", "--run-dir"],
         "align": ["RUN", "--image"],
-        "sample": [
-            "RUN",
-            "--prompt",
-            "--count",
-            "--tokens",
-            "--temperature",
-            "--seed",
-            "--image",
-            "--classes",
-            "--guidance",
-            "--sampler",
-            "--steps",
-            "--sample",
-        ],
+        "sample": ["RUN", "key=value"],
         "judge": ["RUN", "--by", "--count", "--steps", "--sampler", "--guidance", "--seed"],
         "export": ["RUN", "FOLDER"],
         "opu": {

@@ -34,6 +34,9 @@ ALLOWED = {
     | {"engine", "tasks", "session", "store", "train", "data", "arms", "recipes", "lab", "scaling", ""},  # "": version
 }
 
+ABOVE_RUNS = {"recipes": "recipes", "samples": "lab"}
+"""Module of a task's folder → the room whose rules hold for it."""
+
 
 def files() -> dict[str, Path]:
     """Module name → file."""
@@ -62,9 +65,9 @@ def imported(path: Path, *, lazy: bool) -> set[str]:
 
 
 def room(module: str) -> str:
-    """The first name; recipes of a task stand above the runs that they describe, the rest of a task below them."""
+    """The first name; recipes and samples of a task stand above the runs that they are of, its rest below them."""
     names = [*module.split("."), ""]
-    return "recipes" if names[1] == "tasks" and names[-2] == "recipes" else names[1]
+    return ABOVE_RUNS.get(names[-2], "tasks") if names[1] == "tasks" else names[1]
 
 
 @pytest.mark.parametrize("module", [name for name in FILES if name != "odfa"])

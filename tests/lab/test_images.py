@@ -11,15 +11,16 @@ from tests.garments import write_images
 
 from odfa import data, load_run, recipes, train
 from odfa.errors import ConfigError
+from odfa.lab import sample
 from odfa.lab.angles import align, draw_alignment
 from odfa.lab.image_judge import _Classifier, _Judge, judge, nearest
-from odfa.lab.images import class_numbers, draw_grid, generate
-from odfa.lab.maps import project
 from odfa.project import HadamardSettings
 from odfa.store import RunResult
 from odfa.store.folder import read_lines
+from odfa.tasks.climate.samples import MapSamples
 from odfa.tasks.diffusion.denoiser import Denoiser, DitNetwork
 from odfa.tasks.diffusion.diffuse import Diffuse, corrupted, ddpm_scheduler
+from odfa.tasks.diffusion.samples import ImageSamples, class_numbers, generate
 from odfa.tasks.vision.fashion import load_fashion
 
 SMALL = {"steps": 4, "batch_size": 8, "log_every": 1, "checkpoint_every": 2, "evaluate_every": 2, "tensorboard": False}
@@ -184,10 +185,11 @@ def test_equal_seeds_draw_equal_images_and_leave_the_random_state_alone(runs) ->
 
 
 def test_grids_and_maps_are_drawn(runs, tmp_path) -> None:
-    result = draw_grid([runs["bp"], runs["odfa"]], tmp_path / "grid.png", classes=[1, 9], count=2, steps=2)
+    drawn = ImageSamples(out=tmp_path / "grid.png", classes=("1", "ankle boot"), count=2, steps=2)
+    result = drawn.make([runs["bp"], runs["odfa"]]).json
     assert result["classes"] == ["trouser", "ankle boot"]
     assert [run["arm"] for run in result["runs"]] == ["bp", "odfa"]
-    maps = project([runs["climate"]], tmp_path / "maps.png", sample=3)
+    maps = MapSamples(out=tmp_path / "maps.png", sample=3).make([runs["climate"]]).json
     run = load_run(runs["climate"])
     test = run.config.task.load(run.config.data).test
     with torch.no_grad():
@@ -229,16 +231,28 @@ def test_training_images_are_found_out_and_test_images_have_no_distance_to_thems
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda runs, out: draw_grid([runs["judge"]], out), "draws no images; name diffusion runs"),
-        (lambda runs, out: draw_grid([runs["bp"]], out, count=0), "count: expected 1 to 100 images per class, got 0"),
-        (lambda runs, out: draw_grid([runs["bp"]], out, steps=1001), "steps: expected 1 to 1000, got 1001"),
+        (lambda runs, out: ImageSamples(out=out).make([runs["judge"]]), "draws no images; name diffusion runs"),
+        (
+            lambda runs, out: ImageSamples(out=out, count=0),
+            "count: expected 1 to 100 images per class, got 0",
+        ),
+        (lambda runs, out: ImageSamples(out=out, steps=1001).make([runs["bp"]]), "steps: expected 1 to 1000, got 1001"),
+        (lambda runs, out: ImageSamples().make([runs["bp"]]), "out: expected a file to draw into"),
+        (lambda runs, out: MapSamples(out=out.parent).make([runs["climate"]]), "out: expected a file, .* is a folder"),
+        (lambda runs, out: MapSamples(out=out.with_suffix(".xyz")).make([runs["bp"]]), "ends in .png, .pdf, .svg"),
+        (lambda runs, out: ImageSamples(out=out, classes=("sandals",)), "classes: there is no class 'sandals'"),
+        (lambda runs, out: sample([runs["bp"], runs["climate"]]), "expected task=diffusion .* got task=regress"),
+        (
+            lambda runs, out: sample([runs["judge"]]),
+            "task=classify offers no samples; name runs .* diffusion, language",
+        ),
         (lambda runs, out: judge([runs["bp"]], runs["climate"]), "expected a fashion classifier as the judge"),
         (lambda runs, out: judge([runs["bp"]], runs["judge"], count=5), "count: expected 100 to 100000 images"),
         (lambda runs, out: judge([runs["judge"]], runs["judge"], count=100), "draws no images"),
         (lambda runs, out: judge([runs["bp"]], runs["digits"], count=100), "expected a fashion classifier"),
-        (lambda runs, out: project([runs["bp"]], out), "projects no maps; name climate runs"),
-        (lambda runs, out: project([runs["climate"]], out, sample=24), "sample: expected 0 to 23, got 24"),
-        (lambda runs, out: project([runs["climate"], runs["other climate"]], out), "expected the data of"),
+        (lambda runs, out: MapSamples(out=out).make([runs["bp"]]), "projects no maps; name climate runs"),
+        (lambda runs, out: MapSamples(out=out, sample=24).make([runs["climate"]]), "sample: expected 0 to 23, got 24"),
+        (lambda runs, out: MapSamples(out=out).make([runs["climate"], runs["other climate"]]), "expected the data of"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused_in_one_line(runs, tmp_path, call, message: str) -> None:

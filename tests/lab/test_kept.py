@@ -16,12 +16,13 @@ from tests.talk import small_run, write_corpus
 
 from odfa import arms, recipes, settings, train
 from odfa.errors import CheckpointError, DataError, RunFolderError
-from odfa.lab import align, compare, export, sample
+from odfa.lab import align, compare, export
 from odfa.session import build
 from odfa.store import checkpoint, folder, load_run
 from odfa.store.kept import read_kept
 from odfa.tasks.diffusion.diffuse import Diffuse
 from odfa.tasks.language import text
+from odfa.tasks.language.samples import TextSamples
 from odfa.tasks.vision.classify import Classify
 
 
@@ -56,6 +57,11 @@ def _change_config(run_dir: Path, override: str) -> None:
     (run_dir / "config.json").write_text(json.dumps(settings.to_dict(config)))
 
 
+def _texts(run_dir: Path) -> list[str]:
+    (run,) = TextSamples(prompt="is 3", count=2, tokens=4, temperature=1.0).make([run_dir]).json["runs"]
+    return run["samples"]
+
+
 def _edit(home: Path) -> None:
     file = home / "corpus/movie_lines.txt"
     file.write_text(file.read_text(encoding="iso-8859-1").replace("more", "less", 1), encoding="iso-8859-1")
@@ -76,14 +82,14 @@ def test_the_folder_names_its_data(trained: Path) -> None:
 
 @pytest.mark.parametrize("what", ["edited", "gone"])
 def test_a_trained_model_is_used_without_its_corpus(home: Path, tmp_path: Path, what: str) -> None:
-    before = sample(home / "run", "is 3", count=2, tokens=4)["samples"]
+    before = _texts(home / "run")
     export(home / "run", tmp_path / "before")
     _change_config(home / "run", f"data.path={home / 'corpus'}")
     if what == "edited":
         _edit(home)
     else:
         shutil.rmtree(home / "corpus")
-    assert sample(home / "run", "is 3", count=2, tokens=4)["samples"] == before
+    assert _texts(home / "run") == before
     assert all(words.startswith("<|a|>is 3<|b|>") for words in before)
     export(home / "run", tmp_path / "after")
     for file in (tmp_path / "before").iterdir():
@@ -143,11 +149,11 @@ DAMAGE: dict[str, tuple[str, bytes, str]] = {
 def test_damaged_records(home: Path, name: str, content: bytes, message: str) -> None:
     (home / "run" / name).write_bytes(content)
     with pytest.raises(RunFolderError, match=message) as caught:
-        sample(home / "run")
+        TextSamples().make([home / "run"])
     assert "\n" not in str(caught.value)
     (home / "run" / name).unlink()
     with pytest.raises(RunFolderError, match=name):
-        sample(home / "run")
+        TextSamples().make([home / "run"])
 
 
 def _sizes(run_dir: Path, change: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """A language model from corpus to samples: trained, resumed, evaluated, sampled, exported."""
 
+import json
 import math
 import resource
 from dataclasses import replace
@@ -14,11 +15,14 @@ from odfa import recipes, train
 from odfa.cli import main
 from odfa.errors import ConfigError, OdfaError, RunFolderError
 from odfa.lab import align, compare, export, sample
+from odfa.lab.samples import settings_of
 from odfa.session import RunConfig, build
 from odfa.settings import from_dict, to_dict
 from odfa.store import checkpoint, load_run
+from odfa.store.kept import kept_tokenizer
 from odfa.store.shards import verify
-from odfa.tasks.language import text
+from odfa.tasks.language import samples, text
+from odfa.tasks.language.samples import TextSamples
 from odfa.tasks.language.text import MASKED
 from odfa.tasks.language.transformer import Gpt2Network, LlamaNetwork
 
@@ -111,24 +115,66 @@ def test_runs_too_short_for_a_look_at_validation_are_drawn(tmp_path: Path, corpu
 
 def test_samples_are_keyed_and_answer_the_prompt(tmp_path: Path, corpus: str) -> None:
     train.run(small_run(corpus), tmp_path / "run", progress=False)
-    first = sample(tmp_path / "run", "is 3", count=3, tokens=5)
-    assert first == sample(tmp_path / "run", "is 3", count=3, tokens=5)
-    assert first != sample(tmp_path / "run", "is 3", count=3, tokens=5, seed=1)
+
+    def said(prompt: str = "", **settings: float) -> dict:
+        made = TextSamples(**{"prompt": prompt, "temperature": 1.0, **settings}).make([tmp_path / "run"])
+        (of_run,) = made.json["runs"]
+        return of_run
+
+    first = said("is 3", count=3, tokens=5)
+    assert first == said("is 3", count=3, tokens=5)
+    assert first != said("is 3", count=3, tokens=5, seed=1)
     assert len({*first["samples"]}) > 1
     assert all(words.startswith("<|a|>is 3<|b|>") for words in first["samples"])
-    greedy = sample(tmp_path / "run", count=2, temperature=0)["samples"]
+    greedy = said(count=2, temperature=0)["samples"]
     assert greedy[0] == greedy[1]
     with pytest.raises(ConfigError, match="of the context of 12 tokens"):
-        sample(tmp_path / "run", "is it more than this context can hold, or is it not?")
+        said("is it more than this context can hold, or is it not?")
     with pytest.raises(ConfigError, match="tokens=99; expected 1 to"):
-        sample(tmp_path / "run", tokens=99)
+        said(tokens=99)
 
 
-@pytest.mark.parametrize("given", [("--classes", "1"), ("--guidance", "nan"), ("--steps", "5"), ("--sample", "0")])
-def test_options_of_other_tasks_are_refused(tmp_path: Path, corpus: str, capsys, given: tuple[str, str]) -> None:
+@pytest.mark.parametrize("given", ["classes=1", "guidance=nan", "steps=5", "sample=0", "out=a.png"])
+def test_settings_of_other_tasks_are_refused(tmp_path: Path, corpus: str, capsys, given: str) -> None:
     train.run(small_run(corpus), tmp_path / "run", progress=False)
-    assert main(["sample", str(tmp_path / "run"), *given]) == 2
-    assert f"{given[0]}: these runs have no use for it" in capsys.readouterr().err
+    assert main(["sample", str(tmp_path / "run"), given]) == 2
+    assert f"unknown setting '{given.partition('=')[0]}'; " in capsys.readouterr().err
+    assert main(["sample", str(tmp_path / "run"), "temprature=1"]) == 2
+    assert "unknown setting 'temprature'; did you mean temperature?" in capsys.readouterr().err
+
+
+def test_a_text_ends_at_the_end_token_and_not_where_the_word_is_spelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Documents of plain text have no speakers: what is written without a prompt begins behind an end token."""
+    lines = [f"line {k} <|end|> more of it, {k % 7}" for k in range(400)]
+    (tmp_path / "lines.txt").write_text("\n".join(lines), encoding="utf-8")
+    train.run(small_run(str(tmp_path / "lines.txt")), tmp_path / "run", progress=False)
+    (made,) = TextSamples(temperature=0.0, count=1).make([tmp_path / "run"]).json["runs"]
+    assert all(made["samples"])
+    run = load_run(tmp_path / "run")
+    tokenizer = kept_tokenizer(run.path, run.kept)
+    tokenizer.encode_special_tokens = True
+    said = tokenizer.encode("line 3 <|end|> more").ids
+    end = tokenizer.token_to_id(run.config.data.end)
+    assert end not in said
+    written_CT = torch.tensor([[end, *said, end, 5, 6], [end, *said, 5, 6, 7]])
+    monkeypatch.setattr(samples, "_generate", lambda *_given, **_settings: written_CT)
+    (made,) = TextSamples(count=2).make([tmp_path / "run"]).json["runs"]
+    assert made["samples"][0] == "line 3 <|end|> more"
+    assert made["samples"][1] == "line 3 <|end|> more" + tokenizer.decode([5, 6, 7], skip_special_tokens=False)
+
+
+def test_words_and_settings_sample_alike(tmp_path: Path, corpus: str, capsys: pytest.CaptureFixture[str]) -> None:
+    train.run(small_run(corpus), tmp_path / "run", progress=False)
+    assert settings_of([tmp_path / "run"]) == TextSamples()
+    made = sample([tmp_path / "run"], ["prompt=is 3", "count=2", "tokens=4", "seed=5"])
+    assert made == TextSamples(prompt="is 3", count=2, tokens=4, seed=5).make([tmp_path / "run"])
+    words = ["sample", str(tmp_path / "run"), "--json", "count=2", "prompt=is 3", "tokens=4", "seed=5"]
+    assert (main(words), json.loads(capsys.readouterr().out)) == (0, made.json)
+    words.remove("--json")
+    assert (main(words), capsys.readouterr().out) == (0, made.text + "\n")
+    assert "\n\nA: is 3\nB: " in made.text
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
@@ -164,7 +210,11 @@ def test_a_full_disk_leaves_no_half_export(tmp_path: Path, corpus: str, capfd: p
 def test_only_language_runs_are_sampled_and_exported(tmp_path: Path) -> None:
     digits = replace(recipes.get("digits_tiny"), epochs=1, tensorboard=False)
     train.run(digits, tmp_path / "run", progress=False)
-    for action in (lambda: sample(tmp_path / "run"), lambda: export(tmp_path / "run", tmp_path / "out")):
+    for action in (
+        lambda: sample([tmp_path / "run"]),
+        lambda: TextSamples().make([tmp_path / "run"]),
+        lambda: export(tmp_path / "run", tmp_path / "out"),
+    ):
         with pytest.raises(ConfigError, match="a run of digits_tiny"):
             action()
 

@@ -1,15 +1,19 @@
 """What another package would bring: data, a network and a task of its own, and a recipe that names them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar
+from pathlib import Path
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from odfa.data import DataShape, Split, Splits
+from odfa.lab import Samples, SampleSettings
 from odfa.session import AdamSettings, RunConfig
 from odfa.settings import require_counts
+from odfa.store import load_run
 from odfa.tasks import AbstractNetwork, AbstractTask, LimitedData, Metric
 
 
@@ -79,6 +83,7 @@ class Hinge(AbstractTask):
     takes: ClassVar[frozenset[str]] = frozenset({"parities"})
     asks: ClassVar[str] = "parities"
     labelled: ClassVar[bool] = True
+    samples: ClassVar[str] = "tests.recipes.outside:Answers"
 
     margin: float = 1.0
     """By how much."""
@@ -101,6 +106,41 @@ class Hinge(AbstractTask):
         with torch.no_grad():
             wrong = (model(part.x_ND).argmax(1) != part.y_N).double().mean().item()
             return {"loss": self.loss(model, part).item(), "wrong": wrong}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers(SampleSettings):
+    """What each run says of rows of one sign."""
+
+    sign: Literal["plus", "minus"] = "plus"
+    """Sign of every entry."""
+    rows: int = 2
+    """How many rows are asked for."""
+
+    def __post_init__(self) -> None:
+        require_counts(self, "rows")
+
+    def make(self, run_dirs: Sequence[Path | str]) -> Samples:
+        """A parity for each row."""
+        found = {}
+        for run in map(load_run, run_dirs):
+            x_ND = torch.full((self.rows, 6), 1.0 if self.sign == "plus" else -1.0)
+            found[str(run.path)] = run.model(x_ND).argmax(1).tolist()
+        return Samples(json=found, text="\n".join(f"{run}: {answers}" for run, answers in found.items()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Silent(Hinge):
+    """A task that offers no samples."""
+
+    samples: ClassVar[str] = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Misled(Hinge):
+    """A task whose samples are none."""
+
+    samples: ClassVar[str] = "tests.recipes.outside:Tower"
 
 
 def parity() -> RunConfig:

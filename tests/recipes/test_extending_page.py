@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -34,9 +35,10 @@ run"""
 """One process for all commands of a section: starting Python is what takes time."""
 
 
-def test_the_page_has_a_file_and_commands_for_each_of_the_four() -> None:
-    assert list(FILES) == ["my_lab/signs.py", "my_lab/largest.py", "my_lab/dim.py", "my_lab/rings.py"]
-    assert [len(commands) for commands in COMMANDS.values()] == [4, 2, 2, 5, 0]
+def test_the_page_has_a_file_and_commands_for_each_of_the_six() -> None:
+    names = ["signs", "largest", "dim", "rings", "ring_samples", "seconds"]
+    assert list(FILES) == [f"my_lab/{name}.py" for name in names]
+    assert [len(commands) for commands in COMMANDS.values()] == [4, 2, 2, 5, 3, 1, 0]
 
 
 @pytest.mark.parametrize("title", [title for title, commands in COMMANDS.items() if commands])
@@ -45,6 +47,7 @@ def test_a_stranger_s_files_are_taken_without_an_edit_here(tmp_path: Path, title
     (tmp_path / "my_lab/__init__.py").touch()
     for name, source in FILES.items():
         (tmp_path / name).write_text(source, encoding="utf-8")
+    _install(tmp_path / "my_lab-1.0.dist-info")
     places = os.pathsep.join([str(tmp_path), str(ROOT / "src")])
     words = [shlex.split(command) for command in COMMANDS[title]]
     assert {command[0] for command in words} == {"odfa"}
@@ -59,3 +62,17 @@ def test_a_stranger_s_files_are_taken_without_an_edit_here(tmp_path: Path, title
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     for config in (tmp_path / "runs").glob("*/config.json"):
         assert '"type": "my_lab.' in json.dumps(json.loads(config.read_text()))
+    figures = {file.name for file in (tmp_path / "runs/all").glob("*.png")}
+    assert figures == ({"comparison.png", "seconds.png"} if title.startswith("A figure") else set())
+
+
+def _install(info: Path) -> None:
+    """The page's entry points, as pip would leave them."""
+    (points,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    groups = tomllib.loads(points)["project"]["entry-points"]
+    lines: list[str] = []
+    for group, named in groups.items():
+        lines += [f"[{group}]", *(f"{name} = {value}" for name, value in named.items())]
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-lab\nVersion: 1.0\n", encoding="utf-8")
+    (info / "entry_points.txt").write_text("\n".join(lines), encoding="utf-8")

@@ -49,6 +49,43 @@ def test_a_task_from_outside_trains_resumes_compares_and_is_planned(
     assert "network.floors=2  (integer)\n      How many." in capsys.readouterr().out
 
 
+def test_a_task_from_outside_is_sampled_by_its_own_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for run in ("a", "b"):
+        assert _said(capsys, "train", f"{HERE}:parity", "--run-dir", run)[0] == 0
+    code, made, err = _said(capsys, "sample", "a", "sign=minus", "b", "rows=3")
+    assert code == 0, err
+    with torch.no_grad():
+        answer = load_run("a").model(-torch.ones(1, 6)).argmax().item()
+    assert made == {"a": [answer] * 3, "b": [answer] * 3}
+    assert (main(["sample", "a"]), capsys.readouterr().out.startswith("a: [")) == (0, True)
+    with pytest.raises(SystemExit):
+        main(["sample", "a", "--help"])
+    assert "  sign=plus  (plus | minus)\n      Sign of every entry.\n" in capsys.readouterr().out
+    for words, told in (
+        ("rowz=3", "unknown setting 'rowz'; did you mean rows?"),
+        ("rows=0", "rows: expected a positive number, got 0"),
+        ("sign=both", "sign: expected plus or minus, got 'both'"),
+    ):
+        assert (main(["sample", "a", words]), told in capsys.readouterr().err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("task", "told"),
+    [("Silent", f"whose task={HERE}:Silent offers no samples"), ("Misled", "expected settings of samples")],
+)
+def test_a_task_from_outside_without_samples_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], task: str, told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert _said(capsys, "train", f"{HERE}:parity", f"task={HERE}:{task}", "--run-dir", "run")[0] == 0
+    assert main(["sample", "run"]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n"), told in err) == ("", 1, True)
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

@@ -91,7 +91,8 @@ def _show(comparison: "Comparison") -> None:
     for arm, part in parts.items():
         say(f"  {arm:<{widest}}  {part}", indent=widest + 4)
     say("\n".join(footnotes(comparison)))
-    say(f"table:  {comparison.paths['table']}\nfigure: {comparison.paths['figure']}")
+    say(f"table:  {comparison.paths['table']}")
+    say("\n".join(f"figure: {path}" for path in (comparison.paths["figure"], *comparison.figures.values())))
 
 
 COMPARE = Command(

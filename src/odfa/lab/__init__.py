@@ -1,9 +1,18 @@
-"""Stage 8: run folders → comparison, tables, figures, angles."""
+"""Stage 8: run folders → comparison, tables, figures, samples, angles."""
 
 from odfa.lab.angles import align
 from odfa.lab.comparison import Comparison
 from odfa.lab.exports import export
-from odfa.lab.text_samples import sample
+from odfa.lab.samples import DrawnSamples, Samples, SampleSettings, sample
 from odfa.lab.trials import compare
 
-__all__ = ["Comparison", "align", "compare", "export", "sample"]
+__all__ = [
+    "Comparison",
+    "DrawnSamples",
+    "SampleSettings",
+    "Samples",
+    "align",
+    "compare",
+    "export",
+    "sample",
+]

@@ -9,7 +9,8 @@ import torch
 from odfa.arms import name_of
 from odfa.data import needs
 from odfa.errors import ConfigError
-from odfa.lab.destination import check_figure, save_figure
+from odfa.lab.canvas import new_figure, open_frame, save_figure
+from odfa.lab.destination import check_figure
 from odfa.lab.wording import rule_of
 from odfa.session import build
 from odfa.store.checkpoint import newest, restore
@@ -32,6 +33,7 @@ def align(run_dir: Path | str) -> dict[str, Any]:
     config = read_config(path)
     check_measurable(config, f"{path}: ")
     kept = read_kept(path)
+    # building a run draws its weights, which are overwritten: the caller's random numbers go on as if nothing was
     with torch.random.fork_rng(devices=[]):
         session = build(config)
     kept.check(session.splits, path)
@@ -78,13 +80,10 @@ def draw_alignment(run_dir: Path | str, path: Path) -> None:
     """
     with needs("matplotlib", "figures"):
         from matplotlib import colormaps
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
     check_figure(path, "image")
     config, rows = read_config(run_dir), measured_angles(run_dir)
     blocks = list(dict.fromkeys(name for row in rows for name in row["alignment"]))
-    figure = Figure(figsize=(6, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(6, 3.6)
     axes = figure.subplots()
     for number, block in enumerate(blocks):
         curve = [(row["step"], row["alignment"][block]) for row in rows if block in row["alignment"]]
@@ -98,6 +97,6 @@ def draw_alignment(run_dir: Path | str, path: Path) -> None:
     )
     axes.axhline(0, color="#999999", linewidth=1)
     axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
+    open_frame(axes)
     axes.legend(frameon=False, fontsize=8)
     save_figure(figure, path, dpi=150)

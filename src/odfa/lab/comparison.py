@@ -40,6 +40,9 @@ class Comparison:
     trials: list[Trial]
     tries: dict[str, list[Try]]
     paths: dict[str, str] = field(default_factory=dict)
+    """Files of the table and of the main figure, as `table` and `figure`."""
+    figures: dict[str, str] = field(default_factory=dict)
+    """Files of the further figures that were drawn, by their names."""
     references: dict[str, float] = field(default_factory=dict)
     """Test metric of predictions that need no network."""
 
@@ -63,6 +66,7 @@ class Comparison:
         """(step, share of the shallow → bp gap closed) on validation data, from means over seeds."""
         means: dict[int, dict[str, float]] = {}
         for arm, of_seeds in self.curves().items():
+            # seeds of an arm look at validation at the same steps, so that their points go together
             for points in zip(*of_seeds, strict=True):
                 means.setdefault(points[0][0], {})[arm] = fmean(value for _, value in points)
         found: dict[str, list[tuple[int, float]]] = {}
@@ -85,10 +89,12 @@ class Comparison:
             **({"references": self.references} if self.references else {}),
             "learning_rates": {arm: _rates(self, arm) for arm in self.tries},
             **self.paths,
+            **({"figures": self.figures} if self.figures else {}),
         }
 
 
 def _row(trial: Trial) -> dict[str, Any]:
+    """What JSON says of one run."""
     light = trial.result.light
     return {
         "arm": trial.arm,
@@ -102,11 +108,13 @@ def _row(trial: Trial) -> dict[str, Any]:
 
 
 def _rates(comparison: Comparison, arm: str) -> dict[str, Any]:
+    """What JSON says of the learning rates that an arm was tried with."""
     tries = comparison.tries[arm]
     name = comparison.metric["name"]
     chosen = next(t.config.optimizer.learning_rate for t in comparison.trials if t.arm == arm)
     return {
         "chosen": chosen,
+        # of two tries both are at the edge, which would say nothing
         "at_edge": len(tries) > 2 and chosen in (tries[0].learning_rate, tries[-1].learning_rate),
         "tries": [
             {"learning_rate": t.learning_rate, "validation": t.validation[name] if t.validation else None}

@@ -1,17 +1,14 @@
 """Where results go: looked at before the work begins, written whole or not at all."""
 
 import contextlib
-import io
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 
 from odfa.errors import ConfigError, RunFolderError
-from odfa.files import write_file
 from odfa.store.folder import FULL
 
 FIGURES = ("png", "pdf", "svg", "jpg", "jpeg", "webp", "tif", "tiff")
@@ -58,19 +55,6 @@ def check_figure(path: Path, key: str) -> Path:
     if path.suffix.lower().removeprefix(".") not in FIGURES:
         raise ConfigError(f"{key}: expected a name that ends in .{', .'.join(FIGURES)}, got {path.name!r}")
     return path
-
-
-def save_figure(figure: Any, path: Path, *, dpi: int) -> None:
-    """Draw a figure of matplotlib into `path`; folders are made as needed.
-
-    Raises:
-        RunFolderError: the file cannot be written.
-    """
-    drawn = io.BytesIO()
-    figure.savefig(drawn, dpi=dpi, format=path.suffix.removeprefix("."))
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(path, drawn.getvalue())
 
 
 @contextlib.contextmanager

@@ -14,7 +14,6 @@ from odfa.store import load_run
 from odfa.store.kept import kept_tokenizer
 from odfa.tasks.language.dialogue import SPEAKERS
 from odfa.tasks.language.text import TextData
-from odfa.tasks.language.tokens import END
 
 
 def export(run_dir: Path | str, out_dir: Path | str, *, shard: str = "2GB") -> dict[str, Any]:
@@ -37,7 +36,7 @@ def export(run_dir: Path | str, out_dir: Path | str, *, shard: str = "2GB") -> d
         from transformers import PreTrainedTokenizerFast
     words = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=kept_tokenizer(run.path, run.kept),
-        eos_token=END,
+        eos_token=config.end,
         additional_special_tokens=list(SPEAKERS),
         model_max_length=config.context,
     )

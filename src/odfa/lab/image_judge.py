@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from odfa.arms import name_of
 from odfa.data import Split, needs, quietly
 from odfa.errors import ConfigError
-from odfa.lab.images import Sampler, check_drawing, generate
 from odfa.lab.wording import rule_of
 from odfa.settings import require
 from odfa.store import LoadedRun, load_run
+from odfa.tasks.diffusion.samples import Sampler, check_drawing, generate
 from odfa.tasks.vision.classify import Classify
 from odfa.tasks.vision.fashion import FashionData
 
@@ -114,6 +114,8 @@ class _Classifier(nn.Module):
 
 
 class _Judge:
+    """The figures of images, against features of the test images and pixels of the training images."""
+
     def __init__(self, classifier: _Classifier, train: Split, test: Split) -> None:
         with needs("torchmetrics", "judges of images"), quietly():
             from torchmetrics.image.fid import FrechetInceptionDistance

@@ -6,19 +6,22 @@ Shape letters: `P Q` camera rows, columns · `D` inputs · `M` optical modes.
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from odfa import fourier
-from odfa.data import needs
 from odfa.flow import Arm, Frames, View
 from odfa.keys import torch_generator
-from odfa.lab.destination import check_folder, save_figure
+from odfa.lab.canvas import new_figure, open_frame, save_figure
+from odfa.lab.destination import check_folder
 from odfa.opu import AbstractOpu
 from odfa.project.calibrating import Probe, demodulator_for, measure_matrix
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _SIDE = 192
 """Camera pixels along each side of the pictures."""
@@ -33,10 +36,8 @@ def draw_all(opu: AbstractOpu, folder: Path | str) -> list[Path]:
         MissingExtra: matplotlib is absent. ConfigError, RunFolderError: the folder cannot be written.
         OpuError: the OPU fails.
     """
-    with needs("matplotlib", "figures"):
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    pictures: dict[str, Callable[[AbstractOpu, Any], None]] = {}
+    pictures: dict[str, Callable[[AbstractOpu, Figure], None]] = {}
+    # each picture needs one state of the reference arm; the matrix needs a reference, which makes the field known
     if "blocked" in opu.arms:
         pictures |= {"speckle": _speckle, "intensity": _histogram}
     if "tilted" in opu.arms:
@@ -45,8 +46,7 @@ def draw_all(opu: AbstractOpu, folder: Path | str) -> list[Path]:
         pictures["singular-values"] = _singular_values
     path, written = check_folder(Path(folder), "out"), []
     for name, draw in pictures.items():
-        figure = Figure(figsize=(5.6, 4.6), layout="constrained")
-        FigureCanvasAgg(figure)
+        figure = new_figure(5.6, 4.6)
         draw(opu, figure)
         written.append(path / f"{name}.png")
         save_figure(figure, written[-1], dpi=150)
@@ -66,16 +66,16 @@ def _region(opu: AbstractOpu) -> tuple[int, int]:
     return min(_SIDE, opu.shape_cam[0]), min(_SIDE, opu.shape_cam[1])
 
 
-def _speckle(opu: AbstractOpu, figure: Any) -> None:
+def _speckle(opu: AbstractOpu, figure: "Figure") -> None:
     _image(figure, snapshot(opu, "blocked")[0], f"{opu.opu_id}\nspeckle: mirrors alone, reference shut", "counts")
 
 
-def _hologram(opu: AbstractOpu, figure: Any) -> None:
+def _hologram(opu: AbstractOpu, figure: "Figure") -> None:
     counts_PQ = snapshot(opu, "tilted")[0]
     _image(figure, counts_PQ[:64, :64], f"{opu.opu_id}\nhologram: speckle and tilted reference (detail)", "counts")
 
 
-def _image(figure: Any, counts_PQ: Tensor, title: str, label: str) -> None:
+def _image(figure: "Figure", counts_PQ: Tensor, title: str, label: str) -> None:
     axes = figure.subplots()
     shown = axes.imshow(counts_PQ.numpy(), cmap="magma", interpolation="nearest")
     axes.set(xlabel="camera column, pixels", ylabel="camera row, pixels")
@@ -83,14 +83,14 @@ def _image(figure: Any, counts_PQ: Tensor, title: str, label: str) -> None:
     figure.colorbar(shown, ax=axes, label=label, shrink=0.85)
 
 
-def _fourier(opu: AbstractOpu, figure: Any) -> None:
+def _fourier(opu: AbstractOpu, figure: "Figure") -> None:
     """Log spectrum of a hologram; the circle is the window that off-axis holography reads."""
     from matplotlib.patches import Circle
 
     counts_NPQ = snapshot(opu, "tilted", 16).to(torch.complex128)
     power_PQ = torch.fft.fftshift(fourier.fft2(counts_NPQ).abs().square().mean(0))
     axes = figure.subplots()
-    floor = float(power_PQ.median())
+    floor = float(power_PQ.median())  # most frequencies hold noise alone
     shown = axes.imshow(
         (10 * (power_PQ / floor).clamp_min(0.3).log10()).numpy(),
         cmap="viridis",
@@ -109,11 +109,12 @@ def _fourier(opu: AbstractOpu, figure: Any) -> None:
     figure.colorbar(shown, ax=axes, label="power over the noise floor, dB", shrink=0.85)
 
 
-def _histogram(opu: AbstractOpu, figure: Any) -> None:
+def _histogram(opu: AbstractOpu, figure: "Figure") -> None:
     """Speckle intensity over its mean, against exp(-I)."""
     counts_NPQ = snapshot(opu, "blocked", 8).double().numpy()
     relative = counts_NPQ / counts_NPQ.mean()
     top = min(8.0, opu.full_scale / counts_NPQ.mean())
+    # bins are whole numbers of counts wide and begin between two counts, or some would hold more counts than others
     step = max(1, round(opu.full_scale / top / 12)) / counts_NPQ.mean()
     edges = (np.arange(0, math.ceil(top / step) + 1) - 0.5 / max(1, round(step * counts_NPQ.mean()))) * step
     axes = figure.subplots()
@@ -126,15 +127,16 @@ def _histogram(opu: AbstractOpu, figure: Any) -> None:
     contrast = counts_NPQ.std() / counts_NPQ.mean()
     axes.set_title(f"{opu.opu_id}\nspeckle contrast {contrast:.3f} (law: 1, less what clips)", fontsize=9)
     axes.legend(frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
+    open_frame(axes)
 
 
-def _singular_values(opu: AbstractOpu, figure: Any) -> None:
+def _singular_values(opu: AbstractOpu, figure: "Figure") -> None:
     """Spectrum of the measured matrix against Marchenko and Pastur's law."""
     inputs = min(_INPUTS, opu.num_mirrors)
     probe = Probe(opu, demodulator_for(opu), inputs, min(2 * inputs, View(shape=opu.shape_cam).num_pixels))
     matrix_DM = measure_matrix(probe, "hadamard")
     singular = torch.linalg.svdvals(matrix_DM).numpy()
+    # the law is in units of the rms: the gain of the camera has no part in it
     singular = singular / np.sqrt(np.mean(singular**2))
     ratio = matrix_DM.shape[0] / matrix_DM.shape[1]
     x, density = marchenko_pastur(ratio)
@@ -144,7 +146,7 @@ def _singular_values(opu: AbstractOpu, figure: Any) -> None:
     axes.set(xlabel="singular value over its rms", ylabel="probability density")
     axes.set_title(f"{opu.opu_id}\n{matrix_DM.shape[0]} inputs, {matrix_DM.shape[1]} modes", fontsize=9)
     axes.legend(frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
+    open_frame(axes)
 
 
 def marchenko_pastur(ratio: float, points: int = 400) -> tuple[np.ndarray, np.ndarray]:

@@ -4,8 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from odfa.data import needs
-from odfa.lab.destination import save_figure
+from odfa.lab.canvas import new_figure, open_frame, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,6 +45,7 @@ def draw_curves(points: Sequence[Row], quantity: str, label: str, path: Path) ->
             ]
             colour, dashes = _STYLES[method]
             sizes, values = [row["parameters"] for row in line], [row[quantity] for row in line]
+            # the pale line goes through all sizes, the full one is broken where the model does not fit
             axes.plot(sizes, values, color=colour, linestyle=dashes, alpha=_NOT_FITTING)
             held = [value if row["fits"] else float("nan") for row, value in zip(line, values, strict=True)]
             axes.plot(sizes, held, color=colour, linestyle=dashes, linewidth=2, label=method)
@@ -108,15 +108,10 @@ def draw_sharing(sweeps: Mapping[str, Sequence[Row]], path: Path) -> None:
 
 
 def _figure(panels: int, *, width: float) -> tuple["Figure", list["Axes"]]:
-    with needs("matplotlib", "figures"):
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    figure = Figure(figsize=(width * panels, 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(width * panels, 4.4)
     axes: Iterable[Axes] = figure.subplots(1, panels, squeeze=False)[0]
     drawn = list(axes)
-    for each in drawn:
-        each.spines[["top", "right"]].set_visible(False)
+    open_frame(*drawn)
     return figure, drawn
 
 

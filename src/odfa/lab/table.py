@@ -32,6 +32,7 @@ def print_table(columns: list[str], rows: list[list[str]], *, title: str | None 
         from rich.table import Table
     console, table = Console(highlight=False, width=width()), Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.show_header = any(columns)
+    # a column is never narrower than its longest word, so that no word is broken
     words = [max(map(_longest, column)) for column in zip(columns, *rows, strict=True)]
     if title:
         console.print(escape("\n".join(lines_of(title))), soft_wrap=True)

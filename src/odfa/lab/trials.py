@@ -12,7 +12,7 @@ from odfa.errors import ConfigError, NonFinite
 from odfa.lab.beside import run_beside
 from odfa.lab.comparison import Comparison, Trial, Try
 from odfa.lab.destination import check_folder
-from odfa.lab.figure import draw
+from odfa.lab.figures import MAIN, draw_all, found
 from odfa.lab.table import write_markdown
 from odfa.lab.wording import rate_centre
 from odfa.session import RunConfig
@@ -36,7 +36,7 @@ def compare(
     centres: Mapping[str, float] | None = None,
     note: Note = lambda _message: None,
 ) -> Comparison:
-    """Run every arm on seeds 0 … seeds - 1 and leave runs, table.md and comparison.png in `out_dir`.
+    """Run every arm on seeds 0 … seeds - 1 and leave runs, table.md and a file for each figure in `out_dir`.
 
     Each arm's learning rate is the best of `tries` on validation data: runs of seed 0 at
     centre * 3^k, k = -(tries - 1)/2 … (tries - 1)/2, full ones unless `try_steps` is given; the best full one is also
@@ -56,6 +56,7 @@ def compare(
     """
     configs = trees(config, arms)
     check_folder(Path(out_dir), "run folder")
+    figures = found()  # here, so that a figure that cannot be imported is told before anything is trained
     if min(seeds, tries, jobs) < 1:
         raise ConfigError(f"seeds, tries and jobs: expected 1 or more, got {seeds}, {tries} and {jobs}")
     task = config.task
@@ -80,11 +81,11 @@ def compare(
         trials=trials,
         tries=tried,
         references=task.references(config.data),
-        paths={"table": str(Path(out_dir) / "table.md"), "figure": str(Path(out_dir) / "comparison.png")},
+        paths={"table": str(Path(out_dir) / "table.md")},
     )
     write_markdown(comparison, Path(comparison.paths["table"]))
-    draw(comparison, Path(comparison.paths["figure"]))
-    return comparison
+    drawn = {name: str(path) for name, path in draw_all(figures, comparison, Path(out_dir)).items()}
+    return replace(comparison, paths={**comparison.paths, "figure": drawn.pop(MAIN)}, figures=drawn)
 
 
 def grid(centre: float, tries: int) -> list[float]:

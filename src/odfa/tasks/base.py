@@ -180,7 +180,8 @@ class AbstractTask(Settings, ABC, room="odfa.tasks", group="odfa.tasks"):
     labelled: ClassVar[bool] = False
     """Whether `targets` gives what outputs are compared with, which some rules need beside the error."""
     samples: ClassVar[str] = ""
-    """What `odfa sample` produces with a run: texts, images or maps; empty: nothing."""
+    """Word of the settings by which `odfa sample` samples from a run (`odfa.lab.SampleSettings`): a kind, an entry
+    point of `odfa.samples`, or package.module:Name; empty: the task offers no samples."""
 
     @property
     @abstractmethod

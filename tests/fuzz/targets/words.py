@@ -18,9 +18,9 @@ _LINES = tuple(
         "train !--resume {bp} --json",
         "align {dfa} --json",
         "align {dfa} --image {given}/a.png",
-        "sample {text} --prompt hi --count 1 --tokens 2 --temperature 0.8 --seed 0 --json",
-        "sample {text} {text} --count 1 --tokens 2",
-        "sample {bp} --image {given}/a.png --classes 1,2 --guidance 1 --sampler ddim --steps 1 --sample 1",
+        "sample {text} prompt=hi count=1 tokens=2 temperature=0.8 seed=0 --json",
+        "sample {text} {text} count=1 tokens=2",
+        "sample {bp} out={given}/a.png classes=1,2 guidance=1 sampler=ddim steps=1 sample=1",
         "export {text} {given}/out --json",
         "judge {dfa} --by {bp} --count 2 --steps 1 --guidance 1 --seed 0",
         "recipes --json",
@@ -35,13 +35,13 @@ _LINES = tuple(
         "study scaling !--dry-run families=gpt processors=a100 tokens=8192 --json",
         "study share !--dry-run workers=1,2 steps=10 compute_s=1 light_s=0.5 straggle=0.1 synchronous=true",
         "study share workers=1,2 steps=10 out={given}/share --json",
-        "sample {text} --count 1 --tokens 2 --temperature 0.8 --json",
+        "sample {text} count=1 tokens=2 temperature=0.8 --json",
         "compare digits_tiny !--run-dir {given}/c !arms=bp !seeds=1 !tries=1 !steps=1 jobs=1 limit=20 --json",
     )
 )
 _OPTIONS = (
-    *("--json", "--help", "--run-dir", "--resume", "--dry-run", "--image", "--count", "--tokens", "--temperature"),
-    *("--seed", "--prompt", "--steps", "--sample", "--by", "--guidance", "--classes", "-h", "--", "-", "--nothing"),
+    *("--json", "--help", "--run-dir", "--resume", "--dry-run", "--image", "--count", "--seed"),
+    *("--steps", "--sampler", "--by", "--guidance", "-h", "--", "-", "--nothing"),
 )
 
 

@@ -26,7 +26,7 @@ class Language(AbstractTask, kind="language"):
     takes: ClassVar[frozenset[str]] = frozenset({"tokens"})
     asks: ClassVar[str] = "tokens"
     labelled: ClassVar[bool] = True
-    samples: ClassVar[str] = "texts"
+    samples: ClassVar[str] = "text"
 
     @property
     def metric(self) -> Metric:

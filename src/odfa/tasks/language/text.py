@@ -17,7 +17,7 @@ from odfa.errors import DataError
 from odfa.settings import MAX_WIDTH, require, require_counts
 from odfa.tasks.base import LimitedData
 from odfa.tasks.language.dialogue import read_documents
-from odfa.tasks.language.tokens import Corpus, encode_corpus, token_bytes
+from odfa.tasks.language.tokens import END, Corpus, encode_corpus, token_bytes
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -126,6 +126,8 @@ class TextData(LimitedData, kind="text"):
     """Text, encoded by a tokenizer that is trained on it, in sequences of equal length."""
 
     holds: ClassVar[str] = "tokens"
+    end: ClassVar[str] = END
+    """Special token behind every document: a model that writes it has finished."""
 
     path: Path | None = None
     """Folder of Cornell Movie-Dialogs, chitchat dataset.json, text file or folder of .txt files; none: the package

@@ -5,6 +5,7 @@ Shape letters: `N` images · `D` pixels of all channels · `C H W` channels, hei
 
 import difflib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,8 +16,9 @@ from odfa.arms import name_of
 from odfa.data import needs, quietly
 from odfa.errors import ConfigError
 from odfa.keys import mix
-from odfa.lab.destination import check_figure, save_figure
-from odfa.settings import SEEDS, SEEDS_TOLD, require
+from odfa.lab.canvas import new_figure, save_figure
+from odfa.lab.samples import DrawnSamples, Samples
+from odfa.settings import SEEDS, SEEDS_TOLD, SettingError, require, require_counts
 from odfa.store import LoadedRun, load_run
 from odfa.tasks.diffusion.denoiser import Denoiser
 from odfa.tasks.diffusion.diffuse import Diffuse, ddpm_scheduler
@@ -32,7 +34,7 @@ def class_numbers(words: Sequence[str]) -> list[int]:
     """Numbers of the classes named, each by name or number.
 
     Raises:
-        ConfigError: there is no such class; the message gives the nearest names.
+        SettingError: there is no such class; the message gives the nearest names.
     """
     numbers = []
     for word in words:
@@ -44,7 +46,7 @@ def class_numbers(words: Sequence[str]) -> list[int]:
         else:
             near = difflib.get_close_matches(given, FASHION_CLASSES, n=1)
             hint = f"did you mean {near[0]}?" if near else f"expected 0 to 9 or {', '.join(FASHION_CLASSES)}"
-            raise ConfigError(f"there is no class {word.strip()!r}; {hint}")
+            raise SettingError("classes", f"there is no class {word.strip()!r}; {hint}")
     return numbers
 
 
@@ -71,6 +73,7 @@ def generate(
         raise ConfigError(f"{run.path} is a run of {run.config.recipe}, which draws no images; name diffusion runs")
     if not 0 < steps <= task.timesteps:
         raise ConfigError(f"steps: expected 1 to {task.timesteps}, got {steps}")
+    # the caller's random numbers go on as if nothing was drawn
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(mix(_NOISE_KEY, seed))
         parts = torch.split(class_N, _BATCH)
@@ -88,12 +91,13 @@ def check_drawing(guidance: float, seed: int) -> None:
 
 
 def _denoised(model: Denoiser, c_N: Tensor, scheduler: Any, guidance: float) -> Tensor:
+    """Images x_ND in [-1, 1] of the classes c_N, from noise of torch's current random state."""
     x_ND = torch.randn(len(c_N), model.image[0] * model.image[1] * model.image[2])
     none_N = torch.full_like(c_N, model.num_classes)
     for t in scheduler.timesteps:
         noisy_ND, t_N = scheduler.scale_model_input(x_ND, t), t.expand(len(c_N))
         predicted_ND = model(noisy_ND, t_N, c_N)
-        if guidance != 1:
+        if guidance != 1:  # at 1 the prediction without a class has no weight: half the work
             free_ND = model(noisy_ND, t_N, none_N)
             predicted_ND = free_ND + guidance * (predicted_ND - free_ND)
         x_ND = scheduler.step(predicted_ND, t, x_ND).prev_sample
@@ -110,48 +114,61 @@ def _scheduler(task: Diffuse, sampler: Sampler, steps: int) -> Any:
     return scheduler
 
 
-def draw_grid(
-    run_dirs: Sequence[Path | str],
-    path: Path,
-    *,
-    classes: Sequence[int] = range(10),
-    count: int = 8,
-    sampler: Sampler = "ddim",
-    steps: int = 50,
-    guidance: float = 1.0,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Draw a grid for each run into `path`: a row per class, `count` images in it.
+@dataclass(frozen=True, kw_only=True)
+class ImageSamples(DrawnSamples, kind="images"):
+    """A grid of images for each run, a row for each class; equal seeds start from equal noise."""
 
-    Raises:
-        RunFolderError: not a run folder. CheckpointError: no checkpoint, or one of another architecture.
-        ConfigError: a run that draws no images, a number out of range, or a file that no figure can be drawn into.
-    """
-    check_figure(path, "image")
-    require(0 < count <= MOST_PER_CLASS, "count", f"1 to {MOST_PER_CLASS} images per class", count)
-    require(len(classes) > 0, "classes", "one or more", classes)
-    check_drawing(guidance, seed)
-    runs = [load_run(run_dir) for run_dir in run_dirs]
-    class_N = torch.tensor(list(classes)).repeat_interleave(count)
-    images_RND = [generate(run, class_N, sampler=sampler, steps=steps, guidance=guidance, seed=seed) for run in runs]
-    _draw(runs, images_RND, list(classes), count, path)
-    return {
-        "figure": str(path),
-        "classes": [FASHION_CLASSES[number] for number in classes],
-        "count": count,
-        "guidance": guidance,
-        "sampler": sampler,
-        "steps": steps,
-        "runs": [{"run": str(run.path), "arm": name_of(run.config)} for run in runs],
-    }
+    classes: tuple[str, ...] | None = None
+    """Classes by name or number; none: all."""
+    count: int = 3
+    """Images of each class."""
+    guidance: float = 1.0
+    """Weight of the class (arXiv 2207.12598): 1 asks for the class alone, more for what distinguishes it."""
+    sampler: Sampler = "ddim"
+    """Scheduler of the diffusers library."""
+    steps: int = 50
+    """Denoising steps."""
+    seed: int = 0
+    """Key of the noise."""
+
+    def __post_init__(self) -> None:
+        require(0 < self.count <= MOST_PER_CLASS, "count", f"1 to {MOST_PER_CLASS} images per class", self.count)
+        require(self.classes is None or len(self.classes) > 0, "classes", "one or more", self.classes)
+        require_counts(self, "steps")
+        check_drawing(self.guidance, self.seed)
+        class_numbers(self.classes or ())
+
+    def make(self, run_dirs: Sequence[Path | str]) -> Samples:
+        """Draw the grids side by side.
+
+        Raises:
+            RunFolderError, CheckpointError: see `load_run`.
+            ConfigError: no `out`, a run that draws no images, or more steps than its diffusion has.
+        """
+        path = self.destination()
+        classes = list(range(len(FASHION_CLASSES))) if self.classes is None else class_numbers(self.classes)
+        runs = [load_run(run_dir) for run_dir in run_dirs]
+        class_N = torch.tensor(classes).repeat_interleave(self.count)
+        images_RND = [
+            generate(run, class_N, sampler=self.sampler, steps=self.steps, guidance=self.guidance, seed=self.seed)
+            for run in runs
+        ]
+        _draw(runs, images_RND, classes, self.count, path)
+        made = {
+            "figure": str(path),
+            "classes": [FASHION_CLASSES[number] for number in classes],
+            "count": self.count,
+            "guidance": self.guidance,
+            "sampler": self.sampler,
+            "steps": self.steps,
+            "runs": [{"run": str(run.path), "arm": name_of(run.config)} for run in runs],
+        }
+        return Samples(json=made, text=f"figure: {path}")
 
 
 def _draw(runs: Sequence[LoadedRun], images_RND: list[Tensor], classes: list[int], count: int, path: Path) -> None:
-    with needs("matplotlib", "figures"):
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    figure = Figure(figsize=(len(runs) * (0.36 * count + 0.9), 0.36 * len(classes) + 0.5), layout="constrained")
-    FigureCanvasAgg(figure)
+    """Grids side by side, each under the arm of its run; colours are drawn as grey."""
+    figure = new_figure(len(runs) * (0.36 * count + 0.9), 0.36 * len(classes) + 0.5)
     axes_R = figure.subplots(1, len(runs), squeeze=False)[0]
     for axes, run, images_ND in zip(axes_R, runs, images_RND, strict=True):
         assert isinstance(run.model, Denoiser)
