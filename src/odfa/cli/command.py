@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from odfa.cli.help import Help
-from odfa.errors import ConfigError, OdfaError
-from odfa.settings import shown
+from odfa.errors import OdfaError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,27 +56,6 @@ def say(text: str, *, indent: int = 0) -> None:
     print("\n".join(lines_of(text, indent)))
 
 
-def take(settings: list[str], key: str) -> tuple[str | None, list[str]]:
-    """Remove `key=value` from `settings`; the value (the last one given, None if absent) and the rest."""
-    mine = [setting.partition("=")[2] for setting in settings if setting.partition("=")[0] == key]
-    rest = [setting for setting in settings if setting.partition("=")[0] != key]
-    return (mine[-1] if mine else None), rest
-
-
-def positive(key: str, text: str | None, default: int, *, most: int) -> int:
-    """A count given as text, from 1 to `most`.
-
-    Raises:
-        ConfigError: not such an integer.
-    """
-    if text is None:
-        return default
-    spelled = text.isascii() and text.isdigit() and len(text) <= len(str(most))
-    if not spelled or not 0 < int(text) <= most:
-        raise ConfigError(f"{key}: expected a positive integer up to {most:,}, got {shown(text)}")
-    return int(text)
-
-
 def place(text: str) -> Path:
     """A path among the words of a command.
 
@@ -87,15 +65,3 @@ def place(text: str) -> Path:
     if not text.strip() or "\0" in text:
         raise ArgumentTypeError(f"expected a path, got {text!r}")
     return Path(text)
-
-
-def place_of(key: str, text: str | None, default: Path | str) -> Path:
-    """A path given as `key=text`.
-
-    Raises:
-        ConfigError: there is nothing in it.
-    """
-    try:
-        return Path(default) if text is None else place(text)
-    except ArgumentTypeError as error:
-        raise ConfigError(f"{key}: {error}") from error

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from odfa.cli.command import Command, Outcome, note, print_table, say
-from odfa.cli.help import Help, add_actions, add_settings, listing
+from odfa.cli.help import CUT, Help, add_actions, add_settings, listing
 from odfa.cli.quantities import label, quantity, short
 from odfa.settings import apply, to_dict
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 _QUICK_REPEATS = 2
 """Rounds of timing, where a study finds no measurement."""
-_CUT = "a key may be cut to its last part where that is unique"
 
 
 def _configure(parser: ArgumentParser) -> None:
@@ -36,13 +35,13 @@ def _listed_measure(_words: list[str]) -> str:
 def _listed_scaling(_words: list[str]) -> str:
     from odfa.scaling.actions import ScalingSettings
 
-    return f"settings ({_CUT}):\n\n{listing(ScalingSettings())}"
+    return f"settings ({CUT}):\n\n{listing(ScalingSettings())}"
 
 
 def _listed_share(_words: list[str]) -> str:
     from odfa.scaling.actions import ShareSettings
 
-    return f"settings ({_CUT}):\n\n{listing(ShareSettings())}"
+    return f"settings ({CUT}):\n\n{listing(ShareSettings())}"
 
 
 _HELP = {
@@ -72,13 +71,15 @@ def _measure(settings: list[str], dry_run: bool) -> Outcome:
     from odfa.lab.destination import check_file
     from odfa.scaling.actions import MeasureSettings
     from odfa.scaling.measurement import planned, report
+    from odfa.session.threads import using_threads
 
     config = apply(MeasureSettings(), settings)
     path = check_file(config.out, "out")
     if dry_run:
         return _told(planned(memory=config.memory, repeats=config.repeats))
     note("timing this machine: a step of many small GPTs, some minutes …")
-    measured = _with_threads(config.threads, lambda: _timed(path, memory=config.memory, repeats=config.repeats))
+    with using_threads(config.threads):
+        measured = _timed(path, memory=config.memory, repeats=config.repeats)
     machine = measured.machine()
     found = report(measured, machine)
     return Outcome(json={**found, "file": str(path)}, show=lambda: _show_measured(found, path))
@@ -90,17 +91,6 @@ def _timed(path: Path, *, memory: bool, repeats: int) -> "MachineMeasurement":
     measured = measure_machine(memory=memory, repeats=repeats, note=note)
     measured.write(path)
     return measured
-
-
-def _with_threads(count: int | None, call: "Callable[[], MachineMeasurement]") -> "MachineMeasurement":
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(before if count is None else count)
-    try:
-        return call()
-    finally:
-        torch.set_num_threads(before)
 
 
 def _scaling(settings: list[str], dry_run: bool) -> Outcome:

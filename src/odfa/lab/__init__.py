@@ -4,6 +4,6 @@ from odfa.lab.angles import align
 from odfa.lab.comparison import Comparison
 from odfa.lab.exports import export
 from odfa.lab.text_samples import sample
-from odfa.lab.trials import compare
+from odfa.lab.trials import CompareSettings, compare
 
-__all__ = ["Comparison", "align", "compare", "export", "sample"]
+__all__ = ["CompareSettings", "Comparison", "align", "compare", "export", "sample"]

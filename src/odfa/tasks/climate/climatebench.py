@@ -238,5 +238,5 @@ class ClimateBenchData(LimitedData, kind="climatebench"):
         return load_climatebench(self.path, variable=self.variable, test=self.scenario).limited(self.limit)
 
     def peek(self) -> DataShape:
-        """Sizes."""
+        """Sizes of the three parts; the files are read."""
         return self.cut(peek_climatebench(self.path, variable=self.variable, test=self.scenario))

@@ -253,5 +253,5 @@ class ClimateData(LimitedData, kind="climate"):
         return load_climate(self.path, held_out=self.held_out).limited(self.limit)
 
     def peek(self) -> DataShape:
-        """Sizes."""
+        """Sizes of the three parts; the files are read."""
         return self.cut(peek_climate(self.path, held_out=self.held_out))

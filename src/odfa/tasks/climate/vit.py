@@ -25,7 +25,7 @@ class FieldVit(nn.Module):
         self.image, self.field, self.patch = shape.image, shape.field, patch
 
     def forward(self, x_ND: Tensor) -> Tensor:
-        """Fields."""
+        """Flat fields (N, C H W), patch by patch from the tokens that the backbone makes of x_ND."""
         tokens_NTK = self.backbone(pixel_values=x_ND.view(-1, *self.image)).last_hidden_state
         return to_fields(self.head(tokens_NTK[:, 1:]), self.field, self.patch)
 

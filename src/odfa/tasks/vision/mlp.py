@@ -58,5 +58,5 @@ class MlpNetwork(AbstractNetwork, kind="mlp"):
         return shape.num_classes
 
     def build(self, shape: DataShape) -> nn.Module:
-        """The perceptron."""
+        """A multilayer perceptron from the pixels, or other features, to the classes."""
         return Mlp(self.widths, self.activation, num_features=shape.num_features, num_classes=shape.num_classes)
