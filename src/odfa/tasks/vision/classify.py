@@ -35,7 +35,7 @@ class Classify(AbstractTask, kind="classify"):
         return cross_entropy(model(batch.x_ND), batch.y_N)
 
     def targets(self, batch: Split) -> Tensor:
-        """The classes."""
+        """Class of each sample, y_N."""
         return batch.y_N
 
     def evaluate(self, model: nn.Module, part: Split) -> dict[str, float]:
