@@ -47,7 +47,7 @@ def _execute(arguments: Namespace) -> Outcome:
     recipe = recipes.whole(arguments.recipe)
     _refuse_singles(arguments.settings)
     words = apply(CompareWords(run=recipe), arguments.settings)
-    _refuse_unheard(recipe, words, arguments.settings)
+    _refuse_without_effect(recipe, words, arguments.settings)
     note(f"comparing arms on {words.run.recipe} …")
     try:
         comparison = compare(
@@ -74,20 +74,20 @@ def _refuse_singles(settings: list[str]) -> None:
             raise ConfigError(f"compare runs several of them: expected {_SEVERAL[key]}, got {setting}")
 
 
-def _refuse_unheard(recipe: RunConfig, words: CompareWords, settings: list[str]) -> None:
-    """A setting that changes the recipe but none of its arms would be heard by nobody."""
+def _refuse_without_effect(recipe: RunConfig, words: CompareWords, settings: list[str]) -> None:
+    """Refuse a setting that changes the recipe but none of its arms: it would have no effect."""
     for setting in settings:
         others = [other for other in settings if other is not setting]
         try:
             without = apply(CompareWords(run=recipe), others).run
-        except ConfigError:  # the others need this one
+        except ConfigError:  # the others are refused without this one, so it has an effect
             continue
         if words.run != without and trees(words.run, words.arms) == trees(without, words.arms):
             raise ConfigError(f"{setting}: none of the arms {','.join(words.arms)} has this setting; leave it out")
 
 
 def _default_run_dir(config: RunConfig, recipe: RunConfig) -> Path:
-    """runs/compare-<recipe>, with a mark of the settings where they are not the recipe's own."""
+    """runs/compare-<recipe>, and where settings differ from the recipe's, eight digits of their digest."""
     mark = "" if config == recipe else f"-{digest(config)[:8]}"
     return Path("runs") / f"compare-{config.recipe}{mark}"
 

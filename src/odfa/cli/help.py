@@ -1,4 +1,4 @@
-"""What `--help` says: the words of a command, an example, and every setting with its type, default and meaning."""
+"""The text of `--help`: a command's arguments, every setting with its default, type and meaning, and an example."""
 
 import ast
 import dataclasses
@@ -22,7 +22,7 @@ _TYPES = {int: "integer", float: "number", str: "text", bool: "true or false", P
 
 @dataclass(frozen=True, kw_only=True)
 class Help:
-    """What a command or an action says of itself."""
+    """The help of a command or an action, beside what argparse knows of its arguments."""
 
     summary: str
     example: str
@@ -32,13 +32,13 @@ class Help:
 
 
 class Parser(ArgumentParser):
-    """Reports a mistake in one line; its help ends with an example and the settings."""
+    """A parser that reports a mistake in one line, and whose help ends with the settings and an example."""
 
     shown: Help | None = None
     _words: Sequence[str] = ()
 
     def error(self, message: str) -> NoReturn:
-        """One line instead of three.
+        """Where argparse would print three lines and exit: one line, which `entry.run` prints.
 
         Raises:
             ConfigError: always.
@@ -46,12 +46,12 @@ class Parser(ArgumentParser):
         raise ConfigError(f"{message}; see {self.prog} --help")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
-        """As the library does; the words are kept for the help, which may depend on them."""
+        """As argparse does; the words are kept for the help, which lists the settings of the recipe among them."""
         self._words = list(args or ())
         return super().parse_known_args(args, namespace)
 
     def format_help(self) -> str:
-        """The library's help, then the settings and the example."""
+        """The help of argparse, then the settings and the example."""
         parts = [super().format_help()]
         if self.shown is not None:
             if self.shown.more is not None:
@@ -129,7 +129,7 @@ def _entries(config: Settings, prefix: str, without: Container[str]) -> Iterator
         if isinstance(value, Settings):
             inline = entry.metadata.get("inline")
             later.append((value, prefix if inline else f"{prefix}{name}."))
-            if inline or not type(value).room:
+            if inline or not type(value).room:  # no word chooses it, only its own settings can be given
                 continue
         head = f"{prefix}{name}={_spelled(value)}  ({_told(hints[name])})"
         yield prefix.rstrip("."), title, _entry(head, told.get(name, ""))
@@ -157,8 +157,8 @@ def _entry(head: str, meaning: str) -> str:
     return "\n".join([*lines, *under])
 
 
-def _spelled(value: Any) -> str:
-    """A default as one would write it behind `key=`."""
+def _spelled(value: object) -> str:
+    """A value as it is written behind `key=`."""
     if isinstance(value, tuple):
         return ",".join(map(_spelled, value))
     if isinstance(value, Settings):

@@ -1,4 +1,4 @@
-"""`odfa opu`: which OPUs there are, whether one keeps its promises, what it measures, what it looks like."""
+"""`odfa opu`: list OPUs; check one against what its class states; calibrate it; draw what its camera sees."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
@@ -26,7 +26,7 @@ def _listed(action: str, words: list[str]) -> str:
 _ACTIONS = {
     "list": Help(summary="every OPU that can be opened by name", example="odfa opu list"),
     "check": Help(
-        summary="whether an OPU keeps its promises, test by test; 1 is returned if it does not",
+        summary="test whether an OPU does what it states; the exit code is 1 if it does not",
         example="odfa opu check opu-2021 demodulator=offaxis",
         more=partial(_listed, "check"),
     ),
@@ -129,7 +129,7 @@ def _show(name: str, settings: list[str]) -> Outcome:
 
     words = apply(ShowWords(opu=opu_settings(name)), settings)
     folder = check_folder(words.out or place(f"pictures/{name}"), "out")
-    note(f"looking at {name} …")
+    note(f"drawing what the camera of {name} sees …")
     with words.opu.build() as opu:
         opu.check_stated()
         figures = draw_all(opu, folder)

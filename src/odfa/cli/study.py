@@ -1,4 +1,4 @@
-"""`odfa study`: time this machine, follow GPTs to a trillion parameters, share an OPU in simulation."""
+"""`odfa study`: time this machine; compute time and energy of large GPTs; simulate workers that share OPUs."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from odfa.scaling import MachineMeasurement
 
 _QUICK_REPEATS = 2
-"""Rounds of timing, where a study finds no measurement."""
+"""Rounds of timing where `odfa study scaling` finds no measurement and has to make one."""
 
 
 def _configure(parser: ArgumentParser) -> None:
@@ -23,7 +23,7 @@ def _configure(parser: ArgumentParser) -> None:
 
 def _configure_action(parser: ArgumentParser) -> None:
     add_settings(parser)
-    parser.add_argument("--dry-run", action="store_true", help="say what would be timed, and stop")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be timed, and time nothing")
 
 
 def _listed_measure(_words: list[str]) -> str:
@@ -51,7 +51,7 @@ _HELP = {
         more=_listed_measure,
     ),
     "scaling": Help(
-        summary="time and energy of families of GPTs up to a trillion parameters, and where light overtakes",
+        summary="time and energy of GPTs up to a trillion parameters; the size from which odfa is faster",
         example="odfa study scaling processors=a100 vectors=token out=curves",
         more=_listed_scaling,
     ),
@@ -108,7 +108,7 @@ def _scaling(settings: list[str], dry_run: bool) -> Outcome:
         to_time = {} if timed else planned(memory=False, repeats=_QUICK_REPEATS)
         return _told({"measured": str(known) if timed else None, "to_time": to_time, "study": to_dict(config.study)})
     measured = read(known) if timed else _timed(known, memory=False, repeats=_QUICK_REPEATS)
-    note("following the curves up to a trillion parameters …")
+    note("computing times and energies up to a trillion parameters …")
     machine = measured.machine()
     found, checks = run_study(config.study), report(measured, machine)
     found["points"] = measured_points(measured, machine) + found["points"]
@@ -141,7 +141,7 @@ def _share(settings: list[str], dry_run: bool) -> Outcome:
     if dry_run:
         workers = list(config.workers)
         return _told({"workers": workers, "steps": config.steps, "timed": "nothing: events are simulated"})
-    note("simulating a shared room event by event …")
+    note("simulating workers and the OPUs that they share, event by event …")
     sweeps = {name: sweep(room, config.workers, steps=config.steps) for name, room in rooms.items()}
     draw_sharing(sweeps, path)
     found = {"rooms": {name: to_dict(room) for name, room in rooms.items()}, "sweeps": sweeps, "files": [str(path)]}
