@@ -1,4 +1,4 @@
-"""Projections side by side with their peers: one process, one run, medians and ratios.
+"""Times of this package's projections and of their peers, measured in one process: medians and ratios.
 
 Shape letters: `N` rows · `D` inputs · `M` outputs.
 """

@@ -1,4 +1,4 @@
-"""Arms side by side: same data, same seeds, the same number of tries for each learning rate."""
+"""A comparison of arms: same data, same seeds, the same number of learning rates tried for each arm."""
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -72,7 +72,7 @@ def compare(
         arms, seeds, tries, try_steps, jobs: see `CompareSettings`.
         out_dir: folder of all runs, made where it is missing.
         centres: centre of an arm's grid; where none is given the config's learning rate, thirty-fold for shallow.
-        note: told, in one line each, what is going on.
+        note: called with one line for each run that begins, each rate that is chosen, each try that diverged.
 
     Raises:
         ConfigError: unknown arms, or counts that `CompareSettings` refuses. DataError: runs in `out_dir` were trained
@@ -148,7 +148,7 @@ class _Runs:
         return [self.trial(word, config) for word, config in listed]
 
     def _ahead(self, runs: Iterable[tuple[str, RunConfig]]) -> None:
-        """With several jobs: train what is not finished side by side, so that `trial` finds it."""
+        """With several jobs: train unfinished runs in processes of their own; `trial` then reads their results."""
         if self._jobs == 1:
             return
         folders = {run_dir_of(word, config, self._out_dir): config for word, config in runs}
@@ -181,7 +181,7 @@ class _Runs:
 
 
 def _choose(arm: str, tries: list[Try], metric: str, *, lower: bool) -> float:
-    """The rate of the best validation metric; equal metrics are told apart by the validation loss."""
+    """The rate of the best validation metric; of equal metrics, the one with the lower validation loss."""
     finished = [(t.validation, t.learning_rate) for t in tries if t.validation is not None]
     if not finished:
         rates = ", ".join(f"{t.learning_rate:g}" for t in tries)
