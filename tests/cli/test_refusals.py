@@ -13,7 +13,10 @@ from typing import get_args
 import pytest
 
 from odfa import recipes, settings
+from odfa.cli.opu_words import CalibrateWords, CheckWords
 from odfa.errors import ConfigError
+from odfa.lab import CompareSettings
+from odfa.lab.projections import ProjectionBenchSettings
 from odfa.lab.samples import SampleSettings
 from odfa.scaling import PlanSettings, Sharing, StudySettings
 from odfa.scaling.actions import MeasureSettings, ScalingSettings, ShareSettings
@@ -28,6 +31,10 @@ CONFIGS = {
     "scaling": ScalingSettings(),
     "share": ShareSettings(),
     **{word: kind() for word, kind in settings.kinds_of(SampleSettings).items()},
+    "compare": CompareSettings(),
+    "project bench": ProjectionBenchSettings(),
+    "opu check": CheckWords(),
+    "opu calibrate": CalibrateWords(),
 }
 
 
@@ -64,7 +71,14 @@ def test_no_number_takes_nan_infinity_or_minus_one_million():
 
 
 def test_no_count_takes_what_nobody_has_time_or_memory_for():
-    keys = {"seed", "projection.seed", "projection.opu.seed", "projection.opu.mirrors.seed"}
+    keys = {
+        "seed",
+        "projection.seed",
+        "projection.opu.seed",
+        "projection.opu.mirrors.seed",
+        "opu.seed",
+        "opu.mirrors.seed",
+    }
     assert {key for name, key in _numbers(int) if not _refused(name, key, str(2**62))} == keys
     assert all(_refused(name, key, "9" * 5000) for name, key in _numbers(int))
 
@@ -86,6 +100,17 @@ WORDS = {
     "a run folder in a file": (("train", "digits_tiny", "--run-dir", f"{TAKEN}/run"), "expected a folder, /dev/null"),
     "compare in a file": (("compare", "digits_tiny", "--run-dir", TAKEN), "expected a folder, /dev/null is none"),
     "compare for ever": (("compare", "digits_tiny", "seeds=1000000"), "seeds: expected a positive integer up to 1,000"),
+    "compare by too many": (("compare", "digits_tiny", "jobs=100000"), "jobs: expected a positive integer up to"),
+    "compare by no try": (("compare", "digits_tiny", "try_steps=0"), "try_steps: expected a positive integer or none"),
+    "compare misspelt": (("compare", "digits_tiny", "seedz=2"), "did you mean seed or seeds"),
+    "compare runs misspelt": (("compare", "digits_tiny", "epoch=2"), "did you mean epochs"),
+    "compare by a kind's setting": (("compare", "digits_tiny", "rank=2"), "these have it: rule=aligned"),
+    "a bench misspelt": (("project", "bench", "repeat=2"), "did you mean repeats"),
+    "a bench of no size": (("project", "bench", "sizes="), "sizes: expected some of 1e3x1e3, "),
+    "a bench of another size": (("project", "bench", "sizes=1e3x1e3,7x7"), "sizes: expected some of 1e3x1e3, "),
+    "a bench for ever": (("project", "bench", "repeats=100000"), "repeats: expected a positive integer up to 10,000"),
+    "threads of a bench": (("project", "bench", "threads=100000"), "threads: expected a positive integer up to"),
+    "an OPU misspelt": (("opu", "check", "ideal", "mode=2"), "did you mean modes"),
     "a figure of no run": (("align", "nowhere", "--image", "a.png"), "nowhere/config.json is missing"),
     "no figure": (("align", "run", "--image", ""), "--image: expected a path, got ''"),
     "a figure of no kind": (("align", "run", "--image", "a.xyz"), "ends in .png, .pdf, .svg"),

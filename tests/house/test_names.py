@@ -1,4 +1,5 @@
-"""What a rule, a projection or an arm is called matters in its own file only: everybody else asks the object."""
+"""Names and words: kinds and arms are named in their own files only, functions are not called as their module is,
+and no docstring is as short as a name."""
 
 import ast
 from pathlib import Path
@@ -60,3 +61,48 @@ def test_the_test_finds_what_it_looks_for() -> None:
     assert compared("x = rule in ('aligned', 'b')") == ["aligned"]
     assert compared("x = {'bp': 1}[name]") == ["bp"]
     assert compared("isinstance(rule, RandomFeedback)") == ["RandomFeedback"]
+
+
+def _own_name(path: Path) -> str:
+    """What a module is called: its file, or the folder of a package."""
+    return path.parent.name if path.stem == "__init__" else path.stem
+
+
+def of_the_modules_name(source: str, name: str) -> list[str]:
+    """Functions of a module that bear its name; underscores around it make no other name of it."""
+    functions = (node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    return [node.name for node in functions if node.name.strip("_") == name.strip("_")]
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_no_function_bears_the_name_of_its_module(path: Path) -> None:
+    assert of_the_modules_name(path.read_text(encoding="utf-8"), _own_name(path)) == []
+
+
+def test_functions_of_a_modules_name_are_found() -> None:
+    assert of_the_modules_name("def walk(): pass", "walk") == ["walk"]
+    assert of_the_modules_name("async def _walk(): pass", "walk") == ["_walk"]
+    assert of_the_modules_name("class A:\n    def walk(self): pass\ndef walk_run(): pass", "walk") == []
+
+
+def said_too_shortly(source: str) -> list[str]:
+    """Functions, classes and the module itself whose docstring has one or two words."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Module):
+            told = ast.get_docstring(node)
+            if told is not None and len(told.split()) <= 2:
+                found.append(f"{getattr(node, 'name', 'module')}: {told}")
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_no_docstring_has_one_or_two_words(path: Path) -> None:
+    assert said_too_shortly(path.read_text(encoding="utf-8")) == []
+
+
+def test_short_docstrings_are_found() -> None:
+    assert said_too_shortly('"""Sizes."""\nclass A:\n    """The class."""\n    def a(): "It is long enough."') == [
+        "module: Sizes.",
+        "A: The class.",
+    ]

@@ -1,5 +1,7 @@
 """A comparison end to end, on the tiny recipe: choice on validation, reuse, resumption, one table, one figure."""
 
+import dataclasses
+import inspect
 import json
 import signal
 import subprocess
@@ -13,7 +15,7 @@ from odfa import recipes, train
 from odfa.arms import ARMS, name_of
 from odfa.engine.rules import AlignedHead
 from odfa.errors import CheckpointError, ConfigError, NonFinite, RunFolderError
-from odfa.lab import compare
+from odfa.lab import CompareSettings, compare
 from odfa.lab.trials import grid
 from odfa.lab.wording import electronic_part, rate_centre, rule_of
 from odfa.store.folder import read_config, read_result
@@ -232,9 +234,15 @@ def test_all_tries_diverging_is_an_error(tmp_path, monkeypatch):
         compare(_config(), ["bp"], seeds=1, tries=2, out_dir=tmp_path)
 
 
+def test_python_takes_the_settings_of_the_command_line():
+    named = inspect.signature(compare).parameters
+    for entry in dataclasses.fields(CompareSettings):
+        assert named[entry.name].default == entry.default
+
+
 @pytest.mark.parametrize("arguments", [{"seeds": 0}, {"tries": 0}])
 def test_counts_below_one_are_refused(tmp_path, arguments):
-    with pytest.raises(ConfigError, match="1 or more"):
+    with pytest.raises(ConfigError, match=f"{next(iter(arguments))}: expected a positive integer up to 1,?0"):
         compare(_config(), ["bp"], out_dir=tmp_path, **arguments)
     assert list(tmp_path.iterdir()) == []
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from odfa.errors import ConfigError
-from odfa.settings import FIXED, Settings, apply, digest, from_dict, keys, require, to_dict
+from odfa.settings import FIXED, INLINE, Settings, apply, digest, from_dict, keys, require, to_dict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,3 +102,46 @@ def test_what_nobody_hears_is_refused(words: list[str], told: str) -> None:
 def test_json_that_is_no_such_tree_is_refused(values: object) -> None:
     with pytest.raises(ConfigError):
         from_dict(values, Person)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Walk(Settings):
+    """Settings beside those of a person."""
+
+    steps: int = 10
+    """Number."""
+    person: Person = field(default_factory=Person, metadata=INLINE)
+    """Who walks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alike(Walk):
+    """One name twice."""
+
+    age: int = 1
+    """Years."""
+
+
+def test_an_inline_part_keeps_its_keys() -> None:
+    from tests.settings.wardrobe import Wool
+
+    assert list(keys(Walk())) == ["steps", *keys(Person())]
+    words = ["steps=3", "coat=wool", "buttons=7", "length_cm=50", "age=3"]
+    walk = apply(Walk(), words)
+    assert walk == Walk(steps=3, person=apply(Person(), words[1:]))
+    assert walk.person.coat == Wool(buttons=7)
+    assert from_dict(to_dict(walk), Walk) == walk
+    for words, complaint in (
+        (["length_cm=-1"], r"^sleeves\.length_cm: expected a positive length"),
+        (["name=Bob"], "^name is settled"),
+        (["stepz=1"], "did you mean steps"),
+        (["ages=1"], "did you mean age"),
+        (["person=default"], "unknown setting 'person'"),
+    ):
+        with pytest.raises(ConfigError, match=complaint):
+            apply(Walk(), words)
+
+
+def test_a_name_that_an_inline_part_has_too_is_refused() -> None:
+    with pytest.raises(ConfigError, match="age: Alike and a part of it both have this key"):
+        keys(Alike())

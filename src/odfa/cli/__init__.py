@@ -5,7 +5,7 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from types import FrameType
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,8 +29,8 @@ def _stopped_at_once() -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _stop(*_signal: Any) -> None:
-    with suppress(OSError):  # nobody listens: no reason to go on
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    with suppress(OSError):  # standard error is closed: the exit code says it
         os.write(2, b"odfa: stopped; run the same command again\n")
     os._exit(128 + signal.SIGINT)
 

@@ -1,4 +1,4 @@
-"""`odfa align`: the angle between what each block learned by and its true gradient."""
+"""`odfa align`: the angle between the gradient that each block learned by and its true gradient."""
 
 from argparse import ArgumentParser, Namespace
 from typing import Any

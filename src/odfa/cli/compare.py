@@ -1,20 +1,28 @@
 """`odfa compare`: arms side by side on one recipe."""
 
-import os
 from argparse import ArgumentParser, Namespace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from odfa.arms import DEFAULT_ARMS, trees
-from odfa.cli.command import Command, Outcome, note, place, positive, print_table, say, take
-from odfa.cli.help import Help, add_settings
+from odfa.cli.command import Command, Outcome, note, place, print_table, say
+from odfa.cli.help import CUT, Help, add_settings, listing, parts_of
 from odfa.errors import ConfigError
+from odfa.lab import CompareSettings, Comparison, compare
 from odfa.session import RunConfig
-from odfa.settings import MAX_COUNT, apply, digest
+from odfa.settings import INLINE, apply, digest
 from odfa.train import Interrupted
 
-if TYPE_CHECKING:
-    from odfa.lab import Comparison
+_SEVERAL = {"seed": "seeds=3", "arm": f"arms={DEFAULT_ARMS}"}
+"""Key of one run → what a comparison takes instead."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareWords(CompareSettings):
+    """Settings of the comparison; those of all its runs are below."""
+
+    run: RunConfig = field(metadata=INLINE)
+    """The recipe as light trains it, from which every arm takes its own."""
 
 
 def _configure(parser: ArgumentParser) -> None:
@@ -23,30 +31,33 @@ def _configure(parser: ArgumentParser) -> None:
     parser.add_argument("--run-dir", metavar="DIR", type=place, help="folder of all runs (default: runs/compare-NAME)")
 
 
+def _listed(words: list[str]) -> str:
+    from odfa import recipes
+
+    name, settings = parts_of(words)
+    if name is not None:
+        tree = apply(CompareWords(run=recipes.whole(name)), settings)
+        return f"settings ({CUT}):\n\n{listing(tree, without=_SEVERAL)}"
+    return f"{listing(CompareSettings())}\n\nThese, and every setting of a recipe:\n  odfa compare RECIPE --help"
+
+
 def _execute(arguments: Namespace) -> Outcome:
     from odfa import recipes
-    from odfa.lab import compare
 
-    arms, settings = take(arguments.settings, "arms")
-    seeds, settings = take(settings, "seeds")
-    tries, settings = take(settings, "tries")
-    try_steps, settings = take(settings, "try_steps")
-    jobs, settings = take(settings, "jobs")
-    _refuse_singles(settings)
     recipe = recipes.whole(arguments.recipe)
-    config = apply(recipe, settings)
-    words = [name.strip() for name in (DEFAULT_ARMS if arms is None else arms).split(",")]
-    _refuse_unheard(recipe, settings, words)
-    note(f"comparing arms on {config.recipe} …")
+    _refuse_singles(arguments.settings)
+    words = apply(CompareWords(run=recipe), arguments.settings)
+    _refuse_without_effect(recipe, words, arguments.settings)
+    note(f"comparing arms on {words.run.recipe} …")
     try:
         comparison = compare(
-            config,
-            words,
-            seeds=positive("seeds", seeds, 3, most=1000),
-            tries=positive("tries", tries, 3, most=100),
-            jobs=positive("jobs", jobs, 1, most=os.cpu_count() or 1),
-            try_steps=None if try_steps is None else positive("try_steps", try_steps, 1, most=MAX_COUNT),
-            out_dir=arguments.run_dir or _default_run_dir(config, recipe),
+            words.run,
+            words.arms,
+            seeds=words.seeds,
+            tries=words.tries,
+            try_steps=words.try_steps,
+            jobs=words.jobs,
+            out_dir=arguments.run_dir or _default_run_dir(words.run, recipe),
             note=note,
         )
     except Interrupted as stopped:
@@ -56,32 +67,32 @@ def _execute(arguments: Namespace) -> Outcome:
 
 
 def _refuse_singles(settings: list[str]) -> None:
-    for word, instead in (("seed", "seeds=3"), ("arm", f"arms={DEFAULT_ARMS}")):
-        given, _ = take(settings, word)
-        if given is not None:
-            raise ConfigError(f"compare runs several of them: expected {instead}, got {word}={given}")
+    """A comparison has several arms and seeds; a recipe's own settings have one of each."""
+    for setting in settings:
+        key = setting.partition("=")[0].strip()
+        if key in _SEVERAL:
+            raise ConfigError(f"compare runs several of them: expected {_SEVERAL[key]}, got {setting}")
 
 
-def _refuse_unheard(recipe: RunConfig, settings: list[str], words: list[str]) -> None:
-    """A setting that changes the recipe but none of its arms would be heard by nobody."""
+def _refuse_without_effect(recipe: RunConfig, words: CompareWords, settings: list[str]) -> None:
+    """Refuse a setting that changes the recipe but none of its arms: it would have no effect."""
     for setting in settings:
         others = [other for other in settings if other is not setting]
         try:
-            without = apply(recipe, others)
-        except ConfigError:  # the others need this one
+            without = apply(CompareWords(run=recipe), others).run
+        except ConfigError:  # the others are refused without this one, so it has an effect
             continue
-        whole = apply(recipe, settings)
-        if whole != without and trees(whole, words) == trees(without, words):
-            raise ConfigError(f"{setting}: none of the arms {','.join(words)} has this setting; leave it out")
+        if words.run != without and trees(words.run, words.arms) == trees(without, words.arms):
+            raise ConfigError(f"{setting}: none of the arms {','.join(words.arms)} has this setting; leave it out")
 
 
 def _default_run_dir(config: RunConfig, recipe: RunConfig) -> Path:
-    """runs/compare-<recipe>, with a mark of the settings where they are not the recipe's own."""
+    """runs/compare-<recipe>, and where settings differ from the recipe's, eight digits of their digest."""
     mark = "" if config == recipe else f"-{digest(config)[:8]}"
     return Path("runs") / f"compare-{config.recipe}{mark}"
 
 
-def _show(comparison: "Comparison") -> None:
+def _show(comparison: Comparison) -> None:
     from odfa.lab.table import comparison_cells, electronic_parts, footnotes, title_of
 
     print_table(*comparison_cells(comparison), title=title_of(comparison))
@@ -100,14 +111,7 @@ COMPARE = Command(
     help=Help(
         summary="train by several arms side by side: one table, one figure",
         example="odfa compare digits arms=bp,shallow,dfa,odfa seeds=3",
-        settings={
-            "arms=bp,shallow,dfa,odfa": "arms, or ARM:RULE such as dfa:random",
-            "seeds=3": "runs of each arm",
-            "tries=3": "learning rates per arm, the best is chosen on validation data",
-            "try_steps=STEPS": "shorter tries",
-            "jobs=1": "runs at a time, each in a process of its own; with more than one say threads=1",
-            "KEY=VALUE": "settings of all runs, see odfa train RECIPE --help",
-        },
+        more=_listed,
     ),
     configure=_configure,
     execute=_execute,

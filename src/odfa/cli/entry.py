@@ -1,4 +1,4 @@
-"""`odfa`: parse the words, run one command, turn every foreseen failure into one line and an exit code."""
+"""`odfa`: parse the arguments, run one command, turn every foreseen failure into one line and an exit code."""
 
 import contextlib
 import errno
@@ -50,9 +50,9 @@ _ABOUT = Help(
 )
 FAILED, REFUSED = 1, 2
 STOPPED = 128 + signal.SIGINT
-"""A Ctrl-C that left nothing to resume; the code that shells have for it."""
+"""Exit code after a Ctrl-C that left nothing to resume; shells use the same."""
 _MACHINE = (*FULL, errno.EIO)
-"""Failures of the machine, not of the words that were given."""
+"""Error numbers of a failing machine, rather than of arguments that do not hold."""
 
 
 def run(argv: Sequence[str] | None = None) -> int:
@@ -81,7 +81,7 @@ def _print(outcome: Outcome, *, as_json: bool) -> None:
     Raises:
         OutputError: standard output does not take it.
     """
-    if sys.stdout is None:  # closed by the caller: nobody to tell
+    if sys.stdout is None:  # closed by the caller
         return
     try:
         if as_json:
@@ -137,8 +137,8 @@ def _report(error: BaseException, code: int, *, as_json: bool) -> int:
 
 
 def _exit_code(error: BaseException) -> int | None:
-    """None for what nobody foresaw: the traceback is then the best that can be said."""
-    # OPU errors too, but found before the first frame: the settings are off
+    """The exit code for a foreseen failure; None for another, whose traceback is then shown."""
+    # both are OpuErrors, but found before the first frame: the settings do not fit, the OPU has not failed
     if isinstance(error, Incompatible | CalibrationError):
         return REFUSED
     if isinstance(error, Interrupted | NonFinite | OpuError | RunFolderLost | OutputError):
@@ -153,7 +153,7 @@ def _exit_code(error: BaseException) -> int | None:
 
 
 def _stopped(error: BaseException) -> bool:
-    """A Ctrl-C, also one that came inside an import and was made another error of."""
+    """Whether it is a Ctrl-C, also one that came during an import, which libraries turn into an ImportError."""
     cause = error.__cause__ or error.__context__
     if isinstance(error, ImportError) and cause is not None:
         return _stopped(cause)

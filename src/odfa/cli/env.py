@@ -1,4 +1,4 @@
-"""`odfa env`: what to paste into an issue."""
+"""`odfa env`: versions, machine and installed extras, for a report of a fault."""
 
 from argparse import ArgumentParser, Namespace
 from importlib.util import find_spec
@@ -19,7 +19,7 @@ _EXTRAS = {
 
 
 def _configure(parser: ArgumentParser) -> None:
-    del parser  # nothing to configure
+    del parser  # this command takes no arguments
 
 
 def _execute(_arguments: Namespace) -> Outcome:

@@ -1,4 +1,4 @@
-"""`odfa export`: a run's model as a folder that transformers loads."""
+"""`odfa export`: writes a run's model as a folder that transformers loads."""
 
 from argparse import ArgumentParser, Namespace
 

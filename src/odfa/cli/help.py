@@ -1,12 +1,12 @@
-"""What `--help` says: the words of a command, an example, and every setting with its type, default and meaning."""
+"""The text of `--help`: a command's arguments, every setting with its default, type and meaning, and an example."""
 
 import ast
 import dataclasses
 import inspect
 import textwrap
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
@@ -16,30 +16,29 @@ from odfa.settings import Settings, word_of
 from odfa.settings.kinds import words_of
 
 _WIDTH = 80
+CUT = "a key may be cut to its last part where that is unique"
 _TYPES = {int: "integer", float: "number", str: "text", bool: "true or false", Path: "path"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Help:
-    """What a command or an action says of itself."""
+    """The help of a command or an action, beside what argparse knows of its arguments."""
 
     summary: str
     example: str
     """A command line that works."""
-    settings: Mapping[str, str] = field(default_factory=dict)
-    """What may be given as key=value beside the fields of a config: `key=default` → meaning."""
     more: Callable[[list[str]], str] | None = None
     """Further text, from the words that follow the command."""
 
 
 class Parser(ArgumentParser):
-    """Reports a mistake in one line; its help ends with an example and the settings."""
+    """A parser that reports a mistake in one line, and whose help ends with the settings and an example."""
 
     shown: Help | None = None
     _words: Sequence[str] = ()
 
     def error(self, message: str) -> NoReturn:
-        """One line instead of three.
+        """Where argparse would print three lines and exit: one line, which `entry.run` prints.
 
         Raises:
             ConfigError: always.
@@ -47,16 +46,14 @@ class Parser(ArgumentParser):
         raise ConfigError(f"{message}; see {self.prog} --help")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
-        """As the library does; the words are kept for the help, which may depend on them."""
+        """As argparse does; the words are kept for the help, which lists the settings of the recipe among them."""
         self._words = list(args or ())
         return super().parse_known_args(args, namespace)
 
     def format_help(self) -> str:
-        """The library's help, then the settings and the example."""
+        """The help of argparse, then the settings and the example."""
         parts = [super().format_help()]
         if self.shown is not None:
-            if self.shown.settings:
-                parts.append("settings:\n" + "\n".join(map(_entry, self.shown.settings, self.shown.settings.values())))
             if self.shown.more is not None:
                 parts.append(self.shown.more(list(self._words)))
             parts.append(f"example:\n  {self.shown.example}\n")
@@ -93,42 +90,51 @@ def of_recipe(words: list[str]) -> str:
     """
     from odfa import recipes
 
-    plain = [word for word in words if not word.startswith("-")]
-    named = [word for word in plain if "=" not in word]
-    if not named:
+    name, settings = parts_of(words)
+    if name is None:
         return "Every setting of a recipe, with type, default and meaning:\n  odfa train RECIPE --help"
-    arm, config = recipes.worded(named[0], [word for word in plain if "=" in word])
-    told = f"settings of {named[0]}, arm={arm} (a key may be cut to its last part where that is unique):"
+    arm, config = recipes.worded(name, settings)
+    told = f"settings of {name}, arm={arm} ({CUT}):"
     meaning = "Rule and projection of a comparison's arm; RULE is one of the rules below."
     chosen = _entry(f"arm={arm}  ({' | '.join(ARMS)}, or ARM:RULE)", meaning)
     return "\n\n".join((textwrap.fill(told, _WIDTH), chosen, listing(config)))
 
 
-def listing(config: Settings) -> str:
-    """Every setting of a tree that may be given, group by group: key=value, type, meaning; kinds before their own."""
+def parts_of(words: list[str]) -> tuple[str | None, list[str]]:
+    """The first word that is neither an option nor a setting, None where there is none; and the settings."""
+    plain = [word for word in words if not word.startswith("-")]
+    return next((word for word in plain if "=" not in word), None), [word for word in plain if "=" in word]
+
+
+def listing(config: Settings, *, without: Container[str] = ()) -> str:
+    """Every setting of a tree that may be given, group by group: key=value, type, meaning; kinds before their own.
+
+    Keys of `without` are left out.
+    """
     groups: dict[str, list[str]] = {}
-    for group, title, entry in _entries(config, ""):
+    for group, title, entry in _entries(config, "", without):
         groups.setdefault(f"{group}: {title}" if group else title, []).append(entry)
     return "\n\n".join("\n".join([textwrap.fill(title, _WIDTH), *entries]) for title, entries in groups.items())
 
 
-def _entries(config: Settings, prefix: str) -> Iterator[tuple[str, str, str]]:
+def _entries(config: Settings, prefix: str, without: Container[str]) -> Iterator[tuple[str, str, str]]:
     """(group, what the group is, entry) of each setting; those of a group stand together."""
     kind, later = type(config), []
     title = " ".join((inspect.getdoc(kind) or "").split("\n\n")[0].split())
     told, hints = meanings(kind), get_type_hints(kind)
     for entry in dataclasses.fields(config):
         name, value = entry.name, getattr(config, entry.name)
-        if entry.metadata.get("fixed"):
+        if entry.metadata.get("fixed") or f"{prefix}{name}" in without:
             continue
         if isinstance(value, Settings):
-            later.append((name, value))
-            if not type(value).room:
+            inline = entry.metadata.get("inline")
+            later.append((value, prefix if inline else f"{prefix}{name}."))
+            if inline or not type(value).room:  # no word chooses it, only its own settings can be given
                 continue
         head = f"{prefix}{name}={_spelled(value)}  ({_told(hints[name])})"
         yield prefix.rstrip("."), title, _entry(head, told.get(name, ""))
-    for name, value in later:
-        yield from _entries(value, f"{prefix}{name}.")
+    for part, place in later:
+        yield from _entries(part, place, without)
 
 
 def meanings(kind: type) -> dict[str, str]:
@@ -151,8 +157,8 @@ def _entry(head: str, meaning: str) -> str:
     return "\n".join([*lines, *under])
 
 
-def _spelled(value: Any) -> str:
-    """A default as one would write it behind `key=`."""
+def _spelled(value: object) -> str:
+    """A value as it is written behind `key=`."""
     if isinstance(value, tuple):
         return ",".join(map(_spelled, value))
     if isinstance(value, Settings):

@@ -1,4 +1,4 @@
-"""`odfa judge`: how good generated images are, in the eyes of a classifier."""
+"""`odfa judge`: how far generated images are from real ones, as a trained classifier measures it."""
 
 from argparse import ArgumentParser, Namespace
 from typing import Any
@@ -20,7 +20,7 @@ def _configure(parser: ArgumentParser) -> None:
 def _execute(arguments: Namespace) -> Outcome:
     from odfa.lab.image_judge import judge
 
-    note("drawing images and judging them …")
+    note("generating images and measuring them with the classifier …")
     result = judge(
         arguments.runs,
         arguments.by,

@@ -1,40 +1,44 @@
-"""`odfa opu`: which OPUs there are, whether one keeps its promises, what it measures, what it looks like."""
+"""`odfa opu`: list OPUs; check one against what its class states; calibrate it; draw what its camera sees."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 
 from odfa.cli.command import Command, Outcome, note, place, print_table, say
-from odfa.cli.help import Help, add_actions, add_settings
+from odfa.cli.help import CUT, Help, add_actions, add_settings, listing, parts_of
 from odfa.cli.quantities import label, quantity
 from odfa.errors import ConfigError
+from odfa.settings import apply
 
-_COMMON = {
-    "inputs=N": "width of the errors; as many as the check, or ten, where nothing is said",
-    "modes=N": "optical modes that are read, two real outputs each",
-    "demodulator=phase": "how counts become a field: phase, phase3, offaxis or anchor; the OPU's own where not given",
-    "opu.KEY=VALUE": "a setting of the OPU, such as opu.seed=3 or sensor.bits=4 of a twin",
-}
+
+def _listed(action: str, words: list[str]) -> str:
+    """Every setting of the action, for the OPU that is named or else the twin."""
+    from odfa.cli.opu_words import CalibrateWords, CheckWords, ShowWords
+    from odfa.opu import TwinSettings, opu_settings
+
+    name, settings = parts_of(words)
+    opu = TwinSettings() if name is None else opu_settings(name)
+    made = {"check": CheckWords, "calibrate": CalibrateWords, "show": ShowWords}[action](opu=opu)
+    return f"settings ({CUT}):\n\n{listing(apply(made, settings))}"
+
+
 _ACTIONS = {
     "list": Help(summary="every OPU that can be opened by name", example="odfa opu list"),
     "check": Help(
-        summary="whether an OPU keeps its promises, test by test; 1 is returned if it does not",
+        summary="test whether an OPU does what it states; the exit code is 1 if it does not",
         example="odfa opu check opu-2021 demodulator=offaxis",
-        settings=_COMMON,
+        more=partial(_listed, "check"),
     ),
     "calibrate": Help(
         summary="measure an OPU and keep the record, for calibration= of a run",
         example="odfa opu calibrate opu-2021 inputs=10 modes=512 out=calibrations/opu",
-        settings={
-            **_COMMON,
-            "matrix=none": "measure the matrix too: hadamard or one_hot",
-            "out=calibrations/NAME": "folder to make",
-        },
+        more=partial(_listed, "calibrate"),
     ),
     "show": Help(
         summary="pictures of what an OPU's camera sees",
         example="odfa opu show twin out=pictures",
-        settings={"out=pictures/NAME": "folder of the pictures", "opu.KEY=VALUE": _COMMON["opu.KEY=VALUE"]},
+        more=partial(_listed, "show"),
     ),
 }
 
@@ -71,7 +75,6 @@ def _check(name: str, settings: list[str]) -> Outcome:
     from odfa.cli.opu_words import CheckWords
     from odfa.opu import opu_settings
     from odfa.project.conformance import check
-    from odfa.settings import apply
 
     words = apply(CheckWords(opu=opu_settings(name)), settings)
     chosen = None if words.demodulator is None else words.demodulator.build()
@@ -93,7 +96,6 @@ def _calibrate(name: str, settings: list[str]) -> Outcome:
     from odfa.lab.destination import check_folder
     from odfa.opu import opu_settings
     from odfa.project.calibrating import calibrate
-    from odfa.settings import apply
 
     words = apply(CalibrateWords(opu=opu_settings(name)), settings)
     folder = check_folder(words.out or place(f"calibrations/{name}"), "out")
@@ -103,8 +105,8 @@ def _calibrate(name: str, settings: list[str]) -> Outcome:
     with words.opu.build() as opu:
         found = calibrate(
             opu,
-            num_inputs=words.inputs or 10,
-            num_modes=words.modes or 512,
+            num_inputs=words.inputs,
+            num_modes=words.modes,
             demodulator=None if words.demodulator is None else words.demodulator.build(),
             matrix=words.matrix,
         )
@@ -124,11 +126,10 @@ def _show(name: str, settings: list[str]) -> Outcome:
     from odfa.lab.destination import check_folder
     from odfa.lab.optics import draw_all
     from odfa.opu import opu_settings
-    from odfa.settings import apply
 
     words = apply(ShowWords(opu=opu_settings(name)), settings)
     folder = check_folder(words.out or place(f"pictures/{name}"), "out")
-    note(f"looking at {name} …")
+    note(f"drawing what the camera of {name} sees …")
     with words.opu.build() as opu:
         opu.check_stated()
         figures = draw_all(opu, folder)

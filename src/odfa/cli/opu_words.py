@@ -1,4 +1,4 @@
-"""What may be said to `odfa opu check|calibrate|show`: trees of settings, as everywhere."""
+"""Settings of `odfa opu check`, `calibrate` and `show`: one class for each."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,29 +11,40 @@ from odfa.settings import Settings, require_counts
 
 @dataclass(frozen=True, kw_only=True)
 class CheckWords(Settings):
-    """An OPU and what of it is tried."""
+    """An OPU, and at what size its promises are tried."""
 
     opu: OpuSettings = field(default_factory=TwinSettings)
     """The OPU."""
     demodulator: DemodulatorSettings | None = None
     """How counts become a field; none: as the OPU's arms allow."""
     inputs: int | None = None
-    """Width of the errors; none: as the action has it."""
+    """Width of the errors; none: as many as the checks take."""
     modes: int | None = None
-    """Optical modes that are read; none: as the action has it."""
+    """Optical modes that are read, two real outputs each; none: as many as the checks take."""
 
     def __post_init__(self) -> None:
         require_counts(self, "inputs", "modes")
 
 
 @dataclass(frozen=True, kw_only=True)
-class CalibrateWords(CheckWords):
-    """The same, and what is measured and kept."""
+class CalibrateWords(Settings):
+    """An OPU, what is measured of it, and where that is kept."""
 
+    opu: OpuSettings = field(default_factory=TwinSettings)
+    """The OPU."""
+    demodulator: DemodulatorSettings | None = None
+    """How counts become a field; none: as the OPU's arms allow."""
+    inputs: int = 10
+    """Width of the errors."""
+    modes: int = 512
+    """Optical modes that are read, two real outputs each."""
     matrix: Literal["hadamard", "one_hot"] | None = None
     """How the matrix is measured too; none: it is not."""
     out: Path | None = None
     """Folder to make; none: calibrations/NAME."""
+
+    def __post_init__(self) -> None:
+        require_counts(self, "inputs", "modes")
 
 
 @dataclass(frozen=True, kw_only=True)

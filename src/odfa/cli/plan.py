@@ -34,17 +34,15 @@ def _execute(arguments: Namespace) -> Outcome:
     if "=" in arguments.model:
         raise ConfigError(f"expected a model first, got {arguments.model!r}; see odfa plan --help")
     config = apply(PlanSettings(), arguments.settings)
-    with (
-        _told_if_slow(arguments.model),
-        contextlib.redirect_stdout(sys.stderr),
-    ):  # what a model's own code prints is not the result
+    # what a model's own code prints is not the result, so it goes to standard error
+    with _told_if_slow(arguments.model), contextlib.redirect_stdout(sys.stderr):
         page = make_plan(arguments.model, config)
     return Outcome(json=page, show=lambda: _show(page))
 
 
 @contextlib.contextmanager
 def _told_if_slow(model: str) -> Iterator[None]:
-    """Note after three seconds that it may take long: models that loop over positions take minutes, others a second."""
+    """Print a note after three seconds: most models take one second, models that loop over positions take minutes."""
     line = f"counting the operations of {model}; models that loop over positions take long …"
     timer = threading.Timer(3, note, [line])
     timer.daemon = True
@@ -77,7 +75,7 @@ def _show(page: dict[str, Any]) -> None:
 
 
 def _reservations(page: dict[str, Any]) -> Iterator[str]:
-    """What the figures leave out or do not know for certain."""
+    """Sentences on what the figures leave out or estimate."""
     if page["left_out"]:
         yield f"the part for text alone, without {', '.join(page['left_out'])}"
     if page["without_gradient"]:

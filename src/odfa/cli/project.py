@@ -1,21 +1,32 @@
 """`odfa project bench`: projections side by side with their peers."""
 
-import os
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
-from odfa.cli.command import Command, Outcome, note, positive, print_table, say, take
-from odfa.cli.help import Help, add_actions, add_settings
-from odfa.errors import ConfigError
+from odfa.cli.command import Command, Outcome, note, print_table, say
+from odfa.cli.help import Help, add_actions, add_settings, listing
+from odfa.settings import apply
+
+if TYPE_CHECKING:
+    from odfa.lab.projections import Row
+
+_COLUMNS = (
+    "projection", "size", "batch", "threads", "per second", "effective TeraOPS", "× OPU", "state, bytes", "rms error",
+    "faster than",
+)  # fmt: skip
+
+
+def _listed(_words: list[str]) -> str:
+    from odfa.lab.projections import ProjectionBenchSettings
+
+    return listing(ProjectionBenchSettings())
+
 
 _BENCH = Help(
     summary="time projections beside their peers, in one process",
     example="odfa project bench sizes=1e3x1e3,1e4x1e4 repeats=5",
-    settings={
-        "sizes=1e3x1e3,1e3x1e5,1e4x1e4,5e4x1e5,opu": "inputs x outputs",
-        "repeats=7": "times that each is timed, the median counts",
-        "threads=N": "processor threads; as many as torch takes by itself",
-    },
+    more=_listed,
 )
 
 
@@ -24,44 +35,28 @@ def _configure(parser: ArgumentParser) -> None:
 
 
 def _execute(arguments: Namespace) -> Outcome:
-    import torch
+    from odfa.lab.projections import MEANING, ProjectionBenchSettings, run
 
-    from odfa.lab.projections import MEANING, OPU_TERAOPS, SIZES, run
+    rows = run(apply(ProjectionBenchSettings(), arguments.settings), note=note)
+    return Outcome(json={"meaning": MEANING, "rows": [asdict(row) for row in rows]}, show=lambda: _show(rows))
 
-    chosen, settings = take(list(arguments.settings), "sizes")
-    repeats, settings = take(settings, "repeats")
-    threads, settings = take(settings, "threads")
-    if settings:
-        raise ConfigError(f"unknown setting {settings[0]!r}; see odfa project bench --help")
-    sizes = list(SIZES) if chosen is None else [size.strip() for size in chosen.split(",")]
-    for size in sizes:
-        if size not in SIZES:
-            raise ConfigError(f"sizes: expected some of {', '.join(SIZES)}, got {size!r}")
-    before = torch.get_num_threads()
-    torch.set_num_threads(positive("threads", threads, before, most=os.cpu_count() or 1))
-    try:
-        rows = run(sizes, repeats=positive("repeats", repeats, 7, most=10_000), note=note)
-    finally:
-        torch.set_num_threads(before)
 
-    def show() -> None:
-        cells = [
-            (
-                row.name, f"{row.n} → {row.m}", row.batch, row.threads, f"{row.per_second:,.0f}",
-                f"{row.effective_teraops:,.3g}", f"{row.effective_teraops / OPU_TERAOPS:.3g}", f"{row.state_bytes:,}",
-                "" if row.rms_rel_error is None else f"{row.rms_rel_error:.1e}",
-                ", ".join(f"{name} {ratio:.3g}×" for name, ratio in row.ratios.items()),
-            )
-            for row in rows
-        ]  # fmt: skip
-        print_table(
-            ("projection", "size", "batch", "threads", "per second", "effective TeraOPS", "× OPU", "state, bytes",
-             "rms error", "faster than"),
-            cells,
-        )  # fmt: skip
-        say(MEANING)
+def _show(rows: "list[Row]") -> None:
+    from odfa.lab.projections import MEANING
 
-    return Outcome(json={"meaning": MEANING, "rows": [asdict(row) for row in rows]}, show=show)
+    print_table(_COLUMNS, map(_cells, rows))
+    say(MEANING)
+
+
+def _cells(row: "Row") -> tuple[object, ...]:
+    from odfa.lab.projections import OPU_TERAOPS
+
+    return (
+        row.name, f"{row.n} → {row.m}", row.batch, row.threads, f"{row.per_second:,.0f}",
+        f"{row.effective_teraops:,.3g}", f"{row.effective_teraops / OPU_TERAOPS:.3g}", f"{row.state_bytes:,}",
+        "" if row.rms_rel_error is None else f"{row.rms_rel_error:.1e}",
+        ", ".join(f"{name} {ratio:.3g}×" for name, ratio in row.ratios.items()),
+    )  # fmt: skip
 
 
 PROJECT = Command(

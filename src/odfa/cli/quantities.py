@@ -1,8 +1,7 @@
-"""Numbers as a person reads them: with a unit, without digits that say nothing, dates instead of seconds."""
+"""Numbers for tables: rounded to a few digits, with the unit that their name ends in; dates instead of seconds."""
 
 import re
 from datetime import UTC, datetime
-from typing import Any
 
 _UNITS = {
     "flops_per_s": "operations a second",
@@ -15,20 +14,20 @@ _UNITS = {
     "cpp": "cycles a pixel",
     "s": "s",
 }
-"""Unit of what a name ends in."""
+"""Ending of a name → unit of the value."""
 _DATES = ("created_s",)
 
 
-def quantity(name: str, value: Any) -> str:
+def quantity(name: str, value: object) -> str:
     """The value of `name`, whose end tells the unit.
 
     >>> quantity("matmul_flops_per_s", 1.5e17)
     '1.5e17 operations a second'
     """
-    if name in _DATES:
+    if name in _DATES and isinstance(value, int | float):
         return f"{datetime.fromtimestamp(value, UTC):%Y-%m-%d %H:%M} UTC"
     if value is None or isinstance(value, bool):
-        return {None: "none", True: "yes", False: "no"}[value]
+        return "none" if value is None else "yes" if value else "no"
     if isinstance(value, tuple | list):
         return ", ".join(short(part) for part in value)
     if not isinstance(value, int | float):

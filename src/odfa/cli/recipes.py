@@ -1,4 +1,4 @@
-"""`odfa recipes`: what can be trained."""
+"""`odfa recipes`: the list of recipes, with their data, size and training time."""
 
 from argparse import ArgumentParser, Namespace
 from typing import Any
@@ -8,7 +8,7 @@ from odfa.cli.help import Help
 
 
 def _configure(parser: ArgumentParser) -> None:
-    del parser  # nothing to configure
+    del parser  # this command takes no arguments
 
 
 def _execute(_arguments: Namespace) -> Outcome:

@@ -2,10 +2,10 @@
 
 import re
 import textwrap
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 
-from odfa.cli.command import Command, Outcome, note, place_of
+from odfa.cli.command import Command, Outcome, note, place
 from odfa.cli.help import Help, add_settings, listing
 from odfa.errors import ConfigError
 from odfa.settings import apply
@@ -33,8 +33,15 @@ def _execute(arguments: Namespace) -> Outcome:
 
 def _parted(words: list[str]) -> tuple[list[Path], list[str]]:
     """Run folders and settings; argparse cannot tell them apart."""
-    runs = [place_of("RUN", word, word) for word in words if not _SETTING.match(word)]
+    runs = [_run_dir(word) for word in words if not _SETTING.match(word)]
     return runs, [word for word in words if _SETTING.match(word)]
+
+
+def _run_dir(word: str) -> Path:
+    try:
+        return place(word)
+    except ArgumentTypeError as error:  # argparse does not see these words, so its own refusal is not raised
+        raise ConfigError(f"RUN: {error}") from error
 
 
 def _of_runs(words: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""`odfa study`: time this machine, follow GPTs to a trillion parameters, share an OPU in simulation."""
+"""`odfa study`: time this machine; compute time and energy of large GPTs; simulate workers that share OPUs."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from odfa.cli.command import Command, Outcome, note, print_table, say
-from odfa.cli.help import Help, add_actions, add_settings, listing
+from odfa.cli.help import CUT, Help, add_actions, add_settings, listing
 from odfa.cli.quantities import label, quantity, short
 from odfa.settings import apply, to_dict
 
@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from odfa.scaling import MachineMeasurement
 
 _QUICK_REPEATS = 2
-"""Rounds of timing, where a study finds no measurement."""
-_CUT = "a key may be cut to its last part where that is unique"
+"""Rounds of timing where `odfa study scaling` finds no measurement and has to make one."""
 
 
 def _configure(parser: ArgumentParser) -> None:
@@ -24,7 +23,7 @@ def _configure(parser: ArgumentParser) -> None:
 
 def _configure_action(parser: ArgumentParser) -> None:
     add_settings(parser)
-    parser.add_argument("--dry-run", action="store_true", help="say what would be timed, and stop")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be timed, and time nothing")
 
 
 def _listed_measure(_words: list[str]) -> str:
@@ -36,13 +35,13 @@ def _listed_measure(_words: list[str]) -> str:
 def _listed_scaling(_words: list[str]) -> str:
     from odfa.scaling.actions import ScalingSettings
 
-    return f"settings ({_CUT}):\n\n{listing(ScalingSettings())}"
+    return f"settings ({CUT}):\n\n{listing(ScalingSettings())}"
 
 
 def _listed_share(_words: list[str]) -> str:
     from odfa.scaling.actions import ShareSettings
 
-    return f"settings ({_CUT}):\n\n{listing(ShareSettings())}"
+    return f"settings ({CUT}):\n\n{listing(ShareSettings())}"
 
 
 _HELP = {
@@ -52,7 +51,7 @@ _HELP = {
         more=_listed_measure,
     ),
     "scaling": Help(
-        summary="time and energy of families of GPTs up to a trillion parameters, and where light overtakes",
+        summary="time and energy of GPTs up to a trillion parameters; the size from which odfa is faster",
         example="odfa study scaling processors=a100 vectors=token out=curves",
         more=_listed_scaling,
     ),
@@ -72,13 +71,15 @@ def _measure(settings: list[str], dry_run: bool) -> Outcome:
     from odfa.lab.destination import check_file
     from odfa.scaling.actions import MeasureSettings
     from odfa.scaling.measurement import planned, report
+    from odfa.session.threads import using_threads
 
     config = apply(MeasureSettings(), settings)
     path = check_file(config.out, "out")
     if dry_run:
         return _told(planned(memory=config.memory, repeats=config.repeats))
     note("timing this machine: a step of many small GPTs, some minutes …")
-    measured = _with_threads(config.threads, lambda: _timed(path, memory=config.memory, repeats=config.repeats))
+    with using_threads(config.threads):
+        measured = _timed(path, memory=config.memory, repeats=config.repeats)
     machine = measured.machine()
     found = report(measured, machine)
     return Outcome(json={**found, "file": str(path)}, show=lambda: _show_measured(found, path))
@@ -90,17 +91,6 @@ def _timed(path: Path, *, memory: bool, repeats: int) -> "MachineMeasurement":
     measured = measure_machine(memory=memory, repeats=repeats, note=note)
     measured.write(path)
     return measured
-
-
-def _with_threads(count: int | None, call: "Callable[[], MachineMeasurement]") -> "MachineMeasurement":
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(before if count is None else count)
-    try:
-        return call()
-    finally:
-        torch.set_num_threads(before)
 
 
 def _scaling(settings: list[str], dry_run: bool) -> Outcome:
@@ -118,7 +108,7 @@ def _scaling(settings: list[str], dry_run: bool) -> Outcome:
         to_time = {} if timed else planned(memory=False, repeats=_QUICK_REPEATS)
         return _told({"measured": str(known) if timed else None, "to_time": to_time, "study": to_dict(config.study)})
     measured = read(known) if timed else _timed(known, memory=False, repeats=_QUICK_REPEATS)
-    note("following the curves up to a trillion parameters …")
+    note("computing times and energies up to a trillion parameters …")
     machine = measured.machine()
     found, checks = run_study(config.study), report(measured, machine)
     found["points"] = measured_points(measured, machine) + found["points"]
@@ -151,7 +141,7 @@ def _share(settings: list[str], dry_run: bool) -> Outcome:
     if dry_run:
         workers = list(config.workers)
         return _told({"workers": workers, "steps": config.steps, "timed": "nothing: events are simulated"})
-    note("simulating a shared room event by event …")
+    note("simulating workers and the OPUs that they share, event by event …")
     sweeps = {name: sweep(room, config.workers, steps=config.steps) for name, room in rooms.items()}
     draw_sharing(sweeps, path)
     found = {"rooms": {name: to_dict(room) for name, room in rooms.items()}, "sweeps": sweeps, "files": [str(path)]}

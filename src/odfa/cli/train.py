@@ -1,4 +1,4 @@
-"""`odfa train`: one run in one folder."""
+"""`odfa train`: train a recipe in a run folder, or resume the run of a folder."""
 
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
@@ -46,14 +46,14 @@ def _run(arguments: Namespace) -> dict[str, Any]:
         note(f"counting what {config.recipe} takes …")
         return dry_run(config)
     run_dir = arguments.run_dir or default_run_dir(arguments.recipe, arm, config)
-    if not run_dir.is_file():  # said better where run folders are made
+    if not run_dir.is_file():  # train.run refuses a file by a message of its own
         check_folder(run_dir, "--run-dir")
     note(f"{config.recipe}: reading data, building the network …")
     return {**train.run(config, run_dir, note=note).to_json(), "run_dir": str(run_dir)}
 
 
 def default_run_dir(recipe: str, arm: str, config: RunConfig) -> Path:
-    """runs/<recipe>-<arm>-seed<k>, with a mark of the other settings where they are not the arm's own."""
+    """runs/<recipe>-<arm>-seed<k>, and where other settings differ from the arm's, eight digits of their digest."""
     from odfa import recipes
 
     usual = replace(recipes.get(recipe, arm), seed=config.seed)

@@ -34,7 +34,7 @@ class KeptTensors:
             received = _first_of_any_type([args, kwargs])
         if received is None:
             raise MatchError(f"block {block} received no tensor, and the rule needs its input; choose other blocks")
-        self._received[block] = _kept(received)
+        self._received[block] = _as_kept(received)
 
     def call(self, block: str, main: Tensor, *, deferred: bool) -> Call:
         """The record of a block that has returned `main`."""
@@ -44,11 +44,11 @@ class KeptTensors:
             main.dtype,
             deferred,
             kept_input=self._received.pop(block, None),
-            kept_output=_kept(main) if self._keeps_outputs else None,
+            kept_output=_as_kept(main) if self._keeps_outputs else None,
         )
 
 
-def _kept(tensor: Tensor) -> Kept:
+def _as_kept(tensor: Tensor) -> Kept:
     return Kept(tensor.detach(), tensor._version)
 
 

@@ -4,9 +4,10 @@ from odfa.lab.angles import align
 from odfa.lab.comparison import Comparison
 from odfa.lab.exports import export
 from odfa.lab.samples import DrawnSamples, Samples, SampleSettings, sample
-from odfa.lab.trials import compare
+from odfa.lab.trials import CompareSettings, compare
 
 __all__ = [
+    "CompareSettings",
     "Comparison",
     "DrawnSamples",
     "SampleSettings",

@@ -18,8 +18,9 @@ from odfa.settings import from_dict, to_dict
 def run_beside(runs: Mapping[Path, RunConfig], jobs: int) -> None:
     """Train each config in its folder, at most `jobs` at a time.
 
-    What goes wrong is left for the caller, who goes on with each run in its own process and hears of it there. Ctrl-C
-    is handed to the runs, once, and they write their checkpoints before it goes on.
+    A run that fails leaves its folder as it is and raises nothing here: the caller resumes it in its own process, where
+    it fails again and the error is raised. Ctrl-C is sent to every run, once; they write their checkpoints and end, and
+    then it is raised here.
     """
     running: set[subprocess.Popen[str]] = set()
     with ThreadPoolExecutor(jobs) as pool:

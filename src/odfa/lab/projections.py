@@ -1,8 +1,9 @@
-"""Projections side by side with their peers: one process, one run, medians and ratios.
+"""Times of this package's projections and of their peers, measured in one process: medians and ratios.
 
 Shape letters: `N` rows · `D` inputs · `M` outputs.
 """
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,8 @@ from torch import Tensor
 
 from odfa.keys import torch_generator
 from odfa.project import Rademacher
+from odfa.session.threads import using_threads
+from odfa.settings import Settings, require
 from odfa.structured import Structured, kernels_available
 
 MEANING = (
@@ -35,6 +38,30 @@ _PEER_BYTES = 2**31
 """Peers whose matrix is larger than this are left out."""
 _PEER_ROWS = 64
 """Slow peers (scikit-learn, the complex simulator) project fewer rows."""
+_MOST_REPEATS = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectionBenchSettings(Settings):
+    """Which sizes are timed, how often, and by how many threads."""
+
+    sizes: tuple[str, ...] = tuple(SIZES)
+    """Inputs x outputs; opu: 2^20 x 2^21, as many as an OPU has."""
+    repeats: int = 7
+    """Times that each is timed; the median counts."""
+    threads: int | None = None
+    """Processor threads; none: as many as torch takes by itself."""
+
+    def __post_init__(self) -> None:
+        require(bool(self.sizes), "sizes", f"some of {', '.join(SIZES)}", "none")
+        for size in self.sizes:
+            require(size in SIZES, "sizes", f"some of {', '.join(SIZES)}", size)
+        require(
+            0 < self.repeats <= _MOST_REPEATS, "repeats", f"a positive integer up to {_MOST_REPEATS:,}", self.repeats
+        )
+        most = os.cpu_count() or 1
+        fits = self.threads is None or 0 < self.threads <= most
+        require(fits, "threads", f"a positive integer up to {most:,}, the processors here", self.threads)
 
 
 @dataclass(kw_only=True)
@@ -57,17 +84,19 @@ class Row:
     """Peer → how many times faster this one is."""
 
 
-def run(sizes: list[str], *, repeats: int = 7, note: Callable[[str], None] = lambda _: None) -> list[Row]:
+def run(settings: ProjectionBenchSettings | None = None, *, note: Callable[[str], None] = lambda _: None) -> list[Row]:
     """Time ours and the peers at each size; every figure is a median of `repeats` with results written in place."""
+    settings = settings or ProjectionBenchSettings()
     rows: list[Row] = []
-    for size in sizes:
-        n, m, batch = SIZES[size]
-        note(f"{size}: {n} -> {m}, batch {batch} …")
-        ours = list(_ours(n, m, batch, repeats))
-        peers = list(_peers(n, m, batch, repeats))
-        for row in ours:
-            row.ratios = {peer.name: row.per_second / peer.per_second for peer in peers}
-        rows += ours + peers
+    with using_threads(settings.threads):
+        for size in settings.sizes:
+            n, m, batch = SIZES[size]
+            note(f"{size}: {n} -> {m}, batch {batch} …")
+            ours = list(_ours(n, m, batch, settings.repeats))
+            peers = list(_peers(n, m, batch, settings.repeats))
+            for row in ours:
+                row.ratios = {peer.name: row.per_second / peer.per_second for peer in peers}
+            rows += ours + peers
     return rows
 
 

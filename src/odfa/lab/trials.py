@@ -1,14 +1,15 @@
-"""Arms side by side: same data, same seeds, the same number of tries for each learning rate."""
+"""A comparison of arms: same data, same seeds, the same number of learning rates tried for each arm."""
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 from odfa import train
-from odfa.arms import trees
+from odfa.arms import DEFAULT_ARMS, trees
 from odfa.data import Splits
-from odfa.errors import ConfigError, NonFinite
+from odfa.errors import NonFinite
 from odfa.lab.beside import run_beside
 from odfa.lab.comparison import Comparison, Trial, Try
 from odfa.lab.destination import check_folder
@@ -16,6 +17,7 @@ from odfa.lab.figures import MAIN, draw_all, found
 from odfa.lab.table import write_markdown
 from odfa.lab.wording import rate_centre
 from odfa.session import RunConfig
+from odfa.settings import Settings, require, require_counts
 from odfa.store.folder import read_result
 from odfa.store.kept import read_kept
 
@@ -24,14 +26,36 @@ _FACTOR = 3.0
 """Ratio of neighbouring learning rates in the grid."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class CompareSettings(Settings):
+    """Which arms run, on how many seeds, and how many learning rates each tries."""
+
+    arms: tuple[str, ...] = tuple(DEFAULT_ARMS.split(","))
+    """Arms, or ARM:RULE for another rule than the recipe's, such as dfa:random."""
+    seeds: int = 3
+    """Runs of each arm, by the seeds from 0 on."""
+    tries: int = 3
+    """Learning rates of each arm; the best on validation data is chosen."""
+    try_steps: int | None = None
+    """Steps of a try, whose learning rate follows the same course over fewer steps; none: as many as a run."""
+    jobs: int = 1
+    """Runs at a time, each in a process of its own; with more than one say threads=1."""
+
+    def __post_init__(self) -> None:
+        for name, most in (("seeds", 1_000), ("tries", 100), ("jobs", os.cpu_count() or 1)):
+            count = getattr(self, name)
+            require(0 < count <= most, name, f"a positive integer up to {most:,}", count)
+        require_counts(self, "try_steps", what="a positive integer or none")
+
+
 def compare(
     config: RunConfig,
-    arms: Sequence[str],
+    arms: Sequence[str] = CompareSettings.arms,
     *,
-    seeds: int = 3,
-    tries: int = 3,
-    try_steps: int | None = None,
-    jobs: int = 1,
+    seeds: int = CompareSettings.seeds,
+    tries: int = CompareSettings.tries,
+    try_steps: int | None = CompareSettings.try_steps,
+    jobs: int = CompareSettings.jobs,
     out_dir: Path | str,
     centres: Mapping[str, float] | None = None,
     note: Note = lambda _message: None,
@@ -44,21 +68,20 @@ def compare(
     plays no part. Finished runs in `out_dir` are reused, interrupted ones resumed.
 
     Args:
-        arms: names such as "odfa", or ARM:RULE such as "dfa:random" for another rule than the config's.
-        jobs: runs at a time, each in a process of its own; with more than one say threads=1.
-        try_steps: steps of a try; its learning rate follows the same course over fewer steps.
+        config: the run as light trains it, from which every arm takes its own.
+        arms, seeds, tries, try_steps, jobs: see `CompareSettings`.
+        out_dir: folder of all runs, made where it is missing.
         centres: centre of an arm's grid; where none is given the config's learning rate, thirty-fold for shallow.
-        note: told, in one line each, what is going on.
+        note: called with one line for each run that begins, each rate that is chosen, each try that diverged.
 
     Raises:
-        ConfigError: unknown arms, or counts below 1. DataError: runs in `out_dir` were trained on other data.
-        NonFinite: every try of an arm diverged. And what `train.run` raises.
+        ConfigError: unknown arms, or counts that `CompareSettings` refuses. DataError: runs in `out_dir` were trained
+            on other data. NonFinite: every try of an arm diverged. And what `train.run` raises.
     """
+    CompareSettings(arms=tuple(arms), seeds=seeds, tries=tries, try_steps=try_steps, jobs=jobs)  # refuses bad counts
     configs = trees(config, arms)
     check_folder(Path(out_dir), "run folder")
     figures = found()  # here, so that a figure that cannot be imported is told before anything is trained
-    if min(seeds, tries, jobs) < 1:
-        raise ConfigError(f"seeds, tries and jobs: expected 1 or more, got {seeds}, {tries} and {jobs}")
     task = config.task
     metric = task.metric
     runs = _Runs(Path(out_dir), note, jobs, cache(lambda: task.load(config.data)))
@@ -126,7 +149,7 @@ class _Runs:
         return [self.trial(word, config) for word, config in listed]
 
     def _ahead(self, runs: Iterable[tuple[str, RunConfig]]) -> None:
-        """With several jobs: train what is not finished side by side, so that `trial` finds it."""
+        """With several jobs: train unfinished runs in processes of their own; `trial` then reads their results."""
         if self._jobs == 1:
             return
         folders = {run_dir_of(word, config, self._out_dir): config for word, config in runs}
@@ -159,7 +182,7 @@ class _Runs:
 
 
 def _choose(arm: str, tries: list[Try], metric: str, *, lower: bool) -> float:
-    """The rate of the best validation metric; equal metrics are told apart by the validation loss."""
+    """The rate of the best validation metric; of equal metrics, the one with the lower validation loss."""
     finished = [(t.validation, t.learning_rate) for t in tries if t.validation is not None]
     if not finished:
         rates = ", ".join(f"{t.learning_rate:g}" for t in tries)

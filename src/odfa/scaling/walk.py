@@ -143,7 +143,7 @@ def walk_run(config: RunConfig, shape: DataShape) -> Walk:
         dfa = attach(model, config, shape, projection=Assumed())
         blocks = [model.get_submodule(name) for name in config.network.blocks]
         loss = partial(_class_loss if config.task.of_classes else _field_loss, model, inputs)
-        return _walk(model, inputs, dfa, loss, blocks=blocks, fused=config.memory.fused)
+        return _walk_step(model, inputs, dfa, loss, blocks=blocks, fused=config.memory.fused)
 
 
 def walk_module(
@@ -172,7 +172,7 @@ def walk_module(
         elif learning == "feedback":
             dfa = DFA(model, blocks, projection=Assumed(), rule=RandomFeedback(shared=True), recompute=recompute)
         found = list(match_blocks(model, blocks).values())
-        return _walk(model, inputs, dfa, partial(_field_loss, model, inputs), blocks=found)
+        return _walk_step(model, inputs, dfa, partial(_field_loss, model, inputs), blocks=found)
 
 
 def _without_values(model: nn.Module) -> nn.Module:
@@ -200,7 +200,7 @@ def _walkable(name: str) -> Iterator[None]:
         ) from error
 
 
-def _walk(
+def _walk_step(
     model: nn.Module,
     inputs: Sequence[Tensor],
     dfa: DFA | None,

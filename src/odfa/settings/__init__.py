@@ -2,6 +2,7 @@
 
 from odfa.settings.base import (
     FIXED,
+    INLINE,
     MAX_COUNT,
     MAX_LAYERS,
     MAX_WIDTH,
@@ -19,6 +20,7 @@ from odfa.settings.tree import digest, from_dict, keys, to_dict
 
 __all__ = [
     "FIXED",
+    "INLINE",
     "MAX_COUNT",
     "MAX_LAYERS",
     "MAX_WIDTH",

@@ -14,6 +14,8 @@ MAX_COUNT = 10**9
 SEEDS, SEEDS_TOLD = range(2**63), "a number in [0, 2^63)"
 FIXED: Mapping[str, bool] = {"fixed": True}
 """Metadata of a field that `key=value` may not change."""
+INLINE: Mapping[str, bool] = {"inline": True}
+"""Metadata of a field of settings whose keys stand beside those of their owner, without the field's name."""
 _SHOWN = 120
 
 

@@ -6,7 +6,7 @@ from typing import TypeVar
 from odfa.errors import ConfigError
 from odfa.settings.base import SettingError, Settings, shown
 from odfa.settings.kinds import kinds_of, named, nearest
-from odfa.settings.tree import Key, hints_of, keys
+from odfa.settings.tree import Key, hints_of, inline_fields, keys
 from odfa.settings.values import from_text
 
 _S = TypeVar("_S", bound=Settings)
@@ -85,6 +85,10 @@ def _value(key: Key, text: str, path: str) -> object:
 
 def _replaced(config: _S, path: list[str], value: object) -> _S:
     name, rest = path[0], path[1:]
+    for inline in inline_fields(config):
+        part = getattr(config, inline)
+        if name in keys(part):
+            return config.changed(inline, _replaced(part, path, value))
     if rest:
         try:
             value = _replaced(getattr(config, name), rest, value)
@@ -133,7 +137,8 @@ def _has(kind: type[Settings], leaf: str) -> bool:
 
 def _near(known: Mapping[str, Key], key: str) -> str:
     free = [path for path, place in known.items() if not place.fixed]
-    by_leaf = {name: path for path in free for name in (path, path.rpartition(".")[2])}
+    # of several paths that end alike, the first that is declared
+    by_leaf = {name: path for path in reversed(free) for name in (path.rpartition(".")[2], path)}
     words = nearest(key, list(by_leaf)).split(" or ")
     if len(words) == len(by_leaf):
         words = nearest(key.rpartition(".")[2], list(by_leaf)).split(" or ")

@@ -48,8 +48,17 @@ class Key:
 
 
 def keys(config: Settings) -> dict[str, Key]:
-    """Every dotted key of a tree, in order of declaration; parts that hold settings come before what is in them."""
-    return dict(_walk(config, ""))
+    """Every dotted key of a tree, in order of declaration; parts that hold settings come before what is in them.
+
+    Raises:
+        ConfigError: an inline part has a key of its owner.
+    """
+    found: dict[str, Key] = {}
+    for path, key in _walk(config, ""):
+        if path in found:
+            raise ConfigError(f"{path}: {type(config).__name__} and a part of it both have this key; rename one")
+        found[path] = key
+    return found
 
 
 def to_dict(config: Settings) -> Tree:
@@ -100,6 +109,11 @@ def digest(config: Settings) -> str:
     return hashlib.sha256(json.dumps(to_dict(config), sort_keys=True).encode()).hexdigest()
 
 
+def inline_fields(config: Settings) -> list[str]:
+    """Fields whose keys stand beside those of `config`, without the field's name."""
+    return [field.name for field in dataclasses.fields(config) if field.metadata.get("inline")]
+
+
 def hints_of(kind: type[Settings]) -> Mapping[str, Any]:
     """Field → type of a settings class, in order of declaration."""
     return _hints(cast(Hashable, kind))
@@ -115,6 +129,9 @@ def _walk(config: Settings, prefix: str) -> Iterator[tuple[str, Key]]:
     hints = hints_of(type(config))
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
+        if field.metadata.get("inline"):
+            yield from _walk(value, prefix)
+            continue
         fixed = bool(field.metadata.get("fixed"))
         yield prefix + field.name, Key(hint=hints[field.name], value=value, fixed=fixed)
         if isinstance(value, Settings):

@@ -57,7 +57,7 @@ def read_tensors(files: dict[str, Path], stem: str) -> Iterator[tuple[str, Tenso
     Raises:
         CheckpointError: a file is not in safetensors form.
     """
-    for file in _shards(files, stem):
+    for file in _files_of(files, stem):
         with _opened(file) as opened:
             for name in opened.keys():  # noqa: SIM118 - not a dict
                 yield name, opened.get_tensor(name)
@@ -70,7 +70,7 @@ def read_forms(files: dict[str, Path], stem: str) -> dict[str, Tensor]:
         CheckpointError: a file is not in safetensors form, holds a type that is never saved or a name twice.
     """
     found: dict[str, Tensor] = {}
-    for file in _shards(files, stem):
+    for file in _files_of(files, stem):
         with _opened(file) as opened:
             for name in opened.keys():  # noqa: SIM118 - not a dict
                 entry = opened.get_slice(name)
@@ -162,7 +162,7 @@ def _bytes(tensors: dict[str, Tensor]) -> bytes:
     return bytes(to_bytes(plain))
 
 
-def _shards(files: dict[str, Path], stem: str) -> Iterable[Path]:
+def _files_of(files: dict[str, Path], stem: str) -> Iterable[Path]:
     return [
         file for name, file in sorted(files.items()) if name == f"{stem}.safetensors" or name.startswith(f"{stem}-")
     ]

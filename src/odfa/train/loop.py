@@ -18,6 +18,7 @@ from odfa.session.config import RunConfig
 from odfa.session.handle import give_targets
 from odfa.session.memory import set_rate
 from odfa.session.places import with_whole_paths
+from odfa.session.threads import using_threads
 from odfa.store import checkpoint
 from odfa.store.folder import Row, RunFolder, RunFolderLost, check_owner, folder_errors, read_config, read_result
 from odfa.store.kept import DATA_FILE, keep
@@ -68,10 +69,8 @@ def run(
     check_threads(config)
     if config.align_every is not None:
         check_measurable(config, "align_every: ")
-    with torch.random.fork_rng(devices=[]), _threads(config.threads), _told_what_is_kept(path):
-        session = _build(
-            config, path
-        )  # before the folder is made, so that a config that cannot run leaves no folder behind
+    with torch.random.fork_rng(devices=[]), using_threads(config.threads), _told_what_is_kept(path):
+        session = _build(config, path)  # before the folder is made: a config that cannot run leaves nothing behind
         with StopRequest() as stop, RunFolder(path, config, resume=resume) as folder:
             keep(path, session.splits)
             _restore(session, folder)  # errors up to here leave status.json as it was: the run has not gone on
@@ -266,17 +265,6 @@ def _opu_closed(session: Session) -> Iterator[None]:
     finally:
         if session.dfa:
             session.dfa.projection.close()
-
-
-@contextlib.contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """Within this context torch uses `count` threads; None: as many as before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextlib.contextmanager
