@@ -92,7 +92,7 @@ def test_a_foreign_config(odfa):
 
 
 @pytest.mark.parametrize(
-    ("arm", "clue"), [("bp", "rule=backprop no signal is fed"), ("shallow", "rule=shallow no signal is fed")]
+    ("arm", "clue"), [("bp", "rule=backprop, which feeds none"), ("shallow", "rule=shallow, which feeds none")]
 )
 def test_aligning_a_run_without_feedback_is_refused(odfa, arm, clue):
     run_dir = odfa("train", *TINY, f"arm={arm}", "--json").json["run_dir"]

@@ -72,7 +72,7 @@ def test_the_help_of_a_recipe_lists_every_setting(name):
             place = text.index(f"  {key}={shown if isinstance(value, str | tuple) else shown.lower()}  (")
             entry = re.split(r"\n(?=  \S|\n)", text[place:])[0]
             assert "\n      " in entry, f"{key} has no meaning"
-    assert "\noptimizer: How the weights move: AdamW; the learning rate" in text
+    assert "\noptimizer: AdamW: steps along the mean gradient over the root of the mean" in text
     assert "optimizer.betas=0.9,0.99  (number, by commas, 2 of them)" in _help(("train", "digits"))
 
 
