@@ -3,6 +3,7 @@
 Shape letters: `N` rows · `D` columns of numbers.
 """
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,6 +81,10 @@ class TableData(ClassData, kind="table"):
         except (OSError, ValueError) as error:  # pandas and pyarrow raise ValueError for damaged content
             why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise DataError(f"{file}: expected a table ({why}); repair it") from error
+        if table.index.names != [None]:  # pandas writes it beside the columns, and does not read it as one
+            raise DataError(
+                f"{file}: column {str(table.index.names[0])!r} is an index; write the table after reset_index()"
+            )
         columns = [str(name) for name in table.columns]
         table.columns = columns
         label = self.label if self.label is not None else columns[-1] if columns else ""
@@ -92,6 +97,8 @@ class TableData(ClassData, kind="table"):
         if table.isna().any(axis=None):
             name = table.columns[table.isna().any()][0]
             raise DataError(f"{file}: column {name!r} has empty places; fill them or leave these rows out")
+        if not all(isinstance(value, Hashable) for value in table[label]):
+            raise DataError(f"{file}: column {label!r} holds lists or objects, expected numbers or words")
         # classes get their numbers in sorted order: in the order of the rows, another file could swap them
         numeric = pandas.api.types.is_numeric_dtype(table[label].dtype)
         names = sorted(table[label].unique(), key=None if numeric else str)
