@@ -4,23 +4,22 @@ Reading is watched where the parts read their fields; the settings' own machiner
 does not count. What nobody asks for cannot be set in the first place (`tests/settings`).
 """
 
-import dataclasses
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.effects import leaves
 
 from odfa import recipes, train
 from odfa.arms import ARMS
 from odfa.session import dry_run
-from odfa.settings import Settings
+from odfa.settings import Settings, unread
 
 MACHINERY = (
     "/odfa/settings/",
-    "/odfa/train/places.py",
-    "/odfa/train/config.py",
+    "/odfa/session/places.py",
+    "/odfa/session/config.py",
     "/odfa/arms.py",
     "/dataclasses.py",
     "<",
@@ -36,15 +35,6 @@ WAITING = {
 """Settings that are read when something happens that does not happen here."""
 
 
-def _leaves(config: Settings, prefix: str = "") -> Iterator[str]:
-    for field in dataclasses.fields(config):
-        value = object.__getattribute__(config, field.name)
-        if isinstance(value, Settings):
-            yield from _leaves(value, f"{prefix}{field.name}.")
-        else:
-            yield prefix + field.name
-
-
 @pytest.mark.parametrize("arm", ARMS)
 @pytest.mark.parametrize("recipe", ["digits_tiny", "climate_vit_tiny"])
 def test_every_setting_of_every_arm_is_read(
@@ -52,19 +42,20 @@ def test_every_setting_of_every_arm_is_read(
 ) -> None:
     often = {"steps": 3, "log_every": 1, "checkpoint_every": 2, "evaluate_every": 2, "threads": 1}
     config = replace(recipes.get(recipe, arm), **often)
-    read: set[str] = set()
+    read: set[tuple[type, str]] = set()
 
     def watched(self: Settings, name: str) -> object:
         frame = sys._getframe(1)
-        own = frame.f_code.co_name == "__post_init__" or any(part in frame.f_code.co_filename for part in MACHINERY)
+        code = frame.f_code
+        own = code.co_name in ("__post_init__", "unread") or any(part in code.co_filename for part in MACHINERY)
         if not own:
-            read.add(name)
+            read.add((type(self), name))
         return object.__getattribute__(self, name)
 
     with monkeypatch.context() as patched:
         patched.setattr(Settings, "__getattribute__", watched, raising=False)
         dry_run(config)
         train.run(config, tmp_path / "run", progress=False)
-    unread = {key for key in _leaves(config) if key.rpartition(".")[2] not in read}
-    assert unread <= set(WAITING), unread
-    assert {"learning_rate", "batch_size"} <= read
+    unheard = {path for path, kind in leaves(config) if (kind, path.rpartition(".")[2]) not in read}
+    assert unheard <= {*WAITING, *unread(config)}, unheard
+    assert {(type(config.optimizer), "learning_rate"), (type(config), "batch_size")} <= read

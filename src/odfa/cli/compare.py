@@ -10,7 +10,7 @@ from odfa.cli.help import CUT, Help, add_settings, listing, parts_of
 from odfa.errors import ConfigError
 from odfa.lab import CompareSettings, Comparison, compare
 from odfa.session import RunConfig
-from odfa.settings import INLINE, apply, digest
+from odfa.settings import INLINE, apply, digest, keys, unread
 from odfa.train import Interrupted
 
 _SEVERAL = {"seed": "seeds=3", "arm": f"arms={DEFAULT_ARMS}"}
@@ -36,7 +36,7 @@ def _listed(words: list[str]) -> str:
 
     name, settings = parts_of(words)
     if name is not None:
-        tree = apply(CompareWords(run=recipes.whole(name)), settings)
+        tree = apply(CompareWords(run=recipes.whole(name)), settings, heard=False)
         return f"settings ({CUT}):\n\n{listing(tree, without=_SEVERAL)}"
     return f"{listing(CompareSettings())}\n\nThese, and every setting of a recipe:\n  odfa compare RECIPE --help"
 
@@ -46,7 +46,7 @@ def _execute(arguments: Namespace) -> Outcome:
 
     recipe = recipes.whole(arguments.recipe)
     _refuse_singles(arguments.settings)
-    words = apply(CompareWords(run=recipe), arguments.settings)
+    words = apply(CompareWords(run=recipe), arguments.settings, heard=False)
     _refuse_without_effect(recipe, words, arguments.settings)
     note(f"comparing arms on {words.run.recipe} …")
     try:
@@ -79,11 +79,31 @@ def _refuse_without_effect(recipe: RunConfig, words: CompareWords, settings: lis
     for setting in settings:
         others = [other for other in settings if other is not setting]
         try:
-            without = apply(CompareWords(run=recipe), others).run
+            without = apply(CompareWords(run=recipe), others, heard=False).run
         except ConfigError:  # the others are refused without this one, so it has an effect
             continue
-        if words.run != without and trees(words.run, words.arms) == trees(without, words.arms):
-            raise ConfigError(f"{setting}: none of the arms {','.join(words.arms)} has this setting; leave it out")
+        before, after = trees(without, words.arms), trees(words.run, words.arms)
+        if words.run == without or any(_changes(before[arm], after[arm]) for arm in words.arms):
+            continue
+        why = {why for tree in after.values() for path, why in unread(tree).items() if _matches(path, setting)}
+        raise ConfigError(
+            f"{setting}: none of the arms {','.join(words.arms)} "
+            f"{f'reads it: {min(why)}' if why else 'has this setting'}; leave it out"
+        )
+
+
+def _changes(before: RunConfig, after: RunConfig) -> bool:
+    """Whether anything differs that the second tree reads."""
+    then, now = keys(before), keys(after)
+    changed = {path for path, key in now.items() if path not in then or type(then[path].value) is not type(key.value)}
+    changed |= {path for path, key in now.items() if key.settings is None and then.get(path, key).value != key.value}
+    return bool(changed - set(unread(after)))
+
+
+def _matches(path: str, setting: str) -> bool:
+    """Whether the key of `setting`, perhaps cut to its last parts, may mean `path`."""
+    key = setting.partition("=")[0].strip()
+    return path == key or path.endswith(f".{key}")
 
 
 def _default_run_dir(config: RunConfig, recipe: RunConfig) -> Path:

@@ -1,8 +1,10 @@
 """Which OPU a run uses: the slot of the twin and of every OPU that another package registers."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from odfa.flow import Arm
 from odfa.opu.base import AbstractOpu
 from odfa.settings import Settings
 
@@ -21,3 +23,7 @@ class OpuSettings(Settings, ABC, room="odfa.opu", group=GROUP):
             ConfigError: these settings give no OPU.
             OpuError: it cannot be made.
         """
+
+    def unread_by(self, arm: Arm) -> Mapping[str, str]:
+        """Dotted path → why, of the settings that nothing reads when the reference arm does this."""
+        return {}

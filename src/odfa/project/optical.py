@@ -4,7 +4,7 @@ Shape letters: `N` samples · `D` error width · `F` patterns per sample · `M` 
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -280,6 +280,10 @@ class OpticalSettings(ProjectionSettings, kind="optical"):
     def __post_init__(self) -> None:
         guarded = self.guard is not None or self.calibration is None
         require(guarded, "guard", "a guard with a calibration, whose witnesses it compares with", None)
+
+    def unread(self) -> Mapping[str, str]:
+        """What the OPU does not need for what the demodulator asks of the reference arm."""
+        return {f"opu.{path}": why for path, why in self.opu.unread_by(self.demodulator.build().arm).items()}
 
     def build(self, run_seed: int) -> Optical:
         """The light path; encoder and noise are keyed by the run.

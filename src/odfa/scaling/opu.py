@@ -4,6 +4,7 @@ Mirrors, camera, rates and power are the twin's; frames and their time come from
 training uses. The link to the host, the latency and the uncertainty are added here.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 
@@ -59,6 +60,11 @@ class Opu(Settings, kind="opu", room="odfa.scaling.opu", group="odfa.planned_opu
         check_fields(self)
         for name in ("mirror_rows", "mirror_columns", "camera_rows", "camera_columns"):
             require(0 < getattr(self, name) <= MAX_WIDTH, name, f"1 to {MAX_WIDTH:,}", getattr(self, name))
+
+    def unread(self) -> Mapping[str, str]:
+        """The frames that a whole run shares, which no step pays for."""
+        shared = "a plan is of one step, and the frame of the reference is shown once in a run"
+        return {"demodulator.flat_field": shared} if isinstance(self.demodulator, OffAxisSettings) else {}
 
     @property
     def num_mirrors(self) -> int:

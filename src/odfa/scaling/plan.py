@@ -3,8 +3,8 @@
 import difflib
 import importlib
 import inspect
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +24,7 @@ from odfa.scaling.opu import Opu, get_opu
 from odfa.scaling.processor import Processor, get_processor
 from odfa.scaling.walk import Walk
 from odfa.session import RunConfig
-from odfa.settings import Settings, require_counts
+from odfa.settings import Settings, require, require_counts
 from odfa.tasks.language.folder import from_folder
 
 SIZES: dict[str, tuple[int, int, int, int]] = {
@@ -65,6 +65,14 @@ class PlanSettings(Settings):
     def __post_init__(self) -> None:
         require_counts(self, "tokens", "context")
 
+    def unread(self) -> Mapping[str, str]:
+        """What studies read and plans do not; the link between processors where there is one."""
+        bars = "does not enter the plan, which has no error bars; odfa study scaling has"
+        twin = "does not enter the plan, in which no digital twin runs"
+        alone = {} if self.layout.devices > 1 else {"processor.network_bytes_per_s": "layout.devices=1 sends nothing"}
+        measured = [f"processor.{entry.name}" for entry in fields(self.processor) if entry.name.startswith("twin_")]
+        return {"processor.uncertainty": bars, "opu.uncertainty": bars, **dict.fromkeys(measured, twin), **alone}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
@@ -95,6 +103,7 @@ def subject(name: str, config: PlanSettings) -> Subject:
         if isinstance(made, RunConfig):
             return _of_recipe(made, config)
         module, inputs = made
+        _refuse(config, "its function gives the inputs", "tokens", "context", "granularity")
         walks = walks_of_module(module, inputs)
         rows = walks["feedback", "keep"].rows
         return Subject(name=name, walks=walks, sequences=min(rows, len(inputs[0]) if inputs[0].ndim else 1))
@@ -109,7 +118,19 @@ def subject(name: str, config: PlanSettings) -> Subject:
     )
 
 
+def _refuse(config: PlanSettings, why: str, *names: str) -> None:
+    """Settings that this sort of model does not read.
+
+    Raises:
+        SettingError: one of them is not at its default.
+    """
+    usual = {entry.name: entry.default for entry in fields(PlanSettings)}
+    for name in names:
+        require(getattr(config, name) == usual[name], name, f"nothing set, as {why}", getattr(config, name))
+
+
 def _of_recipe(run: RunConfig, config: PlanSettings) -> Subject:
+    _refuse(config, f"the data of {run.recipe} say how long a sample is", "context")
     shape = run.data.peek()
     rows = run.network.num_rows(shape)
     if config.tokens is not None:
@@ -164,6 +185,7 @@ def _context(name: str, positions: int | None, config: PlanSettings) -> int:
 
 
 def _of_folder(folder: Path, config: PlanSettings) -> Subject:
+    _refuse(config, "a model by folder is planned block by block", "granularity")
     tokens = 8 * config.context if config.tokens is None else config.tokens
     found = from_folder(folder, torch.float32 if config.layout.precision == "float32" else torch.bfloat16)
     context = _context(folder.name, found.positions, config)

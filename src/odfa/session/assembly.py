@@ -13,7 +13,7 @@ from odfa.keys import mix
 from odfa.session.average import averaged
 from odfa.session.config import RunConfig
 from odfa.session.handle import attach, check_feedback
-from odfa.session.memory import check_memory, fitted_optimizer, give_back_freed, new_weights
+from odfa.session.memory import check_memory, check_shares, fitted_optimizer, give_back_freed, new_weights
 from odfa.tasks.base import AbstractTask
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def build(config: RunConfig) -> Session:
     splits = config.task.load(config.data)
     check_fit(config, splits.shape)
     model = build_model(config, splits.shape)
+    check_shares(model, config)
     # copied before the handle attaches its hooks to the model: the copy must run without them
     average = None if config.optimizer.average is None else averaged(model, config.optimizer.average)
     dfa = attach(model, config, splits.shape)

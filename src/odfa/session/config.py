@@ -1,6 +1,7 @@
 """The settings of a run as a tree of frozen dataclasses; the text under a field is also its command-line help."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
@@ -112,6 +113,14 @@ class RunConfig(Settings):
         require(fits, "feedback", f"{needed} with {_named(self.rule)}", self.feedback)
         fits = self.align_every is None or self.rule.feeds
         require(fits, "align_every", f"none, as {_named(self.rule)} feeds no block", self.align_every)
+
+    def unread(self) -> Mapping[str, str]:
+        """The number of epochs where steps are given; what only shapes the start of a head that the rule sets."""
+        told = f"steps={self.steps} says how long the run is (or steps=none)"
+        counted = {} if self.steps is None else {"epochs": told}
+        overwritten = f"{_named(self.rule)} sets the head to weights of its own"
+        starts = self.network.of_head if self.rule.sets_head else ()
+        return counted | {f"network.{name}": overwritten for name in starts}
 
     @property
     def label(self) -> str:

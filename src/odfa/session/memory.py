@@ -13,7 +13,7 @@ from odfa.errors import ConfigError
 from odfa.session.config import MemorySettings, RunConfig
 from odfa.session.disk import EmptyOnDisk, keep_on_disk
 from odfa.session.optimizers import Group
-from odfa.settings import tag_of
+from odfa.settings import require, tag_of
 
 if TYPE_CHECKING:
     from odfa.engine import DFA, FusedOptimizer
@@ -121,6 +121,17 @@ def rate_shares(model: nn.Module, dfa: "DFA | None", config: RunConfig) -> dict[
         return shares
     # the head comes last: if it is tied to the embedding, the head's share counts
     return shares | dict.fromkeys(dfa.tap.module.parameters(), config.feedback.head_share)
+
+
+def check_shares(model: nn.Module, config: RunConfig) -> None:
+    """Refuse a share of the rate for embeddings where there are none.
+
+    Raises:
+        SettingError: the network has no embedding.
+    """
+    has = config.optimizer.embedding_share == 1 or any(isinstance(module, nn.Embedding) for module in model.modules())
+    told = f"nothing set, as network={tag_of(config.network)} has no embeddings"
+    require(has, "optimizer.embedding_share", told, config.optimizer.embedding_share)
 
 
 def set_rate(group: dict[str, object], rate: float) -> None:

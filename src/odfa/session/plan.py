@@ -11,7 +11,7 @@ from odfa.flow import Light
 from odfa.session.assembly import check_fit, check_threads
 from odfa.session.config import RunConfig
 from odfa.session.handle import fed, num_inputs, num_projected
-from odfa.session.memory import new_weights
+from odfa.session.memory import check_shares, new_weights
 from odfa.settings import tag_of
 
 _LEFT_OUT = "interpreter and libraries; files while they are read; the projection; checkpoints while they are written"
@@ -33,6 +33,7 @@ def dry_run(config: RunConfig) -> dict[str, Any]:
     check_fit(config, shape)
     with torch.device("meta"), new_weights(config.memory):
         model = network.build(shape)
+        check_shares(model, config)
         activations = _activation_bytes(model, network.example(shape, config.batch_size), config)
     steps = config.steps or config.epochs * (shape.num_train // config.batch_size)
     each = [_bytes(parameter) for parameter in model.parameters()]

@@ -16,7 +16,7 @@ from odfa.settings.base import (
 )
 from odfa.settings.kinds import kinds_of, load, named, tag_of, word_of
 from odfa.settings.override import apply
-from odfa.settings.tree import digest, from_dict, keys, to_dict
+from odfa.settings.tree import digest, from_dict, keys, to_dict, unread
 
 __all__ = [
     "FIXED",
@@ -40,5 +40,6 @@ __all__ = [
     "shown",
     "tag_of",
     "to_dict",
+    "unread",
     "word_of",
 ]

@@ -63,6 +63,10 @@ class Settings:
         None where there are none."""
         return None
 
+    def unread(self) -> Mapping[str, str]:
+        """Dotted path → why, of the settings in this part that nothing reads as it stands; `apply` refuses changes."""
+        return {}
+
     def changed(self, name: str, value: object) -> Self:
         """A copy with another value; trees whose parts depend on each other adjust the others here.
 

@@ -6,26 +6,31 @@ from typing import TypeVar
 from odfa.errors import ConfigError
 from odfa.settings.base import SettingError, Settings, shown
 from odfa.settings.kinds import kinds_of, named, nearest
-from odfa.settings.tree import Key, hints_of, inline_fields, keys
+from odfa.settings.tree import Key, hints_of, inline_fields, keys, unread
 from odfa.settings.values import from_text
 
 _S = TypeVar("_S", bound=Settings)
 
 
-def apply(config: _S, overrides: Iterable[str]) -> _S:
+def apply(config: _S, overrides: Iterable[str], *, heard: bool = True) -> _S:
     """Copy of `config` with overrides such as `optimizer.learning_rate=1e-3`, `encoder=sampled` or `opu=ideal`.
 
     A key is a dotted path, or the end of one if only one path ends so. Words that choose a kind come first, from the
     root of the tree outwards, whatever their order: the others then set what the chosen kinds have.
 
+    Args:
+        heard: refuse a change that nothing reads in the tree that comes of it.
+
     Raises:
-        ConfigError: an unknown or ambiguous key, one that is fixed, a value of the wrong type or out of range.
+        ConfigError: an unknown or ambiguous key, one that is fixed, a value of the wrong type or out of range, a change
+            without effect.
     """
     waiting = [_split(override) for override in overrides]
     while choice := _next_choice(config, waiting):
         path, word = choice
         waiting.remove(word)
         config = _chosen(config, path, keys(config)[path], word[1])
+    before = keys(config)
     while waiting:
         refused: list[tuple[tuple[str, str], SettingError]] = []
         for key, text in waiting:
@@ -38,7 +43,17 @@ def apply(config: _S, overrides: Iterable[str]) -> _S:
         if len(refused) == len(waiting):
             raise refused[0][1]
         waiting = [word for word, _ in refused]
+    if heard:
+        _refuse_unread(config, before)
     return config
+
+
+def _refuse_unread(config: Settings, before: Mapping[str, Key]) -> None:
+    """A change that nothing reads would be made in vain."""
+    now = keys(config)
+    for path, why in unread(config).items():
+        if path in before and path in now and now[path].value != before[path].value:
+            raise SettingError(path, f"{why}; leave it out")
 
 
 def _split(override: str) -> tuple[str, str]:

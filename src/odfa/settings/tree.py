@@ -61,6 +61,17 @@ def keys(config: Settings) -> dict[str, Key]:
     return found
 
 
+def unread(config: Settings) -> dict[str, str]:
+    """Dotted path → why, of every setting in a tree that nothing reads as the tree stands (`Settings.unread`)."""
+    found = dict(config.unread())
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        prefix = "" if field.metadata.get("inline") else f"{field.name}."
+        if isinstance(value, Settings):
+            found |= {f"{prefix}{path}": why for path, why in unread(value).items()}
+    return found
+
+
 def to_dict(config: Settings) -> Tree:
     """Plain JSON values: nested objects, each part of a slot with its `type`; lists for tuples, None."""
     plain: Tree = {}

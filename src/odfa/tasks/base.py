@@ -98,6 +98,8 @@ class AbstractNetwork(Settings, ABC, room="odfa.tasks", group="odfa.networks"):
 
     returns: ClassVar[frozenset[str]]
     """What the built network returns: classes, fields, tokens, noise, or another word that a task asks for."""
+    of_head: ClassVar[tuple[str, ...]] = ()
+    """Settings that say how the head starts and nothing else: no rule that sets the head reads them."""
 
     @property
     @abstractmethod

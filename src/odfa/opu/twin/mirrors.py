@@ -3,6 +3,7 @@
 Shape letters: `D` inputs.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -35,6 +36,10 @@ class Mirrors(Settings):
         arguments.whole("seed", self.seed, 0)
         stuck = (self.stuck_off or 0) + (self.stuck_on or 0)
         require(stuck < 1, "stuck_on", "less than 1 together with stuck_off, so that a mirror moves", stuck)
+
+    def unread(self) -> Mapping[str, str]:
+        """The key, where no mirror is stuck."""
+        return {} if self.stuck_off or self.stuck_on else {"seed": "no mirror is stuck (stuck_off, stuck_on)"}
 
     def response(self, num_inputs: int, num_mirrors: int) -> tuple[Tensor, Tensor]:
         """Weight and offset, each (D,) float64: the field that input d sends is weight x + offset.

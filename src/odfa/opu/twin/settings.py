@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from odfa import arguments
+from odfa.flow import Arm
 from odfa.opu.settings import OpuSettings
 from odfa.opu.twin.drift import Drift
 from odfa.opu.twin.medium import Medium
@@ -14,6 +15,21 @@ from odfa.opu.twin.sensor import Sensor
 from odfa.opu.twin.twin import IDEAL_REFERENCE, IDEAL_SENSOR, LARGEST_KEY, Twin
 from odfa.settings import MAX_WIDTH, Settings, require
 from odfa.units import check_fields
+
+_READ_WITH: Mapping[tuple[Arm, ...], tuple[str, ...]] = {
+    ("blocked",): ("sensor.speckle_fill",),
+    ("tilted",): ("reference.carrier_cpp", "reference.pupil_cpp"),
+    ("stepped", "tilted"): (
+        "sensor.exposure_fill",
+        "reference.ratio",
+        "reference.nominal_density",
+        "reference.ripple",
+        "reference.ripple_px",
+        "drift.phase_jitter_rad",
+        "drift.phase_drift_rad_per_s",
+    ),
+}
+"""What the reference arm has to do so that these settings matter."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +71,11 @@ class TwinSettings(OpuSettings, kind="twin"):
             require(max(shape) <= MAX_WIDTH, name, f"at most {MAX_WIDTH:,} rows and columns", shape)
         arguments.named("name", self.name)
         check_fields(self)
+
+    def unread_by(self, arm: Arm) -> Mapping[str, str]:
+        """What needs the reference, a tilted one, or none at all."""
+        paths = [path for arms, of_arms in _READ_WITH.items() if arm not in arms for path in of_arms]
+        return dict.fromkeys(paths, f"no demodulator reads it with a {arm} reference arm")
 
     def build(self, noise_seed: int = 0) -> Twin:
         """The twin with the key `noise_seed` of all its noise; nothing is drawn before the first frame."""

@@ -56,6 +56,7 @@ class CausalNetwork(TokenNetwork, StackNetwork):
     """Standard deviation of the untied head's initial weights times the root of the width; none: the library's 0.02.
     Aligned rules overwrite these weights."""
 
+    of_head: ClassVar[tuple[str, ...]] = ("head_scale",)
     per_head: ClassVar[int] = 1
     """The width of each attention head must be a multiple of this."""
     stack: ClassVar[str] = ""
