@@ -2,7 +2,7 @@
 
 Every module `odfa.tasks.NAME.recipes` is imported, and each function in it that is decorated with `recipe` is listed
 under its own name. A function of another package that returns a `RunConfig` needs no decorator: it is named
-package.module:function.
+package.module:function, or by the word under which the package registers it in the entry points `odfa.recipes`.
 """
 
 import difflib
@@ -11,6 +11,7 @@ import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import entry_points
 from types import MappingProxyType
 
 import odfa.tasks
@@ -18,11 +19,13 @@ from odfa.arms import DEFAULT_ARM, name_of
 from odfa.arms import arm as arm_of
 from odfa.errors import ConfigError
 from odfa.session.config import RunConfig
-from odfa.settings import apply, load, shown
+from odfa.settings import apply, load, registered_as, shown
 
 Make = Callable[[], RunConfig]
 _ROW = "__recipe__"
 """Attribute of a decorated function that holds its `Recipe`."""
+GROUP = "odfa.recipes"
+"""Entry points of other packages' recipes."""
 ARM = "arm"
 """Key of the command line that names the arm; it is no setting of the run."""
 
@@ -68,6 +71,12 @@ def listed() -> Mapping[str, Recipe]:
     return MappingProxyType(found)
 
 
+def registered() -> Mapping[str, str]:
+    """Name → package and package.module:function, of recipes that other packages register under words of their own."""
+    points = sorted(entry_points(group=GROUP), key=lambda point: point.name)
+    return {p.name: f"{p.dist.name if p.dist else '?'}: {p.value}" for p in points if p.name not in listed()}
+
+
 def get(name: str, arm: str | None = None) -> RunConfig:
     """The config of a recipe under one arm: a name that is listed, or package.module:function.
 
@@ -79,9 +88,9 @@ def get(name: str, arm: str | None = None) -> RunConfig:
         ConfigError: there is no such recipe (the message gives the nearest names) or arm, it cannot be imported, or it
             returns something else.
     """
-    usual = None if ":" in name else listed()[_known(name)].arm
-    chosen = arm or usual
-    return whole(name) if chosen is None else arm_of(whole(name), chosen)
+    run = whole(name)
+    chosen = arm or (listed()[name].arm if name in listed() else None)
+    return run if chosen is None else arm_of(run, chosen)
 
 
 def whole(name: str) -> RunConfig:
@@ -90,7 +99,8 @@ def whole(name: str) -> RunConfig:
     Raises:
         ConfigError: what `get` raises.
     """
-    return _outside(name) if ":" in name else listed()[_known(name)].make()
+    place = name if ":" in name else None if name in listed() else registered_as(GROUP, name)
+    return listed()[_known(name)].make() if place is None else _outside(place)
 
 
 def worded(name: str, words: Sequence[str]) -> tuple[str, RunConfig]:
@@ -109,7 +119,8 @@ def worded(name: str, words: Sequence[str]) -> tuple[str, RunConfig]:
 def _known(name: str) -> str:
     recipes = listed()
     if name not in recipes:
-        near = difflib.get_close_matches(name, recipes, n=3) or list(recipes)
+        known = [*recipes, *registered()]
+        near = difflib.get_close_matches(name, known, n=3) or known
         raise ConfigError(f"unknown recipe {shown(name)}; did you mean {' or '.join(near)}?")
     return name
 

@@ -25,6 +25,10 @@ def _execute(_arguments: Namespace) -> Outcome:
             }
             for name, recipe in recipes.listed().items()
         ]
+        + [
+            {"name": name, "summary": "", "source": source, "size": "", "expected_time": ""}
+            for name, source in recipes.registered().items()
+        ]
     }
     return Outcome(json=result, show=lambda: _show(result))
 

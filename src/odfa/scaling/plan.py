@@ -94,8 +94,8 @@ def subject(name: str, config: PlanSettings) -> Subject:
         DataError: a recipe's data are missing.
     """
     known = recipes.listed()
-    if name in known:
-        return _of_recipe(known[name].make(), config)
+    if name in known or name in recipes.registered():
+        return _of_recipe(recipes.whole(name), config)
     if name in SIZES or name.startswith("gpt:"):
         return _of_gpt(name, config)
     if ":" in name:

@@ -27,8 +27,23 @@ def kinds_of(slot: type[_S]) -> Mapping[str, type[_S]]:
 def words_of(slot: type[Settings]) -> list[str]:
     """Every word that the slot takes: kinds, presets, and what other packages registered."""
     presets = [word for kind in kinds_of(slot).values() for word in kind.presets]
-    registered = [point.name for point in entry_points(group=slot.registered)] if slot.registered else []
-    return list(dict.fromkeys([*kinds_of(slot), *presets, *sorted(registered)]))
+    registered = sorted(point.name for point in entry_points(group=slot.registered)) if slot.registered else []
+    return list(dict.fromkeys([*kinds_of(slot), *presets, *registered]))
+
+
+def registered_as(group: str, word: str) -> str | None:
+    """`package.module:Name` that a package registered under a word of a group of entry points; None: nobody did.
+
+    Raises:
+        ConfigError: several packages did, with different objects.
+    """
+    points = {point.value: point for point in entry_points(group=group) if point.name == word}
+    if len(points) > 1:
+        owners = sorted(f"{point.dist.name if point.dist else '?'}: {value}" for value, point in points.items())
+        raise ConfigError(
+            f"{word!r} is registered more than once ({', '.join(owners)}); name the one you mean package.module:Name"
+        )
+    return next(iter(points), None)
 
 
 def named(slot: type[_S], word: str, *, before: Settings | None = None) -> _S:
@@ -42,8 +57,9 @@ def named(slot: type[_S], word: str, *, before: Settings | None = None) -> _S:
     """
     found = _found(slot, word)
     if inspect.isclass(found):
-        return cast(_S, _made(found, word, before))
-    made = found() if callable(found) else found
+        made: Any = _made(found, word, before)
+    else:
+        made = found() if callable(found) else found
     if not isinstance(made, slot):
         raise ConfigError(f"{word}: expected {_described(slot)}, got {shown(made)}")
     return made
@@ -133,10 +149,9 @@ def _found(slot: type[Settings], word: str) -> object:
     for kind in kinds.values():
         if word in kind.presets:
             return kind.presets[word]
-    for point in entry_points(group=slot.registered) if slot.registered else ():
-        if point.name == word:
-            found = load(point.value)
-            return _adopted(slot, word, found)
+    place = registered_as(slot.registered, word) if slot.registered else None
+    if place is not None:
+        return _adopted(slot, word, load(place))
     raise ConfigError(f"expected {nearest(word, words_of(slot))}, or package.module:Name, got {shown(word)}")
 
 
