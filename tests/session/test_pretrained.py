@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from tests.talk import small_run, write_corpus
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from odfa import train
 from odfa.errors import ConfigError
@@ -70,6 +72,36 @@ def test_weights_that_have_learned_are_where_a_run_begins(tmp_path: Path, corpus
             build(apply(small_run(corpus, "dfa", rule), words))
     with pytest.raises(ConfigError, match=r"memory\.storage=disk"):
         build(apply(small_run(corpus, "dfa"), [*words, "storage=disk"]))
+
+
+def _published(folder: Path, *, tokens: bool) -> Path:
+    """A tiny GPT-2 that has learned, 270 tokens, and a tokenizer of its own."""
+    text = [f"quite another text of {k} words" for k in range(400)]
+    trainer = trainers.BpeTrainer(vocab_size=270, special_tokens=["<|endoftext|>"], show_progress=False)
+    words = Tokenizer(models.BPE())
+    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    words.train_from_iterator(text, trainer)
+    with torch.random.fork_rng(devices=[]):
+        sizes = GPT2Config(vocab_size=270, n_positions=12, n_embd=16, n_layer=2, n_head=2)
+        GPT2LMHeadModel(sizes).save_pretrained(folder)
+    if tokens:
+        words.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+@pytest.mark.parametrize("tokens", [True, False])
+def test_weights_that_know_other_tokens_are_refused(tmp_path: Path, corpus: str, tokens: bool) -> None:
+    words = ["network=pretrained", f"network.path={_published(tmp_path, tokens=tokens)}"]
+    config = apply(small_run(corpus), words)
+    told = "know other tokens than the data" if tokens else r"expected tokenizer\.json beside them"
+    for make in (build, dry_run):
+        with pytest.raises(ConfigError, match=told), torch.random.fork_rng(devices=[]):
+            make(config)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"tokenizer\.json cannot be read"):
+        dry_run(config)
+    (tmp_path / "model.safetensors").unlink()
+    assert dry_run(config)["parameters"] > 0  # drawn anew: no token means anything yet
 
 
 def test_folders_that_do_not_fit_are_refused(tmp_path: Path, corpus: str) -> None:

@@ -73,6 +73,7 @@ def build(config: RunConfig) -> Session:
     splits = config.task.load(config.data)
     check_fit(config, splits.shape)
     model = build_model(config, splits.shape)
+    config.network.check_splits(splits)
     check_shares(model, config)
     # copied before the handle attaches its hooks to the model: the copy must run without them
     average = None if config.optimizer.average is None else averaged(model, config.optimizer.average)

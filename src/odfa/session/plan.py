@@ -31,6 +31,8 @@ def dry_run(config: RunConfig) -> dict[str, Any]:
     shape, network = config.data.peek(), config.network
     check_threads(config)
     check_fit(config, shape)
+    if network.learned:
+        network.check_splits(config.task.load(config.data))
     with torch.device("meta"), new_weights(config.memory):
         model = network.build(shape)
         check_shares(model, config)

@@ -126,6 +126,13 @@ class AbstractNetwork(Settings, ABC, room="odfa.tasks", group="odfa.networks"):
         """Whether `build` returns weights that were trained before, which no rule may overwrite."""
         return False
 
+    def check_splits(self, splits: Splits) -> None:
+        """Refuse data that weights which have learned before cannot read.
+
+        Raises:
+            ConfigError: they learned on data of another form.
+        """
+
     @abstractmethod
     def num_outputs(self, shape: DataShape) -> int:
         """Width of an error row: number of outputs of the head."""

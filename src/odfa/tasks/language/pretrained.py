@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from odfa.data import DataShape, needs, quietly
+from odfa.data import DataShape, Splits, needs, quietly
 from odfa.errors import ConfigError
 from odfa.tasks.language.folder import Pretrained, from_folder
+from odfa.tasks.language.text import TextSplits
 from odfa.tasks.language.transformer import TokenNetwork
 
 _NORMS = ("ln_2", "post_attention_layernorm")
@@ -25,7 +26,8 @@ class PretrainedNetwork(TokenNetwork, kind="pretrained"):
     """A causal language model from a folder of transformers, with its weights, or random ones if it has none."""
 
     path: Path | None = None
-    """Folder with config.json, and model.safetensors if the model was trained before; no code of the folder is run."""
+    """Folder with config.json, and model.safetensors and tokenizer.json if the model was trained before, on tokens of
+    the data's vocabulary; no code of the folder is run."""
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -61,6 +63,36 @@ class PretrainedNetwork(TokenNetwork, kind="pretrained"):
     def learned(self) -> bool:
         """Whether the folder holds weights."""
         return _has_weights(self._folder())
+
+    def check_splits(self, splits: Splits) -> None:
+        """Weights that have learned know tokens by number: the numbers of the data must be those of the folder.
+
+        Raises:
+            ConfigError: the folder has no tokenizer.json, or another vocabulary. MissingExtra: no tokenizers.
+        """
+        if not self.learned:
+            return
+        folder, instead = self._folder(), "or a folder with config.json alone, whose weights are drawn anew"
+        file = folder / "tokenizer.json"
+        if not file.is_file():
+            raise ConfigError(
+                f"network.path: the weights of {folder} have learned, but which tokens they know cannot be told: "
+                f"expected tokenizer.json beside them, {instead}"
+            )
+        with needs("tokenizers", "language models"):
+            from tokenizers import Tokenizer
+        try:
+            theirs: dict[str, int] = Tokenizer.from_file(str(file)).get_vocab()
+        except Exception as error:  # tokenizers raises plain Exception
+            raise ConfigError(f"network.path: {file} cannot be read: {error}; expected a tokenizer.json") from error
+        ours: dict[str, int] = splits.tokenizer.get_vocab() if isinstance(splits, TextSplits) else {}
+        if theirs != ours:
+            same = len(theirs.items() & ours.items())
+            raise ConfigError(
+                f"network.path: the weights of {folder} know other tokens than the data, whose vocabulary is made of "
+                f"their own text ({same} of {len(theirs)} tokens have the same number): expected a folder that odfa "
+                f"export wrote of a run on these data, {instead}"
+            )
 
     def build(self, shape: DataShape) -> nn.Module:
         """The model with the folder's weights, or with random ones if there are none or on the meta device.
