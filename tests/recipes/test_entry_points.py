@@ -17,7 +17,7 @@ from odfa.store.folder import read_config
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 SOURCE = {
-    name: text.replace("my_lab", "word_lab")
+    name: text.replace("my_lab.ring_samples:RingSamples", "ring_line").replace("my_lab", "word_lab")
     for name, text in re.findall(r"`my_lab/(\w+\.py)`:\n\n```python\n(.*?)```", PAGE, re.DOTALL)
 }
 PARTS = '''
@@ -94,6 +94,8 @@ POINTS = {
     "odfa.data": {"rings": "word_lab.rings:RingData"},
     "odfa.networks": {"rings": "word_lab.rings:RingNetwork"},
     "odfa.tasks": {"rings": "word_lab.rings:Rings"},
+    "odfa.samples": {"ring_line": "word_lab.ring_samples:RingSamples"},
+    "odfa.figures": {"seconds": "word_lab.seconds:Seconds"},
     "odfa.processors": {"chip": "word_lab.parts:chip"},
     "odfa.planned_opus": {"lamp": "word_lab.parts:lamp"},
     "odfa.recipes": {"rings": "word_lab.rings:rings", "digits_tiny": "word_lab.rings:rings"},
@@ -174,6 +176,9 @@ def test_a_registered_recipe_trains_compares_is_planned_and_listed(say: Say, cap
     assert (code, done.get("steps")) == (0, 2), err
     words = ("arms=bp,dfa:signs", "seeds=1", "tries=1", "points=40")
     assert say("compare", "rings", *words, *QUICK, "--run-dir", "both")[0] == 0
+    assert Path("both/seconds.png").is_file()
+    code, sampled, err = say("sample", "run", "points=3", "reach=1")
+    assert (code, len(sampled["rings"]["run"])) == (0, 3), err
     code, page, err = say("plan", "rings", "processor=chip", "opu=lamp", "processor.power_w=500", "opu.power_w=40")
     assert (code, page["processor"]["name"], page["opu"]["name"]) == (0, "chip", "lamp"), err
     rows = {row["name"]: row for row in say("recipes")[1]["recipes"]}

@@ -57,7 +57,7 @@ def named(slot: type[_S], word: str, *, before: Settings | None = None) -> _S:
     """
     found = _found(slot, word)
     if inspect.isclass(found):
-        made: Any = _made(found, word, before)
+        made: object = _made(found, word, before)
     else:
         made = found() if callable(found) else found
     if not isinstance(made, slot):
