@@ -14,7 +14,7 @@ from odfa.errors import ConfigError
 from odfa.project import GaussianSettings, IdentitySettings, OpticalSettings
 from odfa.project.digital import DigitalSettings
 from odfa.session.config import RunConfig
-from odfa.settings import named, tag_of
+from odfa.settings import of_slot, tag_of
 
 BACKPROP, SHALLOW = "bp", "shallow"
 """A comparison measures how much of the gap between these two arms another arm closes."""
@@ -97,7 +97,7 @@ def arm(run: RunConfig, word: str) -> RunConfig:
     if name not in _RULED:
         raise ConfigError(f"arms: expected ARM:RULE with one of {', '.join(_RULED)}, got {word}")
     try:
-        chosen = named(AbstractRule, rule, before=run.rule)
+        chosen = of_slot(AbstractRule, rule, before=run.rule)
     except ConfigError as error:
         raise ConfigError(f"arms: {error}") from error
     if not chosen.projects:

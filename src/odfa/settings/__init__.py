@@ -14,7 +14,7 @@ from odfa.settings.base import (
     require_counts,
     shown,
 )
-from odfa.settings.kinds import kinds_of, load, named, registered_as, tag_of, word_of
+from odfa.settings.kinds import kinds_of, load, named, of_slot, registered_as, tag_of, word_of
 from odfa.settings.override import apply
 from odfa.settings.tree import digest, from_dict, keys, to_dict, unread
 
@@ -35,6 +35,7 @@ __all__ = [
     "kinds_of",
     "load",
     "named",
+    "of_slot",
     "registered_as",
     "require",
     "require_counts",

@@ -57,9 +57,20 @@ def named(slot: type[_S], word: str, *, before: Settings | None = None) -> _S:
     """
     found = _found(slot, word)
     if inspect.isclass(found):
-        made: object = _made(found, word, before)
-    else:
-        made = found() if callable(found) else found
+        return cast(_S, _made(found, word, before))
+    made = found() if callable(found) else found
+    if not isinstance(made, slot):
+        raise ConfigError(f"{word}: expected {_described(slot)}, got {shown(made)}")
+    return made
+
+
+def of_slot(slot: type[_S], word: str, *, before: Settings | None = None) -> _S:
+    """`named`, where the class that a word names is compared with the slot too.
+
+    Raises:
+        ConfigError: what `named` raises, or the class belongs to another slot.
+    """
+    made: object = named(slot, word, before=before)
     if not isinstance(made, slot):
         raise ConfigError(f"{word}: expected {_described(slot)}, got {shown(made)}")
     return made

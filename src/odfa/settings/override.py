@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from odfa.errors import ConfigError
 from odfa.settings.base import SettingError, Settings, shown
-from odfa.settings.kinds import kinds_of, named, nearest
+from odfa.settings.kinds import kinds_of, nearest, of_slot
 from odfa.settings.tree import Key, hints_of, inline_fields, keys, unread
 from odfa.settings.values import from_text
 
@@ -79,7 +79,7 @@ def _chosen(config: _S, path: str, key: Key, text: str) -> _S:
         made = None
     elif key.slot is not None:
         try:
-            made = named(key.slot, text, before=key.value)
+            made = of_slot(key.slot, text, before=key.value)
         except SettingError as error:
             raise SettingError(f"{path}.{error.key}", error.complaint) from error
         except ConfigError as error:
