@@ -96,6 +96,7 @@ def arm(run: RunConfig, word: str) -> RunConfig:
         return ARMS[name](run)
     if name not in _RULED:
         raise ConfigError(f"arms: expected ARM:RULE with one of {', '.join(_RULED)}, got {word}")
+    # with `before`, fields that both rules inherit from one class keep the recipe's values
     try:
         chosen = of_slot(AbstractRule, rule, before=run.rule)
     except ConfigError as error:

@@ -77,11 +77,13 @@ def check_feedback(config: RunConfig, shape: DataShape) -> None:
             f"rule={tag_of(rule)}: it overwrites the head's weights, and those of network={tag_of(network)} have "
             "learned before; expected rule=random, or a folder with config.json alone"
         )
+    # the rule before its projection: how many outputs the projection must have follows from the rule
     num_outputs = network.num_outputs(shape)
     with _under("rule"):
         rule.check(num_outputs=num_outputs, width=network.widths[-1])
     if config.projection is None:
         return
+    # a new calibration measures another matrix, to which the head and its weights would not be aligned
     if rule.sets_head and config.projection.recalibrates:
         raise ConfigError(
             f"projection: rule={tag_of(rule)} starts from the measured matrix and cannot go on with another one; "

@@ -35,6 +35,7 @@ def check_memory(config: RunConfig) -> None:
             "memory.activations=stream: backpropagation learns from the last block to the first and needs all of "
             "their inputs; expected recompute"
         )
+    # from_pretrained makes tensors of its own: `EmptyOnDisk` never sees them
     if config.network.learned and memory.storage == "disk":
         raise ConfigError("memory.storage=disk: weights that have learned are read into memory; expected memory")
     if memory.fused and config.optimizer.clip_norm is not None:
@@ -42,6 +43,7 @@ def check_memory(config: RunConfig) -> None:
             "memory.fused=true: gradients are freed before their total norm is known; expected "
             f"optimizer.clip_norm=none, got {config.optimizer.clip_norm:g}; optimizer.clip_each clips each tensor alone"
         )
+    # bfloat16 has 8 bits: rounded to nearest, a small update of a weight is lost in every step
     if memory.precision == "bfloat16" and not config.optimizer.stochastic:
         raise ConfigError(
             "memory.precision=bfloat16: expected an optimizer that rounds stochastically, such as adam, got "

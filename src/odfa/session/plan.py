@@ -27,6 +27,7 @@ def dry_run(config: RunConfig) -> dict[str, Any]:
     Raises:
         ConfigError, DataError, Incompatible: whatever the run itself would raise before its first step.
     """
+    # data of another task are refused before their files are looked for
     config.task.check_data(config.data)
     shape, network = config.data.peek(), config.network
     check_threads(config)
@@ -42,6 +43,7 @@ def dry_run(config: RunConfig) -> dict[str, Any]:
     weights = sum(each)
     memory = {
         "weights": weights,
+        # fused updates free each gradient before the next one is made
         "gradients": max(each) if config.memory.fused else weights,
         **({} if config.optimizer.average is None else {"average": weights}),
         "optimizer": weights * config.optimizer.moments,
@@ -49,6 +51,7 @@ def dry_run(config: RunConfig) -> dict[str, Any]:
         "data": (sum(map(_bytes, network.example(shape, 1))) + _target_bytes(config, shape))
         * (shape.num_train + shape.num_validation + shape.num_test),
     }
+    # mapped pages are not counted as memory: the system writes them back when it needs the room
     disk = memory.pop("weights") + memory.pop("optimizer") if config.memory.storage == "disk" else 0
     light = _light(config, shape, steps * config.batch_size * network.num_rows(shape)).figures()
     return {

@@ -166,12 +166,14 @@ def _read_state(session: Session, path: Path) -> _State:
     wrong = misfit(state, _STATE, file.name)
     if wrong:
         raise damaged(file, wrong)
+    # the step is in the name and in the file: a checkpoint that was renamed would repeat or skip steps
     if state["step"] != step_of(path) or state["step"] > session.total_steps:
         most = min(step_of(path), session.total_steps)
         raise damaged(file, f"{file.name}.step: expected {step_of(path)} of at most {most}, got {state['step']}")
     for name, value in (("seconds", state["seconds"]), ("projecting_s", state["projecting_s"])):
         if value < 0:
             raise damaged(file, f"{file.name}.{name}: expected zero or more, got {value}")
+    # the digest compares all settings but paths, so data and calibration may have moved
     if state["config"] != digest(without_places(session.config)):
         raise CheckpointError(
             f"{path} belongs to another config than the run; resume it with the config that it was made with"
@@ -241,7 +243,7 @@ def _write(folder: Path, session: Session, log_sizes: dict[str, int]) -> None:
         "learned": parameters_with(remembered),
         "log_sizes": log_sizes,
     }
-    _write_finite(folder, "state", tensors)
+    _write_finite(folder, "state", tensors)  # after `_pack` above, which fills `tensors`
     write_new(folder / "state.json", to_json(state))
     seal(folder)
 
@@ -270,6 +272,7 @@ def _feedback(packed: object, files: dict[str, Path]) -> Any:
     """The value that `_pack` was given; each tensor of the file must be named once, no more and no less."""
     file, forms = files["state.json"], read_forms(files, "state")
     tensors = dict(read_tensors(files, "state"))
+    # before they are unpacked: the parts of the feedback check shapes and types, but need not check values
     odd = next((name for name in forms if not finite(tensors[name])), None)
     if odd is not None:
         raise damaged(file, f"state.safetensors: {shown(odd)} holds NaN or infinity")
@@ -293,6 +296,7 @@ def _unpack(value: object, tensors: dict[str, Tensor]) -> object:
         raise ValueError(wrong)
     if _TENSOR not in value:
         return {key: _unpack(item, tensors) for key, item in value["items"]}
+    # also for a tensor that is named a second time, as the first time took it out
     if value[_TENSOR] not in tensors:
         raise ValueError(f"there is no tensor {shown(value[_TENSOR])}")
     return tensors.pop(value[_TENSOR])

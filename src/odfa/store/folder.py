@@ -44,7 +44,7 @@ def folder_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except RunFolderError:
-        raise
+        raise  # it is an OSError, too, and says already what is wrong
     except OSError as error:
         where = error.filename or path
         if isinstance(error, FileExistsError | NotADirectoryError):
@@ -242,6 +242,7 @@ def check_owner(path: Path, config: RunConfig, *, resume: bool) -> None:
         if not resume:
             again = f"odfa train --resume {shlex.quote(str(path))}"
             raise RunFolderError(f"{path} already holds a run; go on with it ({again}) or choose another folder")
+        # without paths: resuming with data that have moved is the same run
         theirs, ours = (to_dict(without_places(of)) for of in (read_config(path), config))
         if theirs != ours:
             what = _first_difference(theirs, ours)

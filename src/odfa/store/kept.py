@@ -110,6 +110,7 @@ def read_kept(run_dir: Path) -> KeptData:
     wrong = misfit(values, _FORM, DATA_FILE)
     if wrong:
         raise RunFolderError(f"{file} is damaged ({wrong}); restore it or start a new run")
+    # JSON has lists where DataShape has tuples
     sizes: dict[str, Any] = {
         name: tuple(size) if isinstance(size, list) else size for name, size in values["shape"].items()
     }

@@ -38,6 +38,7 @@ def load_run(run_dir: Path | str) -> LoadedRun:
         RunFolderError: it is no run folder, or a file in it is damaged. CheckpointError: there is no checkpoint yet, or
             the newest one is corrupt.
     """
+    # small files first: they say what is wrong before a large model is built
     path = Path(run_dir)
     config = read_config(path)
     kept = read_kept(path)

@@ -60,6 +60,7 @@ def _forms(optimizer: AnyOptimizer) -> dict[str, dict[str, Tensor]]:
     """The moments that each parameter may have, as tensors on the meta device: types and shapes without values."""
     if isinstance(optimizer, FusedOptimizer):
         return {name: _forms(one)["0"] for name, one in optimizer.optimizers.items()}
+    # numbered over all groups in order, as torch numbers them in state_dict
     grouped = [(parameter, group) for group in optimizer.param_groups for parameter in group["params"]]
     forms: dict[str, dict[str, Tensor]] = {}
     for number, (parameter, group) in enumerate(grouped):

@@ -282,6 +282,7 @@ def _journal(session: Session, folder: RunFolder) -> Iterator[Callable[[Row], No
     with folder_errors(folder.path):
         board = TensorBoard(folder.path / "tb", first_step=session.step) if session.config.tensorboard else None
 
+    # metrics before timing: a NaN is refused before anything of its step is written
     def log(row: Row) -> None:
         with _told_when(row["step"]):
             folder.log("metrics", row)

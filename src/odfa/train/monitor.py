@@ -28,6 +28,7 @@ class ProgressBar:
         self._start_s = self._told_s = time.perf_counter()
         if not shown:
             return
+        # imported here: a run without a bar does not need rich
         with needs("rich", "progress bars", otherwise="run with progress=False"):
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn

@@ -138,6 +138,7 @@ def _read(path: Path | str | None) -> dict[str, YearlyField]:
         name: read_yearly(folder / file, "air_temperature", between=_KELVIN, kelvin=True)
         for name, file in files.items()
     }
+    # a copy of the files may list latitudes in another order, or count longitudes from another meridian
     (first, ours), *others = fields.items()
     if ours.value_YHW.ndim != 3 or min(ours.value_YHW.shape[1:]) < _EVEN:
         size = " x ".join(map(str, ours.value_YHW.shape[1:])) or "none"
@@ -205,6 +206,7 @@ def _arrays(
     forced = {name: forcing(name, field.year_Y) for name, field in fields.items()}
     for n, sample in enumerate(samples):
         field = fields[sample.scenario]
+        # `now` is the index after the last known year, so that slices end with year t
         now = sample.year - int(field.year_Y[0]) + 1
         ahead = slice(now + sample.lead - 5, now + sample.lead)
         means = [(field.value_YHW[now - to : now - since].mean(0) - climatology).reshape(-1) for since, to in _WINDOWS]

@@ -142,6 +142,7 @@ def _pieces(texts: list[str]) -> Iterator[str]:
     if len(texts) >= _LEAST_DOCUMENTS:
         yield from texts
         return
+    # cut at line ends, so that no line of a dialogue or table is in two parts of the data
     size = sum(map(len, texts)) // _LEAST_DOCUMENTS + 1
     for text in texts:
         piece, length = list[str](), 0

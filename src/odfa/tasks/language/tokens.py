@@ -59,6 +59,7 @@ def encode_corpus(documents: list[Document], learn_from: np.ndarray, *, vocabula
         import tokenizers
 
         version = importlib.metadata.version("tokenizers")
+    # repr spells the structure of a document unambiguously, which joined texts would not
     texts = hashlib.sha256()
     for document in documents:
         texts.update(repr(document).encode())
@@ -84,6 +85,7 @@ def train_bpe(texts: list[str], *, vocabulary: int) -> "Tokenizer":
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
+    # the alphabet holds all 256 bytes, also those that the texts do not have: any later text can be encoded
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
         special_tokens=list(SPECIALS),
@@ -91,6 +93,7 @@ def train_bpe(texts: list[str], *, vocabulary: int) -> "Tokenizer":
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
+    # the trainer stops without an error when it finds no more pairs to merge
     found = tokenizer.get_vocab_size()
     if found != vocabulary:
         raise DataError(

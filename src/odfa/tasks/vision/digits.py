@@ -27,6 +27,7 @@ def load_digits(*, validation: int = 200) -> Splits:
         from sklearn.datasets import load_digits as load_sklearn_digits
     pixels, labels = load_sklearn_digits(return_X_y=True)
     x_ND, y_N = torch.tensor(pixels, dtype=torch.float32) / _PEAK, torch.tensor(labels, dtype=torch.int64)
+    # the test part first: changing the size of the validation part must not change it
     rest_N, test_N = split_by_key(len(y_N), _NUM_TEST, name=_TEST_KEY)
     kept, held_out = split_by_key(len(rest_N), validation, name=_VALIDATION_KEY)
     train, chosen, test = (

@@ -46,6 +46,7 @@ def load_fashion(path: Path | str | None = None, *, validation: int = 5000) -> S
     Raises:
         DataError: files are missing, corrupt, do not fit each other, or hold labels out of range.
     """
+    # headers first: files that do not fit each other are refused before their images are unpacked
     shape = peek_fashion(path, validation=validation)
     images_ND, labels_N = _read(path, "train")
     kept_N, held_N = split_by_key(shape.num_train + shape.num_validation, validation, name=_VALIDATION_KEY)

@@ -61,6 +61,7 @@ def parts_by_key(
     Raises:
         DataError: a part would have no samples.
     """
+    # the test part first: changing the size of the validation part must not change it
     rest_N, test_N = split_by_key(len(y_N), test, name=names[0])
     kept, held = split_by_key(len(rest_N), validation, name=names[1])
     train, chosen, last = (Split(x_ND=x_ND[i], y_N=y_N[i]) for i in (rest_N[kept], rest_N[held], test_N))
