@@ -48,6 +48,20 @@ def test_what_is_no_opu_is_refused(package):
         open_opu("twin", colour="red")
 
 
+def test_a_name_from_a_run_folder_is_called_only_if_it_says_that_it_makes_an_opu(package):
+    package(
+        {},
+        "from odfa import AbstractOpu, Twin\nran = []\n"
+        "def told() -> AbstractOpu: return Twin(3)\ndef untold(): ran.append(1)\ndef other() -> 'gone': ran.append(1)\n"
+        "class Loud:\n    def __init__(self): ran.append(1)\n",
+    )
+    assert open_opu("my_lab:told").opu_id == Twin(3).opu_id
+    for name in ("my_lab:untold", "my_lab:other", "my_lab:Loud", "os:abort", "my_lab:ran"):
+        with pytest.raises(ConfigError, match=r"annotated to return one \(def .*\(…\) -> AbstractOpu\), got"):
+            open_opu(name)
+    assert sys.modules["my_lab"].ran == []
+
+
 def test_unknown_names_list_the_known_ones():
     with pytest.raises(ConfigError, match=r"unknown OPU 'my-opu'; known: twin, opu-2021, ideal"):
         open_opu("my-opu")

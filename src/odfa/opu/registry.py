@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from inspect import isclass
-from typing import Any
+from typing import Any, get_type_hints
 
 from odfa import arguments
 from odfa.errors import ConfigError, Disconnected, OdfaError
@@ -21,7 +21,7 @@ from odfa.opu.base import AbstractOpu
 from odfa.opu.replies import one_line
 from odfa.opu.settings import GROUP, OpuSettings
 from odfa.opu.twin import TwinSettings
-from odfa.settings import load
+from odfa.settings import load, shown
 
 _TWINS = {
     "twin": "digital twin; every setting of it can be given",
@@ -95,8 +95,28 @@ def behind(name: str) -> Any:
     """
     if name in TWINS:
         return TwinSettings.presets.get(name, TwinSettings)()
-    found = load(name) if ":" in name else _load(_entry_point(name))
+    found = _declared(name, load(name)) if ":" in name else _load(_entry_point(name))
     return found() if isclass(found) and issubclass(found, OpuSettings) else found
+
+
+def _declared(name: str, found: Any) -> Any:
+    """`found`, if it says of itself that it is or makes an OPU.
+
+    A run folder holds such names and may come from a stranger: any function of any module could stand there, and would
+    be called before what it returns is looked at.
+    """
+    made = found
+    if not isclass(found) and callable(found):
+        try:
+            made = get_type_hints(found).get("return")
+        except Exception:  # annotations may name what cannot be imported
+            made = None
+    if isinstance(found, OpuSettings) or (isclass(made) and issubclass(made, AbstractOpu | OpuSettings)):
+        return found
+    raise ConfigError(
+        f"OPU {name}: expected a class of odfa.AbstractOpu, its settings, or a function that is annotated to return one "
+        f"(def {name.rpartition(':')[2]}(…) -> AbstractOpu), got {shown(found)}"
+    )
 
 
 def _maker(name: str) -> Callable[..., Any]:
