@@ -114,8 +114,8 @@ def _declared(name: str, found: Any) -> Any:
     if isinstance(found, OpuSettings) or (isclass(made) and issubclass(made, AbstractOpu | OpuSettings)):
         return found
     raise ConfigError(
-        f"OPU {name}: expected a class of odfa.AbstractOpu, its settings, or a function that is annotated to return one "
-        f"(def {name.rpartition(':')[2]}(…) -> AbstractOpu), got {shown(found)}"
+        f"OPU {name}: expected a class of odfa.AbstractOpu, its settings, or a function that is annotated to return "
+        f"one (def {name.rpartition(':')[2]}(…) -> AbstractOpu), got {shown(found)}"
     )
 
 
