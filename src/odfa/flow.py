@@ -13,6 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from odfa.errors import ConfigError
+
 Arm = Literal["blocked", "stepped", "tilted"]
 """What the reference arm does during a capture: it is shut, it steps its phase, or it arrives under an angle."""
 
@@ -69,14 +71,29 @@ class ErrorSignal:
     `lead` is the shape that the rows were flattened from: (B, T) for sequences, (B,) otherwise. Rows that are exactly
     zero (padding, labels of -100) are skipped by the projection and cost no light.
 
-    `targets`, for rules that need them, are what outputs should have been, one row per row of the error: (N,) labels
-    as they were handed over, with -100 where they have it, or (N, …) values.
+    `known_targets`, None unless the rule needs them, are read as `targets`.
     """
 
     e_ND: Tensor
     tap: str
     lead: tuple[int, ...]
-    targets: Tensor | None = None
+    known_targets: Tensor | None = None
+
+    @property
+    def targets(self) -> Tensor:
+        """What outputs should have been, one row per row of the error: (N,) labels or (N, …) values.
+
+        Labels are as they were handed over, with -100 where they have it.
+
+        Raises:
+            ConfigError: the rule does not declare that it needs targets.
+        """
+        if self.known_targets is None:
+            raise ConfigError(
+                f"the targets of the error at {self.tap} were not asked for; write needs = frozenset({{'error', "
+                "'targets'}) in the rule's class"
+            )
+        return self.known_targets
 
     def check(self) -> None:
         """Raise AssertionError unless shapes and types are as declared."""
@@ -84,7 +101,8 @@ class ErrorSignal:
             self.e_ND.ndim == 2 and self.e_ND.is_floating_point(), f"e_ND must be a float matrix, got {self.e_ND.shape}"
         )
         _expect(prod(self.lead) == len(self.e_ND), f"lead {self.lead} must hold the {len(self.e_ND)} rows")
-        _expect(self.targets is None or len(self.targets) == len(self.e_ND), "targets must have one row per error row")
+        known = self.known_targets
+        _expect(known is None or len(known) == len(self.e_ND), "targets must have one row per error row")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import re
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -203,6 +204,58 @@ def test_targets_of_other_samples_are_refused() -> None:
         F.cross_entropy(model(x), y).backward()
     with pytest.raises(ConfigError, match="targets: expected"):
         dfa.targets([0, 1])  # type: ignore[arg-type]
+
+
+def gradients(rule: AbstractRule, y: Tensor, *given: Tensor, spoil: Any = None) -> list[Tensor | None]:
+    """Of one pass that was handed `given`, one after another; `spoil` is called between forward and backward."""
+    model = net()
+    dfa = DFA(model, rule=rule)
+    x, _ = next(batches(1))
+    for targets in given:
+        dfa.targets(targets)
+    loss = F.cross_entropy(model(x), y.clone())
+    if spoil is not None:
+        spoil()
+    loss.backward()
+    return [p.grad for p in model.parameters()]
+
+
+def same(ours: list[Tensor | None], theirs: list[Tensor | None]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))  # type: ignore[arg-type]
+
+
+def test_a_buffer_may_be_filled_anew_before_backward() -> None:
+    """By an operation of torch, or through NumPy's view, which no version counter sees."""
+    _, y = next(batches(1))
+    right = gradients(Drtp(), y, y)
+    buffers = [y.clone(), y.clone()]
+    assert same(right, gradients(Drtp(), y, buffers[0], spoil=buffers[0].zero_))
+    assert same(right, gradients(Drtp(), y, buffers[1], spoil=lambda: buffers[1].numpy().fill(0)))
+    with torch.inference_mode():
+        inferred = y.clone()
+    assert same(right, gradients(Drtp(), y, inferred))
+    assert not same(right, gradients(Drtp(), y, torch.zeros_like(y)))
+
+
+def test_targets_are_replaced_until_the_forward_pass_takes_them() -> None:
+    """A batch may be skipped. Handed over in advance for two passes, the second pass has none and says so."""
+    (_, y), (_, other) = batches(2)
+    assert same(gradients(Drtp(), y, y), gradients(Drtp(), y, other[:3], y))
+    model = net()
+    dfa = DFA(model, rule=Drtp())
+    for _, ahead in batches(2):
+        dfa.targets(ahead)
+    first, second = (F.cross_entropy(model(x), y) for x, y in batches(2))
+    with pytest.raises(MatchError, match=r"got none; .* once for each forward pass"):
+        (first + second).backward()
+    assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (8,), (1, 7)])
+def test_targets_of_another_length_tell_both_shapes(shape: tuple[int, ...]) -> None:
+    _, y = next(batches(1))
+    with pytest.raises(MatchError, match=rf"targets: expected \(7,\) .* got shape {re.escape(str(shape))}; hand over"):
+        gradients(Drtp(), y, torch.zeros(shape, dtype=torch.long))
 
 
 def test_a_rule_that_needs_no_targets_does_not_look_at_them() -> None:

@@ -28,8 +28,10 @@ def test_identity_gives_the_error_back():
 
 
 def test_identity_explains_other_widths():
-    with pytest.raises(ConfigError, match="share one slice"):
+    with pytest.raises(ConfigError, match="share one slice") as told:
         Identity().shaped(10, 64)
+    # from Python and from a run, whose settings have no error_at
+    assert all(advice in str(told.value) for advice in ("shared=True", "rule.shared=true", "projection=gaussian"))
 
 
 def test_encoded_projects_the_code():

@@ -27,6 +27,7 @@ from odfa.engine.optimizer_steps import OptimizerSteps
 from odfa.engine.passes import Passes
 from odfa.engine.places import check_taps
 from odfa.engine.record import Tie
+from odfa.engine.returned import check_signals, check_started
 from odfa.engine.rules import AbstractRule, RandomFeedback
 from odfa.engine.rules.head import check_head
 from odfa.engine.status import describe
@@ -126,7 +127,7 @@ class DFA:
         self.last: StepRecord | None = None
         self.passes = Passes(model, self.blocks, self.taps, self.execution)
         self._projection = _with_encoder(projection if projection is not None else Gaussian(seed=0), encoder)
-        self.at_work = self.rule.start(self._projection, model, self.tap.module)
+        self.at_work = check_started(self.rule, self.rule.start(self._projection, model, self.tap.module))
         self.optimizer_steps = OptimizerSteps(model, self.rule, self.at_work)
         self._targets: Tensor | None = None
         self._measurement: Measurement | None = None
@@ -173,13 +174,15 @@ class DFA:
         """Hand over what the next forward pass should give, for rules that need it; others do not look at it.
 
         Call it before `model(x)`, once for each forward pass that learns: labels (B,), or (B, T) for tokens, or values,
-        whose first axes are those of the output.
+        whose first axes are those of the output. Called again before that pass, it replaces what it was given. `y` is
+        copied, so it may be written to afterwards.
 
         Raises:
             ConfigError: it is not a tensor.
         """
         check_kind("targets", y, Tensor, "a tensor, such as dfa.targets(y)")
-        self._targets = y.detach() if "targets" in self.rule.needs else None
+        # A copy, as a loader may fill its buffer anew before backward, and through NumPy no version counter tells.
+        self._targets = y.detach().clone() if "targets" in self.rule.needs else None
 
     def take_targets(self) -> Tensor | None:
         """What was handed over for the forward pass that begins, once."""
@@ -235,9 +238,12 @@ class DFA:
         if "targets" in self.rule.needs:
             error = with_targets(error, step.taps.targets, self.rule.name)
         calls = [step.calls[number] for number in tie.calls]
+        names = step.wiring.names(calls, self.taps)
         spent, start_s = self.spent, time.perf_counter()
         signals = self.at_work.signals(error, calls)
         projecting_s = time.perf_counter() - start_s
+        check_signals(self.rule, signals, names)
+        step.wiring.check_signals(step, tie, signals)
         self._answered += 1
         self.optimizer_steps.due = self.optimizer_steps.due or self.mode == "learn"
         # one transfer for all norms: each would wait for the device
@@ -246,7 +252,6 @@ class DFA:
             raise NonFinite(
                 f"the feedback of {self.projection.identity} contains NaN or infinity; the optimiser has not moved"
             )
-        names = step.wiring.names(calls, self.taps)
         self.last = StepRecord(
             signal_norms=dict(zip(names, norms, strict=True)),
             diagnostics=dict(self.projection.diagnostics),

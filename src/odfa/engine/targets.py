@@ -30,4 +30,4 @@ def with_targets(error: ErrorSignal, targets: Tensor | None, rule: str) -> Error
             f"got shape {tuple(targets.shape)}; hand over those of the batch that the model then runs on"
         )
     rows = targets.flatten(0, axes - 1)
-    return replace(error, targets=rows.flatten(1) if rows.ndim > 1 else rows)
+    return replace(error, known_targets=rows.flatten(1) if rows.ndim > 1 else rows)

@@ -37,8 +37,9 @@ class Identity(AbstractProjection):
         if num_inputs != num_outputs:
             raise ConfigError(
                 f"Identity needs an error as wide as the signal, got {num_inputs} error entries for {num_outputs} "
-                "outputs; read the error where it has the blocks' width (error_at=...), share one slice between "
-                "blocks, or use Gaussian()"
+                "outputs; share one slice between blocks, RandomFeedback(shared=True) or in a run rule.shared=true; or "
+                "project the error, Gaussian() or in a run projection=gaussian; a DFA of your own may also read the "
+                "error where it has the blocks' width, by its argument error_at"
             )
         shaped = copy.copy(self)
         shaped.num_inputs, shaped.num_outputs = num_inputs, num_outputs

@@ -3,13 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from odfa.engine.calls import Call
 from odfa.engine.wirings import AbstractWiring
+from odfa.errors import ConfigError
 from odfa.flow import ErrorSignal
 from odfa.project import AbstractProjection
 from odfa.saved import check_state
@@ -88,6 +89,31 @@ class AbstractRule(Settings, ABC, room="odfa.engine.rules", group="odfa.rules"):
     """Of its curves in figures, as #RRGGBB."""
     rate_factor: ClassVar[float] = 1.0
     """Centre of the grid of learning rates that is tried for this rule, over the recipe's rate."""
+
+    def __new__(cls, *_args: object, **_settings: object) -> Self:
+        """Look at what the class declares, before runs, tables or `DFA` read it.
+
+        Raises:
+            ConfigError: a declaration is missing or of the wrong kind.
+        """
+        made = super().__new__(cls)
+        wiring, needs, label = (getattr(cls, name, None) for name in ("wiring", "needs", "label"))
+        fits = {
+            "wiring = Direct, or another subclass of AbstractWiring": (
+                wiring, isinstance(wiring, type) and issubclass(wiring, AbstractWiring),
+            ),
+            "needs = frozenset({'error', …})": (
+                needs, isinstance(needs, frozenset) and all(isinstance(need, str) for need in needs),
+            ),
+            "label = 'a text for tables'": (label, isinstance(label, str)),
+        }  # fmt: skip
+        for expected, (got, right) in fits.items():
+            if not right and not isinstance(got, property):
+                shown = "none" if got is None else repr(got)
+                raise ConfigError(
+                    f"rule {cls.kind or cls.__name__}: expected {expected}, got {shown}; write it in the rule's class"
+                )
+        return made
 
     @property
     def name(self) -> str:

@@ -24,8 +24,9 @@ class AbstractWiring(ABC):
 
     - attaching: `check`;
     - forward: `check_output` and `arrival` at each block's output, `take_head_input` at the head, `targets` at a tap;
-    - backward, when the gate at a tap is reached: `keep`, then `to_targets`, or `for_calls` where blocks run again;
-      after that `along_residual` at a way around a block, and `run_again` where a checkpoint runs a block again.
+    - backward, when the gate at a tap is reached: `check_signals`, `keep`, then `to_targets`, or `for_calls` where
+      blocks run again; after that `along_residual` at a way around a block, and `run_again` where a checkpoint runs a
+      block again.
     """
 
     name: ClassVar[str]
@@ -87,6 +88,13 @@ class AbstractWiring(ABC):
 
     def keep(self, step: Record, tie: Tie, signals: Sequence[Tensor]) -> None:  # noqa: B027 - most need none
         """Keep the signals of this tap's calls if they are needed again."""
+
+    def check_signals(self, step: Record, tie: Tie, signals: Sequence[Tensor]) -> None:  # noqa: B027 - any may fit
+        """Compare the shapes of the rule's signals with where they go.
+
+        Raises:
+            ConfigError: one has another shape.
+        """
 
     @abstractmethod
     def to_targets(self, step: Record, tie: Tie, signals: Sequence[Tensor]) -> list[Tensor | None]:

@@ -9,7 +9,7 @@ from odfa.engine.calls import Call
 from odfa.engine.record import Record, Tie
 from odfa.engine.wirings.base import AbstractWiring, Brings, instead
 from odfa.error import Tap
-from odfa.errors import MatchError
+from odfa.errors import ConfigError, MatchError
 
 
 class Direct(AbstractWiring):
@@ -31,6 +31,20 @@ class Direct(AbstractWiring):
     def for_calls(self, step: Record, tie: Tie, signals: Sequence[Tensor]) -> Sequence[Tensor]:
         """The rule's signals, which are one per call."""
         return signals
+
+    def check_signals(self, step: Record, tie: Tie, signals: Sequence[Tensor]) -> None:
+        """Each has the shape of what its block returned.
+
+        Raises:
+            ConfigError: one has another shape.
+        """
+        for number, signal in zip(tie.calls, self.for_calls(step, tie, signals), strict=True):
+            call = step.calls[number]
+            if tuple(signal.shape) != call.shape:
+                raise ConfigError(
+                    f"rule {self.rule}: expected a signal of shape {call.shape} for block {call.block}, got "
+                    f"{tuple(signal.shape)}; return one of call.shape for each call, in their order"
+                )
 
     def keep(self, step: Record, tie: Tie, signals: Sequence[Tensor]) -> None:
         """Keep them by number of call, for residuals around the blocks."""

@@ -11,7 +11,7 @@ from odfa.engine.calls import Call
 from odfa.engine.record import Record, Tie
 from odfa.engine.wirings.base import AbstractWiring, Arrival, Brings
 from odfa.error import Tap
-from odfa.errors import MatchError
+from odfa.errors import ConfigError, MatchError
 
 
 class Residual(AbstractWiring):
@@ -105,6 +105,18 @@ class Residual(AbstractWiring):
     def drop_graphs(self) -> None:
         """Forget what the head read."""
         self._head_input = None
+
+    def check_signals(self, step: Record, tie: Tie, signals: Sequence[Tensor]) -> None:
+        """The one signal has as many values as what the head read.
+
+        Raises:
+            ConfigError: it has more or fewer.
+        """
+        if signals[0].numel() != self._head_shape.numel():
+            raise ConfigError(
+                f"rule {self.rule}: expected a signal of shape {tuple(self._head_shape)}, that of the head's input, "
+                f"got {tuple(signals[0].shape)}; return one row of the head's width for each row of the error"
+            )
 
     def to_targets(self, step: Record, tie: Tie, signals: Sequence[Tensor]) -> list[Tensor | None]:
         """The one signal, at the head's input."""
