@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from odfa.engine.attributes import remember
 from odfa.engine.handle import Handle
 from odfa.engine.record import Tie
 from odfa.errors import MatchError
@@ -112,8 +113,9 @@ class Measurement:
 
     @contextmanager
     def undisturbed(self) -> Iterator[None]:
-        """Put every `.grad`, and the feedback's counters, back as they were, whatever happens inside."""
+        """Put every `.grad`, and what the feedback keeps, back as they were, whatever happens inside."""
         parameters = list(self.handle.model.parameters())
+        put_back = remember(self.handle.at_work, self.handle.model)
         kept, state = [p.grad for p in parameters], self.handle.state_dict()
         try:
             for p in parameters:
@@ -123,6 +125,7 @@ class Measurement:
             for p, grad in zip(parameters, kept, strict=True):
                 p.grad = grad
             self.handle.linears.exact = False
+            put_back()
             self.handle.restore(state)
 
     def finish(self) -> None:

@@ -34,7 +34,9 @@ class AbstractFeedback(ABC):
         """The signals that the rule's wiring sends on.
 
         One per call, of the call's shape (direct wiring), or one of the head input's shape (residual wiring). Called in
-        backward, once for each forward pass that learns (for each tap with blocks in front of it), autograd off.
+        backward, once for each forward pass that learns (for each tap with blocks in front of it), autograd off. A
+        measurement calls it too, then puts back what `state_dict` holds, and tensors, numbers, lists and dictionaries
+        among the attributes; other objects that change here belong in `state_dict`.
 
         Raises:
             NonFinite: the error or a signal is not finite.
