@@ -1,7 +1,7 @@
 """The contract of a learning rule."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
@@ -22,6 +22,19 @@ block received and returned, `call.input` and `call.output`; to be told when wei
 
 UNSTREAMED: frozenset[Need] = frozenset({"block input", "block output"})
 """Of this, what `recompute="stream"` cannot give, as it keeps nothing of the blocks."""
+
+_DECLARED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "wiring": (
+        lambda declared: isinstance(declared, type) and issubclass(declared, AbstractWiring),
+        "Direct, or another subclass of AbstractWiring",
+    ),
+    "needs": (
+        lambda declared: isinstance(declared, frozenset) and all(isinstance(need, str) for need in declared),
+        "frozenset({'error', …})",
+    ),
+    "label": (lambda declared: isinstance(declared, str), "'a text for tables'"),
+}
+"""What the class of a rule has to say: whether it does, and what is expected."""
 
 
 class AbstractFeedback(ABC):
@@ -99,21 +112,13 @@ class AbstractRule(Settings, ABC, room="odfa.engine.rules", group="odfa.rules"):
             ConfigError: a declaration is missing or of the wrong kind.
         """
         made = super().__new__(cls)
-        wiring, needs, label = (getattr(cls, name, None) for name in ("wiring", "needs", "label"))
-        fits = {
-            "wiring = Direct, or another subclass of AbstractWiring": (
-                wiring, isinstance(wiring, type) and issubclass(wiring, AbstractWiring),
-            ),
-            "needs = frozenset({'error', …})": (
-                needs, isinstance(needs, frozenset) and all(isinstance(need, str) for need in needs),
-            ),
-            "label = 'a text for tables'": (label, isinstance(label, str)),
-        }  # fmt: skip
-        for expected, (got, right) in fits.items():
-            if not right and not isinstance(got, property):
-                shown = "none" if got is None else repr(got)
+        for name, (fits, expected) in _DECLARED.items():
+            declared = getattr(cls, name, None)
+            if not fits(declared) and not isinstance(declared, property):
+                shown = "none" if declared is None else repr(declared)
                 raise ConfigError(
-                    f"rule {cls.kind or cls.__name__}: expected {expected}, got {shown}; write it in the rule's class"
+                    f"rule {cls.kind or cls.__name__}: expected {name} = {expected}, got {shown}; write it in the "
+                    "rule's class"
                 )
         return made
 
