@@ -221,7 +221,9 @@ class Twin(AbstractOpu):
         self._captures += 1
         shown = num_patterns * len(steps_S)
         time_F = self.spent.seconds + self.frame_s(roi) * torch.arange(shown, dtype=torch.float64)
-        phase_FS = self._drift.phase_F(time_F, generator).view(num_patterns, len(steps_S)) + steps_S
+        # a blocked arm has no phase, and draws none, so that its settings change nothing at all
+        drawn_F = torch.zeros_like(time_F) if arm == "blocked" else self._drift.phase_F(time_F, generator)
+        phase_FS = drawn_F.view(num_patterns, len(steps_S)) + steps_S
         gain_F = self._drift.gain_F(shown, generator)
         view = View(shape=roi, carrier_cpp=self.carrier_cpp, pupil_cpp=self.pupil_cpp)
         real_FM, imag_FM = self._speckle(bits_FD, time_F[:: len(steps_S)], arm, view)
