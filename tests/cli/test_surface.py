@@ -114,9 +114,9 @@ def test_commands_and_options():
         "recipes": [],
         "train": ["NAME", "key=value", "--run-dir", "--resume", "--dry-run"],
         "compare": ["NAME", "key=value", "--run-dir"],
-        "align": ["RUN", "--image"],
+        "align": ["RUN", "key=value"],
         "sample": ["RUN", "key=value"],
-        "judge": ["RUN", "--by", "--count", "--steps", "--sampler", "--guidance", "--seed"],
+        "judge": ["RUN", "key=value"],
         "export": ["RUN", "FOLDER"],
         "opu": {
             "list": [],
