@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from odfa.demodulate import OffAxisSettings
 from odfa.errors import ConfigError, Incompatible
@@ -10,11 +9,9 @@ from odfa.saved import Json
 from odfa.scaling.cost import Cost, Model, step_cost
 from odfa.scaling.method import PLANNED_METHODS, PlannedMethod
 from odfa.scaling.model import model_of
+from odfa.scaling.plan_settings import PlanSettings
 from odfa.scaling.processor import Processor
 from odfa.settings import apply
-
-if TYPE_CHECKING:
-    from odfa.scaling.plan import PlanSettings
 
 _FASTEST_HZ = 1e5
 """Rate from which no OPU twice as fast is proposed."""
@@ -35,7 +32,7 @@ class Change:
         return f"{self.what} ({' '.join(self.words)}{self.but and f'; {self.but}'})"
 
 
-def advice(model: Model, config: "PlanSettings") -> list[Json]:
+def proposed(model: Model, config: PlanSettings) -> list[Json]:
     """Changes that make odfa faster, each by itself, the best first; those that gain less than 2 % are left out."""
     now = _best(model, config)
     found = []
@@ -53,7 +50,7 @@ def advice(model: Model, config: "PlanSettings") -> list[Json]:
     return sorted(found, key=lambda row: row["step_s"])
 
 
-def _best(model: Model, config: "PlanSettings") -> Cost:
+def _best(model: Model, config: PlanSettings) -> Cost:
     ways: list[PlannedMethod] = [PLANNED_METHODS["odfa"], PLANNED_METHODS["odfa+offloading"]]
     return min(
         (step_cost(model, way, config.opu, config.layout) for way in ways), key=lambda row: (not row.fits, row.step_s)
@@ -65,7 +62,7 @@ def _on(model: Model, processor: Processor) -> Model:
     return model_of(walks, processor, model.sequences, rows=model.tokens)
 
 
-def _changes(config: "PlanSettings", blocks: float) -> Iterator[Change]:
+def _changes(config: PlanSettings, blocks: float) -> Iterator[Change]:
     """Changes that are still possible; each is made alone, so that its own effect is seen."""
     layout, opu, processor = config.layout, config.opu, config.processor
     if layout.vectors == "token":

@@ -3,10 +3,9 @@
 import difflib
 import importlib
 import inspect
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,17 +14,16 @@ from odfa import recipes
 from odfa.data import quietly
 from odfa.errors import ConfigError, Incompatible, MatchError
 from odfa.saved import Json
-from odfa.scaling.advice import advice
+from odfa.scaling.advice import proposed
 from odfa.scaling.assumptions import assumed
 from odfa.scaling.cost import WalkKey, step_cost
 from odfa.scaling.family import Gpt
-from odfa.scaling.method import PLANNED_METHODS, StepLayout
+from odfa.scaling.method import PLANNED_METHODS
 from odfa.scaling.model import model_of, walks_of_gpt, walks_of_module, walks_of_run
-from odfa.scaling.opu import Opu, get_opu
-from odfa.scaling.processor import Processor, get_processor
+from odfa.scaling.plan_settings import PlanSettings
 from odfa.scaling.walk import Walk
 from odfa.session import RunConfig
-from odfa.settings import Settings, require, require_counts
+from odfa.settings import require
 from odfa.tasks.language.folder import from_folder
 
 SIZES: dict[str, tuple[int, int, int, int]] = {
@@ -46,35 +44,6 @@ _CONTEXT = 1024
 """Tokens in a sequence where nothing is said."""
 _MOST = 10**9
 """Largest number of tokens, blocks, and width of a GPT; larger ones are taken for typing errors."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlanSettings(Settings):
-    """Batch, layout of a step, processor and OPU that a model is to be trained with."""
-
-    tokens: int | None = None
-    """Tokens (error rows) in a step; none: the recipe's batch, or 8192 for a model."""
-    context: int | None = None
-    """Tokens in a sequence, for models that are named by size or folder; none: 1024, or the step's tokens if fewer."""
-    granularity: Literal["block", "sublayer", "linear"] = "block"
-    """For GPTs, what learns by itself: whole blocks, attention and MLP, or linear layers."""
-    layout: StepLayout = field(default_factory=StepLayout)
-    """How a step is laid out over devices, microbatches and OPUs."""
-    processor: Processor = field(default_factory=lambda: get_processor("a100"))
-    """The processor: a preset or package.module:Name, and field by field."""
-    opu: Opu = field(default_factory=lambda: get_opu("opu-2021"))
-    """The OPU: a preset or package.module:Name, and field by field."""
-
-    def __post_init__(self) -> None:
-        require_counts(self, "tokens", "context")
-
-    def unread(self) -> Mapping[str, str]:
-        """What studies read and plans do not; the link between processors where there is one."""
-        bars = "does not enter the plan, which has no error bars; odfa study scaling has"
-        twin = "does not enter the plan, in which no digital twin runs"
-        alone = {} if self.layout.devices > 1 else {"processor.network_bytes_per_s": "layout.devices=1 sends nothing"}
-        measured = [f"processor.{entry.name}" for entry in fields(self.processor) if entry.name.startswith("twin_")]
-        return {"processor.uncertainty": bars, "opu.uncertainty": bars, **dict.fromkeys(measured, twin), **alone}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,5 +244,5 @@ def make_plan(model_name: str, config: PlanSettings) -> Json:
         "methods": [{**row.to_json(), "tokens_per_s": model.tokens / row.step_s} for row in rows],
         "refused": refused,
         "fastest": fastest.method,
-        "change_first": [] if "odfa" in refused else advice(model, config),
+        "change_first": [] if "odfa" in refused else proposed(model, config),
     }
