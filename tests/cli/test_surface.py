@@ -15,6 +15,8 @@ import pytest
 from odfa import recipes, settings
 from odfa.cli import main
 from odfa.cli.entry import COMMANDS, _parse
+from odfa.lab import AlignSettings
+from odfa.lab.image_judge import JudgeSettings
 from odfa.lab.samples import SampleSettings
 
 
@@ -80,6 +82,15 @@ def test_the_help_of_a_recipe_lists_every_setting(name):
 def test_the_help_of_samples_lists_every_setting_of_every_kind(word):
     text = _help(("sample",)).partition(f"\n{word}:\n")[2]
     for key, place in settings.keys(settings.kinds_of(SampleSettings)[word]()).items():
+        shown = str(place.value) if isinstance(place.value, str) else str(place.value).lower()
+        entry = re.split(r"\n(?=  \S|\n)", text[text.index(f"  {key}={shown}  (") :])[0]
+        assert "\n      " in entry, f"{key} has no meaning"
+
+
+@pytest.mark.parametrize(("command", "kind"), [("judge", JudgeSettings), ("align", AlignSettings)])
+def test_the_help_of_judge_and_align_lists_every_setting(command, kind):
+    text = _help((command,))
+    for key, place in settings.keys(kind()).items():
         shown = str(place.value) if isinstance(place.value, str) else str(place.value).lower()
         entry = re.split(r"\n(?=  \S|\n)", text[text.index(f"  {key}={shown}  (") :])[0]
         assert "\n      " in entry, f"{key} has no meaning"
