@@ -15,7 +15,8 @@ import pytest
 from odfa import recipes, settings
 from odfa.cli.opu_words import CalibrateWords, CheckWords
 from odfa.errors import ConfigError
-from odfa.lab import CompareSettings
+from odfa.lab import AlignSettings, CompareSettings
+from odfa.lab.image_judge import JudgeSettings
 from odfa.lab.projections import ProjectionBenchSettings
 from odfa.lab.samples import SampleSettings
 from odfa.scaling import PlanSettings, Sharing, StudySettings
@@ -33,6 +34,8 @@ CONFIGS = {
     **{word: kind() for word, kind in settings.kinds_of(SampleSettings).items()},
     "compare": CompareSettings(),
     "project bench": ProjectionBenchSettings(),
+    "judge": JudgeSettings(),
+    "align": AlignSettings(),
     "opu check": CheckWords(),
     "opu calibrate": CalibrateWords(),
 }
@@ -111,11 +114,11 @@ WORDS = {
     "a bench for ever": (("project", "bench", "repeats=100000"), "repeats: expected a positive integer up to 10,000"),
     "threads of a bench": (("project", "bench", "threads=100000"), "threads: expected a positive integer up to"),
     "an OPU misspelt": (("opu", "check", "ideal", "mode=2"), "did you mean modes"),
-    "a figure of no run": (("align", "nowhere", "--image", "a.png"), "nowhere/config.json is missing"),
-    "no figure": (("align", "run", "--image", ""), "--image: expected a path, got ''"),
-    "a figure of no kind": (("align", "run", "--image", "a.xyz"), "ends in .png, .pdf, .svg"),
-    "a figure without an ending": (("align", "run", "--image", "a"), "ends in .png, .pdf, .svg"),
-    "a folder for a figure": (("align", "run", "--image", "."), "expected a file, . is a folder"),
+    "a figure of no run": (("align", "nowhere", "out=a.png"), "nowhere/config.json is missing"),
+    "no figure": (("align", "run", "out="), "out: expected a path, got ''"),
+    "a figure of no kind": (("align", "run", "out=a.xyz"), "ends in .png, .pdf, .svg"),
+    "a figure without an ending": (("align", "run", "out=a"), "ends in .png, .pdf, .svg"),
+    "a folder for a figure": (("align", "run", "out=."), "expected a file, . is a folder"),
     "no export": (("export", "run", ""), "FOLDER: expected a path, got ''"),
     "an export in a file": (("export", "run", f"{TAKEN}/x"), "expected a folder, /dev/null is none"),
     "workers": (("study", "share", "workers=1000000"), "workers: expected a positive integer up to 10,000"),
@@ -129,8 +132,22 @@ WORDS = {
     "a calibration in a file": (("opu", "calibrate", "ideal", f"out={TAKEN}/x"), "expected a folder, /dev/null"),
     "pictures in a file": (("opu", "show", "ideal", f"out={TAKEN}"), "expected a folder, /dev/null is none"),
     "inputs": (("opu", "check", "ideal", f"inputs={10**12}"), "inputs: expected a positive number up to"),
-    "guidance": (("judge", "run", "--by", "run", "--guidance", "nan"), "guidance: expected a weight from 0 to 100"),
-    "images": (("judge", "run", "--by", "run", "--count", "1000000000"), "count: expected 100 to 100000 images"),
+    "guidance": (("judge", "run", "by=run", "guidance=101"), "guidance: expected a weight from 0 to 100"),
+    "guidance that is no number": (("judge", "run", "by=run", "guidance=nan"), "guidance: expected a finite number"),
+    "images": (("judge", "run", "by=run", "count=1000000000"), "count: expected 100 to 100000 images"),
+    "no judge": (("judge", "run"), "by: expected the run folder of a fashion classifier, such as by=runs/"),
+    "a judge of nothing": (("judge", "by=run"), "expected a run folder, got by=run; see odfa judge --help"),
+    "a judge misspelt": (("judge", "run", "by=run", "step=3"), "did you mean steps"),
+    "a judge's option": (
+        ("judge", "run", "--by", "run"),
+        "a setting is written by=run, without dashes; see",
+    ),
+    "a seed by option": (("train", "digits_tiny", "--seed", "1"), "'--seed'; a setting is written seed=1, without"),
+    "a seed before the name": (("train", "--seed", "1", "digits_tiny"), "a setting is written seed=1, without dashes"),
+    "a seed with equals": (("judge", "run", "by=run", "--seed=1"), "a setting is written seed=1, without dashes"),
+    "a key of two words": (("compare", "digits_tiny", "--try-steps", "9"), "a setting is written try_steps=9,"),
+    "an option of nothing": (("train", "digits_tiny", "--seed"), "a setting is written seed=VALUE, without dashes"),
+    "an option where there are no settings": (("recipes", "--seed", "1"), "argument '--seed'; see odfa recipes"),
     "an image of text": (("sample", "run", "out=a.png"), "unknown setting 'out'; did you mean count?"),
     "temperature": (("sample", "run", "temperature=nan"), "temperature: expected a finite number, got nan"),
     "a tiny temperature": (("sample", "run", "temperature=1e-300"), "expected 0, or 0.01 to 100, got 1e-300"),

@@ -15,6 +15,8 @@ import pytest
 from odfa import recipes, settings
 from odfa.cli import main
 from odfa.cli.entry import COMMANDS, _parse
+from odfa.lab import AlignSettings
+from odfa.lab.image_judge import JudgeSettings
 from odfa.lab.samples import SampleSettings
 
 
@@ -85,6 +87,15 @@ def test_the_help_of_samples_lists_every_setting_of_every_kind(word):
         assert "\n      " in entry, f"{key} has no meaning"
 
 
+@pytest.mark.parametrize(("command", "kind"), [("judge", JudgeSettings), ("align", AlignSettings)])
+def test_the_help_of_judge_and_align_lists_every_setting(command, kind):
+    text = _help((command,))
+    for key, place in settings.keys(kind()).items():
+        shown = str(place.value) if isinstance(place.value, str) else str(place.value).lower()
+        entry = re.split(r"\n(?=  \S|\n)", text[text.index(f"  {key}={shown}  (") :])[0]
+        assert "\n      " in entry, f"{key} has no meaning"
+
+
 def test_the_help_of_a_run_lists_what_its_task_takes(odfa, tmp_path):
     (tmp_path / "run").mkdir()
     config = settings.apply(recipes.get("climate_vit_tiny"), ["seed=3"])
@@ -114,9 +125,9 @@ def test_commands_and_options():
         "recipes": [],
         "train": ["NAME", "key=value", "--run-dir", "--resume", "--dry-run"],
         "compare": ["NAME", "key=value", "--run-dir"],
-        "align": ["RUN", "--image"],
+        "align": ["RUN", "key=value"],
         "sample": ["RUN", "key=value"],
-        "judge": ["RUN", "--by", "--count", "--steps", "--sampler", "--guidance", "--seed"],
+        "judge": ["RUN", "key=value"],
         "export": ["RUN", "FOLDER"],
         "opu": {
             "list": [],

@@ -12,8 +12,8 @@ from tests.garments import write_images
 from odfa import data, load_run, recipes, train
 from odfa.errors import ConfigError
 from odfa.lab import sample
-from odfa.lab.angles import align, draw_alignment
-from odfa.lab.image_judge import _Classifier, _Judge, judge, nearest
+from odfa.lab.angles import AlignSettings, align, draw_alignment
+from odfa.lab.image_judge import JudgeSettings, _Classifier, _Judge, judge, nearest
 from odfa.project import HadamardSettings
 from odfa.store import RunResult
 from odfa.store.folder import read_lines
@@ -89,7 +89,9 @@ def test_the_angle_of_the_last_step_is_what_align_says(runs, tmp_path) -> None:
     said = {block["name"]: block["cosine"] for block in align(runs["odfa"])["blocks"]}
     assert set(said) == set(last["alignment"])  # the twin's noise differs: its clock has moved on
     assert all(abs(said[name] - last["alignment"][name]) < 0.2 for name in said)
-    draw_alignment(runs["odfa"], tmp_path / "angles.png")
+    drawn = align(runs["odfa"], AlignSettings(out=tmp_path / "angles.png"))
+    assert {block["name"]: block["cosine"] for block in drawn["blocks"]} == said
+    assert drawn["figure"] == str(tmp_path / "angles.png")
     assert (tmp_path / "angles.png").stat().st_size > 1000
     with pytest.raises(ConfigError, match="align_every=STEPS"):
         draw_alignment(runs["climate"], tmp_path / "none.png")
@@ -200,7 +202,7 @@ def test_grids_and_maps_are_drawn(runs, tmp_path) -> None:
 
 
 def test_the_judge_against_the_definition(runs, garments) -> None:
-    result = judge([runs["bp"], runs["odfa"]], runs["judge"], count=100, steps=2)
+    result = judge([runs["bp"], runs["odfa"]], JudgeSettings(by=runs["judge"], count=100, steps=2))
     splits = load_fashion(garments, validation=8).limited(24).centred()
     classifier = _Classifier(load_run(runs["judge"]))
     classifier.scale_like(splits.train.x_ND)
@@ -218,6 +220,10 @@ def test_the_judge_against_the_definition(runs, garments) -> None:
     naive = np.median([min(np.linalg.norm(x - y) for y in splits.train.x_ND.numpy()) for x in images_ND.numpy()])
     usual = nearest(splits.test.x_ND, splits.train.x_ND)
     assert row["neighbour"] == pytest.approx(naive / usual, rel=1e-3)
+
+
+def _judged(runs, run: str, *, by: str, count: int = 100):
+    return judge([runs[run]], JudgeSettings(by=runs[by], count=count))
 
 
 def test_training_images_are_found_out_and_test_images_have_no_distance_to_themselves(runs, garments) -> None:
@@ -246,10 +252,11 @@ def test_training_images_are_found_out_and_test_images_have_no_distance_to_thems
             lambda runs, out: sample([runs["judge"]]),
             "task=classify offers no samples; name runs .* diffusion, language",
         ),
-        (lambda runs, out: judge([runs["bp"]], runs["climate"]), "expected a fashion classifier as the judge"),
-        (lambda runs, out: judge([runs["bp"]], runs["judge"], count=5), "count: expected 100 to 100000 images"),
-        (lambda runs, out: judge([runs["judge"]], runs["judge"], count=100), "draws no images"),
-        (lambda runs, out: judge([runs["bp"]], runs["digits"], count=100), "expected a fashion classifier"),
+        (lambda runs, out: _judged(runs, "bp", by="climate"), "expected a fashion classifier as the judge"),
+        (lambda runs, out: _judged(runs, "bp", by="judge", count=5), "count: expected 100 to 100000 images"),
+        (lambda runs, out: judge([runs["bp"]], JudgeSettings()), "by: expected the run folder of a fashion classifier"),
+        (lambda runs, out: _judged(runs, "judge", by="judge"), "draws no images"),
+        (lambda runs, out: _judged(runs, "bp", by="digits"), "expected a fashion classifier"),
         (lambda runs, out: MapSamples(out=out).make([runs["bp"]]), "projects no maps; name climate runs"),
         (lambda runs, out: MapSamples(out=out, sample=24).make([runs["climate"]]), "sample: expected 0 to 23, got 24"),
         (lambda runs, out: MapSamples(out=out).make([runs["climate"], runs["other climate"]]), "expected the data of"),

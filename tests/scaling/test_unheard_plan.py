@@ -1,13 +1,16 @@
 """No setting of a plan is swallowed: each changes the page, or is refused with the reason."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.effects import leaves, others
 
+from odfa import recipes
 from odfa.cli import main
 from odfa.errors import ConfigError, OdfaError
 from odfa.scaling import PlanSettings, make_plan
+from odfa.session import RunConfig
 from odfa.settings import apply, keys
 
 SITUATIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -65,6 +68,13 @@ def test_every_setting_of_a_plan_acts_or_is_refused(demodulator: str) -> None:
     ("model", "word", "told"),
     [
         ("digits_tiny", "context=512", "context: expected nothing set, as the data of digits_tiny say how long"),
+        ("digits_tiny", "context=5", "context: expected nothing set, as the data of digits_tiny say how long"),
+        ("digits_tiny", "context=1024", "context: expected nothing set, as the data of digits_tiny say how long"),
+        ("tests.scaling.test_unheard_plan:rings", "context=4", "context: expected nothing set, as the data of rings"),
+        ("tests.scaling.test_unheard_plan:pair", "context=1024", "its function gives the inputs"),
+        ("gpt3-2.7b", "tokens=1", "odfa: tokens: expected 2 or more"),
+        ("gpt3-2.7b", "tokens=1025", "odfa: tokens: expected whole sequences of 1024 tokens, got 1025"),
+        ("gpt3-2.7b", "context=1", "odfa: context: expected 2 to"),
         ("digits_tiny", "processor.uncertainty=0.2", "does not enter the plan, which has no error bars"),
         ("digits_tiny", "processor.twin_pixel_s=1e-9", "in which no digital twin runs"),
         ("digits_tiny", "processor.network_bytes_per_s=1e9", "layout.devices=1 sends nothing"),
@@ -88,6 +98,17 @@ def test_a_value_as_it_was_is_no_change() -> None:
     assert apply(usual, words) == usual
     with pytest.raises(ConfigError, match="flat_field"):
         apply(usual, ["flat_field=true"])
+
+
+def test_a_context_is_not_cut_to_the_tokens(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "gpt2", "context=100", "tokens=50"]) == 2
+    assert "tokens: expected whole sequences of 100 tokens, got 50" in capsys.readouterr().err
+    assert make_plan("gpt2", PlanSettings(tokens=50))["rows_per_step"] == 50  # where none is given, it is
+
+
+def rings() -> RunConfig:
+    """A recipe of another package, by a network without sequences."""
+    return replace(recipes.whole("digits_tiny"), recipe="rings")
 
 
 def pair() -> tuple:

@@ -3,27 +3,28 @@
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from odfa.cli.command import Command, Outcome, note, place, print_table
-from odfa.cli.help import Help
+from odfa.cli.command import Command, Outcome, note, place, print_table, say
+from odfa.cli.help import Help, add_settings, listing
+from odfa.settings import apply
 
 
 def _configure(parser: ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", type=place, help="a run folder")
-    parser.add_argument("--image", metavar="FILE", type=place, help="also draw the angles over training (align_every)")
+    add_settings(parser)
+
+
+def _listed(_words: list[str]) -> str:
+    from odfa.lab.angles import AlignSettings
+
+    return listing(AlignSettings())
 
 
 def _execute(arguments: Namespace) -> Outcome:
-    from odfa.lab.angles import align, draw_alignment, measured_angles
-    from odfa.lab.destination import check_figure
+    from odfa.lab.angles import AlignSettings, align
 
-    if arguments.image is not None:
-        check_figure(arguments.image, "--image")
-        measured_angles(arguments.run)
+    settings = apply(AlignSettings(), arguments.settings)
     note(f"measuring the gradients of {arguments.run} …")
-    result = align(arguments.run)
-    if arguments.image is not None:
-        draw_alignment(arguments.run, arguments.image)
-        result["figure"] = str(arguments.image)
+    result = align(arguments.run, settings)
     return Outcome(json=result, show=lambda: _show(result))
 
 
@@ -35,6 +36,8 @@ def _show(result: dict[str, Any]) -> None:
     run = f"{result['run']} · {result['arm']}, rule {result['rule']}"
     title = f"{run} · step {result['step']} · {result['samples']} validation samples"
     print_table(("block", "cosine to the true gradient", "gradient norm", "true gradient norm"), rows, title=title)
+    if "figure" in result:
+        say(f"figure: {result['figure']}")
 
 
 def _signed(cosine: float | None) -> str:
@@ -46,6 +49,7 @@ ALIGN = Command(
     help=Help(
         summary="cosine to the true gradient, block by block",
         example="odfa align runs/digits-dfa-seed0",
+        more=_listed,
     ),
     configure=_configure,
     execute=_execute,

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import io
 import json
+import re
 import signal
 import sys
 import warnings
@@ -48,6 +49,7 @@ _ABOUT = Help(
     summary="Train neural networks with light.",
     example="odfa compare digits arms=bp,shallow,dfa,odfa   # each COMMAND has a --help",
 )
+_FLAG = re.compile(r"--[A-Za-z][\w.-]*", re.ASCII)
 FAILED, REFUSED = 1, 2
 STOPPED = 128 + signal.SIGINT
 """Exit code after a Ctrl-C that left nothing to resume; shells use the same."""
@@ -104,10 +106,23 @@ def _parse(words: list[str]) -> Namespace:
     settings = [word for word in left if "=" in word and not word.startswith("-")]
     if len(settings) != len(left) or (settings and not hasattr(arguments, "settings")):
         strange = next(word for word in left if word not in settings or not hasattr(arguments, "settings"))
-        raise ConfigError(f"unknown argument {strange!r}; see odfa {chosen(arguments)} --help")
+        spelt = _as_setting(strange, words) if hasattr(arguments, "settings") else None
+        advice = "" if spelt is None else f"a setting is written {spelt}, without dashes; "
+        raise ConfigError(f"unknown argument {strange!r}; {advice}see odfa {chosen(arguments)} --help")
     if settings:
         arguments.settings += settings
     return arguments
+
+
+def _as_setting(flag: str, words: list[str]) -> str | None:
+    """An option such as --seed 1 or --seed=1, as `key=value` spells it; None where it is none."""
+    if not _FLAG.fullmatch(flag.partition("=")[0]):
+        return None
+    name, equals, value = flag.removeprefix("--").partition("=")
+    behind = words[words.index(flag) + 1 :]
+    if not equals:  # argparse may have taken the next word for an argument of the command, so `words` has it
+        value = behind[0] if behind and not behind[0].startswith("--") else "VALUE"
+    return f"{name.replace('-', '_')}={value}"
 
 
 def _parser() -> Parser:

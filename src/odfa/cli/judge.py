@@ -3,33 +3,29 @@
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from odfa.cli.command import Command, Outcome, note, place, print_table
-from odfa.cli.help import Help
+from odfa.cli.command import Command, Outcome, note, print_table
+from odfa.cli.help import Help, listing
+from odfa.cli.runs import add_runs, some_parted
+from odfa.settings import apply
 
 
 def _configure(parser: ArgumentParser) -> None:
-    parser.add_argument("runs", metavar="RUN", type=place, nargs="+", help="run folders of diffusion models")
-    parser.add_argument("--by", metavar="RUN", type=place, required=True, help="run folder of a fashion classifier")
-    parser.add_argument("--count", metavar="N", type=int, default=2000, help="images per run (default: 2000)")
-    parser.add_argument("--steps", metavar="N", type=int, default=50, help="denoising steps (default: 50)")
-    parser.add_argument("--sampler", choices=("ddim", "ddpm"), default="ddim", help="scheduler (default: ddim)")
-    parser.add_argument("--guidance", metavar="W", type=float, default=1.0, help="weight of the class (default: 1)")
-    parser.add_argument("--seed", metavar="K", type=int, default=0, help="equal seeds, equal noise (default: 0)")
+    add_runs(parser, "run folders of diffusion models")
+
+
+def _listed(_words: list[str]) -> str:
+    from odfa.lab.image_judge import JudgeSettings
+
+    return listing(JudgeSettings())
 
 
 def _execute(arguments: Namespace) -> Outcome:
-    from odfa.lab.image_judge import judge
+    from odfa.lab.image_judge import JudgeSettings, judge
 
-    note("generating images and measuring them with the classifier …")
-    result = judge(
-        arguments.runs,
-        arguments.by,
-        count=arguments.count,
-        sampler=arguments.sampler,
-        steps=arguments.steps,
-        guidance=arguments.guidance,
-        seed=arguments.seed,
-    )
+    runs, words = some_parted([*arguments.runs, *arguments.settings], "judge")
+    settings = apply(JudgeSettings(), words)
+    note(f"generating images and measuring them with {settings.judge_dir()} …")
+    result = judge(runs, settings)
     return Outcome(json=result, show=lambda: _show(result))
 
 
@@ -52,7 +48,8 @@ JUDGE = Command(
     name="judge",
     help=Help(
         summary="quality of generated images by a classifier",
-        example="odfa judge runs/fashion_diffusion-bp-seed0 --by runs/fashion_cnn-bp-seed0",
+        example="odfa judge runs/fashion_diffusion-bp-seed0 by=runs/fashion_cnn-bp-seed0",
+        more=_listed,
     ),
     configure=_configure,
     execute=_execute,

@@ -1,16 +1,21 @@
 """`odfa plan`: what training a model would cost, by which method, with and without light."""
 
 import contextlib
+import math
 import sys
 import threading
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import Any
 
 from odfa.cli.command import Command, Outcome, note, print_table, say
 from odfa.cli.help import Help, add_settings, listing
 from odfa.errors import ConfigError
-from odfa.settings import apply
+from odfa.settings import apply, keys
+
+_OF_RUNS = {"arm", "arms", "method", "methods", "encoder", "seeds"}
+"""Words of odfa train and compare that are no part of a run's settings, or are inside one."""
 
 
 def _configure(parser: ArgumentParser) -> None:
@@ -33,11 +38,32 @@ def _execute(arguments: Namespace) -> Outcome:
 
     if "=" in arguments.model:
         raise ConfigError(f"expected a model first, got {arguments.model!r}; see odfa plan --help")
+    _refuse_of_runs(arguments.settings)
     config = apply(PlanSettings(), arguments.settings)
     # what a model's own code prints is not the result, so it goes to standard error
     with _told_if_slow(arguments.model), contextlib.redirect_stdout(sys.stderr):
         page = make_plan(arguments.model, config)
     return Outcome(json=page, show=lambda: _show(page))
+
+
+def _refuse_of_runs(settings: list[str]) -> None:
+    """A plan compares ways to train; the settings of one run are those of its recipe."""
+    from odfa.scaling import PlanSettings
+    from odfa.session import RunConfig
+
+    ours, of_runs = keys(PlanSettings()), {entry.name for entry in fields(RunConfig)} | _OF_RUNS
+    for setting in settings:
+        name = setting.partition("=")[0].strip()
+        part = name.partition(".")[0]
+        if part in ours or part not in of_runs:
+            continue
+        if part == "batch_size":
+            raise ConfigError(f"{name}: a plan takes the rows of a whole step, expected tokens=N, got {setting}")
+        raise ConfigError(
+            f"{name}: a plan compares bp, dfa and odfa, with checkpointing, offloading and streaming, on one page, and "
+            "takes no settings of a run; those of a recipe are planned as they stand, so name one, or a function that "
+            "returns a run (package.module:function); see odfa plan --help"
+        )
 
 
 @contextlib.contextmanager
@@ -58,7 +84,8 @@ def _show(page: dict[str, Any]) -> None:
     say(f"{page['model']}: {page['parameters']:,} parameters, {page['blocks']} blocks")
     for said in _reservations(page):
         say(said)
-    say(f"a step of {page['rows_per_step']:,} error rows of {inputs:,} entries, projected to {outputs:,}")
+    projected = f" of {inputs:,} entries, projected to {outputs:,}" if inputs else "; its rule projects none of them"
+    say(f"a step of {page['rows_per_step']:,} error rows{projected}")
     say(f"{page['devices']} x {page['processor']['name']}: {page['processor']['source']}")
     say(f"{page['opu']['name']}: {page['opu']['source']}")
     print_table(
@@ -67,7 +94,7 @@ def _show(page: dict[str, Any]) -> None:
     )
     for name, why in page["refused"].items():
         say(f"{name}: {why}")
-    say(f"Fastest that fits: {page['fastest']}." if _any_fits(page) else "Nothing fits; more devices, or offloading.")
+    say(f"Fastest that fits: {page['fastest']}." if _any_fits(page) else _unfit(page))
     if page["change_first"]:
         say("What would bring odfa most:")
     for row in page["change_first"][:4]:
@@ -76,6 +103,7 @@ def _show(page: dict[str, Any]) -> None:
 
 def _reservations(page: dict[str, Any]) -> Iterator[str]:
     """Sentences on what the figures leave out or estimate."""
+    yield from page["assumed"]
     if page["left_out"]:
         yield f"the part for text alone, without {', '.join(page['left_out'])}"
     if page["without_gradient"]:
@@ -85,6 +113,16 @@ def _reservations(page: dict[str, Any]) -> Iterator[str]:
             f"no formula for {', '.join(page['estimated'])}: counted as 2 operations for each number in and out, which "
             "is the least; torch.utils.flop_counter.register_flop_formula gives one"
         )
+
+
+def _unfit(page: dict[str, Any]) -> str:
+    """Nothing fits: the method that needs least, and what it needs."""
+    least = min(page["methods"], key=lambda row: row["memory_bytes"]["total"])
+    enough = math.ceil(least["memory_bytes"]["total"])
+    return (
+        f"Nothing fits. {least['method']} needs least: processor.memory_bytes={enough}; more devices (devices=), or "
+        "fewer tokens (tokens=), need less."
+    )
 
 
 def _any_fits(page: dict[str, Any]) -> bool:

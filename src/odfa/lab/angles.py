@@ -1,6 +1,7 @@
 """The angle between what the blocks of a run learn by and their true gradient."""
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +14,46 @@ from odfa.lab.canvas import new_figure, open_frame, save_figure
 from odfa.lab.destination import check_figure
 from odfa.lab.wording import rule_of
 from odfa.session import build
+from odfa.settings import Settings
 from odfa.store.checkpoint import newest, restore
 from odfa.store.folder import read_config, read_lines
 from odfa.store.kept import read_kept
 from odfa.train.alignment import alignment_batch, check_measurable, measure_alignment
 
 
-def align(run_dir: Path | str) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class AlignSettings(Settings):
+    """Where the angles are drawn."""
+
+    out: Path | None = None
+    """File to draw into, such as angles.png: the angles over training, which align_every measured; none: no picture."""
+
+
+def align(run_dir: Path | str, settings: AlignSettings | None = None) -> dict[str, Any]:
     """Cosine between local and true gradient and both norms, per block, on one batch of the validation part.
 
     The newest checkpoint is used; the run folder is not changed. A cosine is None where a gradient is exactly zero.
 
     Raises:
-        RunFolderError: not a run folder. CheckpointError: no checkpoint yet, or a corrupt or foreign one.
-        DataError: the run's data are missing or have changed.
-        ConfigError: the run has no feedback to measure.
+        RunFolderError: not a run folder, or the figure cannot be written. CheckpointError: no checkpoint yet, or a
+            corrupt or foreign one.
+        DataError: the run's data are missing or have changed. MissingExtra: a figure without matplotlib.
+        ConfigError: the run has no feedback to measure; a figure of a run that measured no angles as it learned, or a
+            file that no figure can be drawn into.
     """
-    path = Path(run_dir)
+    path, out = Path(run_dir), None if settings is None else settings.out
+    if out is not None:
+        check_figure(out, "out")
+        measured_angles(path)
+    found = _measured(path)
+    if out is not None:
+        draw_alignment(path, out)
+        found["figure"] = str(out)
+    return found
+
+
+def _measured(path: Path) -> dict[str, Any]:
+    """The angles of the newest checkpoint."""
     config = read_config(path)
     check_measurable(config, f"{path}: ")
     kept = read_kept(path)
@@ -80,7 +104,7 @@ def draw_alignment(run_dir: Path | str, path: Path) -> None:
     """
     with needs("matplotlib", "figures"):
         from matplotlib import colormaps
-    check_figure(path, "image")
+    check_figure(path, "out")
     config, rows = read_config(run_dir), measured_angles(run_dir)
     blocks = list(dict.fromkeys(name for row in rows for name in row["alignment"]))
     figure = new_figure(6, 3.6)

@@ -4,6 +4,7 @@ Shape letters: `N` images · `D` pixels of all channels · `K` features.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from odfa.arms import name_of
 from odfa.data import Split, needs, quietly
 from odfa.errors import ConfigError
 from odfa.lab.wording import rule_of
-from odfa.settings import require
+from odfa.settings import SettingError, Settings, require, require_counts
 from odfa.store import LoadedRun, load_run
 from odfa.tasks.diffusion.samples import Sampler, check_drawing, generate
 from odfa.tasks.vision.classify import Classify
@@ -24,16 +25,41 @@ _BATCH = 500
 _LEAST, _MOST = 100, 100_000
 
 
-def judge(
-    run_dirs: Sequence[Path | str],
-    classifier_dir: Path | str,
-    *,
-    count: int = 2000,
-    sampler: Sampler = "ddim",
-    steps: int = 50,
-    guidance: float = 1.0,
-    seed: int = 0,
-) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class JudgeSettings(Settings):
+    """The judge, and how the images that it is shown are drawn; equal seeds start from equal noise."""
+
+    by: Path | None = None
+    """Run folder of a fashion classifier, the judge; it has to be given."""
+    count: int = 2000
+    """Images of each run."""
+    guidance: float = 1.0
+    """Weight of the class (arXiv 2207.12598): 1 asks for the class alone, more for what distinguishes it."""
+    sampler: Sampler = "ddim"
+    """Scheduler of the diffusers library."""
+    steps: int = 50
+    """Denoising steps."""
+    seed: int = 0
+    """Key of the noise."""
+
+    def __post_init__(self) -> None:
+        require(_LEAST <= self.count <= _MOST, "count", f"{_LEAST} to {_MOST} images", self.count)
+        require_counts(self, "steps")
+        check_drawing(self.guidance, self.seed)
+
+    def judge_dir(self) -> Path:
+        """The run folder of the judge.
+
+        Raises:
+            ConfigError: none is given.
+        """
+        if self.by is None:
+            told = "expected the run folder of a fashion classifier, such as by=runs/fashion_cnn-bp-seed0, got none"
+            raise SettingError("by", told)
+        return self.by
+
+
+def judge(run_dirs: Sequence[Path | str], settings: JudgeSettings) -> dict[str, Any]:
     """Fréchet distance to the test images, class agreement and nearest training neighbours of `count` images per run.
 
         Fréchet distance = |m - m'|² + tr(S + S' - 2 (S S')^½)   of the features in front of the classifier's head
@@ -46,35 +72,26 @@ def judge(
     Raises:
         RunFolderError: not a run folder. CheckpointError: no checkpoint, or one of another architecture.
         DataError: the judge's data are missing or have changed.
-        ConfigError: a run that draws no images, a judge that is no classifier of these images, too few images.
+        ConfigError: a run that draws no images, no judge, or one that is no classifier of these images.
     """
-    require(_LEAST <= count <= _MOST, "count", f"{_LEAST} to {_MOST} images", count)
-    check_drawing(guidance, seed)
-    classifier = _Classifier(load_run(classifier_dir))
+    classifier = _Classifier(load_run(settings.judge_dir()))
     raw = classifier.run.config.data.load()
     classifier.run.kept.check(raw, classifier.run.path)
     splits = raw.centred()
     train, test = splits.train, splits.test
     classifier.scale_like(splits.train.x_ND)
-    class_N = torch.arange(count) % splits.num_classes
-    seen = _Judge(classifier, train, test.head(count))
+    class_N = torch.arange(settings.count) % splits.num_classes
+    seen = _Judge(classifier, train, test.head(settings.count))
+    drawing: dict[str, Any] = {name: getattr(settings, name) for name in ("sampler", "steps", "guidance")}
     rows: list[dict[str, Any]] = []
     for run in map(load_run, run_dirs):
         classifier.check_size(run)
-        images_ND = generate(run, class_N, sampler=sampler, steps=steps, guidance=guidance, seed=seed)
+        images_ND = generate(run, class_N, seed=settings.seed, **drawing)
         rows.append({"run": str(run.path), "arm": name_of(run.config), "rule": rule_of(run.config)})
         rows[-1] |= seen.figures(images_ND, class_N)
-    drawn = train.head(count)
+    drawn = train.head(settings.count)
     real = {**seen.figures(drawn.x_ND, drawn.y_N), "neighbour": None}  # they are among themselves
-    return {
-        "judge": str(classifier_dir),
-        "count": count,
-        "sampler": sampler,
-        "steps": steps,
-        "guidance": guidance,
-        "real": real,
-        "runs": rows,
-    }
+    return {"judge": str(settings.by), "count": settings.count, **drawing, "real": real, "runs": rows}
 
 
 class _Classifier(nn.Module):

@@ -7,7 +7,8 @@ from odfa.scaling.measurement import MachineMeasurement, measure_machine
 from odfa.scaling.method import PLANNED_METHODS, SWITCHES, PlannedMethod, StepLayout
 from odfa.scaling.model import model_of, walks_of_gpt, walks_of_module, walks_of_run
 from odfa.scaling.opu import OPUS, Beam, Opu, beam, get_opu
-from odfa.scaling.plan import PlanSettings, make_plan
+from odfa.scaling.plan import make_plan
+from odfa.scaling.plan_settings import PlanSettings
 from odfa.scaling.processor import PROCESSORS, Processor, get_processor
 from odfa.scaling.share import Sharing, Throughput, closed_form, simulate
 from odfa.scaling.study import StudySettings, curve, run_study

@@ -44,6 +44,8 @@ class Model:
     """Rows of the output error in a step: tokens, or samples."""
     sequences: float
     """Sequences in a step; as many as rows where there are none."""
+    vectors_per_row: float = 1.0
+    """Vectors that the rule projects for each row of the error; 0 for a rule that projects none in a step."""
 
     @property
     def parameters(self) -> float:
@@ -102,24 +104,25 @@ class StepTerms:
     def vectors(self) -> float:
         """Error vectors that are projected: one for each token, sequence or batch."""
         if "fewer_vectors" in self.layout.off:
-            return self.model.tokens
-        return {"token": self.model.tokens, "sequence": self.model.sequences, "batch": 1.0}[self.layout.vectors]
+            return self.model.vectors_per_row * self.model.tokens
+        summed = {"token": self.model.tokens, "sequence": self.model.sequences, "batch": 1.0}[self.layout.vectors]
+        return self.model.vectors_per_row * summed
 
     @cached_property
     def beam(self) -> Beam | None:
-        """Frames and times of the error vectors on the OPU; None without one.
+        """Frames and times of the error vectors on the OPU; None without one, or where no vector is projected.
 
         Raises:
             Incompatible: it has too few mirrors or pixels.
         """
-        if self.method.projection != "optical":
+        if self.method.projection != "optical" or not self.vectors:
             return None
         return beam(self.opu, round(self.walk.row_width), round(self.walk.signal_width))
 
     @property
     def projected(self) -> Tally:
         """The digital product of N x D by D x M; an empty tally for light, or where nothing is projected."""
-        if self.method.projection != "digital":
+        if self.method.projection != "digital" or not self.vectors:
             return Tally()
         return matmul(self.vectors, self.walk.row_width, self.walk.signal_width, element_bytes=4)
 

@@ -26,11 +26,22 @@ _WIDTHS = (256, 2048, 16384)
 """Widths of the siblings that a GPT's cost is worked out from."""
 
 
-def model_of(walks: dict[WalkKey, Walk], processor: Processor, sequences: float) -> Model:
-    """The cost model of a network from its walks, with the rates of a processor and the sequences of a step."""
-    rows = walks["feedback", "keep"].rows
+def model_of(walks: dict[WalkKey, Walk], processor: Processor, sequences: float, *, rows: float | None = None) -> Model:
+    """The cost model of a network from its walks, with the rates of a processor and the sequences of a step.
+
+    Args:
+        rows: of the output error in a step; None: as many as feedback projects.
+    """
+    projected = walks["feedback", "keep"].rows
+    rows = projected if rows is None else rows
     paces = {key: pace(walk, processor) for key, walk in walks.items()}
-    return Model(paces=paces, processor=processor, tokens=rows, sequences=min(rows, sequences))
+    return Model(
+        paces=paces,
+        processor=processor,
+        tokens=rows,
+        sequences=min(rows, sequences),
+        vectors_per_row=projected / rows,
+    )
 
 
 def walks_of_run(config: RunConfig, shape: DataShape, precision: str) -> dict[WalkKey, Walk]:

@@ -3,28 +3,27 @@
 import difflib
 import importlib
 import inspect
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from odfa import recipes
 from odfa.data import quietly
-from odfa.demodulate import OffAxisSettings
 from odfa.errors import ConfigError, Incompatible, MatchError
 from odfa.saved import Json
-from odfa.scaling.cost import Cost, Model, WalkKey, step_cost
+from odfa.scaling.advice import proposed
+from odfa.scaling.assumptions import assumed
+from odfa.scaling.cost import WalkKey, step_cost
 from odfa.scaling.family import Gpt
-from odfa.scaling.method import PLANNED_METHODS, PlannedMethod, StepLayout
+from odfa.scaling.method import PLANNED_METHODS
 from odfa.scaling.model import model_of, walks_of_gpt, walks_of_module, walks_of_run
-from odfa.scaling.opu import Opu, get_opu
-from odfa.scaling.processor import Processor, get_processor
+from odfa.scaling.plan_settings import PlanSettings
 from odfa.scaling.walk import Walk
 from odfa.session import RunConfig
-from odfa.settings import Settings, require, require_counts
+from odfa.settings import require
 from odfa.tasks.language.folder import from_folder
 
 SIZES: dict[str, tuple[int, int, int, int]] = {
@@ -41,37 +40,10 @@ SIZES: dict[str, tuple[int, int, int, int]] = {
 """Depth, width, vocabulary and positions: GPT-2 (Radford et al. 2019) and GPT-3 (arXiv 2005.14165, table 2.1),
 vocabulary padded to a multiple of 128, head untied, heads of 64; gpt-1t as in arXiv 2104.04473. A walk gives them
 as many positions as a sequence has tokens."""
+_CONTEXT = 1024
+"""Tokens in a sequence where nothing is said."""
 _MOST = 10**9
 """Largest number of tokens, blocks, and width of a GPT; larger ones are taken for typing errors."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlanSettings(Settings):
-    """Batch, layout of a step, processor and OPU that a model is to be trained with."""
-
-    tokens: int | None = None
-    """Tokens (error rows) in a step; none: the recipe's batch, or 8192 for a model."""
-    context: int = 1024
-    """Tokens in a sequence, for models that are named by size or folder."""
-    granularity: Literal["block", "sublayer", "linear"] = "block"
-    """For GPTs, what learns by itself: whole blocks, attention and MLP, or linear layers."""
-    layout: StepLayout = field(default_factory=StepLayout)
-    """How a step is laid out over devices, microbatches and OPUs."""
-    processor: Processor = field(default_factory=lambda: get_processor("a100"))
-    """The processor: a preset or package.module:Name, and field by field."""
-    opu: Opu = field(default_factory=lambda: get_opu("opu-2021"))
-    """The OPU: a preset or package.module:Name, and field by field."""
-
-    def __post_init__(self) -> None:
-        require_counts(self, "tokens", "context")
-
-    def unread(self) -> Mapping[str, str]:
-        """What studies read and plans do not; the link between processors where there is one."""
-        bars = "does not enter the plan, which has no error bars; odfa study scaling has"
-        twin = "does not enter the plan, in which no digital twin runs"
-        alone = {} if self.layout.devices > 1 else {"processor.network_bytes_per_s": "layout.devices=1 sends nothing"}
-        measured = [f"processor.{entry.name}" for entry in fields(self.processor) if entry.name.startswith("twin_")]
-        return {"processor.uncertainty": bars, "opu.uncertainty": bars, **dict.fromkeys(measured, twin), **alone}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +53,10 @@ class Subject:
     name: str
     walks: dict[WalkKey, Walk]
     sequences: float
+    rows: float | None = None
+    """Rows of the output error in a step; None: all are projected, and so counted in the walks."""
+    assumed: tuple[str, ...] = ()
+    """Sentences on what the plan takes instead of what the recipe says."""
     left_out: tuple[str, ...] = ()
     """Parts of the model that are not planned for."""
 
@@ -141,7 +117,13 @@ def _of_recipe(run: RunConfig, config: PlanSettings) -> Subject:
         run = replace(run, batch_size=config.tokens // rows)
     shape = replace(shape, num_train=max(shape.num_train, run.batch_size))
     walks = walks_of_run(_fine(run, config), shape, config.layout.precision)
-    return Subject(name=run.recipe, walks=walks, sequences=run.batch_size)
+    return Subject(
+        name=run.recipe,
+        walks=walks,
+        sequences=run.batch_size,
+        rows=run.batch_size * rows,
+        assumed=tuple(assumed(run, config.opu)),
+    )
 
 
 def _fine(run: RunConfig, config: PlanSettings) -> RunConfig:
@@ -162,35 +144,34 @@ def _of_gpt(name: str, config: PlanSettings) -> Subject:
         depth, width, vocabulary, positions = int(sizes[0]), int(sizes[1]), 50304, None
         if max(depth, width) > _MOST:
             raise ConfigError(f"model: expected at most {_MOST:,} blocks and as much width, got {name!r}")
-    # eight sequences: 8,192 tokens at the usual context, as in the study
-    tokens = 8 * config.context if config.tokens is None else config.tokens
-    context = _context(name, positions, config)
+    tokens, context = _batch(name, positions, config)
+    require(tokens > 1, "tokens", "2 or more, as each is predicted from those before it", tokens)
     gpt = Gpt(depth=depth, width=width, tokens=tokens, context=context, vocabulary=vocabulary)
     walks = walks_of_gpt(gpt, config.layout.precision, config.granularity)
     return Subject(name=name, walks=walks, sequences=tokens / context)
 
 
-def _context(name: str, positions: int | None, config: PlanSettings) -> int:
-    """Tokens of a sequence, of a step if that has fewer.
+def _batch(name: str, positions: int | None, config: PlanSettings) -> tuple[int, int]:
+    """Tokens of a step and of a sequence.
 
     Raises:
-        ConfigError: more than the model has positions for.
+        ConfigError: more in a sequence than the model has positions for, or no whole sequences.
     """
-    context = config.context if config.tokens is None else min(config.context, config.tokens)
+    context = config.context or min(_CONTEXT, config.tokens or _CONTEXT)
+    # eight sequences: 8,192 tokens at the usual context, as in the study
+    tokens = config.tokens or 8 * context
     if positions is not None and context > positions:
         raise ConfigError(
             f"context: expected at most the {positions} positions of {name}, got {context}; context={positions} fits"
         )
-    return context
+    require(tokens % context == 0, "tokens", f"whole sequences of {context} tokens", tokens)
+    return tokens, context
 
 
 def _of_folder(folder: Path, config: PlanSettings) -> Subject:
     _refuse(config, "a model by folder is planned block by block", "granularity")
-    tokens = 8 * config.context if config.tokens is None else config.tokens
     found = from_folder(folder, torch.float32 if config.layout.precision == "float32" else torch.bfloat16)
-    context = _context(folder.name, found.positions, config)
-    if tokens % context:
-        raise ConfigError(f"tokens: expected whole sequences of {context} tokens, got {tokens}")
+    tokens, context = _batch(folder.name, found.positions, config)
     ids_NT = torch.zeros(tokens // context, context, dtype=torch.long, device="meta")
     with quietly():  # libraries advise on running models with weights
         walks = walks_of_module(found.model, (ids_NT,))
@@ -229,7 +210,7 @@ def make_plan(model_name: str, config: PlanSettings) -> Json:
         ConfigError, MatchError, DataError: see `subject`.
     """
     chosen = subject(model_name, config)
-    model = model_of(chosen.walks, config.processor, chosen.sequences)
+    model = model_of(chosen.walks, config.processor, chosen.sequences, rows=chosen.rows)
     rows, refused = [], {}
     # a method that this model or OPU cannot do is named with the reason; the others are still planned
     for name, method in PLANNED_METHODS.items():
@@ -251,6 +232,7 @@ def make_plan(model_name: str, config: PlanSettings) -> Json:
         "parameters": round(model.parameters),
         "blocks": round(walk.depth),
         "left_out": list(chosen.left_out),
+        "assumed": list(chosen.assumed),
         "without_gradient": round(trained.parameters - trained.updated),
         "estimated": sorted(frozenset().union(*(walk.estimated for walk in chosen.walks.values()))),
         "rows_per_step": round(model.tokens),
@@ -262,64 +244,5 @@ def make_plan(model_name: str, config: PlanSettings) -> Json:
         "methods": [{**row.to_json(), "tokens_per_s": model.tokens / row.step_s} for row in rows],
         "refused": refused,
         "fastest": fastest.method,
-        "change_first": [] if "odfa" in refused else advice(model, config),
+        "change_first": [] if "odfa" in refused else proposed(model, config),
     }
-
-
-def advice(model: Model, config: PlanSettings) -> list[Json]:
-    """Changes that make odfa faster, each by itself, the best first; those that gain less than 2 % are left out."""
-    now = _best(model, config)
-    found = []
-    for text, changed in _changes(config, model.paces["feedback", "keep"].walk.depth):
-        try:
-            then = _best(model if changed.processor is config.processor else _on(model, changed.processor), changed)
-        except Incompatible:
-            continue
-        if then.step_s < 0.98 * now.step_s:
-            found.append({"change": text, "step_s": then.step_s, "times_as_fast": now.step_s / then.step_s})
-    return sorted(found, key=lambda row: row["step_s"])
-
-
-def _best(model: Model, config: PlanSettings) -> Cost:
-    ways: list[PlannedMethod] = [PLANNED_METHODS["odfa"], PLANNED_METHODS["odfa+offloading"]]
-    return min(
-        (step_cost(model, way, config.opu, config.layout) for way in ways), key=lambda row: (not row.fits, row.step_s)
-    )
-
-
-def _on(model: Model, processor: Processor) -> Model:
-    return model_of({key: pace.walk for key, pace in model.paces.items()}, processor, model.sequences)
-
-
-def _changes(config: PlanSettings, blocks: float) -> Iterable[tuple[str, PlanSettings]]:
-    layout, opu, processor = config.layout, config.opu, config.processor
-
-    def laid(**changes: Any) -> PlanSettings:
-        return replace(config, layout=replace(layout, **changes))
-
-    # only changes that are still possible; each is made alone, so that its own effect is seen
-    if layout.vectors == "token":
-        yield (
-            "one error vector per sequence (vectors=sequence; learning with it is not shown)",
-            laid(vectors="sequence"),
-        )
-    if not isinstance(opu.demodulator, OffAxisSettings):
-        yield (
-            "off-axis holography, two frames a vector (opu.demodulator=offaxis)",
-            replace(config, opu=replace(opu, demodulator=OffAxisSettings())),
-        )
-    yield f"{2 * layout.opus} OPUs (opus={2 * layout.opus})", laid(opus=2 * layout.opus)
-    if opu.rate_hz < 1e5:
-        yield "an OPU twice as fast", replace(config, opu=opu.scaled(2.0))
-    if layout.microbatches == 1:
-        yield "eight microbatches, so that light and compute overlap (microbatches=8)", laid(microbatches=8)
-    if 2 * layout.devices <= blocks:
-        yield f"{2 * layout.devices} devices (devices={2 * layout.devices})", laid(devices=2 * layout.devices)
-    yield (
-        "a link of twice the rate",
-        replace(config, processor=replace(processor, link_bytes_per_s=2 * processor.link_bytes_per_s)),
-    )
-    yield (
-        "a processor of twice the memory",
-        replace(config, processor=replace(processor, memory_bytes=2 * processor.memory_bytes)),
-    )

@@ -42,7 +42,7 @@ class Walk:
     largest: float
     """Numbers in the largest weight tensor."""
     rows: float
-    """Rows of the output error: tokens or samples."""
+    """Rows of the output error that are projected: tokens or samples; 0 where nothing is projected."""
     row_width: float
     """Width of an error row, D."""
     signal_width: float

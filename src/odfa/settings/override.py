@@ -10,6 +10,8 @@ from odfa.settings.tree import Key, hints_of, inline_fields, keys, unread
 from odfa.settings.values import from_text
 
 _S = TypeVar("_S", bound=Settings)
+_FEW = 12
+"""Names that a message lists."""
 
 
 def apply(config: _S, overrides: Iterable[str], *, heard: bool = True) -> _S:
@@ -158,4 +160,12 @@ def _near(known: Mapping[str, Key], key: str) -> str:
     if len(words) == len(by_leaf):
         words = nearest(key.rpartition(".")[2], list(by_leaf)).split(" or ")
     paths = list(dict.fromkeys(by_leaf[word] for word in words))
-    return f"settings: {', '.join(free)}" if len(paths) == len(free) else f"did you mean {' or '.join(paths)}?"
+    return f"settings: {_first(free)}" if len(paths) == len(free) else f"did you mean {' or '.join(paths)}?"
+
+
+def _first(paths: list[str]) -> str:
+    """All of a few settings; of many those of the tree's root, up to a dozen, and how many there are besides."""
+    if len(paths) <= _FEW:
+        return ", ".join(paths)
+    told = [path for path in paths if "." not in path][:_FEW]
+    return f"{', '.join(told)} and {len(paths) - len(told)} more (--help lists them)"

@@ -46,7 +46,7 @@ def use(command: str, run: str, room: Room) -> Any:
         "resume": ("train", "--resume", run),
         "align": ("align", run),
         "sample": ("sample", run, "count=1", "tokens=2"),
-        "image": ("align", run, "--image", str(room.given / "angles.png")),
+        "image": ("align", run, f"out={room.given / 'angles.png'}"),
         "export": ("export", run, str(room.given / "exported")),
         "again": ("train", "digits_tiny", "--run-dir", run),
     }

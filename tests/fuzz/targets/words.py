@@ -17,12 +17,12 @@ _LINES = tuple(
         "train digits arm=odfa opu=twin !--dry-run --json",
         "train !--resume {bp} --json",
         "align {dfa} --json",
-        "align {dfa} --image {given}/a.png",
+        "align {dfa} out={given}/a.png",
         "sample {text} prompt=hi count=1 tokens=2 temperature=0.8 seed=0 --json",
         "sample {text} {text} count=1 tokens=2",
         "sample {bp} out={given}/a.png classes=1,2 guidance=1 sampler=ddim steps=1 sample=1",
         "export {text} {given}/out --json",
-        "judge {dfa} --by {bp} --count 2 --steps 1 --guidance 1 --seed 0",
+        "judge {dfa} by={bp} count=100 sampler=ddim steps=1 guidance=1 seed=0",
         "recipes --json",
         "env --json",
         "opu list --json",
@@ -40,8 +40,8 @@ _LINES = tuple(
     )
 )
 _OPTIONS = (
-    *("--json", "--help", "--run-dir", "--resume", "--dry-run", "--image", "--count", "--seed"),
-    *("--steps", "--sampler", "--by", "--guidance", "-h", "--", "-", "--nothing"),
+    *("--json", "--help", "--run-dir", "--resume", "--dry-run", "--image", "--seed", "--seed=1"),
+    *("--steps", "--by", "-h", "--", "-", "--nothing", "--no-thing=="),
 )
 
 

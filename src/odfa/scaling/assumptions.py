@@ -1,0 +1,39 @@
+"""What a plan of a recipe takes from the recipe, and sentences on what it assumes instead."""
+
+from collections.abc import Iterator
+
+from odfa.arms import DEFAULT_ARM, arm
+from odfa.encode import Ternary
+from odfa.project import GaussianSettings, OpticalSettings
+from odfa.project.digital import DigitalSettings, build_encoder
+from odfa.scaling.opu import Opu
+from odfa.session import RunConfig
+from odfa.settings import tag_of
+
+
+def assumed(run: RunConfig, opu: Opu) -> Iterator[str]:
+    """Where dfa and odfa of a plan differ from the run: its rule, its digital matrix, the frames of its light.
+
+    Widths and rows of the projection are those of the run's own rule, if that projects.
+    """
+    planned = arm(run, DEFAULT_ARM).rule
+    if planned != run.rule:
+        own, ours = tag_of(run.rule), tag_of(planned)
+        yield f"dfa and odfa are planned with rule={ours}, as rule={own} of the recipe projects nothing"
+    projection = run.projection
+    if isinstance(projection, DigitalSettings) and not isinstance(projection, GaussianSettings):
+        yield f"dfa is planned with a dense matrix, not with projection={tag_of(projection)} of the recipe"
+    if isinstance(projection, OpticalSettings):
+        patterns = build_encoder(projection.encoder, run.seed).patterns_per_sample
+        theirs = projection.demodulator.build().exposures(patterns)
+        ours_frames = opu.demodulator.build().exposures(Ternary().patterns_per_sample)
+        if theirs != ours_frames:
+            yield (
+                f"odfa is planned with {_frames(ours_frames)} a vector (one ternary pattern pair, opu.demodulator="
+                f"{tag_of(opu.demodulator)}); the recipe's encoder={tag_of(projection.encoder)} and demodulator="
+                f"{tag_of(projection.demodulator)} take {_frames(theirs)}"
+            )
+
+
+def _frames(count: float) -> str:
+    return f"{count:g} frames"
