@@ -134,7 +134,7 @@ class RunConfig(Settings):
         Raises:
             SettingError: the value is out of range.
         """
-        if name != "rule":
+        if name != "rule" or not isinstance(value, AbstractRule):
             return super().changed(name, value)
         projection = (self.projection or GaussianSettings()) if value.projects else None
         feedback = (self.feedback or FeedbackSettings()) if value.feeds else None

@@ -1,21 +1,20 @@
 """Settings: frozen classes, each beside what it configures; their trees as objects, as `key=value` and as JSON."""
 
-from odfa.settings.base import (
-    FIXED,
-    INLINE,
+from odfa.settings.base import FIXED, INLINE, Settings
+from odfa.settings.kinds import load, named, of_slot, registered_as, tag_of, word_of
+from odfa.settings.override import apply
+from odfa.settings.refusals import (
     MAX_COUNT,
     MAX_LAYERS,
     MAX_WIDTH,
     SEEDS,
     SEEDS_TOLD,
     SettingError,
-    Settings,
     require,
     require_counts,
     shown,
 )
-from odfa.settings.kinds import kinds_of, load, named, of_slot, registered_as, tag_of, word_of
-from odfa.settings.override import apply
+from odfa.settings.rooms import kinds_of
 from odfa.settings.tree import digest, from_dict, keys, to_dict, unread
 
 __all__ = [

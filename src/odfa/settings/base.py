@@ -1,34 +1,19 @@
-"""The class that all settings derive from, and what they check their values with."""
+"""The class that all settings derive from."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from functools import wraps
+from typing import Any, ClassVar, Self
 
-from odfa.errors import ConfigError
+from odfa.settings.fields import check
 
-MAX_WIDTH = 2**20
-MAX_LAYERS = 10_000
-MAX_COUNT = 10**9
-"""Largest number of steps, epochs or samples: more than any run has time for."""
-SEEDS, SEEDS_TOLD = range(2**63), "a number in [0, 2^63)"
 FIXED: Mapping[str, bool] = {"fixed": True}
 """Metadata of a field that `key=value` may not change."""
 INLINE: Mapping[str, bool] = {"inline": True}
 """Metadata of a field of settings whose keys stand beside those of their owner, without the field's name."""
-_SHOWN = 120
-
-
-class SettingError(ConfigError):
-    """A setting whose value is refused; `key` is its dotted path as far as it is known."""
-
-    def __init__(self, key: str, complaint: str) -> None:
-        super().__init__(f"{key}: {complaint}" if key else complaint)
-        self.key, self.complaint = key, complaint
-
-    def under(self, name: str) -> "SettingError":
-        """The same error with `name` in front of its key, as the settings one level up know it."""
-        return SettingError(f"{name}.{self.key}" if self.key else name, self.complaint)
+_CHECKS = "__checks_fields__"
+"""Attribute of a `__post_init__` that compares the fields with their types first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +36,23 @@ class Settings:
     """Kinds: further words, each for an instance with certain values."""
 
     def __init_subclass__(cls, *, kind: str = "", room: str = "", group: str = "", **rest: object) -> None:
-        """Keep the class keywords `kind`, `room` and `group` as attributes."""
+        """Keep the class keywords `kind`, `room` and `group` as attributes; fields are compared with their types before
+        a `__post_init__` of the class's own reads them."""
         super().__init_subclass__(**rest)
+        if not hasattr(cls.__post_init__, _CHECKS):
+            setattr(cls, "__post_init__", _checked_first(cls.__post_init__))  # noqa: B010 - mypy: a method is assigned
         cls.kind = kind
         if room:
             cls.room, cls.registered = room, group
+
+    def __post_init__(self) -> None:
+        """Compare every value with the type of its field; an int for a float, a list for a tuple and text for a path
+        are converted, as from JSON.
+
+        Raises:
+            SettingError: a value of another type, or a number that is not finite or has more than 64 bits.
+        """
+        check(self, Settings)
 
     @classmethod
     def adopted(cls, word: str, found: object) -> "Settings | None":  # noqa: ARG003 - for kinds that look at them
@@ -76,29 +73,18 @@ class Settings:
         return dataclasses.replace(self, **{name: value})
 
 
-def require(condition: bool, key: str, expected: str, got: object) -> None:
-    """Refuse a setting whose condition is false.
+def _checked_first(own: Callable[..., None]) -> Callable[..., None]:
+    """`own`, a `__post_init__`, after every value has been compared with the type of its field."""
 
-    Raises:
-        SettingError: `condition` is false.
-    """
-    if not condition:
-        raise SettingError(key, f"expected {expected}, got {shown(got)}")
+    @wraps(own)
+    def checked(self: Settings, *given: Any) -> None:
+        # only the outermost one compares: it may call those of its bases, or none of them
+        if type(self).__post_init__ is checked:
+            check(self, Settings)
+        own(self, *given)
 
-
-def require_counts(record: object, *names: str, what: str = "a positive number") -> None:
-    """Refuse settings that are neither none nor a count from 1 to `MAX_COUNT`.
-
-    Raises:
-        SettingError: for the first that is refused.
-    """
-    for name in names:
-        value = getattr(record, name)
-        most = "" if value is None or value <= MAX_COUNT else f" up to {MAX_COUNT:,}"
-        require(value is None or 0 < value <= MAX_COUNT, name, what + most, value)
+    setattr(checked, _CHECKS, True)
+    return checked
 
 
-def shown(value: object) -> str:
-    """A value as it was written, cut where it is long."""
-    text = repr(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+setattr(Settings.__post_init__, _CHECKS, True)

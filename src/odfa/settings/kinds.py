@@ -4,24 +4,17 @@ import dataclasses
 import difflib
 import importlib
 import inspect
-import pkgutil
-from collections.abc import Hashable, Mapping
-from functools import cache
 from importlib.metadata import entry_points
-from types import MappingProxyType
 from typing import TypeVar, cast
 
 from odfa.errors import ConfigError
-from odfa.settings.base import Settings, shown
+from odfa.settings.base import Settings
+from odfa.settings.refusals import shown
+from odfa.settings.rooms import kinds_of, told_kinds
 
 _S = TypeVar("_S", bound=Settings)
 TYPE = "type"
 """Key in JSON that tells the kind."""
-
-
-def kinds_of(slot: type[_S]) -> Mapping[str, type[_S]]:
-    """Word → class, for every kind of the slot that this package defines, in alphabetical order."""
-    return cast(Mapping[str, type[_S]], _defined(cast(Hashable, _root(slot))))
 
 
 def words_of(slot: type[Settings]) -> list[str]:
@@ -60,7 +53,7 @@ def named(slot: type[_S], word: str, *, before: Settings | None = None) -> _S:
         return cast(_S, _made(found, word, before))
     made = found() if callable(found) else found
     if not isinstance(made, slot):
-        raise ConfigError(f"{word}: expected {_described(slot)}, got {shown(made)}")
+        raise ConfigError(f"{word}: expected {told_kinds(slot)}, got {shown(made)}")
     return made
 
 
@@ -72,7 +65,7 @@ def of_slot(slot: type[_S], word: str, *, before: Settings | None = None) -> _S:
     """
     made: object = named(slot, word, before=before)
     if not isinstance(made, slot):
-        raise ConfigError(f"{word}: expected {_described(slot)}, got {shown(made)}")
+        raise ConfigError(f"{word}: expected {told_kinds(slot)}, got {shown(made)}")
     return made
 
 
@@ -129,27 +122,6 @@ def nearest(word: str, known: list[str]) -> str:
     return " or ".join(difflib.get_close_matches(word, known, n=3, cutoff=0.5) or known)
 
 
-@cache
-def _defined(slot: type[Settings]) -> Mapping[str, type[Settings]]:
-    # All modules of the room are imported, once: a kind that nobody imported would be an unknown word on the command
-    # line. Classes count where they are defined, or a second module that imports one would list it again.
-    found: dict[str, type[Settings]] = {}
-    room = importlib.import_module(slot.room)
-    modules = [slot.room]
-    modules += [info.name for info in pkgutil.walk_packages(getattr(room, "__path__", ()), f"{slot.room}.")]
-    for module_name in modules:
-        for value in vars(importlib.import_module(module_name)).values():
-            ours = inspect.isclass(value) and issubclass(value, Settings) and value.__module__ == module_name
-            if ours and issubclass(value, slot) and value.kind:
-                found[value.kind] = value
-    return MappingProxyType(dict(sorted(found.items())))
-
-
-def _root(kind: type[Settings]) -> type[Settings]:
-    """The slot that a class belongs to."""
-    return next(base for base in kind.__mro__ if "room" in vars(base) and vars(base)["room"])
-
-
 def _found(slot: type[Settings], word: str) -> object:
     if ":" in word:
         found = load(word)
@@ -194,7 +166,3 @@ def _declared(kind: type[Settings]) -> dict[str, type]:
     for base in reversed(kind.__mro__):
         owners |= dict.fromkeys(names & set(vars(base).get("__annotations__", {})), base)
     return owners
-
-
-def _described(slot: type[Settings]) -> str:
-    return f"settings of the kind {slot.__name__} ({', '.join(kinds_of(slot))})"

@@ -4,9 +4,12 @@ from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from odfa.errors import ConfigError
-from odfa.settings.base import SettingError, Settings, shown
-from odfa.settings.kinds import kinds_of, nearest, of_slot
-from odfa.settings.tree import Key, hints_of, inline_fields, keys, unread
+from odfa.settings.base import Settings
+from odfa.settings.fields import hints_of
+from odfa.settings.kinds import nearest, of_slot
+from odfa.settings.refusals import SettingError, shown
+from odfa.settings.rooms import kinds_of
+from odfa.settings.tree import Key, inline_fields, keys, unread
 from odfa.settings.values import from_text
 
 _S = TypeVar("_S", bound=Settings)

@@ -4,15 +4,16 @@ import dataclasses
 import hashlib
 import inspect
 import json
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_type_hints
+from typing import Any, TypeVar
 
 from odfa.errors import ConfigError
-from odfa.settings.base import SettingError, Settings, shown
+from odfa.settings.base import Settings
+from odfa.settings.fields import hints_of
 from odfa.settings.kinds import TYPE, class_of, nearest, tag_of
+from odfa.settings.refusals import SettingError, shown
 from odfa.settings.values import from_json, is_optional, without_none
 
 _S = TypeVar("_S", bound=Settings)
@@ -123,17 +124,6 @@ def digest(config: Settings) -> str:
 def inline_fields(config: Settings) -> list[str]:
     """Fields whose keys stand beside those of `config`, without the field's name."""
     return [field.name for field in dataclasses.fields(config) if field.metadata.get("inline")]
-
-
-def hints_of(kind: type[Settings]) -> Mapping[str, Any]:
-    """Field → type of a settings class, in order of declaration."""
-    return _hints(cast(Hashable, kind))
-
-
-@cache
-def _hints(kind: type[Settings]) -> Mapping[str, Any]:
-    hints = get_type_hints(kind)
-    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
 
 
 def _walk(config: Settings, prefix: str) -> Iterator[tuple[str, Key]]:

@@ -1,13 +1,16 @@
 """Single values: text behind `key=` and JSON, both typed by the field's annotation."""
 
+import sys
 import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
-from odfa.settings.base import SettingError, shown
+from odfa.settings.refusals import SettingError, shown
 
-_INTEGERS = range(-(2**63), 2**63)
+INTEGERS = range(-(2**63), 2**63)
+"""Whole numbers that a setting may have."""
+_LARGEST = sys.float_info.max
 Convert = Callable[[Any, Any, str], Any]
 
 
@@ -36,7 +39,7 @@ def from_text(text: str, hint: Any, key: str) -> Any:
 
 
 def from_json(value: Any, hint: Any, key: str) -> Any:
-    """`value` if it fits the type `hint` (an int is accepted for a float, a list for a tuple).
+    """`value` if it fits the type `hint` (an int is accepted for a float, a list for a tuple, text for a path).
 
     Raises:
         SettingError: it does not fit.
@@ -45,13 +48,16 @@ def from_json(value: Any, hint: Any, key: str) -> Any:
         return None if value is None else from_json(value, without_none(hint), key)
     if get_origin(hint) is tuple and isinstance(value, list | tuple):
         return _tuple(value, hint, key, from_json)
-    if get_origin(hint) is Literal and value in get_args(hint):
+    if get_origin(hint) is Literal and any(
+        type(value) is type(choice) and value == choice for choice in get_args(hint)
+    ):
         return value
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf"):
+    # an integer above the largest float would not be converted; a comparison with NaN is false
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST:
         return float(value)
-    if hint is Path and isinstance(value, str):
-        return _path(value, key)
-    if hint in (int, str, bool) and type(value) is hint and (hint is not int or value in _INTEGERS):
+    if hint is Path and isinstance(value, str | Path):
+        return _path(str(value), key)
+    if hint in (int, str, bool) and type(value) is hint and (hint is not int or value in INTEGERS):
         return value
     raise _wrong(key, hint, value)
 
@@ -68,15 +74,20 @@ def without_none(hint: Any) -> Any:
 
 def _tuple(values: Sequence[Any], hint: Any, key: str, convert: Convert) -> tuple[Any, ...]:
     hints = get_args(hint)
-    if hints[-1] is Ellipsis:
+    if hints and hints[-1] is Ellipsis:
         hints = hints[:1] * len(values)
     if len(hints) != len(values):
         raise SettingError(key, f"expected {len(hints)} values separated by commas, got {len(values)}")
     return tuple(convert(value, inner, key) for value, inner in zip(values, hints, strict=True))
 
 
+def is_path(text: str) -> bool:
+    """Whether text may be the path of a file."""
+    return bool(text.strip()) and "\0" not in text
+
+
 def _path(text: str, key: str) -> Path:
-    if not text.strip() or "\0" in text:
+    if not is_path(text):
         raise SettingError(key, f"expected a path, got {text!r}")
     return Path(text)
 
@@ -90,5 +101,10 @@ def _wrong(key: str, hint: Any, value: Any) -> SettingError:
         Path: "a path",
     }
     choices = get_args(hint) if get_origin(hint) is Literal else ()
-    expected = " or ".join(map(str, choices)) or names.get(hint, "values separated by commas")
+    if get_origin(hint) is tuple:
+        names[hint] = "a list of values"
+    if not choices and hint not in names:
+        told = "expected int, float, bool, str, Path, a Literal, a tuple of these, or settings"
+        return SettingError(key, f"a setting of the type {hint} cannot be saved; {told}")
+    expected = " or ".join(map(str, choices)) or names[hint]
     return SettingError(key, f"expected {expected}, got {shown(value)}")
