@@ -137,6 +137,15 @@ class Silent(Hinge):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Broken(Hinge):
+    """A task whose loss cannot be computed."""
+
+    def loss(self, model: nn.Module, batch: Split) -> Tensor:
+        """Of another size."""
+        return nn.functional.cross_entropy(model(batch.x_ND), batch.y_N[:1])
+
+
+@dataclass(frozen=True, kw_only=True)
 class Misled(Hinge):
     """A task whose samples are none."""
 

@@ -66,6 +66,34 @@ def test_a_stranger_s_files_are_taken_without_an_edit_here(tmp_path: Path, title
     assert figures == ({"comparison.png", "seconds.png"} if title.startswith("A figure") else set())
 
 
+REFUSED = {
+    "train my_lab.rings:rings layers=0": "network.layers: expected a positive number, got 0",
+    "train my_lab.rings:rings width=-3": "network.width: expected a positive number, got -3",
+    "train my_lab.rings:rings width=0": "network.width: expected a positive number, got 0",
+    "train my_lab.rings:rings smoothing=2": "task.smoothing: expected a share in [0, 1), got 2.0",
+    "train my_lab.rings:rings points=1.5": "data.points: expected an integer, got '1.5'",
+    "train digits_tiny rule=my_lab.signs:Signs rule.strength=-1": "rule.strength: expected a positive number, got -1.0",
+}
+
+
+def test_the_page_s_classes_refuse_what_they_cannot_use(tmp_path: Path) -> None:
+    (tmp_path / "my_lab").mkdir()
+    (tmp_path / "my_lab/__init__.py").touch()
+    for name, source in FILES.items():
+        (tmp_path / name).write_text(source, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-c", f"from odfa.cli import main\nfor words in {[*REFUSED]!r}: print(main(words.split()))"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT / "src")]), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == ["2"] * len(REFUSED), done.stderr
+    assert done.stderr.splitlines() == [f"odfa: {told}" for told in REFUSED.values()]
+    assert not (tmp_path / "runs").exists()
+
+
 def _install(info: Path) -> None:
     """The page's entry points, as pip would leave them."""
     (points,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)

@@ -1,11 +1,13 @@
 """A task of another package: data, network, loss and recipe in one module, nothing of it known here."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from odfa import train
 from odfa.cli import main
 from odfa.recipes import get
 from odfa.settings import to_dict
@@ -97,6 +99,18 @@ def test_a_task_from_outside_without_samples_is_one_line(
         (("digits_tiny", f"network={HERE}:Tower"), f"network={HERE}:Tower: task=classify needs a network that returns"),
         (("digits_tiny", f"task={HERE}:Hinge"), "data=digits: task=tests.recipes.outside:Hinge learns from parities"),
         ((f"{HERE}:parity", "rows=0"), "data.rows: expected a positive number"),
+        (
+            (f"{HERE}:parity", "floors=0"),
+            f"network={HERE}:Tower: expected blocks to be one or more names, each once, got []",
+        ),
+        (
+            (f"{HERE}:parity", "network.width=0"),
+            "expected widths to be one positive integer for each of its 2 blocks, got",
+        ),
+        (
+            (f"{HERE}:parity", "network.width=-3", "arm=bp"),
+            "expected widths to be one positive integer for each of its 2",
+        ),
         ((f"{HERE}:parity", f"network={HERE}:parity"), "expected settings of the kind AbstractNetwork"),
     ],
 )
@@ -106,6 +120,14 @@ def test_what_does_not_fit_is_one_line(
     code = main(["train", *words, "--run-dir", str(tmp_path / "run")])
     said = capsys.readouterr().err
     assert (code, told in said) == (2, True), said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_fails_leaves_no_run_folder(tmp_path: Path) -> None:
+    from tests.recipes.outside import Broken, parity
+
+    with pytest.raises(ValueError, match="batch_size"):
+        train.run(replace(parity(), task=Broken()), tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
 
 

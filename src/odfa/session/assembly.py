@@ -14,7 +14,7 @@ from odfa.session.average import averaged
 from odfa.session.config import RunConfig
 from odfa.session.handle import attach, check_feedback
 from odfa.session.memory import check_memory, check_shares, fitted_optimizer, give_back_freed, new_weights
-from odfa.tasks.base import AbstractTask
+from odfa.tasks.base import AbstractTask, evaluating
 
 if TYPE_CHECKING:
     from torch.optim.swa_utils import AveragedModel
@@ -129,3 +129,13 @@ def build_model(config: RunConfig, shape: DataShape) -> nn.Module:
 def seed_step(config: RunConfig, step: int) -> None:
     """Key torch's random state by the step, so that no generator state has to be saved."""
     torch.manual_seed(mix(_STEP_KEY, config.seed, step))
+
+
+def try_loss(session: Session) -> None:
+    """Compute the loss of two samples as the first step will, so that a task, network or data that cannot do it raises
+    before anything is written. Neither the weights nor the random draws of the run change."""
+    config, train = session.config, session.splits.train
+    with torch.random.fork_rng(devices=[]), evaluating(session.model):
+        seed_step(config, 0)
+        batch = train.take(torch.arange(min(2, len(train))))
+        session.task.loss(session.model, config.data.augmented(batch, session.splits.shape))

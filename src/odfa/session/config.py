@@ -8,7 +8,18 @@ from typing import Any, Literal, Self
 from odfa.engine.rules import AbstractRule, RandomFeedback
 from odfa.project import GaussianSettings, ProjectionSettings
 from odfa.session.optimizers import AdamSettings, OptimizerSettings
-from odfa.settings import FIXED, SEEDS, SEEDS_TOLD, Settings, require, require_counts, tag_of
+from odfa.settings import (
+    FIXED,
+    SEEDS,
+    SEEDS_TOLD,
+    SettingError,
+    Settings,
+    kinds_of,
+    require,
+    require_counts,
+    tag_of,
+    word_of,
+)
 from odfa.tasks.base import AbstractData, AbstractNetwork, AbstractTask
 
 Granularity = Literal["block", "sublayer", "linear"]
@@ -106,21 +117,29 @@ class RunConfig(Settings):
     def _check_rule(self) -> None:
         """Refuse a projection or feedback that the rule does not read, and a rule that lacks one of them."""
         # settings that nothing reads would make two equal runs look different, and would mislead whoever reads them
-        needed = "settings" if self.rule.projects else "none"
-        fits = (self.projection is not None) == self.rule.projects
-        require(fits, "projection", f"{needed} with {_named(self.rule)}", self.projection)
-        fits, needed = (self.feedback is not None) == self.rule.feeds, "settings" if self.rule.feeds else "none"
-        require(fits, "feedback", f"{needed} with {_named(self.rule)}", self.feedback)
+        rule, given = _named(self.rule), "none" if self.projection is None else word_of(self.projection)
+        needed = f"one of {', '.join(kinds_of(ProjectionSettings))}" if self.rule.projects else "none"
+        if (self.projection is not None) != self.rule.projects:
+            raise SettingError("projection", f"expected {needed} with {rule}, got {given}")
+        given = "none" if self.feedback is None else "settings"
+        if (self.feedback is not None) != self.rule.feeds:
+            needed = "default, or settings," if self.rule.feeds else "none"
+            raise SettingError("feedback", f"expected {needed} with {rule}, got {given}")
         fits = self.align_every is None or self.rule.feeds
         require(fits, "align_every", f"none, as {_named(self.rule)} feeds no block", self.align_every)
 
     def unread(self) -> Mapping[str, str]:
-        """The number of epochs where steps are given; what only shapes the start of a head that the rule sets."""
+        """The number of epochs where steps are given; feedback and projection where the rule has none; what only shapes
+        the start of a head that the rule sets."""
         told = f"steps={self.steps} says how long the run is (or steps=none)"
         counted = {} if self.steps is None else {"epochs": told}
         overwritten = f"{_named(self.rule)} sets the head to weights of its own"
         starts = self.network.of_head if self.rule.sets_head else ()
-        return counted | {f"network.{name}": overwritten for name in starts}
+        unfed = f"{_named(self.rule)} feeds no block, so there is no feedback to place"
+        unprojected = f"{_named(self.rule)} projects nothing, so there is no projection to set"
+        absent = {"feedback": unfed} if not self.rule.feeds else {}
+        absent |= {"projection": unprojected} if not self.rule.projects else {}
+        return counted | absent | {f"network.{name}": overwritten for name in starts}
 
     @property
     def label(self) -> str:

@@ -60,12 +60,13 @@ def check_feedback(config: RunConfig, shape: DataShape) -> None:
     """Refuse a rule, a projection or a place of the feedback that does not fit the network or the data.
 
     Raises:
-        ConfigError: a rule that needs what the run does not give or keep, feedback at branches of a network that
-            has none, a rank above that of the head, a projection that does not fit the blocks, or learned
-            weights under a rule that sets the head.
+        ConfigError: a network of no sizes, a rule that needs what the run does not give or keep, feedback at branches
+            of a network that has none, a rank above that of the head, a projection that does not fit the blocks, or
+            learned weights under a rule that sets the head.
         Incompatible: the OPU has too few mirrors or modes.
     """
     network, feedback, rule = config.network, config.feedback, config.rule
+    network.check_sizes(shape)
     _check_needs(config)
     if feedback is not None and feedback.granularity != "block" and not network.branches:
         raise ConfigError(

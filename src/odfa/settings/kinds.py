@@ -15,6 +15,8 @@ from odfa.settings.rooms import kinds_of, told_kinds
 _S = TypeVar("_S", bound=Settings)
 TYPE = "type"
 """Key in JSON that tells the kind."""
+_NEAR = 0.7
+"""Share of equal letters from which on a word may have been meant."""
 
 
 def words_of(slot: type[Settings]) -> list[str]:
@@ -117,9 +119,10 @@ def load(name: str) -> object:
     return found
 
 
-def nearest(word: str, known: list[str]) -> str:
-    """Words like this one, or all of them."""
-    return " or ".join(difflib.get_close_matches(word, known, n=3, cutoff=0.5) or known)
+def near(word: str, known: list[str]) -> list[str]:
+    """Up to three words like this one, the nearest first, then those that it is a part of (rate of learning_rate)."""
+    whole = [one for one in known if word in one.split("_")]
+    return list(dict.fromkeys([*difflib.get_close_matches(word, known, n=3, cutoff=_NEAR), *whole]))[:3]
 
 
 def _found(slot: type[Settings], word: str) -> object:
@@ -135,7 +138,9 @@ def _found(slot: type[Settings], word: str) -> object:
     place = registered_as(slot.registered, word) if slot.registered else None
     if place is not None:
         return _adopted(slot, word, load(place))
-    raise ConfigError(f"expected {nearest(word, words_of(slot))}, or package.module:Name, got {shown(word)}")
+    known = words_of(slot)
+    expected = " or ".join(near(word, known) or known)
+    raise ConfigError(f"expected {expected}, or package.module:Name, got {shown(word)}")
 
 
 def _adopted(slot: type[Settings], word: str, found: object) -> object:

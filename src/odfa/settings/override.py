@@ -6,15 +6,13 @@ from typing import TypeVar
 from odfa.errors import ConfigError
 from odfa.settings.base import Settings
 from odfa.settings.fields import hints_of
-from odfa.settings.kinds import nearest, of_slot
+from odfa.settings.kinds import near, of_slot
 from odfa.settings.refusals import SettingError, shown
 from odfa.settings.rooms import kinds_of
-from odfa.settings.tree import Key, inline_fields, keys, unread
+from odfa.settings.tree import FEW, Key, inline_fields, keys, unread
 from odfa.settings.values import from_text
 
 _S = TypeVar("_S", bound=Settings)
-_FEW = 12
-"""Names that a message lists."""
 
 
 def apply(config: _S, overrides: Iterable[str], *, heard: bool = True) -> _S:
@@ -40,7 +38,7 @@ def apply(config: _S, overrides: Iterable[str], *, heard: bool = True) -> _S:
         refused: list[tuple[tuple[str, str], SettingError]] = []
         for key, text in waiting:
             known = keys(config)
-            path = _resolve(known, key)
+            path = _resolve(config, known, key)
             try:
                 config = _replaced(config, path.split("."), _value(known[path], text, path))
             except SettingError as error:  # two settings may be valid only together: once more after the others
@@ -123,13 +121,26 @@ def _matches(known: Mapping[str, Key], key: str) -> list[str]:
     return [path for path in known if path.endswith("." + key)] if key else []
 
 
-def _resolve(known: Mapping[str, Key], key: str) -> str:
+def _resolve(config: Settings, known: Mapping[str, Key], key: str) -> str:
     matches = _matches(known, key)
     if len(matches) == 1:
         return matches[0]
     if matches:
         raise ConfigError(f"{shown(key)} could be {' or '.join(matches)}; write it in full")
+    _refuse_absent(config, known, key)
     raise ConfigError(f"unknown setting {shown(key)}; {_elsewhere(known, key) or _near(known, key)}")
+
+
+def _refuse_absent(config: Settings, known: Mapping[str, Key], key: str) -> None:
+    """A key of a part that is none because nothing would read it."""
+    prefix, _, leaf = key.rpartition(".")
+    for path, why in unread(config).items():
+        place = known.get(path)
+        if place is None or place.value is not None or place.settings is None:
+            continue
+        kinds = kinds_of(place.slot).values() if place.slot else [place.settings]
+        if f"{prefix}.".startswith(f"{path}.") or (not prefix and any(_has(kind, leaf) for kind in kinds)):
+            raise SettingError(key, f"{why}; leave it out")
 
 
 def _elsewhere(known: Mapping[str, Key], key: str) -> str:
@@ -156,19 +167,30 @@ def _has(kind: type[Settings], leaf: str) -> bool:
 
 
 def _near(known: Mapping[str, Key], key: str) -> str:
+    """Settings that may have been meant, or those of the part that the key names."""
     free = [path for path, place in known.items() if not place.fixed]
-    # of several paths that end alike, the first that is declared
-    by_leaf = {name: path for path in reversed(free) for name in (path.rpartition(".")[2], path)}
-    words = nearest(key, list(by_leaf)).split(" or ")
-    if len(words) == len(by_leaf):
-        words = nearest(key.rpartition(".")[2], list(by_leaf)).split(" or ")
-    paths = list(dict.fromkeys(by_leaf[word] for word in words))
-    return f"settings: {_first(free)}" if len(paths) == len(free) else f"did you mean {' or '.join(paths)}?"
+    prefix, _, leaf = key.rpartition(".")
+    parts = tuple(f"{part}." for part in _matches(known, prefix))
+    inside = [path for path in free if path.startswith(parts)]
+    elsewhere = [path for path in free if path.endswith(f".{leaf}") or path == leaf]
+    meant = _alike(inside, key) or (_alike(elsewhere, key) if inside else _alike(free, key))
+    if meant:
+        return f"did you mean {' or '.join(meant)}?"
+    return f"settings: {_first(inside or free)}"
+
+
+def _alike(paths: list[str], key: str) -> list[str]:
+    """Paths whose last part is like that of `key`; of several that end alike, one."""
+    ends: dict[str, list[str]] = {}
+    for path in paths:
+        ends.setdefault(path.rpartition(".")[2], []).append(path)
+    # those that are near as a whole, else the first that is declared
+    return [(near(key, ends[word]) or ends[word])[0] for word in near(key.rpartition(".")[2], list(ends))]
 
 
 def _first(paths: list[str]) -> str:
     """All of a few settings; of many those of the tree's root, up to a dozen, and how many there are besides."""
-    if len(paths) <= _FEW:
+    if len(paths) <= FEW:
         return ", ".join(paths)
-    told = [path for path in paths if "." not in path][:_FEW]
+    told = [path for path in paths if "." not in path][:FEW] or paths[:FEW]
     return f"{', '.join(told)} and {len(paths) - len(told)} more (--help lists them)"

@@ -12,11 +12,13 @@ from typing import Any, TypeVar
 from odfa.errors import ConfigError
 from odfa.settings.base import Settings
 from odfa.settings.fields import hints_of
-from odfa.settings.kinds import TYPE, class_of, nearest, tag_of
+from odfa.settings.kinds import TYPE, class_of, near, tag_of
 from odfa.settings.refusals import SettingError, shown
 from odfa.settings.values import from_json, is_optional, without_none
 
 _S = TypeVar("_S", bound=Settings)
+FEW = 12
+"""Number of names that a message lists."""
 Tree = dict[str, Any]
 """Settings as plain JSON values: nested objects by name."""
 
@@ -102,7 +104,7 @@ def from_dict(values: object, kind: type[_S], key: str = "") -> _S:
     hints, arguments = hints_of(kind), {}
     for name, value in values.items():
         if name not in hints:
-            raise ConfigError(f"unknown setting {shown(prefix + name)}; did you mean {nearest(name, list(hints))}?")
+            raise ConfigError(_unknown(prefix, str(name), kind))
         inner = Key(hint=hints[name], value=None, fixed=False).settings
         if inner is None or (value is None and is_optional(hints[name])):
             arguments[name] = from_json(value, hints[name], prefix + name)
@@ -114,6 +116,20 @@ def from_dict(values: object, kind: type[_S], key: str = "") -> _S:
         raise SettingError(prefix + error.key, error.complaint) from error
     except TypeError as error:
         raise ConfigError(f"{key or 'config'}: {error}") from error
+
+
+def _unknown(prefix: str, name: str, kind: type[Settings]) -> str:
+    """What is wrong with a key of JSON that settings of this class do not have."""
+    known = list(hints_of(kind))
+    which = f", which type {kind.kind or kind.__name__} does not have" if kind.room else ""
+    meant = [prefix + one for one in near(name, known)]
+    if meant:
+        advice = f"did you mean {' or '.join(meant)}?"
+    elif len(known) <= FEW:
+        advice = f"it has {', '.join(prefix + one for one in known) or 'no settings'}"
+    else:
+        advice = f"none of the {len(known)} settings of {kind.__name__} has a similar name"
+    return f"unknown setting {shown(prefix + name)}{which}; {advice}"
 
 
 def digest(config: Settings) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from odfa.data import DataShape, Split, Splits
 from odfa.errors import ConfigError
-from odfa.settings import MAX_LAYERS, MAX_WIDTH, Settings, kinds_of, require, require_counts, tag_of
+from odfa.settings import MAX_LAYERS, MAX_WIDTH, Settings, kinds_of, require, require_counts, shown, tag_of
 
 _EVALUATION_BATCH = 500
 """Samples that pass through the network at once in evaluation."""
@@ -132,6 +132,25 @@ class AbstractNetwork(Settings, ABC, room="odfa.tasks", group="odfa.networks"):
         Raises:
             ConfigError: they learned on data of another form.
         """
+
+    def check_sizes(self, shape: DataShape) -> None:
+        """Refuse a network whose blocks, widths or number of outputs cannot be those of any network.
+
+        Raises:
+            ConfigError: no block, a name given twice, a width that is not positive, or not one width for each block.
+        """
+        told, names = f"network={tag_of(self)}", list(self.blocks)
+        if not names or len(set(names)) < len(names):
+            raise ConfigError(f"{told}: expected blocks to be one or more names, each once, got {shown(names)}")
+        for what, widths in (("widths", self.widths), ("signal_widths", self.signal_widths(shape))):
+            if len(widths) != len(names) or not all(isinstance(width, int) and width > 0 for width in widths):
+                raise ConfigError(
+                    f"{told}: expected {what} to be one positive integer for each of its {len(names)} blocks, got "
+                    f"{shown(widths)}"
+                )
+        outputs = self.num_outputs(shape)
+        if not isinstance(outputs, int) or outputs < 1:
+            raise ConfigError(f"{told}: expected num_outputs to be a positive integer, got {shown(outputs)}")
 
     @abstractmethod
     def num_outputs(self, shape: DataShape) -> int:

@@ -13,7 +13,7 @@ from odfa import data
 from odfa.engine import FusedOptimizer
 from odfa.errors import DataError, NonFinite, OdfaError, RunFolderError
 from odfa.flow import Light
-from odfa.session.assembly import Session, build, check_threads, seed_step
+from odfa.session.assembly import Session, build, check_threads, seed_step, try_loss
 from odfa.session.config import RunConfig
 from odfa.session.handle import give_targets
 from odfa.session.memory import set_rate
@@ -71,6 +71,8 @@ def run(
         check_measurable(config, "align_every: ")
     with torch.random.fork_rng(devices=[]), using_threads(config.threads), _told_what_is_kept(path):
         session = _build(config, path)  # before the folder is made: a config that cannot run leaves nothing behind
+        if not resume:
+            try_loss(session)
         with StopRequest() as stop, RunFolder(path, config, resume=resume) as folder:
             keep(path, session.splits)
             _restore(session, folder)  # errors up to here leave status.json as it was: the run has not gone on
