@@ -135,7 +135,10 @@ def try_loss(session: Session) -> None:
     """Compute the loss of two samples as the first step will, so that a task, network or data that cannot do it raises
     before anything is written. Neither the weights nor the random draws of the run change."""
     config, train = session.config, session.splits.train
+    modes = {module: module.training for module in session.model.modules()}  # a part may differ from the whole
     with torch.random.fork_rng(devices=[]), evaluating(session.model):
         seed_step(config, 0)
-        batch = train.take(torch.arange(min(2, len(train))))
+        batch = train.take(torch.arange(min(2, config.batch_size)))
         session.task.loss(session.model, config.data.augmented(batch, session.splits.shape))
+    for module, training in modes.items():
+        module.training = training
