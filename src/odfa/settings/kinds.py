@@ -15,8 +15,8 @@ from odfa.settings.rooms import kinds_of, told_kinds
 _S = TypeVar("_S", bound=Settings)
 TYPE = "type"
 """Key in JSON that tells the kind."""
-_NEAR = 0.7
-"""Share of equal letters from which on a word may have been meant."""
+_NEAR, _NEAR_KIND = 0.7, 0.6
+"""Share of equal letters from which on a setting may have been meant; lower among the few kinds of a slot."""
 
 
 def words_of(slot: type[Settings]) -> list[str]:
@@ -119,10 +119,10 @@ def load(name: str) -> object:
     return found
 
 
-def near(word: str, known: list[str]) -> list[str]:
+def near(word: str, known: list[str], *, cutoff: float = _NEAR) -> list[str]:
     """Up to three words like this one, the nearest first, then those that it is a part of (rate of learning_rate)."""
     whole = [one for one in known if word in one.split("_")]
-    return list(dict.fromkeys([*difflib.get_close_matches(word, known, n=3, cutoff=_NEAR), *whole]))[:3]
+    return list(dict.fromkeys([*difflib.get_close_matches(word, known, n=3, cutoff=cutoff), *whole]))[:3]
 
 
 def _found(slot: type[Settings], word: str) -> object:
@@ -139,7 +139,7 @@ def _found(slot: type[Settings], word: str) -> object:
     if place is not None:
         return _adopted(slot, word, load(place))
     known = words_of(slot)
-    expected = " or ".join(near(word, known) or known)
+    expected = " or ".join(near(word, known, cutoff=_NEAR_KIND) or known)
     raise ConfigError(f"expected {expected}, or package.module:Name, got {shown(word)}")
 
 
