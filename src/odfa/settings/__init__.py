@@ -15,7 +15,7 @@ from odfa.settings.base import (
     shown,
 )
 from odfa.settings.kinds import kinds_of, load, named, of_slot, registered_as, tag_of, word_of
-from odfa.settings.override import apply
+from odfa.settings.override import apply, resolved
 from odfa.settings.tree import digest, from_dict, keys, to_dict, unread
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "registered_as",
     "require",
     "require_counts",
+    "resolved",
     "shown",
     "tag_of",
     "to_dict",
