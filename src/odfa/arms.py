@@ -68,6 +68,8 @@ _RULED = ("dfa", "tdfa", "odfa")
 """Arms that leave the rule to the recipe, and so accept another one as ARM:RULE."""
 _ALONE = "rule"
 """Word before a rule that projects nothing, as in rule:package.module:Name: an arm of its own, without projection."""
+NOBODYS = "projection:"
+"""How the name of a tree begins that no arm makes."""
 WORDS = f"{', '.join(ARMS)}, ARM:RULE with one of {', '.join(_RULED)}, or {_ALONE}:RULE"
 """What may stand behind `arm=`."""
 DEFAULT_ARM = "dfa"
@@ -96,7 +98,7 @@ def arm(run: RunConfig, word: str) -> RunConfig:
     Raises:
         ConfigError: a name that is no arm or rule, or a rule for an arm that has its own or needs another sort.
     """
-    name, colon, rule = word.partition(":")
+    name, colon, _ = word.partition(":")
     if colon and name in (*_RULED, _ALONE):
         ruled = run.changed("rule", _rule(run, word))
         return ruled if name == _ALONE else ARMS[name](ruled)
@@ -129,6 +131,16 @@ def _rule(run: RunConfig, word: str) -> AbstractRule:
     return chosen
 
 
+def by_rule(run: RunConfig, rule: str) -> str:
+    """The word of an arm that learns by a rule.
+
+    Raises:
+        ConfigError: there is no such rule.
+    """
+    chosen = of_slot(AbstractRule, rule)
+    return f"{_RULED[0]}:{rule}" if chosen.projects else name_of(run.changed("rule", chosen))
+
+
 def settles(word: str, run: RunConfig) -> bool:
     """Whether a tree is the arm's: its rule and its projection are what the arm's name says, whatever their settings.
 
@@ -146,7 +158,7 @@ def name_of(run: RunConfig) -> str:
     # an arm leaves its own trees unchanged, so the tree itself says which arm made it and no name has to be stored
     found = next((name for name, make in ARMS.items() if make(run) == run), None)
     if found is None and run.projection is not None:
-        return f"projection:{tag_of(run.projection)}"
+        return f"{NOBODYS}{tag_of(run.projection)}"
     return found or f"{_ALONE}:{tag_of(run.rule)}"
 
 

@@ -15,7 +15,7 @@ from importlib.metadata import entry_points
 from types import MappingProxyType
 
 import odfa.tasks
-from odfa.arms import ARMS, DEFAULT_ARM, name_of, settles
+from odfa.arms import DEFAULT_ARM, NOBODYS, name_of, settles
 from odfa.arms import arm as arm_of
 from odfa.errors import ConfigError
 from odfa.session.config import RunConfig
@@ -126,9 +126,12 @@ def _refuse_other_arm(arm: str, usual: RunConfig, config: RunConfig, words: list
     """A run that is named after an arm has that arm's rule and projection."""
     found = name_of(config)
     told = " and ".join(word for word in words if _leaves(arm, usual, word)) or " ".join(words)
-    instead = f"say {ARM}={found} instead" if found in ARMS else f"leave {ARM}={arm} out"
-    made = f"the arm {found}" if found in ARMS else f"no arm ({found})"
-    raise ConfigError(f"{told}: {made} comes of it, not {ARM}={arm}; {instead}, or leave this word out")
+    nobodys = found.startswith(NOBODYS)
+    made, instead = "the tree of no arm" if nobodys else f"the arm {found}", f"say {ARM}={found} instead"
+    raise ConfigError(
+        f"{ARM}={arm}: {told} would make it {made}; {f'leave {ARM}={arm} out' if nobodys else instead}, or leave "
+        f"{told} out"
+    )
 
 
 def _leaves(arm: str, usual: RunConfig, word: str) -> bool:
@@ -145,7 +148,7 @@ def usual(name: str, arm: str) -> RunConfig:
     Raises:
         ConfigError: what `get` raises.
     """
-    return get(name, None if arm.startswith("projection:") else arm)
+    return get(name, None if arm.startswith(NOBODYS) else arm)
 
 
 def _known(name: str) -> str:
