@@ -103,7 +103,8 @@ def _of_arms(recipe: RunConfig, settings: list[str]) -> dict[str, RunConfig]:
     tree = CompareWords(run=recipe)
     paths = resolved(tree, settings)
     own = [word if path is None else f"{path}={word.partition('=')[2]}" for word, path in paths.items() if _own(path)]
-    made = trees(_common(recipe, settings).run, _common(recipe, settings).arms)
+    words = _common(recipe, settings)
+    made = trees(words.run, words.arms)
     for arm, config in made.items():
         known = resolved(config, own)
         changed = apply(config, [word for word in own if known[word] is not None], heard=False)

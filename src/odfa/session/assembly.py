@@ -94,8 +94,8 @@ def check_fit(config: RunConfig, shape: DataShape) -> None:
     """Refuse a config that does not fit the data, or whose parts do not fit each other.
 
     Raises:
-        ConfigError: a batch larger than the training part; looks that come after the last epoch;
-            data, network, rule or projection that do not fit.
+        ConfigError: a batch larger than the training part; looks that come after the last epoch; data, network, rule or
+            projection that do not fit.
         Incompatible: the OPU has too few mirrors or modes.
     """
     if shape.num_train < config.batch_size:

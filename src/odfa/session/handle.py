@@ -61,9 +61,8 @@ def check_feedback(config: RunConfig, shape: DataShape) -> None:
 
     Raises:
         ConfigError: a rule that needs what the run does not give or keep, feedback at branches of a network that
-            has none, larger groups than there are blocks, patterns of blocks that there are not,
-            a rank above that of the head, a projection that does not fit the blocks, or learned
-            weights under a rule that sets the head.
+            has none, larger groups than there are blocks, patterns of blocks that there are not, a rank above that of
+            the head, a projection that does not fit the blocks, or learned weights under a rule that sets the head.
         Incompatible: the OPU has too few mirrors or modes.
     """
     network, feedback, rule = config.network, config.feedback, config.rule
