@@ -1,8 +1,9 @@
 """The run folder: config, data, environment, logs, checkpoints and result of one run.
 
 config.json         all settings of the run, defaults included
+began.json          those with which the run began, without paths: config.json is compared with them
 data.json           fingerprint, source and sizes of the data; language runs also have tokenizer.json
-environment.json    versions, commit, machine, settings; one entry for the start and for each time the run was resumed
+environment.json    versions, commit, machine; one entry for the start and for each time the run was resumed
 metrics.jsonl       figures that the run computed; equal runs give the same bytes
 timing.jsonl        time and memory, which differ between equal runs and therefore have a file of their own
 status.json         running | interrupted | failed | complete; the step of the newest checkpoint; the reason
@@ -27,6 +28,7 @@ from odfa.session.places import without_places
 from odfa.settings import from_dict, to_dict
 
 LOGS = ("metrics", "timing")
+BEGAN = "began.json"
 Row = dict[str, Any]
 """A line of a log: `step`, an integer, and numbers or dicts of numbers by name."""
 _STATUS = {"status": str, "step": int, "reason": (None, str)}
@@ -164,6 +166,8 @@ class RunFolder:
         for leftover in self.path.glob(f".*{PARTIAL}"):  # half written by a process that was killed
             remove(leftover)
         if not os.path.lexists(self.path / "config.json"):
+            # config.json last: a folder without it holds no run, whatever a killed process has left there
+            write_json(self.path / BEGAN, to_dict(without_places(self._config)))
             write_json(self.path / "config.json", to_dict(self._config))
 
     def log(self, name: str, row: Row) -> None:
@@ -216,14 +220,13 @@ class RunFolder:
             write_json(self.path / "status.json", {"status": status, "step": step, "reason": reason})
 
     def add_session(self, environment: dict[str, object]) -> None:
-        """Append the versions and the machine with which the run starts or goes on, and its settings without paths."""
+        """Append the versions and the machine with which the run starts or goes on."""
         with folder_errors(self.path):
             file = self.path / "environment.json"
             sessions = read_json(file).get("sessions") if os.path.lexists(file) else []
             if not isinstance(sessions, list):
                 raise RunFolderError(f"{file}: expected a list of sessions; remove the file, or restore it")
-            settings = to_dict(without_places(self._config))
-            write_json(file, {"sessions": [*sessions, {**environment, "settings": settings}]})
+            write_json(file, {"sessions": [*sessions, environment]})
 
     def finish(self, result: dict[str, object], *, step: int) -> None:
         """Write the result, then the status complete: a complete run always has its result."""
@@ -259,17 +262,11 @@ def check_unchanged(path: Path) -> None:
     Raises:
         CheckpointError: another setting was changed; the message names it. RunFolderError: a file cannot be read.
     """
-    file = path / "environment.json"
     with folder_errors(path):
-        if not (os.path.lexists(path / "config.json") and os.path.lexists(file)):
-            return  # the run has not begun
-        began = read_json(file)
-        sessions = began.get("sessions")
-        first = sessions[0] if isinstance(sessions, list) and sessions else None
-        if not isinstance(first, dict) or "settings" not in first:
-            return  # nobody wrote the settings; who adds a session refuses a damaged file
+        if not all(os.path.lexists(path / name) for name in (BEGAN, "config.json")):
+            return  # there is no run, or nobody wrote the settings with which it began
         # through classes: a setting that a later version adds has its default in both
-        theirs, ours = from_dict(first["settings"], RunConfig), without_places(read_config(path))
+        theirs, ours = from_dict(read_json(path / BEGAN), RunConfig), without_places(read_config(path))
     if theirs != ours:
         raise CheckpointError(
             f"{path} belongs to another config ({differences(to_dict(theirs), to_dict(ours))}): config.json was "
