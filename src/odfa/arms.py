@@ -49,6 +49,8 @@ def _odfa(run: RunConfig) -> RunConfig:
 
 def _identity(run: RunConfig) -> RunConfig:
     """The last block learns by its exact gradient, and copies its error unprojected to the others: a control."""
+    if isinstance(run.projection, IdentitySettings) and isinstance(run.rule, RandomFeedback) and run.rule.shared:
+        return run
     ruled = run.changed("rule", RandomFeedback(shared=True))
     return replace(ruled, projection=IdentitySettings())
 
@@ -64,6 +66,12 @@ ARMS: Mapping[str, Callable[[RunConfig], RunConfig]] = {
 """Name → arm; the docstring of each function says what its blocks learn by."""
 _RULED = ("dfa", "tdfa", "odfa")
 """Arms that leave the rule to the recipe, and so accept another one as ARM:RULE."""
+_ALONE = "rule"
+"""Word before a rule that projects nothing, as in rule:package.module:Name: an arm of its own, without projection."""
+NOBODYS = "projection:"
+"""How the name of a tree begins that no arm makes."""
+WORDS = f"{', '.join(ARMS)}, ARM:RULE with one of {', '.join(_RULED)}, or {_ALONE}:RULE"
+"""What may stand behind `arm=`."""
 DEFAULT_ARM = "dfa"
 """Arm that is trained if neither the recipe nor the user names one."""
 DEFAULT_ARMS = f"{BACKPROP},{SHALLOW},dfa,odfa"
@@ -71,13 +79,14 @@ DEFAULT_ARMS = f"{BACKPROP},{SHALLOW},dfa,odfa"
 
 
 def trees(run: RunConfig, words: Sequence[str]) -> dict[str, RunConfig]:
-    """Word → tree: each word is an arm, or ARM:RULE for a rule that is not the recipe's own.
+    """Word → tree: each word is an arm, ARM:RULE for a rule that is not the recipe's own, or rule:RULE for one that
+    projects nothing.
 
     Raises:
         ConfigError: a name that is no arm or rule, a rule for an arm that has its own, a word given twice, or no word.
     """
     if not words:
-        raise ConfigError(f"arms: expected some of {', '.join(ARMS)}, got none; name at least one")
+        raise ConfigError(f"arms: expected some of {WORDS}, got none; name at least one")
     if len(set(words)) < len(words):
         raise ConfigError(f"arms: expected each of them once, got {','.join(words)}")
     return {word: arm(run, word) for word in words}
@@ -87,33 +96,70 @@ def arm(run: RunConfig, word: str) -> RunConfig:
     """The tree that an arm makes of a run.
 
     Raises:
-        ConfigError: a name that is no arm or rule, or a rule for an arm that has its own.
+        ConfigError: a name that is no arm or rule, or a rule for an arm that has its own or needs another sort.
     """
-    name, colon, rule = word.partition(":")
-    if name not in ARMS:
-        raise ConfigError(f"arms: expected some of {', '.join(ARMS)}, got {name!r}")
-    if not colon:
-        return ARMS[name](run)
-    if name not in _RULED:
+    name, colon, _ = word.partition(":")
+    if colon and name in (*_RULED, _ALONE):
+        ruled = run.changed("rule", _rule(run, word))
+        return ruled if name == _ALONE else ARMS[name](ruled)
+    if colon and name in ARMS:
         raise ConfigError(f"arms: expected ARM:RULE with one of {', '.join(_RULED)}, got {word}")
+    if name not in ARMS:
+        raise ConfigError(f"arms: expected some of {WORDS}, got {name!r}")
+    return ARMS[name](run)
+
+
+def _rule(run: RunConfig, word: str) -> AbstractRule:
+    """The rule that ARM:RULE or rule:RULE names, which projects as the word needs it."""
+    name, _, rule = word.partition(":")
     # with `before`, fields that both rules inherit from one class keep the recipe's values
     try:
         chosen = of_slot(AbstractRule, rule, before=run.rule)
     except ConfigError as error:
         raise ConfigError(f"arms: {error}") from error
-    if not chosen.projects:
+    if chosen.projects and name == _ALONE:
+        others = " or ".join(f"{ruled}:{rule}" for ruled in _RULED)
+        raise ConfigError(
+            f"arms: expected a rule that projects nothing in {word}, got {rule}, which projects the error; name "
+            f"{others} instead"
+        )
+    if not chosen.projects and name != _ALONE:
         raise ConfigError(
             f"arms: expected a rule that projects the error in {word}, got {rule}, which projects nothing; name "
-            "another rule"
+            f"another rule, or {_ALONE}:{rule} for this one without a projection"
         )
-    return ARMS[name](run.changed("rule", chosen))
+    return chosen
+
+
+def by_rule(run: RunConfig, rule: str) -> str:
+    """The word of an arm that learns by a rule.
+
+    Raises:
+        ConfigError: there is no such rule.
+    """
+    chosen = of_slot(AbstractRule, rule)
+    return f"{_RULED[0]}:{rule}" if chosen.projects else name_of(run.changed("rule", chosen))
+
+
+def settles(word: str, run: RunConfig) -> bool:
+    """Whether a tree is the arm's: its rule and its projection are what the arm's name says, whatever their settings.
+
+    Raises:
+        ConfigError: what `arm` raises about the word.
+    """
+    name, colon, _ = word.partition(":")
+    if colon and type(run.rule) is not type(_rule(run, word)):
+        return False
+    return name == _ALONE or ARMS[name](run) == run
 
 
 def name_of(run: RunConfig) -> str:
-    """The arm whose tree this is; if it is the tree of none, the word for the kind of its projection or rule."""
+    """The arm whose tree this is; if it is the tree of none, projection:KIND, or rule:KIND without a projection."""
     # an arm leaves its own trees unchanged, so the tree itself says which arm made it and no name has to be stored
     found = next((name for name, make in ARMS.items() if make(run) == run), None)
-    return found or tag_of(run.rule if run.projection is None else run.projection)
+    if found is None and run.projection is not None:
+        return f"{NOBODYS}{tag_of(run.projection)}"
+    return found or f"{_ALONE}:{tag_of(run.rule)}"
 
 
 def _fed(run: RunConfig) -> RunConfig:

@@ -15,7 +15,7 @@ from importlib.metadata import entry_points
 from types import MappingProxyType
 
 import odfa.tasks
-from odfa.arms import DEFAULT_ARM, name_of
+from odfa.arms import DEFAULT_ARM, NOBODYS, name_of, settles
 from odfa.arms import arm as arm_of
 from odfa.errors import ConfigError
 from odfa.session.config import RunConfig
@@ -107,13 +107,48 @@ def worded(name: str, words: Sequence[str]) -> tuple[str, RunConfig]:
     """The arm and the config that a recipe's name and `key=value` words describe; `arm=` names the arm.
 
     Raises:
-        ConfigError: what `get` and `odfa.settings.apply` raise.
+        ConfigError: two arms, words that make the tree another arm's, and what `get` and `odfa.settings.apply` raise.
     """
-    # of a key that is given twice the last value counts, as for every setting
     arms = [word.partition("=")[2].strip() for word in words if word.partition("=")[0].strip() == ARM]
-    usual = get(name, arms[-1] if arms else None)
-    config = apply(usual, [word for word in words if word.partition("=")[0].strip() != ARM])
-    return (arms[-1] if arms else name_of(usual)), config
+    others = [word for word in words if word.partition("=")[0].strip() != ARM]
+    if len(arms) > 1:
+        raise ConfigError(f"{ARM}: expected once, got {' and '.join(map(shown, arms))}; leave one out")
+    usual = get(name, arms[0] if arms else None)
+    config = apply(usual, others)
+    if not arms:
+        return name_of(config), config
+    if not settles(arms[0], config):
+        _refuse_other_arm(arms[0], usual, config, others)
+    return arms[0], config
+
+
+def _refuse_other_arm(arm: str, usual: RunConfig, config: RunConfig, words: list[str]) -> None:
+    """A run that is named after an arm has that arm's rule and projection."""
+    found = name_of(config)
+    told = " and ".join(word for word in words if _leaves(arm, usual, word)) or " ".join(words)
+    nobodys = found.startswith(NOBODYS)
+    made, instead = "the tree of no arm" if nobodys else f"the arm {found}", f"say {ARM}={found} instead"
+    raise ConfigError(
+        f"{ARM}={arm}: {told} would make it {made}; {f'leave {ARM}={arm} out' if nobodys else instead}, or leave "
+        f"{told} out"
+    )
+
+
+def _leaves(arm: str, usual: RunConfig, word: str) -> bool:
+    """Whether one word alone makes another arm's tree; False where it needs the others to be understood."""
+    try:
+        return not settles(arm, apply(usual, [word], heard=False))
+    except ConfigError:
+        return False
+
+
+def usual(name: str, arm: str) -> RunConfig:
+    """The config of a recipe without further settings, under an arm that `worded` names.
+
+    Raises:
+        ConfigError: what `get` raises.
+    """
+    return get(name, None if arm.startswith(NOBODYS) else arm)
 
 
 def _known(name: str) -> str:

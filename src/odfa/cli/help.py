@@ -95,8 +95,8 @@ def of_recipe(words: list[str]) -> str:
         return "Every setting of a recipe, with type, default and meaning:\n  odfa train RECIPE --help"
     arm, config = recipes.worded(name, settings)
     told = f"settings of {name}, arm={arm} ({CUT}):"
-    meaning = "Rule and projection of a comparison's arm; RULE is one of the rules below."
-    chosen = _entry(f"arm={arm}  ({' | '.join(ARMS)}, or ARM:RULE)", meaning)
+    meaning = "Rule and projection of a comparison's arm; RULE is a rule below, behind rule: one that projects nothing."
+    chosen = _entry(f"arm={arm}  ({' | '.join(ARMS)}, ARM:RULE or rule:RULE)", meaning)
     return "\n\n".join((textwrap.fill(told, _WIDTH), chosen, listing(config)))
 
 

@@ -56,7 +56,7 @@ def default_run_dir(recipe: str, arm: str, config: RunConfig) -> Path:
     """runs/<recipe>-<arm>-seed<k>, and where other settings differ from the arm's, eight digits of their digest."""
     from odfa import recipes
 
-    usual = replace(recipes.get(recipe, arm), seed=config.seed)
+    usual = replace(recipes.usual(recipe, arm), seed=config.seed)
     mark = "" if usual == config else f"-{digest(config)[:8]}"
     return Path("runs") / f"{config.recipe}-{arm.replace(':', '-')}-seed{config.seed}{mark}"
 

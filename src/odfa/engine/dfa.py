@@ -111,6 +111,7 @@ class DFA:
         self.rule = rule if rule is not None else RandomFeedback()
         check_rule(self.rule, recompute=recompute)
         self.blocks = match_blocks(model, blocks)
+        self.rule.check_blocks(list(self.blocks))
         self.last_block = list(self.blocks)[-1]
         self.branches = match_inside(model, branches, self.blocks)
         self.linears = LinearFeedback(match_inside(model, linears, self.blocks))

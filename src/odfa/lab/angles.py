@@ -16,7 +16,7 @@ from odfa.lab.wording import rule_of
 from odfa.session import build
 from odfa.settings import Settings
 from odfa.store.checkpoint import newest, restore
-from odfa.store.folder import read_config, read_lines
+from odfa.store.folder import check_unchanged, read_config, read_lines
 from odfa.store.kept import read_kept
 from odfa.train.alignment import alignment_batch, check_measurable, measure_alignment
 
@@ -55,6 +55,7 @@ def align(run_dir: Path | str, settings: AlignSettings | None = None) -> dict[st
 def _measured(path: Path) -> dict[str, Any]:
     """The angles of the newest checkpoint."""
     config = read_config(path)
+    check_unchanged(path)
     check_measurable(config, f"{path}: ")
     kept = read_kept(path)
     # building a run draws its weights, which are overwritten: the caller's random numbers go on as if nothing was

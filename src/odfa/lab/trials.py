@@ -31,7 +31,8 @@ class CompareSettings(Settings):
     """Which arms run, on how many seeds, and how many learning rates each tries."""
 
     arms: tuple[str, ...] = tuple(DEFAULT_ARMS.split(","))
-    """Arms, or ARM:RULE for another rule than the recipe's, such as dfa:random."""
+    """Arms, ARM:RULE for another rule than the recipe's, such as dfa:random, or rule:RULE for one that projects
+    nothing. A setting is applied to every arm that has it."""
     seeds: int = 3
     """Runs of each arm, by the seeds from 0 on."""
     tries: int = 3
@@ -50,7 +51,7 @@ class CompareSettings(Settings):
 
 def compare(
     config: RunConfig,
-    arms: Sequence[str] = CompareSettings.arms,
+    arms: Sequence[str] | Mapping[str, RunConfig] = CompareSettings.arms,
     *,
     seeds: int = CompareSettings.seeds,
     tries: int = CompareSettings.tries,
@@ -69,7 +70,8 @@ def compare(
 
     Args:
         config: the run as light trains it, from which every arm takes its own.
-        arms, seeds, tries, try_steps, jobs: see `CompareSettings`.
+        arms: words of `odfa.arms`, or each word with the tree of its run.
+        seeds, tries, try_steps, jobs: see `CompareSettings`.
         out_dir: folder of all runs, made where it is missing.
         centres: centre of an arm's grid; where none is given the config's learning rate, thirty-fold for shallow.
         note: called with one line for each run that begins, each rate that is chosen, each try that diverged.
@@ -79,7 +81,7 @@ def compare(
             on other data. NonFinite: every try of an arm diverged. And what `train.run` raises.
     """
     CompareSettings(arms=tuple(arms), seeds=seeds, tries=tries, try_steps=try_steps, jobs=jobs)  # refuses bad counts
-    configs = trees(config, arms)
+    configs = dict(arms) if isinstance(arms, Mapping) else trees(config, arms)
     check_folder(Path(out_dir), "run folder")
     figures = found()  # here, so that a figure that cannot be imported is told before anything is trained
     task = config.task

@@ -16,6 +16,6 @@ def rule_of(config: RunConfig) -> str:
 
 def electronic_part(config: RunConfig) -> str:
     """What of the learning is electronic."""
-    projection = "" if config.projection is None else config.projection.electronic
+    projection = "all: nothing is projected" if config.projection is None else config.projection.electronic
     num_outputs = config.network.num_outputs(config.data.peek())
     return config.rule.electronic(projection, num_outputs=num_outputs, width=config.network.widths[-1])

@@ -14,6 +14,7 @@ from odfa.session.average import averaged
 from odfa.session.config import RunConfig
 from odfa.session.handle import attach, check_feedback
 from odfa.session.memory import check_memory, check_shares, fitted_optimizer, give_back_freed, new_weights
+from odfa.settings import SettingError
 from odfa.tasks.base import AbstractTask, evaluating
 
 if TYPE_CHECKING:
@@ -93,13 +94,17 @@ def check_fit(config: RunConfig, shape: DataShape) -> None:
     """Refuse a config that does not fit the data, or whose parts do not fit each other.
 
     Raises:
-        ConfigError: a batch larger than the training part; data, network, rule or projection that do not fit.
+        ConfigError: a batch larger than the training part; looks that come after the last epoch; data, network, rule or
+            projection that do not fit.
         Incompatible: the OPU has too few mirrors or modes.
     """
     if shape.num_train < config.batch_size:
         raise ConfigError(
             f"batch_size: expected at most {shape.num_train}, the training samples, got {config.batch_size}"
         )
+    if config.steps is None:  # where steps are given, a recipe may look less often than a short run lasts
+        for name, why in config.never_due(config.epochs * (shape.num_train // config.batch_size)).items():
+            raise SettingError(name, f"{why}; leave it out, or give a smaller number")
     # from general to special: a network of another task would fail later with a message about its projection
     config.task.check_data(config.data)
     config.task.check_network(config.network)

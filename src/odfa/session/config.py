@@ -129,10 +129,11 @@ class RunConfig(Settings):
         require(fits, "align_every", f"none, as {_named(self.rule)} feeds no block", self.align_every)
 
     def unread(self) -> Mapping[str, str]:
-        """The number of epochs where steps are given; feedback and projection where the rule has none; what only shapes
+        """The number of epochs where steps are given; what is due only after the last of these steps; feedback and
+        projection where the rule has none; what only shapes
         the start of a head that the rule sets."""
         told = f"steps={self.steps} says how long the run is (or steps=none)"
-        counted = {} if self.steps is None else {"epochs": told}
+        counted = {} if self.steps is None else {"epochs": told, **self.never_due(self.steps)}
         overwritten = f"{_named(self.rule)} sets the head to weights of its own"
         starts = self.network.of_head if self.rule.sets_head else ()
         unfed = f"{_named(self.rule)} feeds no block, so there is no feedback to place"
@@ -140,6 +141,12 @@ class RunConfig(Settings):
         absent = {"feedback": unfed} if not self.rule.feeds else {}
         absent |= {"projection": unprojected} if not self.rule.projects else {}
         return counted | absent | {f"network.{name}": overwritten for name in starts}
+
+    def never_due(self, steps: int) -> Mapping[str, str]:
+        """Setting → why, of those that wait for a step that a run of so many steps does not reach."""
+        told = f"the run ends after {steps} steps, so this never comes"
+        due = {"evaluate_every": self.evaluate_every, "align_every": self.align_every}
+        return {name: told for name, every in due.items() if every is not None and every > steps}
 
     @property
     def label(self) -> str:

@@ -61,8 +61,9 @@ def check_feedback(config: RunConfig, shape: DataShape) -> None:
 
     Raises:
         ConfigError: a network of no sizes, a rule that needs what the run does not give or keep, feedback at branches
-            of a network that has none, a rank above that of the head, a projection that does not fit the blocks, or
-            learned weights under a rule that sets the head.
+            of a network that has none, larger groups than there are blocks, patterns of blocks that there are not, a
+            rank above that of the head, a projection that does not fit the blocks, or learned weights under a rule that
+            sets the head.
         Incompatible: the OPU has too few mirrors or modes.
     """
     network, feedback, rule = config.network, config.feedback, config.rule
@@ -73,6 +74,10 @@ def check_feedback(config: RunConfig, shape: DataShape) -> None:
             f"feedback.granularity={feedback.granularity}: this network has no residual branches that are known by "
             "name; expected block"
         )
+    if feedback is not None and feedback.group > len(network.blocks):
+        raise ConfigError(
+            f"feedback.group: expected at most {len(network.blocks)}, the blocks of this network, got {feedback.group}"
+        )
     if rule.sets_head and network.learned:
         raise ConfigError(
             f"rule={tag_of(rule)}: it overwrites the head's weights, and those of network={tag_of(network)} have "
@@ -82,6 +87,7 @@ def check_feedback(config: RunConfig, shape: DataShape) -> None:
     num_outputs = network.num_outputs(shape)
     with _under("rule"):
         rule.check(num_outputs=num_outputs, width=network.widths[-1])
+        rule.check_blocks(fed(config, network.blocks))
     if config.projection is None:
         return
     # a new calibration measures another matrix, to which the head and its weights would not be aligned

@@ -2,7 +2,7 @@
 
 from odfa.settings.base import FIXED, INLINE, Settings
 from odfa.settings.kinds import load, named, of_slot, registered_as, tag_of, word_of
-from odfa.settings.override import apply
+from odfa.settings.override import apply, resolved
 from odfa.settings.refusals import (
     MAX_COUNT,
     MAX_LAYERS,
@@ -38,6 +38,7 @@ __all__ = [
     "registered_as",
     "require",
     "require_counts",
+    "resolved",
     "shown",
     "tag_of",
     "to_dict",

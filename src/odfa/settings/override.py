@@ -25,30 +25,66 @@ def apply(config: _S, overrides: Iterable[str], *, heard: bool = True) -> _S:
         heard: refuse a change that nothing reads in the tree that comes of it.
 
     Raises:
-        ConfigError: an unknown or ambiguous key, one that is fixed, a value of the wrong type or out of range, a change
-            without effect.
+        ConfigError: an unknown or ambiguous key, one that is fixed or given twice, a value of the wrong type or out of
+            range, a change without effect.
     """
-    waiting = [_split(override) for override in overrides]
-    while choice := _next_choice(config, waiting):
-        path, word = choice
-        waiting.remove(word)
-        config = _chosen(config, path, keys(config)[path], word[1])
-    before = keys(config)
+    given: dict[str, str] = {}
+    config, words = _with_choices(config, [_split(override) for override in overrides], given)
+    known = before = keys(config)
+    waiting = [(_resolve(config, known, key), text) for key, text in words]
+    for path, text in waiting:
+        _enter(given, path, text)
     while waiting:
         refused: list[tuple[tuple[str, str], SettingError]] = []
-        for key, text in waiting:
-            known = keys(config)
-            path = _resolve(config, known, key)
+        for path, text in waiting:
             try:
                 config = _replaced(config, path.split("."), _value(known[path], text, path))
             except SettingError as error:  # two settings may be valid only together: once more after the others
-                refused.append(((key, text), error))
+                refused.append(((path, text), error))
         if len(refused) == len(waiting):
             raise refused[0][1]
         waiting = [word for word, _ in refused]
     if heard:
         _refuse_unread(config, before)
     return config
+
+
+def resolved(config: Settings, overrides: Iterable[str]) -> dict[str, str | None]:
+    """Word → dotted path that it sets in `config` once the words that choose kinds are applied; None: an unknown key.
+
+    Raises:
+        ConfigError: a key that is ambiguous or chosen twice, or a kind that there is not.
+    """
+    words = {override: _split(override) for override in overrides}
+    chosen: dict[str, str] = {}
+    tree, waiting = _with_choices(config, list(words.values()), chosen)
+    known, paths = keys(tree), {}
+    for override, (key, text) in words.items():
+        if (key, text) in waiting:
+            paths[override] = _resolve(tree, known, key) if _matches(known, key) else None
+        else:
+            paths[override] = next(path for path in chosen if path == key or path.endswith(f".{key}"))
+    return paths
+
+
+def _with_choices(
+    config: _S, waiting: list[tuple[str, str]], given: dict[str, str]
+) -> tuple[_S, list[tuple[str, str]]]:
+    """The tree with every kind that words choose, whose paths are entered in `given`, and the words that are left."""
+    waiting = list(waiting)
+    while choice := _next_choice(config, waiting):
+        path, word = choice
+        _enter(given, path, word[1])
+        waiting.remove(word)
+        config = _chosen(config, path, keys(config)[path], word[1])
+    return config, waiting
+
+
+def _enter(given: dict[str, str], path: str, text: str) -> None:
+    """Of two words for one setting, only one could count."""
+    if path in given:
+        raise ConfigError(f"{path}: expected once, got {shown(given[path])} and {shown(text)}; leave one out")
+    given[path] = text
 
 
 def _refuse_unread(config: Settings, before: Mapping[str, Key]) -> None:

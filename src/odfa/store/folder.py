@@ -1,6 +1,7 @@
 """The run folder: config, data, environment, logs, checkpoints and result of one run.
 
 config.json         all settings of the run, defaults included
+began.json          those with which the run began, without paths: config.json is compared with them
 data.json           fingerprint, source and sizes of the data; language runs also have tokenizer.json
 environment.json    versions, commit, machine; one entry for the start and for each time the run was resumed
 metrics.jsonl       figures that the run computed; equal runs give the same bytes
@@ -21,15 +22,18 @@ from typing import IO, Any
 
 from odfa.errors import CheckpointError, RunFolderError
 from odfa.files import PARTIAL, open_to_append, own_folder, read_file, remove, write_file
-from odfa.saved import from_json, misfit, to_json
+from odfa.saved import from_json, misfit, shown, to_json
 from odfa.session.config import RunConfig
 from odfa.session.places import without_places
 from odfa.settings import from_dict, to_dict
 
 LOGS = ("metrics", "timing")
+BEGAN = "began.json"
 Row = dict[str, Any]
 """A line of a log: `step`, an integer, and numbers or dicts of numbers by name."""
 _STATUS = {"status": str, "step": int, "reason": (None, str)}
+_TOLD = 3
+"""Settings that a message names where two configs differ in more."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Error numbers of the system for a full disk, a used up quota and a file that is too large."""
 
@@ -162,6 +166,8 @@ class RunFolder:
         for leftover in self.path.glob(f".*{PARTIAL}"):  # half written by a process that was killed
             remove(leftover)
         if not os.path.lexists(self.path / "config.json"):
+            # config.json last: a folder without it holds no run, whatever a killed process has left there
+            write_json(self.path / BEGAN, to_dict(without_places(self._config)))
             write_json(self.path / "config.json", to_dict(self._config))
 
     def log(self, name: str, row: Row) -> None:
@@ -245,8 +251,27 @@ def check_owner(path: Path, config: RunConfig, *, resume: bool) -> None:
         # without paths: resuming with data that have moved is the same run
         theirs, ours = (to_dict(without_places(of)) for of in (read_config(path), config))
         if theirs != ours:
-            what = _first_difference(theirs, ours)
-            raise CheckpointError(f"{path} belongs to another config ({what}); choose another folder")
+            raise CheckpointError(
+                f"{path} belongs to another config ({differences(theirs, ours)}); choose another folder"
+            )
+
+
+def check_unchanged(path: Path) -> None:
+    """Compare config.json with the settings that the run began with; paths may have changed.
+
+    Raises:
+        CheckpointError: another setting was changed; the message names it. RunFolderError: a file cannot be read.
+    """
+    with folder_errors(path):
+        if not all(os.path.lexists(path / name) for name in (BEGAN, "config.json")):
+            return  # there is no run, or nobody wrote the settings with which it began
+        # through classes: a setting that a later version adds has its default in both
+        theirs, ours = from_dict(read_json(path / BEGAN), RunConfig), without_places(read_config(path))
+    if theirs != ours:
+        raise CheckpointError(
+            f"{path} belongs to another config ({differences(to_dict(theirs), to_dict(ours))}): config.json was "
+            "changed after the run had begun; restore it, or train with other settings in another folder"
+        )
 
 
 def read_result(path: Path) -> dict[str, Any] | None:
@@ -266,10 +291,19 @@ def read_result(path: Path) -> dict[str, Any] | None:
         return read_json(path / "result.json") if found["status"] == "complete" else None
 
 
-def _first_difference(theirs: object, ours: object, key: str = "config") -> str:
-    """The first key, in alphabetical order, whose values differ, and both values."""
+def differences(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
+    """The settings in which two trees differ and both values, in alphabetical order, cut where they are many."""
+    found = list(_differences(theirs, ours, ""))
+    more = len(found) - _TOLD
+    return "; ".join(found[:_TOLD]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _differences(theirs: object, ours: object, key: str) -> Iterator[str]:
     if isinstance(theirs, dict) and isinstance(ours, dict):
-        for name in sorted({*theirs, *ours}):
+        # of two kinds the word tells enough: their other settings are not the same ones
+        names = ["type"] if theirs.get("type") != ours.get("type") else sorted({*theirs, *ours})
+        for name in names:
             if theirs.get(name) != ours.get(name):
-                return _first_difference(theirs.get(name), ours.get(name), name if key == "config" else f"{key}.{name}")
-    return f"{key}: {theirs!r} there, {ours!r} here"
+                yield from _differences(theirs.get(name), ours.get(name), f"{key}.{name}" if key else name)
+    else:
+        yield f"{key}: {shown(theirs)} there, {shown(ours)} here"

@@ -20,7 +20,16 @@ from odfa.session.memory import set_rate
 from odfa.session.places import with_whole_paths
 from odfa.session.threads import using_threads
 from odfa.store import checkpoint
-from odfa.store.folder import Row, RunFolder, RunFolderLost, check_owner, folder_errors, read_config, read_result
+from odfa.store.folder import (
+    Row,
+    RunFolder,
+    RunFolderLost,
+    check_owner,
+    check_unchanged,
+    folder_errors,
+    read_config,
+    read_result,
+)
 from odfa.store.kept import DATA_FILE, keep
 from odfa.store.provenance import environment
 from odfa.store.result import FinalMetric, RunResult
@@ -56,13 +65,15 @@ def run(
         ConfigError, MatchError, DataError, Incompatible: the settings do not fit each other, the model, the data or the
             OPU.
         RunFolderError: the folder cannot be used (RunFolderLost: it could no longer be written during the run).
-        CheckpointError: the newest checkpoint is corrupt or belongs to another config.
+        CheckpointError: the newest checkpoint is corrupt or belongs to another config, or config.json was changed after
+            the run had begun.
         NonFinite: a loss, gradient or feedback was not finite; this step has not changed the weights.
         Interrupted: Ctrl-C or SIGTERM; a checkpoint was written. A second Ctrl-C stops at once, and the steps since the
             newest checkpoint are lost.
     """
     path, config = Path(run_dir), with_whole_paths(config)
     check_owner(path, config, resume=resume)
+    check_unchanged(path)
     finished = read_result(path)
     if finished is not None:
         return RunResult.from_json(finished)

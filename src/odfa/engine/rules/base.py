@@ -151,6 +151,13 @@ class AbstractRule(Settings, ABC, room="odfa.engine.rules", group="odfa.rules"):
             ConfigError: they do not fit.
         """
 
+    def check_blocks(self, blocks: Sequence[str]) -> None:
+        """Compare the settings with the names of the blocks that are fed, before the model is touched.
+
+        Raises:
+            ConfigError: they name blocks that there are not.
+        """
+
     def electronic(self, projection: str, *, num_outputs: int, width: int) -> str:
         """What of the learning is electronic.
 

@@ -12,10 +12,11 @@ from odfa.engine.rules.base import AbstractFeedback, AbstractRule
 from odfa.engine.wirings import Direct
 from odfa.errors import MatchError
 from odfa.feedback import Axes, Slots
+from odfa.feedback.patterns import matches
 from odfa.flow import ErrorSignal
 from odfa.project import AbstractProjection
 from odfa.saved import check_state
-from odfa.settings import require
+from odfa.settings import SettingError, require, shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,17 @@ class RandomFeedback(AbstractRule, kind="random"):
         """A slice for each block, or one that the widest can use."""
         return max(widths) if self.shared else sum(widths)
 
+    def check_blocks(self, blocks: Sequence[str]) -> None:
+        """Every pattern of `per_sample` describes a block.
+
+        Raises:
+            SettingError: one describes none.
+        """
+        for pattern in self.per_sample:
+            if not any(matches(pattern, block) for block in blocks):
+                told = f"{blocks[0]} … {blocks[-1]}" if len(blocks) > 2 else " and ".join(blocks)
+                raise SettingError("per_sample", f"expected patterns of the blocks {told}, got {shown(pattern)}")
+
     def start(self, projection: AbstractProjection, model: nn.Module, head: nn.Module) -> AbstractFeedback:
         """Slices are given out when the blocks first run."""
         return _Slices(projection, self)
@@ -66,6 +78,11 @@ class _Slices(AbstractFeedback):
         self.scale = rule.scale
 
     def signals(self, error: ErrorSignal, calls: Sequence[Call]) -> list[Tensor]:
+        if calls and self.slots.batch_axes is not None and len(error.lead) == 1 and _flat(calls):
+            raise MatchError(
+                f"batch_axes={self.slots.batch_axes}: expected a block output of three or more axes, or errors per "
+                f"token, got {calls[0].shape} and errors {error.lead}, whose batch is the first axis; leave it out"
+            )
         # slices are given out before anything is projected, as the projection is as wide as all of them together
         places = [
             self.slots.take(
@@ -114,6 +131,10 @@ class _Slices(AbstractFeedback):
         self.slots.load_state_dict(state["slots"])
         if state["num_inputs"] is not None and self.slots.total:
             self._fit(state["num_inputs"])
+
+
+def _flat(calls: Sequence[Call]) -> bool:
+    return all(len(call.shape) < 3 for call in calls)
 
 
 def _last_with_rows_of(call: Call, calls: Sequence[Call]) -> str | None:
