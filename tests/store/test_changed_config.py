@@ -64,8 +64,8 @@ def test_runs_that_kept_no_settings_are_taken_as_they_are(finished: Path) -> Non
 
 
 def test_moved_data_are_no_change(tmp_path: Path) -> None:
-    with RunFolder(tmp_path, recipes.get("climate_vit_tiny"), resume=False):
-        pass
+    with RunFolder(tmp_path, recipes.get("climate_vit_tiny"), resume=False) as folder:
+        folder.add_session({})
     kept = json.loads((tmp_path / "config.json").read_text())
     _edit(tmp_path, data=kept["data"] | {"path": "/somewhere/else"})
     check_unchanged(tmp_path)

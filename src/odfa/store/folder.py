@@ -166,8 +166,6 @@ class RunFolder:
         for leftover in self.path.glob(f".*{PARTIAL}"):  # half written by a process that was killed
             remove(leftover)
         if not os.path.lexists(self.path / "config.json"):
-            # config.json last: a folder without it holds no run, whatever a killed process has left there
-            write_json(self.path / BEGAN, to_dict(without_places(self._config)))
             write_json(self.path / "config.json", to_dict(self._config))
 
     def log(self, name: str, row: Row) -> None:
@@ -220,9 +218,11 @@ class RunFolder:
             write_json(self.path / "status.json", {"status": status, "step": step, "reason": reason})
 
     def add_session(self, environment: dict[str, object]) -> None:
-        """Append the versions and the machine with which the run starts or goes on."""
+        """Append the versions and the machine with which the run starts or goes on; at the start, keep its settings."""
         with folder_errors(self.path):
             file = self.path / "environment.json"
+            if not os.path.lexists(file):
+                write_json(self.path / BEGAN, to_dict(without_places(self._config)))
             sessions = read_json(file).get("sessions") if os.path.lexists(file) else []
             if not isinstance(sessions, list):
                 raise RunFolderError(f"{file}: expected a list of sessions; remove the file, or restore it")
