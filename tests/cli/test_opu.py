@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from odfa.opu import Calibration, Drift, Twin
+from odfa.opu import AbstractOpu, Calibration, Drift, Twin
 from odfa.opu.template import MyOPU
 
 
@@ -26,7 +26,7 @@ def test_check_passes_for_the_twin(odfa, demodulator):
 def test_check_ends_with_pass_or_with_reasons(odfa, monkeypatch):
     assert odfa("opu", "check", "opu-2021").out.rstrip().endswith("pass")
 
-    def shaky():
+    def shaky() -> AbstractOpu:
         return Twin(drift=Drift(phase_drift_rad_per_s=50.0))
 
     monkeypatch.setattr(sys.modules[__name__], "shaky", shaky, raising=False)
@@ -60,7 +60,11 @@ class Faulty(MyOPU):
     ],
 )
 def test_check_finds_hardware_that_does_not_open_and_nonsense(odfa, monkeypatch, stated, words):
-    monkeypatch.setattr(sys.modules[__name__], "faulty", lambda: Faulty(**stated), raising=False)
+
+    def faulty() -> AbstractOpu:
+        return Faulty(**stated)
+
+    monkeypatch.setattr(sys.modules[__name__], "faulty", faulty, raising=False)
     name = f"{__name__}:faulty"
     said = odfa("opu", "check", name)
     assert (said.code, said.err) == (1, f"checking {name} …\n")

@@ -11,7 +11,7 @@ from tests.opu.rig import rig
 
 from odfa import train
 from odfa.errors import CalibrationError, ConfigError, Drifted
-from odfa.opu import Twin, open_opu
+from odfa.opu import Bench, Twin, open_opu
 from odfa.project.calibrating import calibrate
 from odfa.project.guard import overlap
 from odfa.session import RunConfig, dry_run
@@ -22,7 +22,11 @@ Quick = Callable[..., RunConfig]
 
 def test_an_instrument_is_found_by_name_driven_and_let_go(tmp_path: Path, quick: Quick, monkeypatch) -> None:
     bench, world = rig(10, twin=None)
-    monkeypatch.setattr(sys.modules[__name__], "table_3", lambda: bench, raising=False)
+
+    def table_3() -> Bench:
+        return bench
+
+    monkeypatch.setattr(sys.modules[__name__], "table_3", table_3, raising=False)
     table = f"{__name__}:table_3"
     config = quick("odfa")
     result = train.run(apply(config, [f"opu={table}"]), tmp_path / "run", progress=False)
