@@ -83,7 +83,7 @@ def _fits(hint: Any, settings: type) -> Fits:
         return _all_fit(hint, settings)
     if inspect.isclass(hint) and issubclass(hint, settings):
         return lambda value: isinstance(value, hint)
-    return lambda _value: False
+    return lambda _value: True  # nothing that JSON holds: the class itself knows what fits, and saving refuses it
 
 
 def _all_fit(hint: Any, settings: type) -> Fits:

@@ -76,7 +76,11 @@ def unread(config: Settings) -> dict[str, str]:
 
 
 def to_dict(config: Settings) -> Tree:
-    """Plain JSON values: nested objects, each part of a slot with its `type`; lists for tuples, None."""
+    """Plain JSON values: nested objects, each part of a slot with its `type`; lists for tuples, None.
+
+    Raises:
+        SettingError: a value of a type that could not be read back.
+    """
     plain: Tree = {}
     for name, hint in hints_of(type(config)).items():
         value = getattr(config, name)
@@ -86,6 +90,7 @@ def to_dict(config: Settings) -> Tree:
             plain[name] = tag | to_dict(value)
         else:
             plain[name] = _plain(value)
+            from_json(plain[name], hint, name)  # what is written can be read back
     return plain
 
 
