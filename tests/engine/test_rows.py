@@ -235,7 +235,8 @@ def test_what_data_flow_cannot_show_is_refused_with_the_setting_that_says_it() -
 
 @pytest.mark.parametrize("axes", [(0,), (0, 2), 1, "first"])
 def test_batch_axes_are_a_pair_of_zeros_and_ones(axes: Any) -> None:
-    with pytest.raises(ConfigError, match=r"batch_axes: expected (None or a pair such as \(0, 1\)|2 values|a list of values).*, got"):
+    told = r"batch_axes: expected (None or a pair such as \(0, 1\)|2 values|a list of values).*, got"
+    with pytest.raises(ConfigError, match=told):
         DFA(Convolutions(), "blocks.*", rule=RandomFeedback(batch_axes=axes))
 
 

@@ -1,4 +1,4 @@
-"""Advice of a plan: its words, added to the command, give what was promised."""
+"""Advice of a plan: its words, in the command, give what was promised."""
 
 import json
 import re
@@ -28,6 +28,11 @@ def _step(page: dict) -> float:
     return min(rows, key=lambda row: (not row["fits"], row["step_s"]))["step_s"]
 
 
+def _instead(words: tuple[str, ...], advised: list[str]) -> list[str]:
+    """The words of a command with the advised ones in place of those of the same key."""
+    return list({word.partition("=")[0]: word for word in (*words, *advised)}.values())
+
+
 def _followed(model: str, words: tuple[str, ...]) -> set[str]:
     """Every advice of the page followed: the kinds that it gave."""
     given = set()
@@ -35,7 +40,7 @@ def _followed(model: str, words: tuple[str, ...]) -> set[str]:
     page = make_plan(model, config)
     for row in page["change_first"]:
         assert all(word in row["change"] for word in row["settings"])
-        then = make_plan(model, apply(PlanSettings(), [*words, *row["settings"]]))
+        then = make_plan(model, apply(PlanSettings(), _instead(words, row["settings"])))
         assert _step(then) == row["step_s"]
         assert _step(page) / _step(then) == row["times_as_fast"] > 1.02
         given.add(next(kind for kind in KINDS if kind in row["change"]))
@@ -61,7 +66,7 @@ def test_what_is_said_where_nothing_fits_makes_it_fit(capsys: pytest.CaptureFixt
     assert main(words) == 0
     said = " ".join(capsys.readouterr().out.split())
     (enough,) = re.findall(r"Nothing fits\. \S+ needs least: (processor\.memory_bytes=\d+);", said)
-    assert main([*words, enough, "--json"]) == 0
+    assert main([*words[:2], enough, "--json"]) == 0
     assert any(row["fits"] for row in json.loads(capsys.readouterr().out)["methods"])
 
 

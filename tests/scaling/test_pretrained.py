@@ -31,7 +31,8 @@ def planned(tmp_path, capfd):
     def run(config, *words: str):
         text = config if isinstance(config, bytes) else json.dumps(config).encode()
         (tmp_path / "config.json").write_bytes(text)
-        code = main(["plan", str(tmp_path), "tokens=64", "context=32", *words, "--json"])
+        usual = {"tokens": "tokens=64", "context": "context=32"} | {word.partition("=")[0]: word for word in words}
+        code = main(["plan", str(tmp_path), *usual.values(), "--json"])
         said = capfd.readouterr()
         return code, json.loads(said.out), said.err
 

@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Callable, Hashable, Mapping
 from functools import cache
 from math import isfinite
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
@@ -106,6 +107,8 @@ def _converted(value: object, hint: Any, name: str, settings: type) -> object:
         SettingError: it does not fit.
     """
     kind = without_none(hint)
+    if kind is int and isinstance(value, Integral) and type(value) is not bool:
+        value = int(value)  # NumPy's integers are integers
     if inspect.isclass(kind) and issubclass(kind, settings):
         raise SettingError(name, _told(kind, value, optional=is_optional(hint)))
     return from_json(value, hint, name)

@@ -77,7 +77,7 @@ def _tuple(values: Sequence[Any], hint: Any, key: str, convert: Convert) -> tupl
     if hints and hints[-1] is Ellipsis:
         hints = hints[:1] * len(values)
     if len(hints) != len(values):
-        raise SettingError(key, f"expected {len(hints)} values separated by commas, got {len(values)}")
+        raise SettingError(key, f"expected {len(hints)} values, got {len(values)}")
     return tuple(convert(value, inner, key) for value, inner in zip(values, hints, strict=True))
 
 
