@@ -100,7 +100,7 @@ def _all_fit(hint: Any, settings: type) -> Fits:
     )
 
 
-def _converted(value: object, hint: Any, name: str, settings: type) -> object:
+def _converted(value: Any, hint: Any, name: str, settings: type) -> object:
     """What JSON makes of `value`.
 
     Raises:
