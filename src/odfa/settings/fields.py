@@ -100,14 +100,14 @@ def _all_fit(hint: Any, settings: type) -> Fits:
     )
 
 
-def _converted(value: Any, hint: Any, name: str, settings: type) -> object:
+def _converted(value: object, hint: Any, name: str, settings: type) -> object:
     """What JSON makes of `value`.
 
     Raises:
         SettingError: it does not fit.
     """
     kind = without_none(hint)
-    if kind is int and isinstance(value, Integral) and type(value) is not bool:
+    if kind is int and type(value) is not bool and isinstance(value, Integral):
         value = int(value)  # NumPy's integers are integers
     if inspect.isclass(kind) and issubclass(kind, settings):
         raise SettingError(name, _told(kind, value, optional=is_optional(hint)))
