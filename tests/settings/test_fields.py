@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -242,6 +243,16 @@ def test_what_json_converts_is_converted() -> None:
     assert made == Plain(length=2.0, parts=(1, 2), file=Path("a/b"))
     assert type(made.length) is float
     assert hash(made) == hash(from_dict(to_dict(made), Plain))
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, np.int8, np.uint64])
+def test_a_number_of_numpy_becomes_a_number_of_python(kind: type[np.number[Any]]) -> None:
+    length = Plain(length=kind(2)).length  # type: ignore[arg-type]
+    assert (length, type(length)) == (2.0, float)
+    if issubclass(kind, np.floating):
+        for value in (kind("nan"), kind("inf")):
+            with pytest.raises(SettingError, match="length: expected a finite number"):
+                Plain(length=value)  # type: ignore[arg-type]
 
 
 def test_a_default_of_another_type_is_refused_too() -> None:

@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable, Hashable, Mapping
 from functools import cache
 from math import isfinite
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
@@ -109,6 +109,8 @@ def _converted(value: object, hint: Any, name: str, settings: type) -> object:
     kind = without_none(hint)
     if kind is int and type(value) is not bool and isinstance(value, Integral):
         value = int(value)  # NumPy's integers are integers
+    if kind is float and not isinstance(value, int | float) and isinstance(value, Real):
+        value = float(value)  # NumPy's numbers of 16 and 32 bits are no floats of Python
     if inspect.isclass(kind) and issubclass(kind, settings):
         raise SettingError(name, _told(kind, value, optional=is_optional(hint)))
     return from_json(value, hint, name)
