@@ -121,7 +121,7 @@ KINDS = {
     "tdfa": (
         *(f"projection={kind}" for kind in ("gaussian", "hadamard", "rademacher")),
         *(f"encoder={kind}" for kind in ("stochastic", "sampled", "best_cosine", "relative_max", "sign", "bits")),
-        *(f"optimizer={kind}" for kind in ("adam", "sgd")),
+        *(f"optimizer={kind}" for kind in ("adam", "muon", "sgd")),
         *(f"network={kind}" for kind in ("mlp", "cnn", "vit")),
         *(f"rule={kind}" for kind in ("random", "aligned", "electronic", "exact")),
     ),

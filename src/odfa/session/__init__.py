@@ -3,13 +3,14 @@
 from odfa.session.assembly import Session, build, build_model
 from odfa.session.config import FeedbackSettings, MemorySettings, RunConfig
 from odfa.session.handle import attach
-from odfa.session.optimizers import AdamSettings, OptimizerSettings, SgdSettings
+from odfa.session.optimizers import AdamSettings, MuonSettings, OptimizerSettings, SgdSettings
 from odfa.session.plan import dry_run
 
 __all__ = [
     "AdamSettings",
     "FeedbackSettings",
     "MemorySettings",
+    "MuonSettings",
     "OptimizerSettings",
     "RunConfig",
     "Session",

@@ -130,8 +130,8 @@ class RunConfig(Settings):
 
     def unread(self) -> Mapping[str, str]:
         """The number of epochs where steps are given; what is due only after the last of these steps; feedback and
-        projection where the rule has none; what only shapes
-        the start of a head that the rule sets."""
+        projection where the rule has none; what only shapes the start of a head that the rule sets; how an optimiser
+        moves matrices of blocks that keep their weights."""
         told = f"steps={self.steps} says how long the run is (or steps=none)"
         counted = {} if self.steps is None else {"epochs": told, **self.never_due(self.steps)}
         overwritten = f"{_named(self.rule)} sets the head to weights of its own"
@@ -140,7 +140,10 @@ class RunConfig(Settings):
         unprojected = f"{_named(self.rule)} projects nothing, so there is no projection to set"
         absent = {"feedback": unfed} if not self.rule.feeds else {}
         absent |= {"projection": unprojected} if not self.rule.projects else {}
-        return counted | absent | {f"network.{name}": overwritten for name in starts}
+        kept = f"{_named(self.rule)} leaves the blocks as they are, and this moves matrices in blocks only"
+        moving = self.optimizer.of_matrices if self.rule.cuts and not self.rule.feeds else ()
+        unmoved = {f"optimizer.{name}": kept for name in moving}
+        return counted | absent | unmoved | {f"network.{name}": overwritten for name in starts}
 
     def never_due(self, steps: int) -> Mapping[str, str]:
         """Setting → why, of those that wait for a step that a run of so many steps does not reach."""

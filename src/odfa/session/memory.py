@@ -96,11 +96,17 @@ def recompute_blocks(model: nn.Module, memory: MemorySettings) -> None:
 def fitted_optimizer(
     model: nn.Module, dfa: "DFA | None", config: RunConfig
 ) -> "torch.optim.Optimizer | FusedOptimizer":
-    """The run's optimiser; embeddings, and the head if blocks learn by feedback, have learning rates of their own."""
-    shares = rate_shares(model, dfa, config)
+    """The run's optimiser; embeddings, and the head if blocks learn by feedback, have learning rates of their own.
+
+    Raises:
+        ConfigError: the optimiser is none for this model.
+    """
+    shares, roles = rate_shares(model, dfa, config), config.optimizer.roles(model, config.network.blocks)
 
     def make(*parts: list[nn.Parameter]) -> torch.optim.Optimizer:
-        groups: list[Group] = [{"params": part, "rate_share": shares.get(part[0], 1.0)} for part in parts]
+        groups: list[Group] = [
+            {"params": part, "rate_share": shares.get(part[0], 1.0), "role": roles.get(part[0], "")} for part in parts
+        ]
         optimizer = config.optimizer.build(groups, stochastic=config.memory.precision == "bfloat16")
         return keep_on_disk(optimizer) if config.memory.storage == "disk" else optimizer
 
@@ -108,10 +114,10 @@ def fitted_optimizer(
         from odfa.engine import fuse_optimizer
 
         return fuse_optimizer(model, lambda one: make(list(one)), clip_each=config.optimizer.clip_each)
-    # one group per share, not per parameter: torch's fused AdamW updates a whole group in one call
-    parts: dict[float, list[nn.Parameter]] = {}
+    # one group per share and role, not per parameter: torch's fused AdamW updates a whole group in one call
+    parts: dict[tuple[float, str], list[nn.Parameter]] = {}
     for parameter in model.parameters():
-        parts.setdefault(shares.get(parameter, 1.0), []).append(parameter)
+        parts.setdefault((shares.get(parameter, 1.0), roles.get(parameter, "")), []).append(parameter)
     return make(*parts.values())
 
 

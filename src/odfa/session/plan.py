@@ -40,13 +40,15 @@ def dry_run(config: RunConfig) -> dict[str, Any]:
         activations = _activation_bytes(model, network.example(shape, config.batch_size), config)
     steps = config.steps or config.epochs * (shape.num_train // config.batch_size)
     each = [_bytes(parameter) for parameter in model.parameters()]
+    roles = config.optimizer.roles(model, network.blocks)
+    remembered = [config.optimizer.moments_of(roles.get(parameter, "")) for parameter in model.parameters()]
     weights = sum(each)
     memory = {
         "weights": weights,
         # fused updates free each gradient before the next one is made
         "gradients": max(each) if config.memory.fused else weights,
         **({} if config.optimizer.average is None else {"average": weights}),
-        "optimizer": weights * config.optimizer.moments,
+        "optimizer": sum(size * moments for size, moments in zip(each, remembered, strict=True)),
         "activations": activations,
         "data": (sum(map(_bytes, network.example(shape, 1))) + _target_bytes(config, shape))
         * (shape.num_train + shape.num_validation + shape.num_test),

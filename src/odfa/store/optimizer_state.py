@@ -65,7 +65,9 @@ def _forms(optimizer: AnyOptimizer) -> dict[str, dict[str, Tensor]]:
     forms: dict[str, dict[str, Tensor]] = {}
     for number, (parameter, group) in enumerate(grouped):
         like = torch.empty_like(parameter, device="meta")
-        if isinstance(optimizer, torch.optim.SGD):
+        if "ns_steps" in group:  # matrices that Muon moves, beside others that Adam does
+            forms[str(number)] = {"momentum_buffer": like}
+        elif isinstance(optimizer, torch.optim.SGD):
             forms[str(number)] = {"momentum_buffer": like} if group["momentum"] else {}
         else:
             forms[str(number)] = {"step": torch.empty((), device="meta"), "exp_avg": like, _NEVER_NEGATIVE: like}

@@ -2,6 +2,7 @@
 
 from odfa.session.optimizers.adam import AdamSettings
 from odfa.session.optimizers.base import Group, OptimizerSettings
+from odfa.session.optimizers.muon import MuonSettings
 from odfa.session.optimizers.sgd import SgdSettings
 
-__all__ = ["AdamSettings", "Group", "OptimizerSettings", "SgdSettings"]
+__all__ = ["AdamSettings", "Group", "MuonSettings", "OptimizerSettings", "SgdSettings"]

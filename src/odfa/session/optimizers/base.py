@@ -2,16 +2,18 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from odfa.settings import MAX_COUNT, Settings, require
 
-Group = dict[str, list[nn.Parameter] | float]
-"""A group of parameters as torch's optimisers take it: `params`, and `rate_share`, their share of the learning rate."""
+Group = dict[str, list[nn.Parameter] | float | str]
+"""A group of parameters as torch's optimisers take it: `params`, `rate_share`, their share of the learning rate, and
+`role`, the word that `OptimizerSettings.roles` has for them; empty if it has none."""
 _FINAL_SHARE = 0.05
 
 
@@ -21,12 +23,14 @@ class OptimizerSettings(Settings, ABC, room="odfa.session.optimizers", group="od
 
     stochastic: ClassVar[bool] = False
     """Whether the optimiser can round bfloat16 weights up or down at random."""
+    of_matrices: ClassVar[tuple[str, ...]] = ()
+    """Settings that move weights inside blocks and nothing else: no run whose blocks keep their weights reads them."""
 
     learning_rate: float = 1e-3
     """Highest learning rate, reached after the warm-up."""
     weight_decay: float = 0.0
-    """adam: each step also shrinks the weights by learning rate times this; sgd: this times the weight is added to its
-    gradient."""
+    """adam, muon: each step also shrinks the weights by their learning rate times this; sgd: this times the weight is
+    added to its gradient."""
     embedding_share: float = 1.0
     """Learning rate of embeddings over that of the other weights, whose best rate falls with the width while that of
     embeddings does not (arXiv 2203.03466)."""
@@ -64,6 +68,21 @@ class OptimizerSettings(Settings, ABC, room="odfa.session.optimizers", group="od
     @abstractmethod
     def moments(self) -> int:
         """How many numbers the optimiser remembers for each weight."""
+
+    def moments_of(self, role: str) -> int:
+        """How many numbers the optimiser remembers for each weight of such a role."""
+        return self.moments
+
+    def roles(self, model: nn.Module, blocks: Iterable[str]) -> Mapping[Tensor, str]:
+        """Weight → a word, for weights that this optimiser treats unlike others; each word has groups of its own.
+
+        Args:
+            blocks: names of the blocks in `model`.
+
+        Raises:
+            ConfigError: the optimiser is none for this model.
+        """
+        return {}
 
     @abstractmethod
     def build(self, groups: list[Group], *, stochastic: bool = False) -> torch.optim.Optimizer:
