@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from odfa.lab.canvas import open_frame
 from odfa.lab.comparison import Comparison
 from odfa.lab.figures.base import ComparisonFigure
-from odfa.lab.figures.panels import draw_curves, draw_gaps, draw_values, styles_of
+from odfa.lab.figures.panels import draw_curves, draw_gaps, draw_legend, draw_values, styles_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,5 +29,4 @@ class Overview(ComparisonFigure, kind="comparison"):
             draw_gaps(axes, comparison, styles)
         draw_values(right, comparison, styles)
         open_frame(left, *middle, right)
-        handles, labels = left.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+        draw_legend(figure, left)
