@@ -2,6 +2,7 @@
 
 import colorsys
 import itertools
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,8 @@ _MANY, _LETTERS = 5, 45
 """Arms up to which their names stand side by side, and letters that have room in a line of these."""
 _LETTER, _KEY = 0.085, 0.6
 """Inches of a letter of a legend, and of the line beside a name."""
+_SLANT, _SHORT = 35, 16
+"""Degrees of names that stand aslant, and letters for which figures have room below."""
 _DASHES = ("-", "--", ":", "-.")
 _DARK, _LIGHT = 0.25, 0.75
 """Least and greatest lightness of arms that differ in nothing else."""
@@ -96,8 +99,8 @@ def draw_values(axes: "Axes", comparison: Comparison, styles: Mapping[str, Style
         axes.plot([place - 0.25, place + 0.25], [mean, mean], color=colour, linewidth=3)
         axes.plot([place] * len(of_seeds), of_seeds, "o", color=colour, markerfacecolor="white", markersize=6)
     many = len(values) > _MANY or _crowded(list(values))  # names side by side would run into each other
-    names = ["\n".join(_lines(arm, "" if many else ":")) for arm in values]
-    axes.set_xticks(range(len(values)), names, rotation=35 if many else 0, ha="right" if many else "center")
+    names = [arm if many else "\n".join(_lines(arm)) for arm in values]
+    axes.set_xticks(range(len(values)), names, rotation=_SLANT if many else 0, ha="right" if many else "center")
     axes.set_xlim(-0.6, len(values) - 0.4)
     for (name, value), dashes in zip(comparison.references.items(), itertools.cycle(_DASHES)):
         axes.axhline(value, color="#555555", linestyle=dashes, linewidth=1)
@@ -107,15 +110,21 @@ def draw_values(axes: "Axes", comparison: Comparison, styles: Mapping[str, Style
     _scale(axes, metric, has_values=True)
 
 
-def _lines(arm: str, between: str) -> list[str]:
-    """The arm and each of its settings; its rule apart too where a letter `between` them is given."""
+def height_of(comparison: Comparison, usual: float) -> float:
+    """Inches of a figure whose panels keep their height where long names stand aslant below `draw_values`."""
+    longest = max(map(len, comparison.values()))
+    return usual + _LETTER * math.sin(math.radians(_SLANT)) * max(0, longest - _SHORT)
+
+
+def _lines(arm: str) -> list[str]:
+    """The arm, its rule and each of its settings."""
     name, own = parted(arm)
-    return [*(name.split(between) if between else [name]), *(f"+{setting}" for setting in own)]
+    return [*name.split(":"), *(f"+{setting}" for setting in own)]
 
 
 def _crowded(arms: list[str]) -> bool:
     """Whether two neighbours are wider together than their places, in letters."""
-    widths = [max(map(len, _lines(arm, ":"))) for arm in arms]
+    widths = [max(map(len, _lines(arm))) for arm in arms]
     return any(one + other > 2 * _LETTERS / len(arms) for one, other in itertools.pairwise(widths))
 
 
