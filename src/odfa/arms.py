@@ -161,9 +161,9 @@ def _with_settings(run: RunConfig, word: str, beside: Sequence[str]) -> RunConfi
 
 def _refuse_shared(places: set[str | None]) -> None:
     """Arms of a comparison differ in how they learn, and have the rest in common."""
-    for place in places:
-        part = (place or "").partition(".")[0]
-        if place is not None and part in _SHARED:
+    for place in sorted(filter(None, places)):
+        part = place.partition(".")[0]
+        if part in _SHARED:
             raise SettingError(place, f"expected no setting of one arm; {_SHARED[part]}")
 
 
