@@ -5,8 +5,10 @@ returns a copy with another rule or another projection; everything else stays eq
 Applying an arm to a tree that it made returns an equal tree; `name_of` relies on this to find the name of a tree.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations, pairwise
 
 from odfa.encode import EncoderSettings, StochasticSettings
 from odfa.engine.rules import AbstractRule, Backprop, RandomFeedback, Shallow
@@ -14,7 +16,7 @@ from odfa.errors import ConfigError
 from odfa.project import GaussianSettings, IdentitySettings, OpticalSettings
 from odfa.project.digital import DigitalSettings
 from odfa.session.config import RunConfig
-from odfa.settings import of_slot, tag_of
+from odfa.settings import SettingError, apply, changes, of_slot, resolved, shown, tag_of
 
 BACKPROP, SHALLOW = "bp", "shallow"
 """A comparison measures how much of the gap between these two arms another arm closes."""
@@ -72,32 +74,110 @@ NOBODYS = "projection:"
 """How the name of a tree begins that no arm makes."""
 WORDS = f"{', '.join(ARMS)}, ARM:RULE with one of {', '.join(_RULED)}, or {_ALONE}:RULE"
 """What may stand behind `arm=`."""
+_OWN = re.compile(r"\+(?=[^\W\d][\w.-]*=)")
+"""A plus before a setting; that of 1e+3 stands before no name and no equals sign."""
+_SHARED = {
+    "seed": "seeds= counts the seeds, which all arms have",
+    "task": "all arms of a comparison have one task; write it beside arms=",
+    "data": "all arms of a comparison have the same data; write it beside arms=",
+}
+"""Part of the tree → why no arm of a comparison has one of its own."""
 DEFAULT_ARM = "dfa"
 """Arm that is trained if neither the recipe nor the user names one."""
 DEFAULT_ARMS = f"{BACKPROP},{SHALLOW},dfa,odfa"
 """Arms that a comparison runs if the user names none, as one word of the command line."""
 
 
-def trees(run: RunConfig, words: Sequence[str]) -> dict[str, RunConfig]:
+def trees(run: RunConfig, words: Sequence[str], beside: Sequence[str] = ()) -> dict[str, RunConfig]:
     """Word → tree: each word is an arm, ARM:RULE for a rule that is not the recipe's own, or rule:RULE for one that
-    projects nothing.
+    projects nothing; +key=value behind it, once or more, is a setting of this arm alone.
+
+    Args:
+        run: the recipe's run.
+        words: see above.
+        beside: settings key=value for each arm that has them; an arm's own goes before, and none of them changes what
+            an arm's name settles.
 
     Raises:
-        ConfigError: a name that is no arm or rule, a rule for an arm that has its own, a word given twice, or no word.
+        ConfigError: a name that is no arm or rule, a rule for an arm that has its own, a word given twice, or no word;
+            settings of one arm that `apply` refuses, that all arms share, or that make its tree another arm's.
     """
     if not words:
         raise ConfigError(f"arms: expected some of {WORDS}, got none; name at least one")
     if len(set(words)) < len(words):
         raise ConfigError(f"arms: expected each of them once, got {','.join(words)}")
-    return {word: arm(run, word) for word in words}
+    for word in words:
+        if parted(word)[1] and not word.isprintable():  # it names a row of tables and a line of figures
+            raise ConfigError(f"arms: expected printable letters, got {shown(word)}; write this setting beside arms=")
+    for word, following in pairwise(words):
+        if parted(word)[1] and parted(following)[0].partition(":")[0] not in (*ARMS, _ALONE):
+            raise ConfigError(
+                f"arms: expected an arm behind {word}, got {following!r}; a comma ends an arm, so a value that has one "
+                "is written beside arms=, for all arms"
+            )
+    return {word: _with_settings(run, word, beside) for word in words}
+
+
+def parted(word: str) -> tuple[str, list[str]]:
+    """The arm of a word of a comparison, and the settings key=value of this arm alone."""
+    name, *own = _OWN.split(word)
+    return name, own
+
+
+def check_apart(made: Mapping[str, RunConfig]) -> None:
+    """Refuse settings of single arms that leave two arms of a comparison the same run.
+
+    Raises:
+        ConfigError: two trees differ in nothing that is read, and one has settings of its own.
+    """
+    for first, second in combinations(made, 2):
+        own = parted(second)[1] or parted(first)[1]
+        if own and not changes(made[first], made[second]):
+            raise ConfigError(
+                f"arms: {first} and {second} are the same run, {' '.join(own)} changes nothing; give another value, or "
+                "leave one of them out"
+            )
+
+
+def _with_settings(run: RunConfig, word: str, beside: Sequence[str]) -> RunConfig:
+    """The arm's tree with its own settings, and with those beside that it has and that are not among its own."""
+    name, own = parted(word)
+    made = refined = arm(run, name)
+    places: set[str | None] = set()
+    if own:
+        try:
+            refined = apply(made, own)
+            places |= set(resolved(made, own).values())
+            _refuse_shared(places)
+            if told := stray(name, made, refined, own):
+                raise ConfigError(told)
+        except ConfigError as error:
+            raise ConfigError(f"arms: {word}: {error}") from error
+    known = resolved(refined, beside)
+    others = [setting for setting in beside if known[setting] is not None and known[setting] not in places]
+    changed = apply(made, [*own, *others], heard=False)
+    return changed if settles(name, changed) else refined
+
+
+def _refuse_shared(places: set[str | None]) -> None:
+    """Arms of a comparison differ in how they learn, and have the rest in common."""
+    for place in sorted(filter(None, places)):
+        part = place.partition(".")[0]
+        if part in _SHARED:
+            raise SettingError(place, f"expected no setting of one arm; {_SHARED[part]}")
 
 
 def arm(run: RunConfig, word: str) -> RunConfig:
     """The tree that an arm makes of a run.
 
     Raises:
-        ConfigError: a name that is no arm or rule, or a rule for an arm that has its own or needs another sort.
+        ConfigError: a name that is no arm or rule, a rule for an arm that has its own or needs another sort, or
+            settings behind the arm, which only a comparison takes.
     """
+    plain, own = parted(word)
+    if own:
+        told = " ".join([f"arm={plain}", *own])
+        raise ConfigError(f"arm: expected an arm alone, got {word}; write its settings beside it: {told}")
     name, colon, _ = word.partition(":")
     if colon and name in (*_RULED, _ALONE):
         ruled = run.changed("rule", _rule(run, word))
@@ -105,7 +185,8 @@ def arm(run: RunConfig, word: str) -> RunConfig:
     if colon and name in ARMS:
         raise ConfigError(f"arms: expected ARM:RULE with one of {', '.join(_RULED)}, got {word}")
     if name not in ARMS:
-        raise ConfigError(f"arms: expected some of {WORDS}, got {name!r}")
+        advice = "; a setting of one arm is written ARM+key=value" if "+" in name else ""
+        raise ConfigError(f"arms: expected some of {WORDS}, got {name!r}{advice}")
     return ARMS[name](run)
 
 
@@ -151,6 +232,33 @@ def settles(word: str, run: RunConfig) -> bool:
     if colon and type(run.rule) is not type(_rule(run, word)):
         return False
     return name == _ALONE or ARMS[name](run) == run
+
+
+def stray(word: str, before: RunConfig, after: RunConfig, settings: Sequence[str], key: str = "") -> str | None:
+    """What is wrong where settings made another tree of an arm's; None: the tree is still the arm's.
+
+    Args:
+        word: the arm.
+        before, after: its tree without and with the settings.
+        settings: words key=value.
+        key: what stands before the arm where it may be left out, such as arm=.
+    """
+    if settles(word, after):
+        return None
+    found = name_of(after)
+    told = " and ".join(one for one in settings if _strays(word, before, one)) or " ".join(settings)
+    if found.startswith(NOBODYS):
+        instead = f"leave {key}{word} out, or " if key else ""
+        return f"{told} would make it the tree of no arm; {instead}leave {told} out"
+    return f"{told} would make it the arm {found}; say {key}{found} instead, or leave {told} out"
+
+
+def _strays(word: str, before: RunConfig, setting: str) -> bool:
+    """Whether one setting alone makes another arm's tree; False where it needs the others to be understood."""
+    try:
+        return not settles(word, apply(before, [setting], heard=False))
+    except ConfigError:
+        return False
 
 
 def name_of(run: RunConfig) -> str:

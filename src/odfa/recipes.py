@@ -15,7 +15,7 @@ from importlib.metadata import entry_points
 from types import MappingProxyType
 
 import odfa.tasks
-from odfa.arms import DEFAULT_ARM, NOBODYS, name_of, settles
+from odfa.arms import DEFAULT_ARM, NOBODYS, name_of, stray
 from odfa.arms import arm as arm_of
 from odfa.errors import ConfigError
 from odfa.session.config import RunConfig
@@ -117,29 +117,9 @@ def worded(name: str, words: Sequence[str]) -> tuple[str, RunConfig]:
     config = apply(usual, others)
     if not arms:
         return name_of(config), config
-    if not settles(arms[0], config):
-        _refuse_other_arm(arms[0], usual, config, others)
+    if told := stray(arms[0], usual, config, others, f"{ARM}="):
+        raise ConfigError(f"{ARM}={arms[0]}: {told}")
     return arms[0], config
-
-
-def _refuse_other_arm(arm: str, usual: RunConfig, config: RunConfig, words: list[str]) -> None:
-    """A run that is named after an arm has that arm's rule and projection."""
-    found = name_of(config)
-    told = " and ".join(word for word in words if _leaves(arm, usual, word)) or " ".join(words)
-    nobodys = found.startswith(NOBODYS)
-    made, instead = "the tree of no arm" if nobodys else f"the arm {found}", f"say {ARM}={found} instead"
-    raise ConfigError(
-        f"{ARM}={arm}: {told} would make it {made}; {f'leave {ARM}={arm} out' if nobodys else instead}, or leave "
-        f"{told} out"
-    )
-
-
-def _leaves(arm: str, usual: RunConfig, word: str) -> bool:
-    """Whether one word alone makes another arm's tree; False where it needs the others to be understood."""
-    try:
-        return not settles(arm, apply(usual, [word], heard=False))
-    except ConfigError:
-        return False
 
 
 def usual(name: str, arm: str) -> RunConfig:

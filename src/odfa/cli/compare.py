@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from odfa.arms import DEFAULT_ARMS, by_rule, settles, trees
+from odfa.arms import DEFAULT_ARMS, by_rule, trees
 from odfa.cli.command import Command, Outcome, note, place, print_table, say
 from odfa.cli.help import CUT, Help, add_settings, listing, parts_of
 from odfa.errors import ConfigError
 from odfa.lab import CompareSettings, Comparison, compare
 from odfa.session import RunConfig
-from odfa.settings import INLINE, apply, digest, keys, resolved, unread
+from odfa.settings import INLINE, apply, changes, digest, keys, resolved, unread
 from odfa.train import Interrupted
 
 _SEVERAL = {"seed": "seeds=3", "arm": f"arms={DEFAULT_ARMS}"}
@@ -104,12 +104,7 @@ def _of_arms(recipe: RunConfig, settings: list[str]) -> dict[str, RunConfig]:
     paths = resolved(tree, settings)
     own = [word if path is None else f"{path}={word.partition('=')[2]}" for word, path in paths.items() if _own(path)]
     words = _common(recipe, settings)
-    made = trees(words.run, words.arms)
-    for arm, config in made.items():
-        known = resolved(config, own)
-        changed = apply(config, [word for word in own if known[word] is not None], heard=False)
-        made[arm] = changed if settles(arm, changed) else config
-    return made
+    return trees(words.run, words.arms, own)
 
 
 def _own(path: str | None) -> bool:
@@ -126,7 +121,7 @@ def _refuse_without_effect(recipe: RunConfig, words: CompareWords, settings: lis
         except ConfigError:  # the others are refused without this one, so it has an effect
             continue
         same = words.run == without.run and paths[setting] is not None
-        if same or without.arms != words.arms or any(_changes(before[arm], after[arm]) for arm in words.arms):
+        if same or without.arms != words.arms or any(changes(before[arm], after[arm]) for arm in words.arms):
             continue
         arms = ",".join(words.arms)
         why = {why for tree in after.values() for path, why in unread(tree).items() if _matches(path, setting)}
@@ -146,14 +141,6 @@ def _why_not(setting: str, path: str | None, after: Mapping[str, RunConfig]) -> 
     if path is not None and any(path in keys(tree) for tree in after.values()):
         return f"the arms {arms} settle this by their names, or have it so already; leave it out"
     return f"none of the arms {arms} has this setting; leave it out"
-
-
-def _changes(before: RunConfig, after: RunConfig) -> bool:
-    """Whether anything differs that the second tree reads."""
-    then, now = keys(before), keys(after)
-    changed = {path for path, key in now.items() if path not in then or type(then[path].value) is not type(key.value)}
-    changed |= {path for path, key in now.items() if key.settings is None and then.get(path, key).value != key.value}
-    return bool(changed - set(unread(after)))
 
 
 def _matches(path: str, setting: str) -> bool:

@@ -25,7 +25,7 @@ class Trial:
     """One run at its arm's chosen learning rate."""
 
     arm: str
-    """The word that named it: ARM or ARM:RULE."""
+    """The word that named it: ARM or ARM:RULE, with +key=value for each setting of this arm alone."""
     config: RunConfig
     run_dir: Path
     result: RunResult

@@ -123,7 +123,7 @@ def write_markdown(comparison: Comparison, path: Path) -> None:
 
 
 def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def _cells(comparison: dict[str, Any], arm: str) -> list[str]:

@@ -1,13 +1,15 @@
 """A comparison of arms: same data, same seeds, the same number of learning rates tried for each arm."""
 
+import hashlib
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 from odfa import train
-from odfa.arms import DEFAULT_ARMS, trees
+from odfa.arms import DEFAULT_ARMS, check_apart, parted, trees
 from odfa.data import Splits
 from odfa.errors import NonFinite
 from odfa.lab.beside import run_beside
@@ -24,6 +26,8 @@ from odfa.store.kept import read_kept
 Note = Callable[[str], None]
 _FACTOR = 3.0
 """Ratio of neighbouring learning rates in the grid."""
+_PLAIN = re.compile(r"[a-z0-9_.+=-]{1,100}")
+"""Settings that name a folder as they are, in file systems without capital letters too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +36,8 @@ class CompareSettings(Settings):
 
     arms: tuple[str, ...] = tuple(DEFAULT_ARMS.split(","))
     """Arms, ARM:RULE for another rule than the recipe's, such as dfa:random, or rule:RULE for one that projects
-    nothing. A setting is applied to every arm that has it."""
+    nothing; behind these +key=value, once or more, for a setting of one arm alone, such as odfa+rule.scale=0.5 (no
+    value with a comma). Other settings are applied to every arm that has them, where it has none of its own."""
     seeds: int = 3
     """Runs of each arm, by the seeds from 0 on."""
     tries: int = 3
@@ -77,11 +82,13 @@ def compare(
         note: called with one line for each run that begins, each rate that is chosen, each try that diverged.
 
     Raises:
-        ConfigError: unknown arms, or counts that `CompareSettings` refuses. DataError: runs in `out_dir` were trained
-            on other data. NonFinite: every try of an arm diverged. And what `train.run` raises.
+        ConfigError: unknown arms, two that are the same run, or counts that `CompareSettings` refuses. DataError: runs
+            in `out_dir` were trained on other data. NonFinite: every try of an arm diverged. And what `train.run`
+            raises.
     """
     CompareSettings(arms=tuple(arms), seeds=seeds, tries=tries, try_steps=try_steps, jobs=jobs)  # refuses bad counts
     configs = dict(arms) if isinstance(arms, Mapping) else trees(config, arms)
+    check_apart(configs)
     check_folder(Path(out_dir), "run folder")
     figures = found()  # here, so that a figure that cannot be imported is told before anything is trained
     task = config.task
@@ -119,9 +126,18 @@ def grid(centre: float, tries: int) -> list[float]:
 
 
 def run_dir_of(arm: str, config: RunConfig, out_dir: Path) -> Path:
-    """Folder of one run of a comparison."""
+    """Folder of one run of a comparison; other arms, and other settings of an arm, have other folders."""
     steps = "" if config.steps is None else f"-{config.steps}steps"
-    return out_dir / f"{arm.replace(':', '-')}-lr{config.optimizer.learning_rate:g}-seed{config.seed}{steps}"
+    return out_dir / f"{_file_name(arm)}-lr{config.optimizer.learning_rate:g}-seed{config.seed}{steps}"
+
+
+def _file_name(word: str) -> str:
+    """An arm as a part of a file's name: where its settings have other than plain letters, with digits of a digest."""
+    name, own = parted(word)
+    behind = "".join(f"+{setting}" for setting in own)
+    if own and not _PLAIN.fullmatch(behind):
+        behind = f"{re.sub('[^A-Za-z0-9_.+=-]', '-', behind)[:100]}-{hashlib.sha256(behind.encode()).hexdigest()[:8]}"
+    return name.replace(":", "-") + behind
 
 
 def _variant(config: RunConfig, rate: float, seed: int) -> RunConfig:

@@ -15,7 +15,7 @@ from odfa.settings.refusals import (
     shown,
 )
 from odfa.settings.rooms import kinds_of
-from odfa.settings.tree import digest, from_dict, keys, to_dict, unread
+from odfa.settings.tree import changes, digest, from_dict, keys, to_dict, unread
 
 __all__ = [
     "FIXED",
@@ -28,6 +28,7 @@ __all__ = [
     "SettingError",
     "Settings",
     "apply",
+    "changes",
     "digest",
     "from_dict",
     "keys",

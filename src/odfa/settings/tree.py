@@ -75,6 +75,14 @@ def unread(config: Settings) -> dict[str, str]:
     return found
 
 
+def changes(before: Settings, after: Settings) -> bool:
+    """Whether anything differs that the second tree reads."""
+    then, now = keys(before), keys(after)
+    changed = {path for path, key in now.items() if path not in then or type(then[path].value) is not type(key.value)}
+    changed |= {path for path, key in now.items() if key.settings is None and then.get(path, key).value != key.value}
+    return bool(changed - set(unread(after)))
+
+
 def to_dict(config: Settings) -> Tree:
     """Plain JSON values: nested objects, each part of a slot with its `type`; lists for tuples, None.
 

@@ -37,6 +37,7 @@ _LINES = tuple(
         "study share workers=1,2 steps=10 out={given}/share --json",
         "sample {text} count=1 tokens=2 temperature=0.8 --json",
         "compare digits_tiny !--run-dir {given}/c !arms=bp !seeds=1 !tries=1 !steps=1 jobs=1 limit=20 --json",
+        "compare digits_tiny !--run-dir {given}/c arms=bp+learning_rate=0.1 !seeds=1 !tries=1 !steps=1 limit=20 --json",
     )
 )
 _OPTIONS = (

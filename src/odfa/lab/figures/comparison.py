@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from odfa.lab.canvas import open_frame
 from odfa.lab.comparison import Comparison
 from odfa.lab.figures.base import ComparisonFigure
-from odfa.lab.figures.panels import draw_curves, draw_gaps, draw_values, styles_of
+from odfa.lab.figures.panels import draw_curves, draw_gaps, draw_legend, draw_values, height_of, styles_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,7 +20,7 @@ class Overview(ComparisonFigure, kind="comparison"):
     def draw(self, figure: "Figure", comparison: Comparison) -> None:
         """Two panels side by side, three where there is a gap; the arms' names stand below them."""
         has_gaps, styles = bool(comparison.gap_curves()), styles_of(comparison)
-        figure.set_size_inches(14 if has_gaps else 10, 4.2)
+        figure.set_size_inches(14 if has_gaps else 10, height_of(comparison, usual=4.2))
         left, *middle, right = figure.subplots(
             1, 3 if has_gaps else 2, width_ratios=(3, 2.4, 2) if has_gaps else (3, 2)
         )
@@ -29,5 +29,4 @@ class Overview(ComparisonFigure, kind="comparison"):
             draw_gaps(axes, comparison, styles)
         draw_values(right, comparison, styles)
         open_frame(left, *middle, right)
-        handles, labels = left.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+        draw_legend(figure, left)
