@@ -222,7 +222,7 @@ class DFA:
 
     def new_wiring(self) -> AbstractWiring:
         """The rule's wiring, for one forward pass."""
-        return self.rule.wiring(self.rule.name, self.last_block)
+        return self.rule.new_wiring(self.last_block)
 
     def new_execution(
         self, wiring: AbstractWiring, args: tuple[Any, ...], kwargs: Mapping[str, Any]

@@ -14,6 +14,7 @@ from odfa.engine.record import Probe
 from odfa.engine.step import Step
 from odfa.engine.tensors import map_tensors
 from odfa.engine.trace import Span
+from odfa.engine.wirings import Graphs
 from odfa.errors import MatchError
 
 
@@ -31,6 +32,8 @@ class BlockEnds:
     def with_graph(self, step: Step, span: Span | None, name: str, main: Tensor, output: Any) -> Any:
         """The output of a block that ran with its graph."""
         end = self._cut(step, span, name, main)
+        if step.wiring.asks_inputs and end.requires_grad:
+            step.wiring.begins.append(end)
         return map_tensors(output, lambda t: end if t is main else self._side(step, span, t))
 
     def without_graph(self, step: Step, span: Span | None, name: str, main: Tensor, output: Any) -> Any:
@@ -38,7 +41,9 @@ class BlockEnds:
         self._count(step, span, name, main, deferred=True)
         arrives = step.wiring.arrival(name)
         if arrives is not None:
-            begin = gate(main.detach().requires_grad_(), [], partial(step.execution.at_arrival, step, arrives, 1))
+            begin = main.detach().requires_grad_()
+            graphs = Graphs([begin], [])  # of this call alone, because the blocks have no graph in this run
+            begin = gate(begin, [], partial(step.execution.at_arrival, step, arrives, graphs))
         elif self._axes.watch(step, name, main) or span is not None:
             begin = self._mark(step, name, main)
         else:
@@ -54,6 +59,7 @@ class BlockEnds:
             MatchError: alignment is measured, which needs the graph.
         """
         step.execution.check_deferred(name)
+        step.wiring.check_deferred(name)
         self._count(step, span, name, main, deferred=True)
 
     def severed(self, step: Step | None, value: Tensor) -> Tensor:
@@ -73,16 +79,16 @@ class BlockEnds:
         step.sources.append(main)
         arrives = step.wiring.arrival(name)
         if arrives is not None:
-            inputs = len(step.sources)
-            end = gate(main, earlier, partial(step.execution.at_arrival, step, arrives, inputs))
+            graphs = Graphs(step.sources, step.wiring.begins)
+            end = gate(main, earlier, partial(step.execution.at_arrival, step, arrives, graphs))
         elif self._axes.watch(step, name, main) or span is not None:
             end = self._mark(step, name, main)
         else:
-            members = self.handle.members
-            return leaf_of(main, asking=members is not None and members.checkpoints)
+            checkpoints = self.handle.members is not None and self.handle.members.checkpoints
+            return leaf_of(main, asking=checkpoints or step.wiring.asks_inputs)
         if step.trace is not None and span is not None:
             step.trace.sources.append(main.grad_fn)
-            step.trace.mark(span, end, main, asks=asks(main) or step.probes.watching)
+            step.trace.mark(span, end, main, asks=asks(main) or step.probes.watching or step.wiring.asks_inputs)
         return end
 
     def _count(self, step: Step, span: Span | None, name: str, main: Tensor, *, deferred: bool) -> None:
@@ -116,6 +122,8 @@ class BlockEnds:
         """
         if step.exact:
             return [grad]
+        if step.wiring.crosses:
+            return [None]
         refuses = self.handle.unread == "refuse" and step.wiring.feeds
         if grad is not None and name is not None and refuses:
             raise MatchError(self.handle.passes.complain_unread(f"the output of block {name}"))

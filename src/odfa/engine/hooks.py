@@ -144,7 +144,8 @@ class Hooks:
             return
         closed = self.handle.passes.note(step, output)
         self._axes.settle(step)  # before the cuts: looking for the batch follows the graph as it is
-        step.wiring.keeps_signals = step.execution.connects or any(cut.call is not None for cut in closed)
+        step.wiring.around = {cut.edge.call for cut in closed if cut.edge.call is not None}
+        step.wiring.keeps_signals = step.execution.connects or bool(step.wiring.around)
         cuts.install(closed, step)
 
     def _guard_unread(self, step: Step, output: Any) -> Any:

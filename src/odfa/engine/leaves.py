@@ -48,8 +48,11 @@ def side_of(tensor: Tensor) -> Tensor:
 
 
 def handed_out(leaf: Tensor) -> Tensor:
-    """What the next module gets for a leaf that asks for a gradient: in-place operations are refused on leaves."""
-    return gate(leaf, [], lambda grad: [grad])
+    """What the next module gets for a leaf that asks for a gradient: in-place operations are refused on leaves.
+
+    The gradient ends here: nobody reads the leaf's, which would only take memory.
+    """
+    return gate(leaf, [], lambda _grad: [None])
 
 
 def guard_input(policy: str, tensor: Tensor) -> Tensor:

@@ -86,21 +86,21 @@ def trace(model: nn.Module, blocks: dict[str, nn.Module], step: Step, output: An
             "blocks"
         )
     names = {id(p): name for name, p in model.named_parameters()}
-    found = Membership(hidden=any(dark), residuals=sum(cut.call is not None for cut in cuts))
+    found = Membership(hidden=any(dark), residuals=sum(cut.edge.call is not None for cut in cuts))
     found.severed, found.shared = len(cuts) - found.residuals, paths.shared()
     found.checkpoints = paths.checkpoints()
-    closed, marks = {(cut.node, cut.index) for cut in cuts}, set(paths.call_of)
+    closed, marks = {(cut.node, cut.edge.index) for cut in cuts}, set(paths.call_of)
 
     # a signal reaches what lies behind its block's output, and what lies along a residual that gets the same signal
     def reached(roots: Sequence[Node | None], fed: Iterable[Cut] = ()) -> set[Node]:
-        across = [cut.node.next_functions[cut.index][0] for cut in fed]
+        across = [cut.node.next_functions[cut.edge.index][0] for cut in fed]
         return walk([*across, *roots], closed, marks)
 
     with_graph = iter(made.sources)
     for number, call in enumerate(step.calls):
         if call.deferred and not dark[number]:
             continue
-        nodes = reached([] if call.deferred else [next(with_graph)], (cut for cut in cuts if cut.call == number))
+        nodes = reached([] if call.deferred else [next(with_graph)], (cut for cut in cuts if cut.edge.call == number))
         learned = _parameters(nodes, names)
         checkpointed = any(type(node).__name__ == "CheckpointFunctionBackward" for node in nodes)
         # the graph does not show all parameters of such a block, so its own are taken from the module tree
@@ -127,7 +127,7 @@ def note_output(found: Membership, model: nn.Module, output: Any, step: Step, cu
     assert step.trace is not None
     names = {id(p): name for name, p in model.named_parameters()}
     marks = {node for span in step.trace.spans for node in span.marks}
-    closed = {(cut.node, cut.index) for cut in cuts if cut.node.next_functions[cut.index][0] not in marks}
+    closed = {(cut.node, cut.edge.index) for cut in cuts if cut.node.next_functions[cut.edge.index][0] not in marks}
     for path, tensor in named_tensors(output):
         nodes = walk([tensor.grad_fn], closed, step.trace.gates | marks)
         found.ahead |= _parameters(nodes, names)

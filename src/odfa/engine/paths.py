@@ -33,12 +33,22 @@ _FORMS = {f"{name}Backward{version}" for name in (*_VIEWS, *_MAPS) for version i
 
 
 @dataclass(frozen=True)
-class Cut:
-    """Edge number `index` of a node is cut; the signal of call `call`, if any, goes on in its place."""
+class Edge:
+    """Which edge of a node is cut, and what goes on in its place; it does not hold the node, whose hook holds it."""
 
-    node: Node
     index: int
     call: int | None
+    """The call whose signal goes on there; None: nothing goes on."""
+    to_mark: bool = False
+    """The edge leads to a mark between two blocks, where signals that cross blocks are read."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """An edge of a node that backward must not follow."""
+
+    node: Node
+    edge: Edge
 
 
 class Paths:
@@ -79,9 +89,9 @@ class Paths:
                 past = (brought[node] | self.upstream[node]) & ~self.upstream[child]
                 call = joined.get(node)
                 if call is not None and self._fits(call, node, child, output) and self._around(node, child):
-                    found.append(Cut(node, index, call))
+                    found.append(Cut(node, Edge(index, call)))
                 elif past & self._feeds[child] and self._learns[child]:
-                    found.append(Cut(node, index, None))
+                    found.append(Cut(node, Edge(index, None)))
                 else:
                     brought[child] |= past
         return found
@@ -89,7 +99,7 @@ class Paths:
     def known(self, *, without: set[Node]) -> list[Cut]:
         """All edges to marks of ours, but for those in `without`: gradients that arrive there have nowhere to go."""
         return [
-            Cut(node, index, None)
+            Cut(node, Edge(index, None, to_mark=True))
             for node in self._order
             for index, child, _ in self.children(node)
             if child in self._made and child not in without and node not in self.call_of

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Protocol
 from torch import Tensor, nn
 
 from odfa.engine.record import Record, Tie
-from odfa.engine.wirings import AbstractWiring, Arrival
+from odfa.engine.wirings import AbstractWiring, Arrival, Graphs
 from odfa.errors import MatchError
 
 
@@ -88,14 +88,16 @@ class AbstractExecution:
         self.waiting += sum(step.calls[number].deferred for number in tie.calls)
         return self.wiring.to_targets(step, tie, signals)
 
-    def at_arrival(self, step: Record, arrives: Arrival, inputs: int, delta: Tensor) -> list[Tensor | None]:
-        """Backward is at the wiring's gate at a block's output: the gradients of the gate's `inputs`.
+    def at_arrival(self, step: Record, arrives: Arrival, graphs: Graphs, delta: Tensor) -> list[Tensor | None]:
+        """Backward is at the wiring's gate at a block's output: the gradients of what the gate is tied to.
 
-        The first of them is the block's output, the others are those of the blocks before it.
+        The first of them is the block's output, the others are those of the blocks before it; `graphs` are theirs, in
+        running order.
         """
         if step.exact:  # backpropagation passes the gate as if it were not there
-            return [delta, *[None] * (inputs - 1)]
-        return [arrives(delta)] * inputs
+            return [delta, *[None] * (graphs.calls - 1)]
+        signals = arrives(delta, graphs)
+        return [None] * graphs.calls if signals is None else [signals[-1], *signals[:-1]]
 
     def close(self) -> None:
         """The forward pass is over, whether it succeeded or not."""

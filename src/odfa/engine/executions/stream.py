@@ -13,7 +13,7 @@ from odfa.engine.grad_mode import recording, resume_recording, stop_recording
 from odfa.engine.leaves import leaf_of, side_of
 from odfa.engine.record import Record, Tie
 from odfa.engine.tensors import first_tensor, map_tensors
-from odfa.engine.wirings import AbstractWiring, Arrival
+from odfa.engine.wirings import AbstractWiring, Arrival, Graphs
 from odfa.errors import MatchError
 
 
@@ -41,6 +41,12 @@ class Stream(AbstractExecution):
         self._without_graph = False
         self._signals: list[Tensor] = []
         """Second run: those of the calls that have not run again yet, in the order of the calls."""
+        self.calls = 0
+        """Calls of blocks in the first run, once backward needs them."""
+        self._at_inputs: list[Tensor] | None = None
+        """While signals cross blocks: what they are at the inputs of the blocks that have run again."""
+        self._begin: Tensor | None = None
+        """Then: what the block that runs next gets in place of the output of the one before it."""
 
     # first run
 
@@ -88,12 +94,22 @@ class Stream(AbstractExecution):
         self._run(known)
         return []
 
-    def at_arrival(self, step: Record, arrives: Arrival, inputs: int, delta: Tensor) -> list[Tensor | None]:
+    def at_arrival(self, step: Record, arrives: Arrival, graphs: Graphs, delta: Tensor) -> list[Tensor | None]:
         """The signal has come to the last block's output: let every block learn from it."""
-        signal = arrives(delta)
-        if signal is not None:
-            self._run([signal] * len(step.calls))
-        return [None] * inputs
+        self.calls = len(step.calls)
+        signals = arrives(delta, self)
+        if signals is not None:
+            self._run(signals)
+        return [None] * graphs.calls
+
+    def at_inputs(self, signals: Sequence[Tensor]) -> list[Tensor]:
+        """Run the model once more, only for the gradients at the inputs of the blocks behind the first."""
+        self._at_inputs = []
+        try:
+            self._run(signals)
+            return self._at_inputs
+        finally:
+            self._at_inputs, self._begin = None, None
 
     # second run
 
@@ -119,11 +135,23 @@ class Stream(AbstractExecution):
         """
         main, signal = first_tensor(output), self._signals.pop(0)
         assert main is not None  # it had one in the first run
+        if self._at_inputs is not None:
+            return self._cross(self._at_inputs, output, main, signal.to(main.dtype))
         if main.requires_grad:  # a frozen block in front of everything that learns has no graph
             torch.autograd.backward(main, signal.to(main.dtype), retain_graph=shared)
         if not self._signals:
             raise PassedLast
         return map_tensors(output, lambda t: leaf_of(t) if t is main else side_of(t))
+
+    def _cross(self, at_inputs: list[Tensor], output: Any, main: Tensor, signal: Tensor) -> Any:
+        """The same for a block that does not learn in this run: the signal at its input is kept."""
+        if self._begin is not None:
+            (found,) = torch.autograd.grad(main, self._begin, signal, allow_unused=True)
+            at_inputs.append(torch.zeros_like(signal) if found is None else found)
+        if not self._signals:
+            raise PassedLast
+        begin = self._begin = leaf_of(main, asking=True)
+        return map_tensors(output, lambda t: begin if t is main else side_of(t))
 
     @contextmanager
     def _same_draws(self) -> Iterator[None]:

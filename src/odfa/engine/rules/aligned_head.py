@@ -35,8 +35,8 @@ class AlignedHead(RankedHeadRule, kind="aligned"):
         """That of the projection, and the correction."""
         rank = self.rank_of(num_outputs=num_outputs, width=width)
         if rank == 0:
-            return f"{projection}, no electronic correction (rank 0)"
-        return f"{projection}, with an electronic correction of rank {rank} every {self.every} steps"
+            return self.with_hops(f"{projection}, no electronic correction (rank 0)")
+        return self.with_hops(f"{projection}, with an electronic correction of rank {rank} every {self.every} steps")
 
     def num_vectors(self, rows: int, *, num_outputs: int) -> int:
         """The start of the head, then every row of the error."""

@@ -132,6 +132,10 @@ class AbstractRule(Settings, ABC, room="odfa.engine.rules", group="odfa.rules"):
         """Whether blocks get signals, so that there is something to place, to measure and to tune."""
         return self.cuts and self.wiring.feeds
 
+    def new_wiring(self, last_block: str) -> AbstractWiring:
+        """Its wiring for one forward pass; `last_block` is the one that is last in running order."""
+        return self.wiring(self.name, last_block)
+
     def num_projected(self, widths: Sequence[int], *, head: int) -> int:
         """Outputs of the projection for blocks that are fed signals of these widths: a slice for each.
 

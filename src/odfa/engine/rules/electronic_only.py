@@ -31,7 +31,7 @@ class ElectronicOnly(RankedHeadRule, kind="electronic"):
     def electronic(self, projection: str, *, num_outputs: int, width: int) -> str:
         """Everything; nothing is projected."""
         rank = self.rank_of(num_outputs=num_outputs, width=width)
-        return f"all: correction of rank {rank} every {self.every} steps alone"
+        return self.with_hops(f"all: correction of rank {rank} every {self.every} steps alone")
 
     def start(self, projection: AbstractProjection, model: nn.Module, head: nn.Module) -> AbstractFeedback:
         """Set the head as `AlignedHead` does.

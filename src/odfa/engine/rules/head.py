@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from odfa.engine.rules.base import AbstractRule
 from odfa.engine.tensors import is_spread
-from odfa.engine.wirings import Residual
+from odfa.engine.wirings import AbstractWiring, Residual
 from odfa.errors import ConfigError, MatchError
 from odfa.project import AbstractProjection
 from odfa.settings import MAX_COUNT, MAX_WIDTH, SettingError, require
@@ -25,11 +25,27 @@ class HeadRule(AbstractRule):
     scale: float = 0.25
     """a, in units where normalised inputs give logits of standard deviation a."""
 
+    hops: int = 0
+    """Hops of credit across the blocks (`wirings/crossing.py`): 0 sends every block the same signal, each hop adds one
+    order of what later blocks make of a block's output, as many as there are blocks are backpropagation below the head.
+    A hop is electronic: the input gradients of all blocks but the first, which may be computed at the same time."""
+
     wiring = Residual
     sets_head = True
 
     def __post_init__(self) -> None:
         require(self.scale > 0, "scale", "a positive number", self.scale)
+        require(0 <= self.hops <= MAX_COUNT, "hops", f"0 to {MAX_COUNT:,}", self.hops)
+
+    def new_wiring(self, last_block: str) -> AbstractWiring:
+        """The residual stream, with the hops."""
+        return Residual(self.name, last_block, hops=self.hops)
+
+    def with_hops(self, electronic: str) -> str:
+        """What is electronic, with the hops named."""
+        if self.hops == 0:
+            return electronic
+        return f"{electronic}, and {self.hops} hop{'s' if self.hops > 1 else ''} of credit across the blocks"
 
     def num_projected(self, widths: Sequence[int], *, head: int) -> int:
         """The width of the head's input, where the one signal enters."""

@@ -1,7 +1,7 @@
 """The contract of a wiring."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import ClassVar
 
 from torch import Tensor
@@ -9,10 +9,13 @@ from torch.autograd.graph import Node
 
 from odfa.engine.calls import Call
 from odfa.engine.record import Record, Tie
+from odfa.engine.wirings.crossing import Crossing
 from odfa.error import Tap
+from odfa.errors import MatchError
 
-Arrival = Callable[[Tensor], Tensor | None]
-"""The gradient that arrives at a block's output → the signal that every block gets; None: not from this call."""
+Arrival = Callable[[Tensor, Crossing], Sequence[Tensor] | None]
+"""The gradient that arrives at a block's output, and the blocks that it may cross → the signal of each call, in running
+order; None: not from this call."""
 Brings = Callable[[Tensor], Sequence[Tensor | None]]
 """A gate's backward: the gradient that arrives at it → the gradients of its inputs."""
 
@@ -36,8 +39,17 @@ class AbstractWiring(ABC):
     reads_head_input: ClassVar[bool] = False
     """The signal enters at the head's input, so the head's own gradient stops there."""
 
+    asks_inputs = False
+    """Signals cross blocks: what goes on from a block asks for a gradient, so that the next block can give it one."""
+
     def __init__(self, rule: str, last_block: str) -> None:
         self.rule, self.last_block = rule, last_block
+        self.around: Set[int] = frozenset()
+        """Calls around which a residual leads that is added behind the block."""
+        self.begins: list[Tensor] = []
+        """Where signals cross blocks: what went on in place of each block's output."""
+        self.crosses = False
+        """Signals cross blocks now: what arrives at a mark between two blocks is read there, and not refused."""
         self.keeps_signals = False
         """Signals are needed again after the gate: by residuals around blocks, or by a measurement."""
 
@@ -81,8 +93,21 @@ class AbstractWiring(ABC):
         """Where what the head read comes from, if the signal enters there."""
         return None
 
-    def drop_graphs(self) -> None:  # noqa: B027 - most keep none
+    def check_deferred(self, block: str) -> None:
+        """Somebody else runs a block without a graph (reentrant checkpointing).
+
+        Raises:
+            MatchError: signals cross blocks, which needs the graph.
+        """
+        if self.asks_inputs:
+            raise MatchError(
+                f"block {block} runs without a graph, and rule {self.rule} takes gradients at block inputs (hops); use "
+                "use_reentrant=False in activation checkpointing, or DFA(recompute=True)"
+            )
+
+    def drop_graphs(self) -> None:
         """Forget what keeps a graph in memory: a tap has answered, or the forward pass is over."""
+        self.begins = []
 
     # backward
 

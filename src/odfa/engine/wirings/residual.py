@@ -10,6 +10,7 @@ from torch.autograd.graph import Node
 from odfa.engine.calls import Call
 from odfa.engine.record import Record, Tie
 from odfa.engine.wirings.base import AbstractWiring, Arrival, Brings
+from odfa.engine.wirings.crossing import Crossing, hop
 from odfa.error import Tap
 from odfa.errors import ConfigError, MatchError
 
@@ -18,19 +19,21 @@ class Residual(AbstractWiring):
     """The gate at the tap gives one signal to the head's input; what arrives at the last block goes to every block.
 
     On its way from the head's input to the last block's output the signal passes whatever lies between them (a final
-    norm, pooling) by true gradient. A gate at the last block's output then hands on what arrives.
+    norm, pooling) by true gradient. A gate at the last block's output then hands on what arrives, with `hops` after so
+    many hops of credit across the blocks.
     """
 
     name = "residual"
     reads_head_input = True
 
-    def __init__(self, rule: str, last_block: str) -> None:
+    def __init__(self, rule: str, last_block: str, *, hops: int = 0) -> None:
         super().__init__(rule, last_block)
+        self.hops, self.asks_inputs = hops, hops > 0
         self._head_input: Tensor | None = None
         self._head_shape = torch.Size()
         self._head_dtype = torch.float32
-        self._arrived: Tensor | None = None
-        """The signal at the last block's output."""
+        self._arrived: Sequence[Tensor] = []
+        """The signals of the calls so far as backward knows them; the last one is what arrived at the last block."""
         self._gates = 0
         """Gates at the last block's output: one for each of its calls. The signal arrives at the newest one."""
 
@@ -74,12 +77,23 @@ class Residual(AbstractWiring):
         self._gates += 1
         return partial(self._arrive, self._gates)
 
-    def _arrive(self, number: int, delta: Tensor) -> Tensor | None:
+    def _arrive(self, number: int, delta: Tensor, crossing: Crossing) -> Sequence[Tensor] | None:
         """An earlier call of a shared last block hands nothing on: it has had the signal from the newest one."""
         if number != self._gates:
             return None
-        self._arrived = delta if self.keeps_signals else None
-        return delta
+        signals: Sequence[Tensor] = [delta] * crossing.calls
+        last = crossing.calls - 1
+        # with as many hops as calls behind the first, another one would change nothing
+        for _ in range(min(self.hops, last)):
+            self._arrived = signals  # ways around blocks hand on what their block gets
+            self.crosses = True
+            try:
+                at_inputs = crossing.at_inputs(signals)
+            finally:
+                self.crosses = False
+            signals = hop(delta, signals, at_inputs, bare=last in self.around)
+        self._arrived = signals if self.keeps_signals else []
+        return signals
 
     def take_head_input(self, value: Tensor) -> None:
         """Kept until the tap is read; its shape and type for backward, too."""
@@ -104,6 +118,7 @@ class Residual(AbstractWiring):
 
     def drop_graphs(self) -> None:
         """Forget what the head read."""
+        super().drop_graphs()
         self._head_input = None
 
     def check_signals(self, step: Record, tie: Tie, signals: Sequence[Tensor]) -> None:
@@ -120,7 +135,7 @@ class Residual(AbstractWiring):
 
     def to_targets(self, step: Record, tie: Tie, signals: Sequence[Tensor]) -> list[Tensor | None]:
         """The one signal, at the head's input."""
-        self._arrived = None
+        self._arrived = []
         return [signals[0].reshape(self._head_shape).to(self._head_dtype)]
 
     def for_calls(self, step: Record, tie: Tie, signals: Sequence[Tensor]) -> None:
@@ -131,9 +146,9 @@ class Residual(AbstractWiring):
         return self._same_for_all
 
     def _same_for_all(self, delta: Tensor) -> list[Tensor | None]:
-        if self._arrived is None:
-            self._arrived = delta
-        return [self._arrived]
+        if not self._arrived:
+            self._arrived = [delta]
+        return [self._arrived[-1]]
 
     def along_residual(self, step: Record, call: int, natural: Tensor) -> Tensor:
         """The signal of all blocks; around the last one it is what arrives there by itself.
@@ -143,6 +158,7 @@ class Residual(AbstractWiring):
         """
         if call == len(step.calls) - 1:
             return natural
-        if self._arrived is None:
+        if not self._arrived:
             raise MatchError(f"the residual around block {step.calls[call].block} was reached before its signal")
-        return self._arrived.to(natural.dtype)
+        own = self._arrived[call] if call < len(self._arrived) else self._arrived[-1]
+        return own.to(natural.dtype)
