@@ -8,6 +8,9 @@ import ast
 import importlib.util
 import itertools
 import json
+import lzma
+import tarfile
+import zlib
 from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -25,8 +28,9 @@ _LEAST_DOCUMENTS = 40
 
 
 def read_documents(path: Path | str | None) -> list[Document]:
-    """The documents at `path`: a folder of Cornell Movie-Dialogs, a chitchat `dataset.json`, a text file, or a folder
-    of `.txt` files; None: the conversations of the package `chitchat-dataset` (MIT, 7,168 conversations).
+    """The documents at `path`: a folder of Cornell Movie-Dialogs, a chitchat `dataset.json`, a text file, a folder of
+    `.txt` files, or a tar archive, compressed or not, of `.txt` and `.rst` files; None: the conversations of the
+    package `chitchat-dataset` (MIT, 7,168 conversations).
 
     Raises:
         DataError: there is nothing at the path, it is empty, or its content does not have the form of its name.
@@ -47,21 +51,43 @@ def _read(place: Path) -> Iterable[Document]:
         return _cornell(place)
     if place.suffix == ".json":
         return _chitchat_documents(place)
+    if place.is_file() and tarfile.is_tarfile(place):
+        return _archive(place)
     files = sorted(file for file in place.rglob("*.txt") if not file.is_dir()) if place.is_dir() else [place]
     if not files:
         raise DataError(f"{place} holds no .txt files; give a text file or a folder of them as data.path")
     return ((("", piece),) for piece in _pieces([_text(file) for file in files]))
 
 
+def _archive(file: Path) -> list[Document]:
+    """The .txt and .rst files of a tar archive, ordered by name; links in it are left out and nothing is unpacked."""
+    texts: dict[str, str] = {}
+    try:
+        # as a stream: going back in a compressed archive would mean decompressing it again
+        with tarfile.open(file, "r|*") as archive:
+            for member in archive:
+                if member.isfile() and member.name.endswith((".txt", ".rst")):
+                    content = archive.extractfile(member)
+                    assert content is not None  # it is a file
+                    texts[member.name] = _decoded(content.read(), f"{file}, {member.name}")
+    except (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error) as error:
+        raise DataError(f"{file}: the archive is damaged ({error}); fetch it again") from error
+    return [(("", texts[name]),) for name in sorted(texts)]
+
+
 def _text(file: Path) -> str:
     """The text of a file, without a byte-order mark."""
     if file.exists() and not file.is_file():
         raise DataError(f"{file}: expected a file of text, this is none")  # reading a pipe would wait for ever
+    return _decoded(file.read_bytes(), str(file))
+
+
+def _decoded(content: bytes, where: str) -> str:
     try:
-        return file.read_text(encoding="utf-8-sig")
+        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{file}: expected UTF-8 text, got the byte {error.object[error.start]:#04x} at place {error.start}; "
+            f"{where}: expected UTF-8 text, got the byte {error.object[error.start]:#04x} at place {error.start}; "
             "convert it"
         ) from error
 

@@ -1,4 +1,4 @@
-"""Recipes that train causal Transformers on dialogues."""
+"""Recipes that train causal Transformers on dialogues and, where depth shall tell, on manuals."""
 
 from dataclasses import replace
 
@@ -7,6 +7,7 @@ from odfa.engine.rules import AlignedHead
 from odfa.project import OpticalSettings
 from odfa.recipes import recipe
 from odfa.session import AdamSettings, MemorySettings, RunConfig
+from odfa.tasks.language.kernel_docs import KernelDocsData
 from odfa.tasks.language.language import Language
 from odfa.tasks.language.text import TextData
 from odfa.tasks.language.transformer import Gpt2Network, LlamaNetwork
@@ -134,4 +135,44 @@ def dialogue_gpt_2b7() -> RunConfig:
         evaluate_every=6,
         network=replace(_GPT, width=2560, layers=34, heads=20),
         data=TextData(vocabulary=8192, context=256, validation=4, limit=8),
+    )
+
+
+_MANUALS = "Debian package linux-source-6.12, or the sources of a kernel at data.path"
+
+
+@recipe(
+    source=_MANUALS, size="6.1 million tokens, GPT-2 8x128, 2.1 M parameters", expected_time="half an hour to three"
+)
+def deep_gpt() -> RunConfig:
+    """A deep, narrow GPT-2 on manuals: where signals enter limits it more than how they are projected."""
+    run = dialogue_gpt()
+    return replace(
+        run,
+        recipe="deep_gpt",
+        steps=3000,
+        batch_size=16,
+        checkpoint_every=500,
+        evaluate_every=300,
+        network=replace(_GPT, width=128, layers=8),
+        data=KernelDocsData(vocabulary=2048, context=128, validation=256, test=1024),
+        optimizer=AdamSettings(learning_rate=1e-3, warmup_steps=100, clip_norm=1.0),
+        rule=AlignedHead(scale=1.0, hops=1),
+    )
+
+
+@recipe(source=_MANUALS, size="1.5 million tokens, GPT-2 8x64, 0.5 M parameters", expected_time="two to ten minutes")
+def deep_gpt_tiny() -> RunConfig:
+    """`deep_gpt` with half the width and a quarter of the tokens: one signal for all blocks still costs in minutes."""
+    run = deep_gpt()
+    return replace(
+        run,
+        recipe="deep_gpt_tiny",
+        steps=3000,
+        batch_size=8,
+        checkpoint_every=500,
+        evaluate_every=300,
+        network=replace(_GPT, width=64, layers=8),
+        data=KernelDocsData(vocabulary=1024, context=64, validation=256, test=1024),
+        optimizer=replace(run.optimizer, learning_rate=2e-3),
     )

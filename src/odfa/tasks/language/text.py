@@ -151,16 +151,21 @@ class TextData(LimitedData, kind="text"):
         require_counts(self, "validation", what="a positive number of sequences")
         require_counts(self, "test", what="a positive number of sequences or none")
 
+    @property
+    def place(self) -> Path | None:
+        """Where the text is read; None: the package chitchat-dataset."""
+        return self.path
+
     def load(self) -> TextSplits:
         """The three parts as packed sequences of tokens."""
-        splits = load_text(self.path, context=self.context, vocabulary=self.vocabulary, holdout=self.holdout).limited(
+        splits = load_text(self.place, context=self.context, vocabulary=self.vocabulary, holdout=self.holdout).limited(
             self.limit
         )
         return replace(splits, validation=splits.validation.head(self.validation), test=splits.test.head(self.test))
 
     def peek(self) -> DataShape:
         """Sizes of the parts; the corpus is encoded unless the cache has it."""
-        shape = self.cut(peek_text(self.path, context=self.context, vocabulary=self.vocabulary, holdout=self.holdout))
+        shape = self.cut(peek_text(self.place, context=self.context, vocabulary=self.vocabulary, holdout=self.holdout))
         return replace(
             shape,
             num_validation=min(shape.num_validation, self.validation),
