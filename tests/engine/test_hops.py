@@ -126,12 +126,18 @@ def test_hops_element_by_element(batch, recompute, hops):
     _equal(found, _reference(model, batch, hops))
 
 
-def _reference(model: Gpt, batch: tuple[Tensor, Tensor], hops: int) -> dict[str, Tensor]:
-    """d_l = q + sum over k > l of F_k'^T d_k of one order less, written out with Jacobian products of each F_k."""
-    x_BT, y_BT = batch
+def _inputs(model: Gpt, x_BT: Tensor) -> list[Tensor]:
+    """What each block receives, and what the norm does."""
     inputs = [model.embedding(x_BT).detach()]
     for block in model.blocks:
         inputs.append(block(inputs[-1]).detach())
+    return inputs
+
+
+def _signals(model: Gpt, batch: tuple[Tensor, Tensor], hops: int) -> list[Tensor]:
+    """d_l = q + sum over k > l of F_k'^T d_k of one order less, written out with Jacobian products of each F_k."""
+    x_BT, y_BT = batch
+    inputs = _inputs(model, x_BT)
     top = inputs[-1].clone().requires_grad_()
     loss = cross_entropy(model.head(model.norm(top)).flatten(0, 1), y_BT.flatten())
     (q,) = torch.autograd.grad(loss, top)
@@ -141,6 +147,13 @@ def _reference(model: Gpt, batch: tuple[Tensor, Tensor], hops: int) -> dict[str,
             vjp(lambda x, b=b: b(x) - x, x)[1](d)[0] for b, x, d in zip(model.blocks, inputs[:-1], signals, strict=True)
         ]
         signals = [q + sum(adds[k] for k in range(place + 1, DEPTH)) for place in range(DEPTH)]
+    return signals
+
+
+def _reference(model: Gpt, batch: tuple[Tensor, Tensor], hops: int) -> dict[str, Tensor]:
+    """Gradients of all weights from these signals; the first block hands what its input gets to the embedding."""
+    x_BT, _ = batch
+    inputs, signals = _inputs(model, x_BT), _signals(model, batch, hops)
     found = _backpropagated(model, batch)  # of the head and the norm in front of it
     for place, (block, x, d) in enumerate(zip(model.blocks, inputs[:-1], signals, strict=True)):
         own = dict(block.named_parameters())
@@ -151,6 +164,20 @@ def _reference(model: Gpt, batch: tuple[Tensor, Tensor], hops: int) -> dict[str,
             rows = torch.zeros_like(model.embedding.weight).detach()
             found["embedding.weight"] = rows.index_add(0, x_BT.flatten(), at_input.detach().flatten(0, 1))
     return found
+
+
+@pytest.mark.parametrize("recompute", EXECUTIONS)
+def test_sublayers_learn_by_themselves_and_hops_cross_whole_blocks(batch, recompute):
+    """The MLP's branch gives no gradient to the attention of its block, while hops go through both."""
+    model = _model()
+    found = _learned(model, batch, ExactHead(hops=1), recompute=recompute, branches="blocks.*.norm_2")
+    whole = _reference(model, batch, hops=1)
+    for name in whole:
+        attends = any(f".{part}." in name for part in ("norm_1", "qkv", "out")) or name.startswith("embedding")
+        assert torch.allclose(found[name], whole[name], rtol=1e-9, atol=1e-12) is not attends, name
+    signals = _signals(model, batch, hops=1)
+    for place, d_BTC in enumerate(signals):
+        torch.testing.assert_close(found[f"blocks.{place}.out.bias"], d_BTC.sum((0, 1)))
 
 
 @pytest.mark.parametrize("make", [AlignedHead, ElectronicOnly], ids=["aligned", "electronic"])
@@ -260,6 +287,11 @@ def test_no_gradient_stays_between_blocks(batch):
 def _leaf_grad(node: object) -> Tensor | None:
     variable = getattr(node, "variable", None)
     return None if variable is None else variable.grad
+
+
+def test_feedback_of_layers_is_refused_with_hops(batch):
+    with pytest.raises(ConfigError, match="expected hops=0 or no linears="):
+        _learned(_model(), batch, ExactHead(hops=1), linears="blocks.*.down")
 
 
 @pytest.mark.parametrize(("hops", "told"), [(-1, "0 to")])

@@ -1,6 +1,6 @@
 """Arguments of `DFA(...)` of the wrong kind: each is refused with the words to write instead."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import get_args
 
 from torch import nn
@@ -81,11 +81,12 @@ def check_choices(*, recompute: object, unread: object, input_gradient: object) 
         )
 
 
-def check_rule(rule: AbstractRule, *, recompute: object) -> None:
+def check_rule(rule: AbstractRule, *, recompute: object, linears: str | Sequence[str]) -> None:
     """Refuse rules that nothing can be attached for.
 
     Raises:
-        ConfigError: the rule lets gradients flow between blocks, or needs what DFA, or streaming, does not supply.
+        ConfigError: the rule lets gradients flow between blocks, needs what DFA, or streaming, does not supply, or hops
+            across layers that have feedback of their own.
     """
     if not rule.cuts:
         raise ConfigError(
@@ -97,6 +98,11 @@ def check_rule(rule: AbstractRule, *, recompute: object) -> None:
         raise ConfigError(
             f"rule: DFA cannot give a rule the {' or the '.join(unknown)}, which {rule.name} needs; expected some of "
             f"{', '.join(sorted(SUPPLIED))}"
+        )
+    if rule.crossings and linears:
+        raise ConfigError(
+            f"rule: {rule.name} with hops takes the true input gradients of blocks, and linears= would replace them by "
+            "those of mean weights; expected hops=0 or no linears="
         )
     unkept = sorted(rule.needs & UNSTREAMED)
     if unkept and recompute == "stream":

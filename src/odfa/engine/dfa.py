@@ -109,7 +109,7 @@ class DFA:
         refuse_second_handle(model)
         self.model = model
         self.rule = rule if rule is not None else RandomFeedback()
-        check_rule(self.rule, recompute=recompute)
+        check_rule(self.rule, recompute=recompute, linears=linears)
         self.blocks = match_blocks(model, blocks)
         self.rule.check_blocks(list(self.blocks))
         self.last_block = list(self.blocks)[-1]

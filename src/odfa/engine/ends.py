@@ -68,6 +68,19 @@ class BlockEnds:
             return leaf_of(value)
         return mark(value, lambda grad: [grad if step.exact else None]) if value.requires_grad else value
 
+    def branched(self, step: Step | None, value: Tensor) -> Tensor:
+        """The same for what a branch inside a block reads; signals that cross the block follow its history, too."""
+        if not self.handle.rule.crossings or not value.requires_grad:
+            return self.severed(step, value)
+        # neither: torch runs a checkpointed block again for what it saved, and follows the graph of the first run
+        running = self.handle.second_run or (None if step is None else step.execution)
+
+        def at_branch(grad: Tensor | None) -> list[Tensor | None]:
+            crosses = running is not None and running.wiring.crosses
+            return [grad if crosses or (step is not None and step.exact) else None]
+
+        return mark(value, at_branch)
+
     def _cut(self, step: Step, span: Span | None, name: str, main: Tensor) -> Tensor:
         # a wiring that feeds nothing has no use for the history, which then is freed at once; a trace reads it
         known = step.wiring.feeds or step.trace is not None

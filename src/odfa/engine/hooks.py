@@ -229,7 +229,7 @@ class Hooks:
         value = first_tensor(args)
         if value is None:
             raise MatchError(f"{type(module).__name__} was called without a positional tensor and cannot be a branch")
-        leaf = self._ends.severed(self.step, value)
+        leaf = self._ends.branched(self.step, value)
         return map_tensors(args, lambda t: leaf if t is value else t)
 
     # at the head and the taps

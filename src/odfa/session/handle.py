@@ -11,7 +11,7 @@ from odfa.engine.rules.base import UNSTREAMED
 from odfa.errors import ConfigError
 from odfa.session.config import FeedbackSettings, RunConfig
 from odfa.session.memory import recompute_blocks
-from odfa.settings import SettingError, tag_of
+from odfa.settings import SettingError, require, tag_of
 
 if TYPE_CHECKING:
     from odfa.engine import DFA
@@ -74,6 +74,11 @@ def check_feedback(config: RunConfig, shape: DataShape) -> None:
             f"feedback.granularity={feedback.granularity}: this network has no residual branches that are known by "
             "name; expected block"
         )
+    if feedback is not None and feedback.granularity == "linear" and rule.crossings:
+        raise ConfigError(
+            f"feedback.granularity=linear: rule={tag_of(rule)} with hops takes true input gradients of blocks, which "
+            "this would replace; expected block or sublayer, or rule.hops=0"
+        )
     if feedback is not None and feedback.group > len(network.blocks):
         raise ConfigError(
             f"feedback.group: expected at most {len(network.blocks)}, the blocks of this network, got {feedback.group}"
@@ -88,6 +93,8 @@ def check_feedback(config: RunConfig, shape: DataShape) -> None:
     with _under("rule"):
         rule.check(num_outputs=num_outputs, width=network.widths[-1])
         rule.check_blocks(fed(config, network.blocks))
+        most = len(fed(config, network.blocks))
+        require(rule.crossings <= most, "hops", f"at most {most}, the places that are fed", rule.crossings)
     if config.projection is None:
         return
     # a new calibration measures another matrix, to which the head and its weights would not be aligned

@@ -13,6 +13,8 @@ from odfa.errors import MatchError
 class SecondRun(Protocol):
     """A run of the model inside backward, in which blocks learn one after another."""
 
+    wiring: AbstractWiring
+
     def learn(self, output: Any, *, shared: bool) -> Any:
         """Called with what each block returned; returns what goes on in its place.
 

@@ -132,6 +132,11 @@ class AbstractRule(Settings, ABC, room="odfa.engine.rules", group="odfa.rules"):
         """Whether blocks get signals, so that there is something to place, to measure and to tune."""
         return self.cuts and self.wiring.feeds
 
+    @property
+    def crossings(self) -> int:
+        """How often signals cross the blocks backwards; each time takes the input gradients of all but the first."""
+        return 0
+
     def new_wiring(self, last_block: str) -> AbstractWiring:
         """Its wiring for one forward pass; `last_block` is the one that is last in running order."""
         return self.wiring(self.name, last_block)

@@ -37,6 +37,11 @@ class HeadRule(AbstractRule):
         require(self.scale > 0, "scale", "a positive number", self.scale)
         require(0 <= self.hops <= MAX_COUNT, "hops", f"0 to {MAX_COUNT:,}", self.hops)
 
+    @property
+    def crossings(self) -> int:
+        """Once for each hop."""
+        return self.hops
+
     def new_wiring(self, last_block: str) -> AbstractWiring:
         """The residual stream, with the hops."""
         return Residual(self.name, last_block, hops=self.hops)

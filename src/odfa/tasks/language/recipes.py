@@ -173,6 +173,6 @@ def deep_gpt_tiny() -> RunConfig:
         checkpoint_every=500,
         evaluate_every=300,
         network=replace(_GPT, width=64, layers=8),
-        data=KernelDocsData(vocabulary=1024, context=64, validation=256, test=1024),
+        data=KernelDocsData(vocabulary=1024, context=64, validation=256, test=1024, limit=24_000),
         optimizer=replace(run.optimizer, learning_rate=2e-3),
     )
