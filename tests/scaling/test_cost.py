@@ -178,6 +178,22 @@ def test_backpropagation_gains_nothing_from_devices_that_wait_for_each_other():
     assert locked.step_s - ours.step_s == pytest.approx(saved, rel=0.01)
 
 
+@pytest.mark.parametrize("devices", [1, 2, 8])
+def test_a_hop_is_one_more_parallel_phase_whose_sums_travel_all_devices(devices):
+    """Its input gradients are shared by all devices, and the chain of sends is all that grows with their number."""
+    sizes = Gpt(depth=8, width=128, tokens=128, context=32, vocabulary=256)
+    layout = StepLayout(devices=devices, vectors="batch")
+    one, two = (
+        step_cost(modelled(replace(sizes, hops=hops)), PLANNED_METHODS["dfa"], OPU, layout) for hops in (1, 2)
+    )
+    computed = two.parts_s["backward"] - one.parts_s["backward"]
+    sent = (devices - 1) * one.parts_s["handovers"]
+    assert two.step_s - one.step_s == pytest.approx(computed + sent, rel=1e-9)
+    assert two.parts_s["crossings"] == pytest.approx(2 * one.parts_s["handovers"])
+    bp = [step_cost(modelled(replace(sizes, hops=hops)), PLANNED_METHODS["bp"], OPU, layout) for hops in (0, 2)]
+    assert bp[0].step_s == pytest.approx(bp[1].step_s, rel=1e-9)
+
+
 def test_microbatches_hide_the_shorter_of_light_and_compute():
     layout = StepLayout(vectors="token", microbatches=64)
     found = step_cost(big(), PLANNED_METHODS["odfa"], OPU, layout)

@@ -99,6 +99,22 @@ def test_streaming_keeps_least_and_works_most():
     assert streamed.forward.flops + streamed.backward.flops > kept.forward.flops + kept.backward.flops
 
 
+def test_a_hop_costs_the_input_gradients_of_all_blocks_but_the_first():
+    """2 operations for each of the 12 C^2 weights of a block and each token; nothing of the head, no weight's gradient."""
+    one, two = (
+        _sibling(Gpt(depth=4, width=64, tokens=64, context=32, vocabulary=128, hops=hops), "float32", "block")
+        for hops in (1, 2)
+    )
+    added = {key: two[key].backward.matmul_flops - one[key].backward.matmul_flops for key in one}
+    assert added["feedback", "keep"] == 3 * 2 * 12 * 64**2 * 64
+    # streaming runs the model again for it, up to the last block
+    again = one["feedback", "stream"].forward.matmul_flops - 2 * 64 * 64 * 128
+    assert added["feedback", "stream"] == pytest.approx(added["feedback", "keep"] + again, rel=1e-9)
+    assert added["bp", "keep"] == added["bp", "recompute"] == 0
+    for key in one:
+        assert two[key].forward == one[key].forward
+
+
 def test_nothing_is_allocated():
     """A model of 10^12 parameters: its weights would take four terabytes."""
     gpt = Gpt(depth=128, width=25600, tokens=1024, context=1024, vocabulary=50304)
@@ -163,10 +179,12 @@ def test_a_model_that_looks_at_values_is_refused_in_one_line(kind):
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize(("depth", "width"), [(1, 64), (2, 192), (5, 128), (2, 1024), (1, 20480)])
-def test_a_gpt_of_any_size_follows_from_six_small_ones(depth, width):
+@pytest.mark.parametrize(
+    ("depth", "width", "hops"), [(1, 64, 0), (2, 192, 0), (5, 128, 0), (2, 1024, 0), (1, 20480, 0), (4, 192, 1)]
+)
+def test_a_gpt_of_any_size_follows_from_six_small_ones(depth, width, hops):
     """Walked directly, and worked out from siblings of other widths and depths: kernel by kernel the same."""
-    gpt = Gpt(depth=depth, width=width, tokens=64, context=32, vocabulary=128)
+    gpt = Gpt(depth=depth, width=width, tokens=64, context=32, vocabulary=128, hops=hops)
     derived, direct = walks_of_gpt(gpt, "float32"), _sibling(gpt, "float32", "block")
     for key, walk in direct.items():
         for part in ("forward", "backward"):

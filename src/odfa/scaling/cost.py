@@ -183,12 +183,19 @@ class StepTerms:
         return self.vectors * (error + signals) / self.processor.network_bytes_per_s
 
     @property
-    def hops_s(self) -> float:
+    def handovers_s(self) -> float:
         """Seconds of sending the activations of all rows from one device to the next; as wide as a block's signal."""
         if self.layout.devices == 1:
             return 0.0
         width = self.model.paces["feedback", "keep"].walk.signal_width
         return self.model.tokens * width * self.precision.weight / self.processor.network_bytes_per_s
+
+    @property
+    def crossings_s(self) -> float:
+        """Seconds of sending the sums of the hops from one device to the one before it; the input gradients that are
+        summed are a part of `backward_s`."""
+        hops = self.walk.crossings if self.method.learning == "feedback" else 0.0
+        return hops * self.handovers_s
 
     @property
     def link_s(self) -> float:
@@ -203,7 +210,18 @@ class StepTerms:
     @cached_property
     def parts_s(self) -> dict[str, float]:
         """Seconds of every term by name."""
-        names = ("forward", "backward", "update", "projection", "light", "broadcast", "hops", "link", "host")
+        names = (
+            "forward",
+            "backward",
+            "update",
+            "projection",
+            "light",
+            "broadcast",
+            "handovers",
+            "crossings",
+            "link",
+            "host",
+        )
         return {name: float(getattr(self, f"{name}_s")) for name in names}
 
     @cached_property
@@ -216,26 +234,31 @@ class StepTerms:
             the last device's work:    (m + S - 1) f + m (p + b)
             the light's work:          S f + m r + b
             the last microbatch's way: (m + S - 1) f + r + p + b,
-        or the sum where nothing overlaps. The link works beside all that; the host's update comes after it.
+        or the sum where nothing overlaps. With hops, b holds the input gradients of the hops and a send of their sums
+        for each; all devices work on a hop at once, and its sums then travel S - 1 devices, which ends every way. The
+        link works beside all that; the host's update comes after it.
         """
         # The terms are of the whole batch, the formulas of one microbatch: hence the divisions by m.
         m, stages = self.layout.microbatches, self.layout.devices
-        filled_s = (m + stages - 1) * (self.forward_s + self.hops_s) / m
+        filled_s = (m + stages - 1) * (self.forward_s + self.handovers_s) / m
         if self.method.learning != "feedback":
-            hops_back_s = self.hops_s if self.method.learning == "bp" else 0.0
-            computing_s = filled_s + (m + stages - 1) * (self.backward_s + hops_back_s) / m
+            handed_back_s = self.handovers_s if self.method.learning == "bp" else 0.0
+            computing_s = filled_s + (m + stages - 1) * (self.backward_s + handed_back_s) / m
         else:
             locked = "parallel_blocks" in self.layout.off
-            b = self.backward_s / m * ((m + stages - 1) / m if locked else 1.0)
+            sent_s = self.crossings_s / m
+            b = self.backward_s / m * ((m + stages - 1) / m if locked else 1.0) + sent_s
             # the latency passes once a step, not once a microbatch: answers follow one another from the first one on
             latency_s = 0.0 if self.beam is None else self.opu.latency_s
             p, r = self.projection_s / m, (self.light_s - latency_s + self.broadcast_s) / m
-            first_s = stages * (self.forward_s + self.hops_s) / m
+            first_s = stages * (self.forward_s + self.handovers_s) / m
+            # one of the S - 1 sends is in b; without hops none is added, and one device sends nothing
+            travel_s = max(0, stages - 2) * sent_s
             if "overlap" in self.layout.off:
-                computing_s = filled_s + m * (latency_s + r + p + b)
+                computing_s = filled_s + m * (latency_s + r + p + b) + travel_s
             else:
                 lit_s = max(first_s + m * r + b, filled_s + r + p + b) + latency_s
-                computing_s = max(filled_s + m * (p + b), lit_s)
+                computing_s = max(filled_s + m * (p + b), lit_s) + travel_s
         return max(computing_s + self.update_s, self.link_s) + self.host_s
 
     @property

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from odfa.data import DataShape
-from odfa.engine import RandomFeedback
+from odfa.engine import AlignedHead, RandomFeedback
 from odfa.errors import ConfigError
 from odfa.project import OpticalSettings
 from odfa.session import FeedbackSettings, MemorySettings, RunConfig
@@ -34,6 +34,8 @@ class Gpt:
     """Tokens in one sequence."""
     vocabulary: int = 2048
     """Number of different tokens, the width of the logits."""
+    hops: int = 0
+    """Hops of credit across the blocks."""
 
     def __post_init__(self) -> None:
         require_counts(self, "depth", "width", "tokens", "context", "vocabulary")
@@ -53,14 +55,17 @@ class Gpt:
         )
 
     def run(self, *, memory: MemorySettings | None = None, granularity: Granularity = "block") -> RunConfig:
-        """The run that learns it; feedback is random, one slice for all blocks, and the error is read at the logits."""
+        """The run that learns it; feedback is random, one slice for all blocks, and the error is read at the logits.
+
+        Hops need a signal at the head's input: with them the head is aligned.
+        """
         return RunConfig(
             recipe="gpt",
             task=Language(),
             batch_size=self.tokens // self.context,
             network=Gpt2Network(width=self.width, layers=self.depth, heads=self.width // HEAD_WIDTH),
             data=TextData(vocabulary=self.vocabulary, context=self.context),
-            rule=RandomFeedback(shared=True),
+            rule=AlignedHead(hops=self.hops) if self.hops else RandomFeedback(shared=True),
             projection=OpticalSettings(guard=None),
             feedback=FeedbackSettings(granularity=granularity),
             memory=memory or MemorySettings(),

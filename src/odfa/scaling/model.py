@@ -88,9 +88,10 @@ def walks_of_module(module: nn.Module, inputs: Sequence[Tensor], blocks: Blocks 
 
 @cache
 def walks_of_gpt(gpt: Gpt, precision: str, granularity: Granularity = "block") -> dict[WalkKey, Walk]:
-    """Every walk of a GPT of any size, from siblings of one and two blocks and three widths."""
+    """Every walk of a GPT of any size, from siblings of two small depths and three widths."""
     # A large GPT is not walked itself, even without values that takes minutes: operations and bytes are polynomials of
-    # the width, fixed by three widths, and affine in the depth, fixed by one and two blocks.
+    # the width, fixed by three widths, and affine in the depth, fixed by one and two blocks;
+    # with hops by as many more.
     found = {}
     for key in KEYS:
         one, two = (
@@ -101,7 +102,7 @@ def walks_of_gpt(gpt: Gpt, precision: str, granularity: Granularity = "block") -
                 },
                 gpt.width,
             )
-            for depth in (1, 2)
+            for depth in (gpt.hops + 1, gpt.hops + 2)
         )
         # the largest of several weights is no polynomial
         largest = gpt.width * max(gpt.vocabulary, gpt.context, 4 * gpt.width)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from odfa import recipes
 from odfa.data import quietly
+from odfa.engine.rules.head import HeadRule
 from odfa.errors import ConfigError, Incompatible, MatchError
 from odfa.saved import Json
 from odfa.scaling.advice import proposed
@@ -23,7 +24,7 @@ from odfa.scaling.model import model_of, walks_of_gpt, walks_of_module, walks_of
 from odfa.scaling.plan_settings import PlanSettings
 from odfa.scaling.walk import Walk
 from odfa.session import RunConfig
-from odfa.settings import require
+from odfa.settings import SettingError, require, tag_of
 from odfa.tasks.language.folder import from_folder
 
 SIZES: dict[str, tuple[int, int, int, int]] = {
@@ -79,7 +80,7 @@ def subject(name: str, config: PlanSettings) -> Subject:
         if isinstance(made, RunConfig):
             return _of_recipe(made, config)
         module, inputs = made
-        _refuse(config, "its function gives the inputs", "tokens", "context", "granularity")
+        _refuse(config, "its function gives the inputs", "tokens", "context", "granularity", "hops")
         walks = walks_of_module(module, inputs)
         rows = walks["feedback", "keep"].rows
         return Subject(name=name, walks=walks, sequences=min(rows, len(inputs[0]) if inputs[0].ndim else 1))
@@ -127,6 +128,15 @@ def _of_recipe(run: RunConfig, config: PlanSettings) -> Subject:
 
 
 def _fine(run: RunConfig, config: PlanSettings) -> RunConfig:
+    """The recipe with the granularity and the hops of the plan.
+
+    Raises:
+        ConfigError: its rule does not have them.
+    """
+    if config.hops is not None:
+        if not isinstance(run.rule, HeadRule):
+            raise SettingError("hops", f"{run.recipe} has rule={tag_of(run.rule)}, which cannot hop; expected none")
+        run = replace(run, rule=replace(run.rule, hops=config.hops))
     if config.granularity == "block":
         return run
     if run.feedback is None:
@@ -146,7 +156,8 @@ def _of_gpt(name: str, config: PlanSettings) -> Subject:
             raise ConfigError(f"model: expected at most {_MOST:,} blocks and as much width, got {name!r}")
     tokens, context = _batch(name, positions, config)
     require(tokens > 1, "tokens", "2 or more, as each is predicted from those before it", tokens)
-    gpt = Gpt(depth=depth, width=width, tokens=tokens, context=context, vocabulary=vocabulary)
+    gpt = Gpt(depth=depth, width=width, tokens=tokens, context=context, vocabulary=vocabulary, hops=config.hops or 0)
+    require(gpt.hops < depth, "hops", f"at most {depth - 1}, as {name} has {depth} blocks", gpt.hops)
     walks = walks_of_gpt(gpt, config.layout.precision, config.granularity)
     return Subject(name=name, walks=walks, sequences=tokens / context)
 
@@ -169,7 +180,7 @@ def _batch(name: str, positions: int | None, config: PlanSettings) -> tuple[int,
 
 
 def _of_folder(folder: Path, config: PlanSettings) -> Subject:
-    _refuse(config, "a model by folder is planned block by block", "granularity")
+    _refuse(config, "a model by folder is planned block by block", "granularity", "hops")
     found = from_folder(folder, torch.float32 if config.layout.precision == "float32" else torch.bfloat16)
     tokens, context = _batch(folder.name, found.positions, config)
     ids_NT = torch.zeros(tokens // context, context, dtype=torch.long, device="meta")

@@ -7,7 +7,7 @@ from typing import Literal
 from odfa.scaling.method import StepLayout
 from odfa.scaling.opu import Opu, get_opu
 from odfa.scaling.processor import Processor, get_processor
-from odfa.settings import Settings, require_counts
+from odfa.settings import MAX_COUNT, Settings, require, require_counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +20,8 @@ class PlanSettings(Settings):
     """Tokens in a sequence, for models that are named by size or folder; none: 1024, or the step's tokens if fewer."""
     granularity: Literal["block", "sublayer", "linear"] = "block"
     """For GPTs, what learns by itself: whole blocks, attention and MLP, or linear layers."""
+    hops: int | None = None
+    """Hops of credit across the blocks; none: as many as the recipe has, 0 for GPTs and modules."""
     layout: StepLayout = field(default_factory=StepLayout)
     """How a step is laid out over devices, microbatches and OPUs."""
     processor: Processor = field(default_factory=lambda: get_processor("a100"))
@@ -29,6 +31,7 @@ class PlanSettings(Settings):
 
     def __post_init__(self) -> None:
         require_counts(self, "tokens", "context")
+        require(self.hops is None or 0 <= self.hops <= MAX_COUNT, "hops", f"0 to {MAX_COUNT:,}, or none", self.hops)
 
     def unread(self) -> Mapping[str, str]:
         """What studies read and plans do not; the link between processors where there is one."""

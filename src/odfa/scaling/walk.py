@@ -47,6 +47,8 @@ class Walk:
     """Width of an error row, D."""
     signal_width: float
     """Outputs of the projection, M; 0 where nothing is projected."""
+    crossings: float
+    """Hops of credit in backward, whose kernels are counted there."""
     forward: Tally
     """Kernels from the inputs to the loss."""
     backward: Tally
@@ -245,6 +247,7 @@ def _walk_step(
         rows=projection.rows if isinstance(projection, Assumed) else 0,
         row_width=0 if projection is None else projection.num_inputs or 0,
         signal_width=0 if projection is None else projection.num_outputs or 0,
+        crossings=0 if dfa is None else dfa.rule.crossings,
         forward=forward,
         backward=backward,
         forward_bytes=forward_bytes,
