@@ -183,9 +183,7 @@ def test_a_hop_is_one_more_parallel_phase_whose_sums_travel_all_devices(devices)
     """Its input gradients are shared by all devices, and the chain of sends is all that grows with their number."""
     sizes = Gpt(depth=8, width=128, tokens=128, context=32, vocabulary=256)
     layout = StepLayout(devices=devices, vectors="batch")
-    one, two = (
-        step_cost(modelled(replace(sizes, hops=hops)), PLANNED_METHODS["dfa"], OPU, layout) for hops in (1, 2)
-    )
+    one, two = (step_cost(modelled(replace(sizes, hops=hops)), PLANNED_METHODS["dfa"], OPU, layout) for hops in (1, 2))
     computed = two.parts_s["backward"] - one.parts_s["backward"]
     sent = (devices - 1) * one.parts_s["handovers"]
     assert two.step_s - one.step_s == pytest.approx(computed + sent, rel=1e-9)

@@ -100,7 +100,7 @@ def test_streaming_keeps_least_and_works_most():
 
 
 def test_a_hop_costs_the_input_gradients_of_all_blocks_but_the_first():
-    """2 operations for each of the 12 C^2 weights of a block and each token; nothing of the head, no weight's gradient."""
+    """2 operations for each of the 12 C^2 weights of a block and each token; nothing of the head or of weights."""
     one, two = (
         _sibling(Gpt(depth=4, width=64, tokens=64, context=32, vocabulary=128, hops=hops), "float32", "block")
         for hops in (1, 2)
