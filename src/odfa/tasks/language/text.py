@@ -130,8 +130,8 @@ class TextData(LimitedData, kind="text"):
     """Special token behind every document: a model that writes it has finished."""
 
     path: Path | None = None
-    """Folder of Cornell Movie-Dialogs, chitchat dataset.json, text file or folder of .txt files; none: the package
-    chitchat-dataset."""
+    """Folder of Cornell Movie-Dialogs, chitchat dataset.json, text file, folder of .txt files, or tar archive of .txt
+    and .rst files; none: the package chitchat-dataset."""
     vocabulary: int = 2048
     """Number of entries of the byte-level BPE that is trained on the training documents."""
     context: int = 64
