@@ -57,8 +57,6 @@ def test_links_and_folders_in_an_archive_are_no_documents(tmp_path: Path) -> Non
 def test_a_damaged_archive_is_refused_in_one_line(tmp_path: Path) -> None:
     texts = {f"{k}.txt": random.Random(k).randbytes(900).hex() for k in range(60)}
     file = _archive(tmp_path / "sources.tar.xz", texts, "w:xz")
-        tmp_path / "sources.tar.xz", {f"{k}.txt": random.Random(k).randbytes(900).hex() for k in range(60)}, "w:xz"
-    )
     content = file.read_bytes()
     file.write_bytes(content[: len(content) // 2])
     with pytest.raises(DataError, match=r"sources\.tar\.xz: the archive is damaged \(.*\); fetch it again$"):
