@@ -35,16 +35,26 @@ def test_kinds_are_the_files_of_the_room() -> None:
     assert {word: kind.__name__ for word, kind in kinds.items()} == {
         "aligned": "AlignedHead",
         "backprop": "Backprop",
+        "drtp": "Drtp",
         "electronic": "ElectronicOnly",
         "exact": "ExactHead",
+        "kolen_pollack": "KolenPollack",
         "random": "RandomFeedback",
         "shallow": "Shallow",
     }
-    for kind in kinds.values():
-        assert kind.needs == {"error"}
+    more = {"drtp": {"targets"}, "kolen_pollack": {"error", "block output", "optimiser step"}}
+    for word, kind in kinds.items():
+        assert kind.needs == more.get(word, {"error"})
         assert kind.label
         assert kind.colour.startswith("#")
-    assert {word for word, kind in kinds.items() if kind.projects} == {"random", "aligned", "electronic", "exact"}
+    assert {word for word, kind in kinds.items() if kind.projects} == {
+        "random",
+        "aligned",
+        "electronic",
+        "exact",
+        "drtp",
+        "kolen_pollack",
+    }
     assert apply(RandomFeedback(), ["scale=0.5"]) == RandomFeedback(scale=0.5)
 
 

@@ -149,7 +149,10 @@ def _settings_in(hint: Any) -> bool:
             {"rule": RandomFeedback},
             "rule: expected an instance, got the class RandomFeedback; write RandomFeedback(...)",
         ),
-        ({"rule": int}, "(aligned, backprop, electronic, exact, random, shallow), got the class int"),
+        (
+            {"rule": int},
+            "(aligned, backprop, drtp, electronic, exact, kolen_pollack, random, shallow), got the class int",
+        ),
         ({"projection": odfa.Gaussian()}, "projection: expected GaussianSettings, got Gaussian, which they build"),
         ({"projection": RandomFeedback()}, "(gaussian, hadamard, identity, optical, rademacher) or None, got RandomFe"),
         ({"memory": MemorySettings}, "memory: expected an instance, got the class MemorySettings"),

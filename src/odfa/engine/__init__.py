@@ -3,7 +3,17 @@
 from odfa.engine.alignment import Alignment
 from odfa.engine.dfa import DFA
 from odfa.engine.fused import FusedOptimizer, fuse_optimizer
-from odfa.engine.rules import AbstractRule, AlignedHead, Backprop, ElectronicOnly, ExactHead, RandomFeedback, Shallow
+from odfa.engine.rules import (
+    AbstractRule,
+    AlignedHead,
+    Backprop,
+    Drtp,
+    ElectronicOnly,
+    ExactHead,
+    KolenPollack,
+    RandomFeedback,
+    Shallow,
+)
 
 __all__ = [
     "DFA",
@@ -11,9 +21,11 @@ __all__ = [
     "AlignedHead",
     "Alignment",
     "Backprop",
+    "Drtp",
     "ElectronicOnly",
     "ExactHead",
     "FusedOptimizer",
+    "KolenPollack",
     "RandomFeedback",
     "Shallow",
     "fuse_optimizer",

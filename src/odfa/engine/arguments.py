@@ -7,7 +7,7 @@ from torch import nn
 
 from odfa.arguments import kind as check_kind
 from odfa.encode import AbstractEncoder, BitPlanes, Sign, Ternary
-from odfa.engine.rules import AbstractRule, RandomFeedback
+from odfa.engine.rules import AbstractRule, Drtp, KolenPollack, RandomFeedback
 from odfa.engine.rules.base import UNSTREAMED, Need
 from odfa.errors import ConfigError
 from odfa.opu import AbstractOpu
@@ -29,6 +29,8 @@ _NAMES: dict[str, Mapping[str, type]] = {
     "encoder": {"ternary": Ternary, "sign": Sign, "bit_planes": BitPlanes},
 }
 """What a word stands for on the command line; from Python one gives the object."""
+_BEHIND: frozenset[type] = frozenset({Drtp, KolenPollack})
+"""What of this lies in `odfa.engine` and not at the front door."""
 
 
 def check_arguments(
@@ -122,4 +124,5 @@ def _instead(key: str, value: object, usual: type) -> str:
         place = next((place for kind, place in _PLACES.items() if isinstance(value, kind)), None)
         if place is not None:
             return place if place.endswith(")") else f"{place}{type(value).__name__}(…)"
-    return f"{key}=odfa.{usual.__name__}({'odfa.Twin()' if usual is Optical else ''})"
+    room = "odfa.engine" if usual in _BEHIND else "odfa"
+    return f"{key}={room}.{usual.__name__}({'odfa.Twin()' if usual is Optical else ''})"

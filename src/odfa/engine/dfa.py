@@ -118,6 +118,8 @@ class DFA:
         self.taps = find_taps(model, error_at, self.blocks.values())
         self.unread, self.input_gradient = unread, input_gradient
         check_taps(self.taps, self.blocks)
+        self._projection = _with_encoder(projection if projection is not None else Gaussian(seed=0), encoder)
+        self.rule.check_projection(self._projection)
         at_model = any(tap.module is model for tap in self.taps)
         self.rule.wiring.check(self.rule.name, self.taps, at_model=at_model, unread=unread)
         if self.rule.sets_head:
@@ -127,7 +129,6 @@ class DFA:
         self.second_run: SecondRun | None = None
         self.last: StepRecord | None = None
         self.passes = Passes(model, self.blocks, self.taps, self.execution)
-        self._projection = _with_encoder(projection if projection is not None else Gaussian(seed=0), encoder)
         self.at_work = check_started(self.rule, self.rule.start(self._projection, model, self.tap.module))
         self.optimizer_steps = OptimizerSteps(model, self.rule, self.at_work)
         self._targets: Tensor | None = None

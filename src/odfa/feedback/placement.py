@@ -41,6 +41,22 @@ class Placement:
         batch_first = (self.shape[of_block], *self.shape[:of_block], *self.shape[of_block + 1 :])
         return (rows * (scale / self.spread)).reshape(batch_first).movedim(0, of_block)
 
+    def rows(self, output: Tensor) -> Tensor:
+        """An output of the block as h_NK, one row per row of the error: <signal(p, 1), output> = <p, rows(output)>.
+
+        Tokens that share a signal are averaged; rows whose signals are summed have the same h.
+        """
+        of_error, of_block = self.axes
+        batch_first = output.movedim(of_block, 0)
+        per_token = len(self.lead) == 2 and not self.summed
+        tokens = self.lead[1 - of_error] if per_token else self.spread
+        rows = batch_first.reshape(len(batch_first), tokens, self.width)
+        if not per_token:
+            rows = rows.mean(dim=1, keepdim=len(self.lead) == 2)
+        if self.summed:
+            rows = rows.expand(-1, self.lead[1 - of_error], -1)
+        return rows.movedim(0, of_error).reshape(-1, self.width)
+
 
 def possible_axes(shape: tuple[int, ...], lead: tuple[int, ...]) -> list[Axes]:
     """Where the sizes let the batch be; an output of two axes is (batch, channel), longer ones may be (token, batch).

@@ -90,6 +90,11 @@ class AbstractProjection(ABC):
         """
         raise ConfigError(f"{self.identity} does not expose its matrix; measure it by projecting one-hot rows")
 
+    @property
+    def is_matrix(self) -> bool:
+        """Whether `project` is the product with `matrix()` and nothing else: no encoder before it, no light."""
+        return type(self).matrix is not AbstractProjection.matrix
+
     def cost(self, num_vectors: int) -> Light:
         """Light that projecting `num_vectors` non-zero rows takes."""
         return Light()

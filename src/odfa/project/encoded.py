@@ -53,6 +53,11 @@ class Encoded(AbstractProjection):
         """The projection's identity and the encoder's name."""
         return f"encoded({self._projection.identity}, {self._encoder.name})"
 
+    @property
+    def is_matrix(self) -> bool:
+        """False: rows are encoded first."""
+        return False
+
     def matrix(self) -> Tensor:
         """B_DM of the inner projection; the encoder before it is not linear and not part of the matrix."""
         return self._projection.matrix()

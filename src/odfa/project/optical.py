@@ -171,6 +171,11 @@ class Optical(AbstractProjection):
         scale = 2**0.5 / (1.0 if self._calibration is None else self._calibration.gain)
         return scale * values_NM[:, : self.num_outputs]
 
+    @property
+    def is_matrix(self) -> bool:
+        """False: rows are encoded, and light adds noise."""
+        return False
+
     def matrix(self) -> Tensor:
         """B_DM as the calibration measured it.
 

@@ -103,6 +103,8 @@ def check_feedback(config: RunConfig, shape: DataShape) -> None:
             f"projection: rule={tag_of(rule)} starts from the measured matrix and cannot go on with another one; "
             "expected guard.when_lost=stop"
         )
+    if rule.reads_matrix:
+        rule.check_projection(config.projection.build(config.seed))
     with _under("projection"):
         config.projection.check(
             run_seed=config.seed,

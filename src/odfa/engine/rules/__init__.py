@@ -4,8 +4,10 @@ from odfa.engine.calls import Call
 from odfa.engine.rules.aligned_head import AlignedHead
 from odfa.engine.rules.backprop import Backprop
 from odfa.engine.rules.base import AbstractFeedback, AbstractRule
+from odfa.engine.rules.drtp import Drtp
 from odfa.engine.rules.electronic_only import ElectronicOnly
 from odfa.engine.rules.exact_head import ExactHead
+from odfa.engine.rules.kolen_pollack import KolenPollack
 from odfa.engine.rules.random_feedback import RandomFeedback
 from odfa.engine.rules.shallow import Shallow
 
@@ -15,8 +17,10 @@ __all__ = [
     "AlignedHead",
     "Backprop",
     "Call",
+    "Drtp",
     "ElectronicOnly",
     "ExactHead",
+    "KolenPollack",
     "RandomFeedback",
     "Shallow",
 ]

@@ -98,6 +98,9 @@ class AbstractRule(Settings, ABC, room="odfa.engine.rules", group="odfa.rules"):
     """False: gradients flow between blocks, so there is nothing for a `DFA` to do."""
     sets_head: ClassVar[bool] = False
     """Attaching sets the head's weight to the rule's start, and the rule goes on reading the whole of it."""
+    reads_matrix: ClassVar[bool] = False
+    """It starts from `projection.matrix()` and multiplies by matrices of its own: the projection has to be that product
+    and nothing else."""
     label: ClassVar[str]
     """For tables and legends."""
     colour: ClassVar[str] = "#8C564B"
@@ -159,6 +162,18 @@ class AbstractRule(Settings, ABC, room="odfa.engine.rules", group="odfa.rules"):
         Raises:
             ConfigError: they do not fit.
         """
+
+    def check_projection(self, projection: AbstractProjection) -> None:
+        """Compare the settings with the projection, which has no shape yet, before the model is touched.
+
+        Raises:
+            ConfigError: the rule reads the matrix, and the projection is more than the product with it.
+        """
+        if self.reads_matrix and not projection.is_matrix:
+            raise ConfigError(
+                f"rule: {self.name} goes on from the matrix itself, and {projection.identity} is not the product with "
+                "a matrix that can be read; expected a digital projection without an encoder (arm=dfa)"
+            )
 
     def check_blocks(self, blocks: Sequence[str]) -> None:
         """Compare the settings with the names of the blocks that are fed, before the model is touched.
