@@ -183,7 +183,11 @@ def test_signals_of_drtp_do_not_depend_on_the_outputs() -> None:
         two[2].bias.add_(1)  # type: ignore[operator, union-attr]
     ours, theirs = (signals_of(DFA(model, rule=Drtp()), x, y) for model in (one, two))
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
-    fed, other = (signals_of(DFA(model, rule=RandomFeedback()), x, y) for model in (one.__class__(*net()), two))
+    for model in (one, two):
+        handle = DFA.of(model)
+        assert handle is not None
+        handle.remove()
+    fed, other = (signals_of(DFA(model, rule=RandomFeedback()), x, y) for model in (one, two))
     assert not torch.equal(fed[0], other[0])
 
 
@@ -215,8 +219,14 @@ def test_rows_without_a_label_get_no_signal_and_do_not_count() -> None:
     [
         (torch.full((BATCH,), CLASSES), r"expected labels from 0 to 2, as the error is 3 wide, .* got 3 to 3"),
         (torch.full((BATCH,), -1), r"expected labels from 0 to 2, .* got -1 to -1"),
-        (torch.zeros(BATCH), r"expected one label for each of the 7 rows .* float32 .* use rule=random for values"),
-        (torch.zeros(BATCH, CLASSES, dtype=torch.long), r"expected one label for each of the 7 rows .* shape \(7, 3\)"),
+        (
+            torch.zeros(BATCH),
+            r"expected one label for each of the 7 rows .* float32 of shape .* use rule=random for values",
+        ),
+        (
+            torch.zeros(BATCH, CLASSES, dtype=torch.long),
+            r"expected one label for each of the 7 rows .* int64 of shape \(7, 3\)",
+        ),
     ],
 )
 def test_targets_that_are_no_labels_are_refused(targets: Tensor, told: str) -> None:
@@ -295,7 +305,8 @@ def test_tokens_learn_what_the_head_behind_them_learns(pooled: bool) -> None:
 @pytest.mark.parametrize(
     ("shape", "lead"),
     [((4, 6), (4,)), ((4, 6), (4, 3)), ((4, 3, 6), (4,)), ((4, 3, 6), (4, 3)), ((4, 5, 6), (4, 3)),
-     ((4, 2, 5, 3), (4,)), ((3, 4, 6), (4, 3)), ((3, 4, 6), (4,)), ((5, 4, 6), (4, 3)), ((5, 4, 6), (3, 4)), ((4, 2, 5, 3), (4, 3))],
+     ((4, 2, 5, 3), (4,)), ((3, 4, 6), (4, 3)), ((3, 4, 6), (4,)), ((5, 4, 6), (4, 3)), ((5, 4, 6), (3, 4)),
+     ((4, 2, 5, 3), (4, 3))],
 )  # fmt: skip
 def test_rows_are_the_adjoint_of_signals(shape: tuple[int, ...], lead: tuple[int, ...], per_sample: bool) -> None:
     of_error, of_block = int(lead[0] != 4), int(shape[0] != 4)

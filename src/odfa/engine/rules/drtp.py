@@ -11,6 +11,7 @@ from odfa.engine.rules.placed import SlicedRule, Slices, refuse_nonfinite
 from odfa.errors import MatchError
 from odfa.flow import ErrorSignal
 from odfa.project import AbstractProjection
+from odfa.saved import shown
 
 _IGNORED = -100
 """Label of rows that the loss leaves out."""
@@ -46,8 +47,8 @@ class _Targets(Slices):
         labels_N, width = error.targets, error.e_ND.shape[1]
         if labels_N.ndim != 1 or labels_N.is_floating_point() or labels_N.is_complex():
             raise MatchError(
-                f"rule drtp: expected one label for each of the {len(error.e_ND)} rows of the error, got targets of "
-                f"{labels_N.dtype} and shape {tuple(labels_N.shape)} a row; use rule=random for values"
+                f"rule drtp: expected one label for each of the {len(error.e_ND)} rows of the error, got "
+                f"{shown(labels_N)}; use rule=random for values"
             )
         labels_N = labels_N.to(error.e_ND.device)
         labelled_N = labels_N != _IGNORED
