@@ -21,6 +21,8 @@ ADVISED = {
     "a class": ({"projection": odfa.Rademacher}, "got the class Rademacher"),
     "the class of an OPU": ({"projection": odfa.Twin}, "got the class Twin"),
     "a word for a rule": ({"rule": "aligned"}, "rule: expected a rule, got str 'aligned'"),
+    "a word for a rule behind the front door": ({"rule": "kolen_pollack"}, "got str 'kolen_pollack'"),
+    "the class of a rule behind the front door": ({"rule": odfa.engine.Drtp}, "got the class Drtp"),
     "the class of a rule": ({"rule": odfa.Shallow}, "rule: expected a rule, got the class Shallow"),
     "a word for an encoder": ({"encoder": "ternary"}, "encoder: expected an encoder, got str 'ternary'"),
     "the class of an encoder": ({"encoder": odfa.Sign}, "encoder: expected an encoder, got the class Sign"),

@@ -10,11 +10,15 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from odfa.engine import DFA, AlignedHead, RandomFeedback
+from odfa.engine import DFA, AlignedHead, KolenPollack, RandomFeedback
 from odfa.engine.rules import AbstractRule
 
 STEPS = 3
-RULES: dict[str, AbstractRule] = {"random": RandomFeedback(), "aligned": AlignedHead(rank=2, every=2)}
+RULES: dict[str, AbstractRule] = {
+    "random": RandomFeedback(),
+    "aligned": AlignedHead(rank=2, every=2),
+    "learned": KolenPollack(rate=0.5),
+}
 
 
 def build(rule: str, recompute: bool) -> tuple[nn.Module, Tensor]:
@@ -34,7 +38,7 @@ def train(model: nn.Module, batches: Tensor) -> None:
         optimizer.step()
 
 
-CASES = [("random", False), ("random", True), ("aligned", False)]
+CASES = [("random", False), ("random", True), ("aligned", False), ("learned", False)]
 
 
 def worker(rank: int, folder: Path) -> None:

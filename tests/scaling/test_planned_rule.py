@@ -45,6 +45,16 @@ def electronic() -> RunConfig:
     return _ruled("electronic")
 
 
+def drtp() -> RunConfig:
+    """By projected labels."""
+    return _ruled("drtp")
+
+
+def learned() -> RunConfig:
+    """By matrices that start from the projection's."""
+    return recipes.get("digits_tiny", "dfa:kolen_pollack")
+
+
 def random() -> RunConfig:
     """By random feedback."""
     return _ruled("random")
@@ -70,7 +80,9 @@ def grouped() -> RunConfig:
     return replace(recipes.worded("digits", ["arm=odfa", "feedback.group=2"])[1], seed=3)
 
 
-@pytest.mark.parametrize("make", [own, aligned, exact, electronic, random, grouped], ids=lambda make: make.__name__)
+@pytest.mark.parametrize(
+    "make", [own, aligned, exact, electronic, drtp, learned, random, grouped], ids=lambda make: make.__name__
+)
 def test_vectors_and_widths_are_those_of_the_recipes_rule(make) -> None:
     run, page = make(), make_plan(f"{HERE}:{make.__name__}", PlanSettings())
     shape = run.data.peek()
@@ -98,6 +110,7 @@ def test_a_rule_that_projects_nothing_in_a_step_is_told(capsys: pytest.CaptureFi
         (shallow, "planned with rule=random, as rule=shallow of the recipe projects nothing"),
         (backprop, "planned with rule=random, as rule=backprop of the recipe projects nothing"),
         (hadamard, "planned with a dense matrix, not with projection=hadamard of the recipe"),
+        (learned, "the products with matrices of its own that rule=kolen_pollack computes in a step are left out"),
         (random, "the recipe's encoder=stochastic and demodulator=phase take 8 frames"),
     ],
 )

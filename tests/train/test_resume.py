@@ -27,6 +27,8 @@ _CASES = [
     ("dfa", "random"),
     ("dfa", "aligned"),
     ("dfa", "electronic"),
+    ("dfa", "drtp"),
+    ("dfa", "kolen_pollack"),
     ("tdfa", "random"),
     ("odfa", "random"),
     ("odfa", "aligned"),

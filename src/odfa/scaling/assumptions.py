@@ -20,6 +20,8 @@ def assumed(run: RunConfig, opu: Opu) -> Iterator[str]:
     if planned != run.rule:
         own, ours = tag_of(run.rule), tag_of(planned)
         yield f"dfa and odfa are planned with rule={ours}, as rule={own} of the recipe projects nothing"
+    if planned.reads_matrix:
+        yield f"the products with matrices of its own that rule={tag_of(planned)} computes in a step are left out"
     projection = run.projection
     if isinstance(projection, DigitalSettings) and not isinstance(projection, GaussianSettings):
         yield f"dfa is planned with a dense matrix, not with projection={tag_of(projection)} of the recipe"
