@@ -81,7 +81,7 @@ def grouped() -> RunConfig:
 
 
 @pytest.mark.parametrize(
-    "make", [own, aligned, exact, electronic, drtp, learned, random, grouped], ids=lambda make: make.__name__
+    "make", [own, aligned, exact, electronic, drtp, random, grouped], ids=lambda make: make.__name__
 )
 def test_vectors_and_widths_are_those_of_the_recipes_rule(make) -> None:
     run, page = make(), make_plan(f"{HERE}:{make.__name__}", PlanSettings())
@@ -110,7 +110,8 @@ def test_a_rule_that_projects_nothing_in_a_step_is_told(capsys: pytest.CaptureFi
         (shallow, "planned with rule=random, as rule=shallow of the recipe projects nothing"),
         (backprop, "planned with rule=random, as rule=backprop of the recipe projects nothing"),
         (hadamard, "planned with a dense matrix, not with projection=hadamard of the recipe"),
-        (learned, "the products with matrices of its own that rule=kolen_pollack computes in a step are left out"),
+        (learned, "planned with rule=random: what rule=kolen_pollack computes beside the projection"),
+        (drtp, "planned with rule=random: what rule=drtp computes beside the projection"),
         (random, "the recipe's encoder=stochastic and demodulator=phase take 8 frames"),
     ],
 )

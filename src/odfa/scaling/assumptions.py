@@ -4,11 +4,12 @@ from collections.abc import Iterator
 
 from odfa.arms import DEFAULT_ARM, arm
 from odfa.encode import Ternary
+from odfa.engine.rules import AbstractRule
 from odfa.project import GaussianSettings, OpticalSettings
 from odfa.project.digital import DigitalSettings, build_encoder
 from odfa.scaling.opu import Opu
 from odfa.session import RunConfig
-from odfa.settings import tag_of
+from odfa.settings import of_slot, tag_of
 
 
 def assumed(run: RunConfig, opu: Opu) -> Iterator[str]:
@@ -20,8 +21,11 @@ def assumed(run: RunConfig, opu: Opu) -> Iterator[str]:
     if planned != run.rule:
         own, ours = tag_of(run.rule), tag_of(planned)
         yield f"dfa and odfa are planned with rule={ours}, as rule={own} of the recipe projects nothing"
-    if planned.reads_matrix:
-        yield f"the products with matrices of its own that rule={tag_of(planned)} computes in a step are left out"
+    if (walked := plannable(planned)) != planned:
+        yield (
+            f"dfa and odfa are planned with rule={tag_of(walked)}: what rule={tag_of(planned)} computes beside the "
+            "projection, from targets or when the optimiser steps, is left out"
+        )
     projection = run.projection
     if isinstance(projection, DigitalSettings) and not isinstance(projection, GaussianSettings):
         yield f"dfa is planned with a dense matrix, not with projection={tag_of(projection)} of the recipe"
@@ -35,6 +39,11 @@ def assumed(run: RunConfig, opu: Opu) -> Iterator[str]:
                 f"{tag_of(opu.demodulator)}); the recipe's encoder={tag_of(projection.encoder)} and demodulator="
                 f"{tag_of(projection.demodulator)} take {_frames(theirs)}"
             )
+
+
+def plannable(rule: AbstractRule) -> AbstractRule:
+    """The rule, or random feedback in its place if it needs targets or steps, which a walk does not give."""
+    return of_slot(AbstractRule, "random", before=rule) if rule.needs & {"targets", "optimiser step"} else rule
 
 
 def _frames(count: float) -> str:

@@ -11,6 +11,7 @@ from odfa.arms import BACKPROP, DEFAULT_ARM, arm
 from odfa.data import DataShape
 from odfa.engine.blocks import Blocks
 from odfa.errors import ConfigError, MatchError
+from odfa.scaling.assumptions import plannable
 from odfa.scaling.cost import Model, WalkKey, pace
 from odfa.scaling.family import Gpt
 from odfa.scaling.processor import Processor
@@ -67,7 +68,8 @@ def _variant(config: RunConfig, key: WalkKey, precision: str) -> RunConfig:
         fused=activations == "stream",
         precision="float32" if precision == "float32" else "bfloat16",
     )
-    return replace(arm(config, _ARMS[learning]), optimizer=AdamSettings(), memory=memory)
+    run = arm(config, _ARMS[learning])
+    return replace(run, rule=plannable(run.rule), optimizer=AdamSettings(), memory=memory)
 
 
 def walks_of_module(module: nn.Module, inputs: Sequence[Tensor], blocks: Blocks = None) -> dict[WalkKey, Walk]:
