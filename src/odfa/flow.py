@@ -6,6 +6,7 @@ Shape letters of the whole package: `N` samples (batch x tokens, flattened) · `
 `B T C` batch, time, channels.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Literal
@@ -71,13 +72,14 @@ class ErrorSignal:
     `lead` is the shape that the rows were flattened from: (B, T) for sequences, (B,) otherwise. Rows that are exactly
     zero (padding, labels of -100) are skipped by the projection and cost no light.
 
-    `known_targets`, None unless the rule needs them, are read as `targets`.
+    `known_targets` and `known_products`, None unless the rule needs them, are read as `targets` and `products`.
     """
 
     e_ND: Tensor
     tap: str
     lead: tuple[int, ...]
     known_targets: Tensor | None = None
+    known_products: Callable[[Sequence[Tensor]], Tensor] | None = None
 
     @property
     def targets(self) -> Tensor:
@@ -94,6 +96,23 @@ class ErrorSignal:
                 "'targets'}) in the rule's class"
             )
         return self.known_targets
+
+    def products(self, directions: Sequence[Tensor]) -> Tensor:
+        """t_ND = sum over calls of (dy/dh) u: how the outputs change along u at what the blocks returned.
+
+        Args:
+            directions: u of the call's shape, for each call of a block; the model runs once more, in forward mode.
+
+        Raises:
+            ConfigError: the rule does not declare that it needs forward products.
+            MatchError: something in the model has no derivative in forward mode.
+        """
+        if self.known_products is None:
+            raise ConfigError(
+                f"forward products at {self.tap} were not asked for; write needs = frozenset({{'error', 'forward "
+                "products'}) in the rule's class"
+            )
+        return self.known_products(directions)
 
     def check(self) -> None:
         """Raise AssertionError unless shapes and types are as declared."""

@@ -38,11 +38,17 @@ def test_kinds_are_the_files_of_the_room() -> None:
         "drtp": "Drtp",
         "electronic": "ElectronicOnly",
         "exact": "ExactHead",
+        "forward_gradient": "ForwardGradient",
         "kolen_pollack": "KolenPollack",
         "random": "RandomFeedback",
         "shallow": "Shallow",
     }
-    more = {"drtp": {"targets"}, "kolen_pollack": {"error", "block output", "optimiser step"}}
+    moved = {"error", "optimiser step"}
+    more = {
+        "drtp": {"targets"},
+        "kolen_pollack": moved | {"block output"},
+        "forward_gradient": moved | {"forward products"},
+    }
     for word, kind in kinds.items():
         assert kind.needs == more.get(word, {"error"})
         assert kind.label
@@ -54,6 +60,7 @@ def test_kinds_are_the_files_of_the_room() -> None:
         "exact",
         "drtp",
         "kolen_pollack",
+        "forward_gradient",
     }
     assert apply(RandomFeedback(), ["scale=0.5"]) == RandomFeedback(scale=0.5)
 

@@ -1,4 +1,4 @@
-"""DRTP and direct Kolen-Pollack in whole runs: as arms, on samples and on tokens, stopped and resumed, refused."""
+"""DRTP, direct Kolen-Pollack and forward gradients in whole runs: as arms, stopped and resumed, refused."""
 
 import importlib
 import json
@@ -17,7 +17,7 @@ from odfa.session import MemorySettings, RunConfig, Session
 from odfa.store import load_run
 
 loop = importlib.import_module("odfa.train.loop")
-RULES = ("drtp", "kolen_pollack")
+RULES = ("drtp", "kolen_pollack", "forward_gradient")
 SMALL = ("digits_tiny", "widths=12,8", "steps=6", "log_every=1", "threads=1", "tensorboard=false")
 
 
@@ -71,7 +71,7 @@ def test_they_are_compared_and_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    arms = "arms=bp,dfa:drtp,dfa:kolen_pollack"
+    arms = "arms=bp,dfa:drtp,dfa:kolen_pollack,dfa:forward_gradient"
     assert main(["compare", *SMALL, arms, "seeds=1", "tries=1", "--run-dir", "all", "--json"]) == 0
     text = Path(json.loads(capsys.readouterr().out)["table"]).read_text(encoding="utf-8")
     assert "the labels are projected, not the error" in text

@@ -125,7 +125,7 @@ KINDS = {
         *(f"network={kind}" for kind in ("mlp", "cnn", "vit")),
         *(f"rule={kind}" for kind in ("random", "aligned", "electronic", "exact")),
     ),
-    "dfa": tuple(f"rule={kind}" for kind in ("drtp", "kolen_pollack")),
+    "dfa": tuple(f"rule={kind}" for kind in ("drtp", "kolen_pollack", "forward_gradient")),
     "odfa": tuple(f"demodulator={kind}" for kind in ("phase", "offaxis", "anchor")),
 }
 

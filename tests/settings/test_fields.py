@@ -151,7 +151,8 @@ def _settings_in(hint: Any) -> bool:
         ),
         (
             {"rule": int},
-            "(aligned, backprop, drtp, electronic, exact, kolen_pollack, random, shallow), got the class int",
+            "(aligned, backprop, drtp, electronic, exact, forward_gradient, kolen_pollack, random, shallow), "
+            "got the class int",
         ),
         ({"projection": odfa.Gaussian()}, "projection: expected GaussianSettings, got Gaussian, which they build"),
         ({"projection": RandomFeedback()}, "(gaussian, hadamard, identity, optical, rademacher) or None, got RandomFe"),

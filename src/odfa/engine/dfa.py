@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from odfa.engine.attached import handle_of, refuse_second_handle
 from odfa.engine.blocks import Blocks, match_blocks, match_inside
 from odfa.engine.executions import AbstractExecution, Keep, Measure, Recompute, Stream
 from odfa.engine.executions.base import SecondRun
+from odfa.engine.executions.products import ForwardProducts, check_one_tap
 from odfa.engine.handle import InputGradient, Mode, Unread
 from odfa.engine.handle import Recompute as RecomputeChoice
 from odfa.engine.hooks import Hooks
@@ -118,6 +120,7 @@ class DFA:
         self.taps = find_taps(model, error_at, self.blocks.values())
         self.unread, self.input_gradient = unread, input_gradient
         check_taps(self.taps, self.blocks)
+        check_one_tap(self.rule, self.taps)
         self._projection = _with_encoder(projection if projection is not None else Gaussian(seed=0), encoder)
         self.rule.check_projection(self._projection)
         at_model = any(tap.module is model for tap in self.taps)
@@ -239,6 +242,9 @@ class DFA:
         error = self._errors.row(read)
         if "targets" in self.rule.needs:
             error = with_targets(error, step.taps.targets, self.rule.name)
+        if step.before is not None:
+            products = ForwardProducts(self, self.tap, step.before, self.linears.true_gradients)
+            error = replace(error, known_products=products)
         calls = [step.calls[number] for number in tie.calls]
         names = step.wiring.names(calls, self.taps)
         spent, start_s = self.spent, time.perf_counter()

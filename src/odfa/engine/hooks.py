@@ -13,6 +13,7 @@ from odfa.engine import cuts
 from odfa.engine.answers import Answers
 from odfa.engine.axes import BatchAxes
 from odfa.engine.ends import BlockEnds
+from odfa.engine.executions.products import Pass
 from odfa.engine.gates import mark
 from odfa.engine.handle import Handle
 from odfa.engine.leaves import guard_input, main_of
@@ -112,6 +113,7 @@ class Hooks:
         step = Step(wiring=wiring, execution=self.handle.new_execution(wiring, args, kwargs))
         step.trace = Trace() if step.execution.connects or self.handle.passes.wants_trace() else None
         step.taps.targets = self.handle.take_targets()
+        step.before = Pass(args, kwargs) if "forward products" in self.handle.rule.needs else None
         self.steps.append(step)
         if self.handle.input_gradient == "local":
             return None
@@ -191,7 +193,7 @@ class Hooks:
         # first of all, also for blocks that failed: autograd may be switched off, a recomputation open
         again = step is not None and step.execution.after_block(watching=step.probes.watching)
         span = step.trace.end() if step is not None and step.trace is not None and output is not None else None
-        if second_run is not None and output is not None and torch.is_grad_enabled():
+        if second_run is not None and output is not None and torch.is_grad_enabled() == second_run.records:
             shared = self.handle.members is not None and self.handle.members.shared
             return second_run.learn(output, shared=shared)
         if self.handle.mode == "through" or (output is None and self.handle.execution.runs_blocks_again):

@@ -11,7 +11,10 @@ from odfa.errors import MatchError
 
 
 class SecondRun(Protocol):
-    """A run of the model inside backward, in which blocks learn one after another."""
+    """A run of the model inside backward: blocks learn one after another, or are looked at."""
+
+    records: ClassVar[bool]
+    """Whether autograd is on in this run; blocks that run with the other setting are none of it."""
 
     wiring: AbstractWiring
 

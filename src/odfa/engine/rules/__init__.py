@@ -7,6 +7,7 @@ from odfa.engine.rules.base import AbstractFeedback, AbstractRule
 from odfa.engine.rules.drtp import Drtp
 from odfa.engine.rules.electronic_only import ElectronicOnly
 from odfa.engine.rules.exact_head import ExactHead
+from odfa.engine.rules.forward_gradient import ForwardGradient
 from odfa.engine.rules.kolen_pollack import KolenPollack
 from odfa.engine.rules.random_feedback import RandomFeedback
 from odfa.engine.rules.shallow import Shallow
@@ -20,6 +21,7 @@ __all__ = [
     "Drtp",
     "ElectronicOnly",
     "ExactHead",
+    "ForwardGradient",
     "KolenPollack",
     "RandomFeedback",
     "Shallow",

@@ -16,9 +16,10 @@ from odfa.project import AbstractProjection
 from odfa.saved import check_state
 from odfa.settings import Settings
 
-Need = Literal["error", "targets", "block input", "block output", "optimiser step"]
+Need = Literal["error", "targets", "block input", "block output", "forward products", "optimiser step"]
 """What a rule may ask of the engine: e = dL/dy, `error.e_ND`; what outputs should have been, `error.targets`; what each
-block received and returned, `call.input` and `call.output`; to be told when weights have moved, `stepped`."""
+block received and returned, `call.input` and `call.output`; derivatives of the outputs along directions,
+`error.products`; to be told when weights have moved, `stepped`."""
 
 UNSTREAMED: frozenset[Need] = frozenset({"block input", "block output"})
 """Of this, what `recompute="stream"` cannot give, as it keeps nothing of the blocks."""
