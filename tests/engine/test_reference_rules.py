@@ -1,4 +1,4 @@
-"""DRTP, direct Kolen-Pollack, forward gradients: their formulas in float64, their laws, their state, what they refuse."""
+"""DRTP, direct Kolen-Pollack, forward gradients: formulas in float64, laws, state, and what they refuse."""
 
 import copy
 from collections.abc import Iterator

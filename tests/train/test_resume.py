@@ -29,6 +29,7 @@ _CASES = [
     ("dfa", "electronic"),
     ("dfa", "drtp"),
     ("dfa", "kolen_pollack"),
+    ("dfa", "forward_gradient"),
     ("tdfa", "random"),
     ("odfa", "random"),
     ("odfa", "aligned"),

@@ -242,8 +242,8 @@ class DFA:
         error = self._errors.row(read)
         if "targets" in self.rule.needs:
             error = with_targets(error, step.taps.targets, self.rule.name)
-        if step.before is not None:
-            products = ForwardProducts(self, self.tap, step.before, self.linears.true_gradients)
+        if step.execution.before is not None:
+            products = ForwardProducts(self, step.wiring, self.tap, step.execution.before, self.linears.true_gradients)
             error = replace(error, known_products=products)
         calls = [step.calls[number] for number in tie.calls]
         names = step.wiring.names(calls, self.taps)

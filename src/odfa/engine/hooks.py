@@ -13,7 +13,7 @@ from odfa.engine import cuts
 from odfa.engine.answers import Answers
 from odfa.engine.axes import BatchAxes
 from odfa.engine.ends import BlockEnds
-from odfa.engine.executions.products import Pass
+from odfa.engine.executions.again import Pass
 from odfa.engine.gates import mark
 from odfa.engine.handle import Handle
 from odfa.engine.leaves import guard_input, main_of
@@ -113,7 +113,8 @@ class Hooks:
         step = Step(wiring=wiring, execution=self.handle.new_execution(wiring, args, kwargs))
         step.trace = Trace() if step.execution.connects or self.handle.passes.wants_trace() else None
         step.taps.targets = self.handle.take_targets()
-        step.before = Pass(args, kwargs) if "forward products" in self.handle.rule.needs else None
+        if "forward products" in self.handle.rule.needs:
+            step.execution.before = Pass(args, kwargs)
         self.steps.append(step)
         if self.handle.input_gradient == "local":
             return None

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from odfa.engine.executions.base import AbstractExecution
-from odfa.engine.executions.products import Pass
 from odfa.engine.record import Record
 from odfa.engine.wirings.base import AbstractWiring
 
@@ -16,9 +15,6 @@ class Step(Record):
     """How signals get from the tap to the blocks, with what it keeps of this pass."""
     execution: AbstractExecution
     """How blocks run in this pass, with what it keeps of it."""
-
-    before: Pass | None = None
-    """Its arguments, where the rule needs the model to run on them once more."""
 
     def close(self) -> None:
         """Let go of graphs, and of recomputations that an interrupted forward pass left open."""

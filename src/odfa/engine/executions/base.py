@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
+from odfa.engine.executions.again import Pass
 from odfa.engine.record import Record, Tie
 from odfa.engine.wirings import AbstractWiring, Arrival, Graphs
 from odfa.errors import MatchError
@@ -60,6 +61,8 @@ class AbstractExecution:
         """Blocks that have returned."""
         self.waiting = 0
         """Deferred calls that autograd has not run again yet."""
+        self.before: Pass | None = None
+        """What the model runs on, where the rule needs it to run once more."""
 
     def before_block(
         self, name: str, block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, watching: bool

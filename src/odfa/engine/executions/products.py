@@ -1,8 +1,8 @@
 """Directional derivatives of the outputs, by a second run of the model in forward mode."""
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import cache
 from typing import Any, ClassVar
 
@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.checkpoint import get_device_states, set_device_states
 
+from odfa.engine.executions.again import Pass
 from odfa.engine.executions.base import Running
 from odfa.engine.rules import AbstractRule
 from odfa.engine.tensors import first_tensor, map_tensors
+from odfa.engine.wirings import AbstractWiring
 from odfa.error import Tap, error_rows
 from odfa.errors import MatchError
 
@@ -27,25 +28,6 @@ class _Arrived(BaseException):
         self.tangent = tangent
 
 
-class Pass:
-    """Arguments and random state of a forward pass, to run the model once more as it ran."""
-
-    def __init__(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """The model is about to run on these arguments."""
-        self.args, self.kwargs = args, kwargs
-        self._random_state = torch.get_rng_state()
-        self._device_states = get_device_states(*args, *kwargs.values())
-
-    @contextmanager
-    def same_draws(self) -> Iterator[None]:
-        """Dropout draws what it drew before."""
-        devices, states = self._device_states
-        with torch.random.fork_rng(devices=devices):
-            torch.set_rng_state(self._random_state)
-            set_device_states(devices, states)
-            yield
-
-
 class ForwardProducts:
     """t = sum_l J_l u_l for directions u_l at the outputs of all blocks, J_l = dy/dh_l the whole derivative.
 
@@ -56,8 +38,11 @@ class ForwardProducts:
     records: ClassVar[bool] = False
     """Blocks do not learn in this run: autograd is off."""
 
-    def __init__(self, handle: Running, tap: Tap, before: Pass, exact: Callable[[], Any]) -> None:
-        """`exact` gives a context in which no layer's derivative is replaced by another one."""
+    def __init__(
+        self, handle: Running, wiring: AbstractWiring, tap: Tap, before: Pass, exact: Callable[[], Any]
+    ) -> None:
+        """For the pass with this `wiring`; `exact` gives a context in which every layer has its own derivative."""
+        self.wiring = wiring
         self._handle, self._tap, self._pass, self._exact = handle, tap, before, exact
         self._directions: list[Tensor] = []
 

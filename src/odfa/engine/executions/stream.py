@@ -1,13 +1,12 @@
 """Training that keeps no activations: the model runs once for the error and once more to learn, block by block."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import get_device_states, set_device_states
 
+from odfa.engine.executions.again import Pass
 from odfa.engine.executions.base import AbstractExecution, Running, refuse_cache
 from odfa.engine.grad_mode import recording, resume_recording, stop_recording
 from odfa.engine.leaves import leaf_of, side_of
@@ -36,9 +35,7 @@ class Stream(AbstractExecution):
         self, handle: Running, wiring: AbstractWiring, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> None:
         super().__init__(handle, wiring, args, kwargs)
-        self._handle, self._args, self._kwargs = handle, args, kwargs
-        self._random_state = torch.get_rng_state()
-        self._device_states = get_device_states(*args, *kwargs.values())
+        self._handle, self._pass = handle, Pass(args, kwargs)
         self._without_graph = False
         self._signals: list[Tensor] = []
         """Second run: those of the calls that have not run again yet, in the order of the calls."""
@@ -118,8 +115,8 @@ class Stream(AbstractExecution):
         """Run the model again; `handle.second_run` tells the hooks to call `learn` at every block."""
         self._signals, self._handle.second_run = list(signals), self
         try:
-            with recording(), self._same_draws():
-                self._handle.model(*self._args, **self._kwargs)
+            with recording(), self._pass.same_draws():
+                self._handle.model(*self._pass.args, **self._pass.kwargs)
         except PassedLast:
             pass
         finally:
@@ -153,12 +150,3 @@ class Stream(AbstractExecution):
             raise PassedLast
         begin = self._begin = leaf_of(main, asking=True)
         return map_tensors(output, lambda t: begin if t is main else side_of(t))
-
-    @contextmanager
-    def _same_draws(self) -> Iterator[None]:
-        """Dropout draws what it drew in the first run."""
-        devices, states = self._device_states
-        with torch.random.fork_rng(devices=devices):
-            torch.set_rng_state(self._random_state)
-            set_device_states(devices, states)
-            yield
