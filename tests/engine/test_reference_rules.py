@@ -1,7 +1,6 @@
 """DRTP, direct Kolen-Pollack, forward gradients: formulas in float64, laws, state, and what they refuse."""
 
 import copy
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,33 +17,11 @@ from odfa.flow import ErrorSignal
 from odfa.keys import torch_generator
 from odfa.opu import Twin
 from odfa.project import Encoded, Gaussian, Optical, Rademacher
+from tests.engine.rule_laws import BATCH, CLASSES, RATE, batches, check_formula, check_survives, net, train
 
-RATE, BATCH, CLASSES = 0.3, 7, 3
 KP = KolenPollack(rate=0.2, decay=0.05, scale=0.7)
 FG = ForwardGradient(rate=0.3, every=2, scale=0.7)
 RULES = (Drtp(scale=0.7), KP, FG)
-
-
-def net() -> nn.Sequential:
-    torch.manual_seed(0)
-    layers = [nn.Sequential(nn.Linear(5, 8), nn.Tanh()), nn.Sequential(nn.Linear(8, 6), nn.Tanh())]
-    return nn.Sequential(*layers, nn.Linear(6, CLASSES)).double()
-
-
-def batches(number: int) -> Iterator[tuple[Tensor, Tensor]]:
-    generator = torch.Generator().manual_seed(1)
-    for _ in range(number):
-        x = torch.randn(BATCH, 5, dtype=torch.float64, generator=generator)
-        yield x, torch.randint(0, CLASSES, (BATCH,), generator=generator)
-
-
-def train(dfa: DFA, number: int = 4, *, skip: int = 0) -> None:
-    optimizer = torch.optim.SGD(dfa.model.parameters(), lr=RATE)
-    for x, y in list(batches(number))[skip:]:
-        optimizer.zero_grad()
-        dfa.targets(y)
-        F.cross_entropy(dfa.model(x), y).backward()
-        optimizer.step()
 
 
 def signals_of(dfa: DFA, x: Tensor, y: Tensor) -> list[Tensor]:
@@ -124,27 +101,12 @@ def test_every_weight_is_what_the_formula_gives(rule: AbstractRule, recompute: A
         with pytest.raises(ConfigError, match=r"needs every block output, .* keeps none of them; expected recompute=T"):
             DFA(model, rule=rule, recompute=recompute)
         return
-    train(DFA(model, rule=rule, projection=Gaussian(seed=2), recompute=recompute))
-    for x, y in batches(4):
-        naive.step(x, y)
-    for layer, module in enumerate([model[0][0], model[1][0], model[2]]):  # type: ignore[index]
-        assert torch.allclose(module.weight, naive.w[layer], rtol=1e-12, atol=1e-15)
-        assert torch.allclose(module.bias, naive.b[layer], rtol=1e-12, atol=1e-15)
+    check_formula(DFA(model, rule=rule, projection=Gaussian(seed=2), recompute=recompute), naive)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 def test_learned_state_survives(rule: AbstractRule) -> None:
-    """Four steps at once, or two, saved and loaded by a fresh handle, and two more: the same bits."""
-    whole, first = net(), net()
-    train(DFA(whole, rule=rule, projection=Gaussian(seed=2)))
-    half = DFA(first, rule=rule, projection=Gaussian(seed=2))
-    train(half, 2)
-    second = net()
-    second.load_state_dict(first.state_dict())
-    again = DFA(second, rule=rule, projection=Gaussian(seed=2))
-    again.load_state_dict(copy.deepcopy(half.state_dict()))
-    train(again, skip=2)
-    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), second.parameters(), strict=True))
+    check_survives(rule)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from odfa.engine.calls import Call
 from odfa.engine.rules.base import AbstractFeedback, Need
-from odfa.engine.rules.learned import Learned
-from odfa.engine.rules.placed import PlacedRule, refuse_nonfinite
+from odfa.engine.rules.learned import Learned, LearnedRule
+from odfa.engine.rules.placed import refuse_nonfinite
 from odfa.errors import NonFinite
 from odfa.feedback import Placement
 from odfa.flow import ErrorSignal
@@ -24,7 +24,7 @@ _DIRECTIONS = int.from_bytes(b"jvp")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ForwardGradient(PlacedRule, kind="forward_gradient"):
+class ForwardGradient(LearnedRule, kind="forward_gradient"):
     """s_l = A_l e, and A_l follows dy/dh_l: A_l <- (1 - rate) A_l + rate * mean over rows of t u_l^T.
 
     u_l is a random direction at the output h_l of block l, entries N(0, 1), and t = sum_l J_l u_l the directional
@@ -43,7 +43,6 @@ class ForwardGradient(PlacedRule, kind="forward_gradient"):
     """Backward passes between two measurements, each of which runs the model once more."""
 
     needs: ClassVar[frozenset[Need]] = frozenset({"error", "forward products", "optimiser step"})
-    reads_matrix = True
     label = "forward gradient"
     colour = "#F0E442"
 
@@ -51,10 +50,6 @@ class ForwardGradient(PlacedRule, kind="forward_gradient"):
         super().__post_init__()
         require(0 < self.rate <= 1, "rate", "a share in (0, 1]", self.rate)
         require(1 <= self.every <= MAX_COUNT, "every", f"1 to {MAX_COUNT:,} backward passes", self.every)
-
-    def num_vectors(self, rows: int, *, num_outputs: int) -> int:
-        """None: the matrix is read, and rows are multiplied by what has been learned."""
-        return 0
 
     def electronic(self, projection: str, *, num_outputs: int, width: int) -> str:
         """Everything, with its cost for a block as wide as the head's input."""

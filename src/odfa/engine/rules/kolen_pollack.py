@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from odfa.engine.calls import Call
 from odfa.engine.rules.base import AbstractFeedback, Need
-from odfa.engine.rules.learned import Learned
-from odfa.engine.rules.placed import PlacedRule, refuse_nonfinite
+from odfa.engine.rules.learned import Learned, LearnedRule
+from odfa.engine.rules.placed import refuse_nonfinite
 from odfa.errors import NonFinite
 from odfa.flow import ErrorSignal
 from odfa.project import AbstractProjection
@@ -19,7 +19,7 @@ from odfa.settings import require
 
 
 @dataclass(frozen=True, kw_only=True)
-class KolenPollack(PlacedRule, kind="kolen_pollack"):
+class KolenPollack(LearnedRule, kind="kolen_pollack"):
     """Direct Kolen-Pollack: s_l = A_l e, and when the optimiser steps A_l <- (1 - decay) A_l - rate * e h_l^T.
 
     h_l is what block l returned, one vector for each row of the error: averaged over tokens that share a row. e h_l^T,
@@ -36,7 +36,6 @@ class KolenPollack(PlacedRule, kind="kolen_pollack"):
     """Share of the feedback that is forgotten in a step."""
 
     needs: ClassVar[frozenset[Need]] = frozenset({"error", "block output", "optimiser step"})
-    reads_matrix = True
     label = "Kolen-Pollack"
     colour = "#56B4E9"
 
@@ -44,10 +43,6 @@ class KolenPollack(PlacedRule, kind="kolen_pollack"):
         super().__post_init__()
         require(self.rate >= 0, "rate", "zero or a positive number", self.rate)
         require(0 <= self.decay < 1, "decay", "a share in [0, 1)", self.decay)
-
-    def num_vectors(self, rows: int, *, num_outputs: int) -> int:
-        """None: the matrix is read, and rows are multiplied by what has been learned."""
-        return 0
 
     def electronic(self, projection: str, *, num_outputs: int, width: int) -> str:
         """Everything, with its cost for a block as wide as the head's input."""

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, distributed
@@ -14,10 +15,21 @@ from odfa.project import AbstractProjection
 from odfa.saved import check_state, shown, word
 
 
+@dataclass(frozen=True, kw_only=True)
+class LearnedRule(PlacedRule):
+    """The values are products with a matrix that learns."""
+
+    reads_matrix = True
+
+    def num_vectors(self, rows: int, *, num_outputs: int) -> int:
+        """None: the matrix is read, and rows are multiplied by what has been learned."""
+        return 0
+
+
 class Learned(Places):
     """A_DK of each block, and what is gathered of it between two steps of the optimiser."""
 
-    def __init__(self, projection: AbstractProjection, rule: PlacedRule) -> None:
+    def __init__(self, projection: AbstractProjection, rule: LearnedRule) -> None:
         super().__init__(projection, rule, shared=False)
         self.matrices: dict[str, Tensor] = {}
         """A_DK of each block."""
