@@ -122,7 +122,7 @@ def test_misfits_are_config_errors(tmp_path: Path, quick: Quick) -> None:
     uneven = replace(arm(config, "identity"), network=replace(config.network, widths=(24, 32)))
     for wrong, message in [
         (replace(config, batch_size=241), "batch_size: expected at most 240"),
-        (replace(config, task=Language()), "data=digits: task=language learns from tokens, expected one of text"),
+        (replace(config, task=Language()), "task=language learns from tokens, expected one of kernel_docs, text"),
         (
             replace(config, network=Gpt2Network()),
             "task=classify needs a network that returns classes, expected one of cnn, mlp",
