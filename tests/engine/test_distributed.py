@@ -17,7 +17,7 @@ STEPS = 3
 RULES: dict[str, AbstractRule] = {
     "random": RandomFeedback(),
     "aligned": AlignedHead(rank=2, every=2),
-    "learned": KolenPollack(rate=0.5),
+    "learned": KolenPollack(feedback_rate=0.5),
 }
 
 

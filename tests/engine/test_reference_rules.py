@@ -19,8 +19,8 @@ from odfa.opu import Twin
 from odfa.project import Encoded, Gaussian, Optical, Rademacher
 from tests.engine.rule_laws import BATCH, CLASSES, RATE, batches, check_formula, check_survives, net, train
 
-KP = KolenPollack(rate=0.2, decay=0.05, scale=0.7)
-FG = ForwardGradient(rate=0.3, every=2, scale=0.7)
+KP = KolenPollack(feedback_rate=0.2, feedback_decay=0.05, scale=0.7)
+FG = ForwardGradient(feedback_rate=0.3, every=2, scale=0.7)
 RULES = (Drtp(scale=0.7), KP, FG)
 
 
@@ -64,11 +64,11 @@ class Naive:
                 for d in range(matrix.shape[0]):
                     for k in range(matrix.shape[1]):
                         gradient = sum(e[n, d] * h[block + 1][n, k] for n in range(BATCH))
-                        moved[d, k] = (1 - self.rule.decay) * matrix[d, k] - self.rule.rate * gradient
+                        moved[d, k] = (1 - self.rule.feedback_decay) * matrix[d, k] - self.rule.feedback_rate * gradient
                 self.feedback[block] = moved
         if isinstance(self.rule, ForwardGradient) and self.passes % self.rule.every == 0:
             for matrix, mean in zip(self.feedback, self.jacobians(h), strict=True):
-                matrix.copy_((1 - self.rule.rate) * matrix + self.rule.rate * mean)
+                matrix.copy_((1 - self.rule.feedback_rate) * matrix + self.rule.feedback_rate * mean)
         self.passes += 1
         for layer in range(3):
             self.w[layer] = self.w[layer] - RATE * delta[layer].T @ h[layer]
@@ -228,7 +228,7 @@ def test_the_matrix_tends_to_the_forward_weight(decay: float) -> None:
     """One linear block and a head without bias that learns by the same gradient, rate and decay: A - W halves away."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 8), nn.Linear(8, CLASSES, bias=False)).double()
-    dfa = DFA(model, ["0"], rule=KolenPollack(rate=RATE, decay=decay))
+    dfa = DFA(model, ["0"], rule=KolenPollack(feedback_rate=RATE, feedback_decay=decay))
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE, weight_decay=decay / RATE)
     gaps = []
     for x, y in batches(30):

@@ -89,8 +89,14 @@ def test_they_are_compared_and_measured(
         ((*SMALL, "arm=odfa:kolen_pollack"), "rule: kolen_pollack goes on from the matrix itself, and optical(twin("),
         ((*SMALL, "arm=tdfa:kolen_pollack"), "is not the product with a matrix that can be read; expected a digital"),
         ((*SMALL, "arm=dfa:kolen_pollack", "memory.fused=true"), "needs steps of the whole model; expected false"),
-        ((*SMALL, "arm=dfa:kolen_pollack", "rule.decay=1"), "rule.decay: expected a share in [0, 1), got 1"),
-        ((*SMALL, "arm=dfa:kolen_pollack", "rule.rate=-1"), "rule.rate: expected zero or a positive number, got -1"),
+        (
+            (*SMALL, "arm=dfa:kolen_pollack", "rule.feedback_decay=1"),
+            "rule.feedback_decay: expected a share in [0, 1), got 1",
+        ),
+        (
+            (*SMALL, "arm=dfa:kolen_pollack", "rule.feedback_rate=-1"),
+            "rule.feedback_rate: expected zero or a positive number, got -1",
+        ),
     ],
 )
 def test_what_they_need_and_do_not_get_is_one_line(words: tuple[str, ...], told: str, refused: Refused) -> None:

@@ -27,7 +27,7 @@ def _told(arm: str, *words: str) -> str:
         ("nope=1", FAR),
         ("=1", FAR),
         ("decay=1", "did you mean optimizer.weight_decay[?]"),
-        ("rule.decay=1", "settings: rule.shared, rule.scale, rule.per_sample"),
+        ("rule.decay=1", "settings: rule.scale, rule.per_sample, rule.batch_axes"),
         ("rule.learning_rate=1", "did you mean optimizer.learning_rate[?]"),
         ("projektion.seed=1", "did you mean projection.seed[?]"),
         ("seedd=1", "did you mean seed[?]"),
@@ -78,7 +78,7 @@ def test_a_part_that_a_rule_has_not_is_named_in_words(arm: str, words: list[str]
         ({"foo": 1}, r"unknown setting 'foo'; none of the \d+ settings of RunConfig has a similar name$"),
         (
             {"rule": {"type": "random", "decay": 1}},
-            "'rule.decay', which type random does not have; it has rule.shared, ",
+            "'rule.decay', which type random does not have; it has rule.scale, ",
         ),
         ({"rule": {"type": "random", "shard": True}}, "type random does not have; did you mean rule.shared[?]"),
         ({"memory": {"x": 1}}, "'memory.x'; it has memory.activations, memory.fused, memory.precision, memory.storage"),

@@ -37,7 +37,7 @@ class ForwardGradient(LearnedRule, kind="forward_gradient"):
     arXiv 2202.08587.
     """
 
-    rate: float = 0.01
+    feedback_rate: float = 0.01
     """Share of a new measurement in the feedback."""
     every: int = 1
     """Backward passes between two measurements, each of which runs the model once more."""
@@ -48,7 +48,7 @@ class ForwardGradient(LearnedRule, kind="forward_gradient"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(0 < self.rate <= 1, "rate", "a share in (0, 1]", self.rate)
+        require(0 < self.feedback_rate <= 1, "feedback_rate", "a share in (0, 1]", self.feedback_rate)
         require(1 <= self.every <= MAX_COUNT, "every", f"1 to {MAX_COUNT:,} backward passes", self.every)
 
     def electronic(self, projection: str, *, num_outputs: int, width: int) -> str:
@@ -68,7 +68,7 @@ class ForwardGradient(LearnedRule, kind="forward_gradient"):
 class _Following(Learned):
     def __init__(self, projection: AbstractProjection, rule: ForwardGradient) -> None:
         super().__init__(projection, rule)
-        self.rate, self.every = rule.rate, rule.every
+        self.rate, self.every = rule.feedback_rate, rule.every
         self.passes = 0
         """Backward passes so far."""
         self.measured = 0

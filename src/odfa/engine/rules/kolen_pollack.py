@@ -30,9 +30,9 @@ class KolenPollack(LearnedRule, kind="kolen_pollack"):
     Source: Webster, Choi & Ahn, Learning the connections in direct feedback alignment (2021); Kolen & Pollack (1994).
     """
 
-    rate: float = 0.1
+    feedback_rate: float = 0.1
     """Learning rate of the feedback."""
-    decay: float = 0.001
+    feedback_decay: float = 0.001
     """Share of the feedback that is forgotten in a step."""
 
     needs: ClassVar[frozenset[Need]] = frozenset({"error", "block output", "optimiser step"})
@@ -41,8 +41,8 @@ class KolenPollack(LearnedRule, kind="kolen_pollack"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.rate >= 0, "rate", "zero or a positive number", self.rate)
-        require(0 <= self.decay < 1, "decay", "a share in [0, 1)", self.decay)
+        require(self.feedback_rate >= 0, "feedback_rate", "zero or a positive number", self.feedback_rate)
+        require(0 <= self.feedback_decay < 1, "feedback_decay", "a share in [0, 1)", self.feedback_decay)
 
     def electronic(self, projection: str, *, num_outputs: int, width: int) -> str:
         """Everything, with its cost for a block as wide as the head's input."""
@@ -57,7 +57,7 @@ class KolenPollack(LearnedRule, kind="kolen_pollack"):
 class _Grown(Learned):
     def __init__(self, projection: AbstractProjection, rule: KolenPollack) -> None:
         super().__init__(projection, rule)
-        self.rate, self.decay = rule.rate, rule.decay
+        self.rate, self.decay = rule.feedback_rate, rule.feedback_decay
 
     def signals(self, error: ErrorSignal, calls: Sequence[Call]) -> list[Tensor]:
         places = self.places(error, calls)
