@@ -52,7 +52,30 @@ def gpt2_768() -> Problem:
     return GPT2LMHeadModel(config), "transformer.h.*", lambda model: model(input_ids=ids, labels=ids).loss
 
 
-PROBLEMS = {"fashion_mlp": fashion_mlp, "gpt2": gpt2, "gpt2_768": gpt2_768}
+def deep_gpt() -> Problem:
+    """The model of the recipe deep_gpt, GPT-2 with 8 blocks of width 128, vocabulary 2048, on 2,048 tokens."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(n_layer=8, n_embd=128, n_head=4, vocab_size=2048, n_positions=128, tie_word_embeddings=False,
+                        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0,
+                        use_cache=False)  # fmt: skip
+    ids = torch.randint(0, 2048, (16, 128))
+    return GPT2LMHeadModel(config), "transformer.h.*", lambda model: model(input_ids=ids, labels=ids).loss
+
+
+PROBLEMS = {"fashion_mlp": fashion_mlp, "gpt2": gpt2, "gpt2_768": gpt2_768, "deep_gpt": deep_gpt}
+
+
+def _hops() -> dict[str, dict[str, Any] | None]:
+    """No hop, one and two, with the exact and with the ternary error."""
+    exact = {"projection": Gaussian(seed=0)}
+    ternary = {**exact, "encoder": Ternary("sampled", repeats=4)}
+    settings: dict[str, dict[str, Any] | None] = {"bp": None}
+    for hops in (0, 1, 2):
+        settings[f"dfa, aligned, hops={hops}"] = {**exact, "rule": AlignedHead(rank=16, hops=hops)}
+    for hops in (0, 1):
+        settings[f"tdfa, aligned, hops={hops}"] = {**ternary, "rule": AlignedHead(rank=16, hops=hops)}
+    return settings
 
 
 def _granularities() -> dict[str, dict[str, Any] | None]:
@@ -77,6 +100,8 @@ def contenders(name: str, model: nn.Module, blocks: str) -> dict[str, nn.Module]
     exact = {"projection": Gaussian(seed=0)}
     if name == "gpt2_768":
         return attached(model, blocks, _granularities())
+    if name == "deep_gpt":
+        return attached(model, blocks, _hops())
     settings: dict[str, dict[str, Any] | None] = {
         "bp": None,
         "shallow": {"rule": Shallow()},
