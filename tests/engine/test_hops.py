@@ -289,6 +289,18 @@ def _leaf_grad(node: object) -> Tensor | None:
     return None if variable is None else variable.grad
 
 
+def test_the_status_says_what_a_hop_takes(batch):
+    model = _model()
+    dfa = DFA(model, blocks="blocks.*", rule=AlignedHead(hops=2, rank=2), projection=Gaussian(seed=1), error_at="head")
+    _loss(model, batch).backward()
+    size = sum(p.numel() for block in list(model.blocks)[1:] for p in block.parameters())
+    told = f"hops of credit: 2, electronic; each takes the gradients at the inputs of 3 blocks with {size:,} parameters"
+    assert told in str(dfa).splitlines()
+    dfa.remove()
+    none = DFA(_model(), blocks="blocks.*", rule=AlignedHead(rank=2), projection=Gaussian(seed=1), error_at="head")
+    assert "hops" not in str(none)
+
+
 def test_feedback_of_layers_is_refused_with_hops(batch):
     with pytest.raises(ConfigError, match="expected hops=0 or no linears="):
         _learned(_model(), batch, ExactHead(hops=1), linears="blocks.*.down")

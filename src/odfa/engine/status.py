@@ -1,5 +1,9 @@
 """What a handle prints: which block is fed by what, and what still learns by the true gradient."""
 
+from collections.abc import Mapping
+
+from torch import nn
+
 from odfa.engine.handle import Handle
 
 
@@ -19,6 +23,7 @@ def describe(handle: Handle) -> str:
             else []
         ),
         *_around(handle),
+        *_hops(handle, fed, named),
         *([] if handle.mode == "learn" else [f"mode: {handle.mode}"]),
         f"{'block':<{width}}  {'output':<18} {'parameters':>12}  learns by",
     ]
@@ -35,6 +40,17 @@ def _around(handle: Handle) -> list[str]:
     return [
         f"around the blocks: {members.residuals} residuals that get the signal of the block they lead around, "
         f"{members.severed} other ways that are cut"
+    ]
+
+
+def _hops(handle: Handle, fed: Mapping[str, set[str]], named: Mapping[str, nn.Parameter]) -> list[str]:
+    times, crossed = handle.rule.crossings, list(handle.blocks)[1:]
+    if not times:
+        return []
+    size = sum(named[name].numel() for block in crossed for name in fed.get(block, ()))
+    return [
+        f"hops of credit: {times}, electronic; each takes the gradients at the inputs of {len(crossed)} blocks with "
+        f"{size:,} parameters"
     ]
 
 
