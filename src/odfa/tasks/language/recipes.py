@@ -1,4 +1,4 @@
-"""Recipes that train causal Transformers on dialogues and, where depth shall tell, on manuals."""
+"""Recipes that train causal Transformers on dialogues and on manuals."""
 
 from dataclasses import replace
 
@@ -145,7 +145,7 @@ _MANUALS = "Debian package linux-source-6.12, or the sources of a kernel at data
     source=_MANUALS, size="6.1 million tokens, GPT-2 8x128, 2.1 M parameters", expected_time="half an hour to three"
 )
 def deep_gpt() -> RunConfig:
-    """A deep, narrow GPT-2 on manuals: where signals enter limits it more than how they are projected."""
+    """A deep, narrow GPT-2 of eight blocks on manuals, for what depth and hops of credit do to learning."""
     run = dialogue_gpt()
     return replace(
         run,
@@ -163,7 +163,7 @@ def deep_gpt() -> RunConfig:
 
 @recipe(source=_MANUALS, size="1.5 million tokens, GPT-2 8x64, 0.5 M parameters", expected_time="two to ten minutes")
 def deep_gpt_tiny() -> RunConfig:
-    """`deep_gpt` with half the width and a quarter of the tokens: one signal for all blocks still costs in minutes."""
+    """`deep_gpt` with half the width and a quarter of the tokens: too few to show what one signal for all costs."""
     run = deep_gpt()
     return replace(
         run,
