@@ -12,18 +12,33 @@ from odfa.settings import Settings
 
 
 class AbstractEncoder(ABC):
-    """Turns error rows into binary patterns with gains; `frames.values()` is the vector that will be projected."""
+    """Turns error rows into binary patterns with gains; `frames.values()` is the vector that will be projected.
+
+    Most encoders approximate the row itself. One that transforms it first says how wide its patterns are (`width`) and
+    what a matrix behind them is to the row (`folded`): frames.values() @ A approximates e @ folded(A).
+    """
 
     name: str
     """Short name, part of a projection's identity."""
     signed: bool = True
     """True if the patterns come in plus and minus, so that the code stands for the error's sign and static light
     cancels."""
+    transforms: bool = False
+    """True if rows are transformed before patterns are made of them, so that `folded` changes a matrix."""
 
     @property
     @abstractmethod
     def patterns_per_sample(self) -> int:
         """F, the number of binary patterns that one row takes."""
+
+    def width(self, num_inputs: int) -> int:
+        """Entries of the patterns made of a row of `num_inputs` entries: as many, unless the row is transformed."""
+        return num_inputs
+
+    def folded(self, matrix_EM: Tensor, num_inputs: int) -> Tensor:
+        """B_DM of rows of D = `num_inputs` entries, from the matrix A_EM that their patterns meet: A itself, unless
+        the row is transformed."""
+        return matrix_EM
 
     @abstractmethod
     def encode(self, e_ND: Tensor) -> Frames:
@@ -50,6 +65,11 @@ class EncoderSettings(Settings, ABC, room="odfa.encode", group="odfa.encoders"):
     def code(self) -> str:
         """What an encoded error is called in tables, such as "ternary"."""
         return "encoded"
+
+    @property
+    def electronic(self) -> str:
+        """What is computed electronically before the patterns, such as "a transform of the error"; often nothing."""
+        return ""
 
     @abstractmethod
     def build(self, seed: int) -> AbstractEncoder:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from odfa import arguments
 from odfa.encode.base import AbstractEncoder
+from odfa.errors import ConfigError
 from odfa.flow import Light
 from odfa.project.base import AbstractProjection
 from odfa.project.rows import project_lit
@@ -24,10 +25,15 @@ class Encoded(AbstractProjection):
         """Put `encoder` before `projection`.
 
         Raises:
-            ConfigError: an argument is of the wrong kind.
+            ConfigError: an argument is of the wrong kind, or the encoder transforms what is copied unprojected.
         """
         arguments.kind("projection", projection, AbstractProjection, "odfa.project.Encoded(odfa.Gaussian(), encoder)")
         arguments.kind("encoder", encoder, AbstractEncoder, "odfa.project.Encoded(projection, odfa.Ternary())")
+        if projection.isometric and encoder.transforms:
+            raise ConfigError(
+                f"{encoder.name} transforms the error, and {projection.identity} would copy what it makes of it; use "
+                "another encoder, or a projection by a random matrix"
+            )
         self._projection, self._encoder = projection, encoder
         self.num_inputs, self.num_outputs = projection.num_inputs, projection.num_outputs
         self.isometric = projection.isometric
@@ -44,7 +50,7 @@ class Encoded(AbstractProjection):
             Incompatible: the OPU behind the projection cannot serve this shape.
         """
         shaped = copy.copy(self)
-        shaped._projection = self._projection.shaped(num_inputs, num_outputs)
+        shaped._projection = self._projection.shaped(self._encoder.width(num_inputs), num_outputs)
         shaped.num_inputs, shaped.num_outputs = num_inputs, num_outputs
         return shaped
 
@@ -59,8 +65,10 @@ class Encoded(AbstractProjection):
         return False
 
     def matrix(self) -> Tensor:
-        """B_DM of the inner projection; the encoder before it is not linear and not part of the matrix."""
-        return self._projection.matrix()
+        """B_DM of the inner projection, as rows before the encoder's transform meet it, if it has one; the code itself
+        is not linear and not part of the matrix."""
+        matrix_EM = self._projection.matrix()
+        return matrix_EM if self.num_inputs is None else self._encoder.folded(matrix_EM, self.num_inputs)
 
     def _project(self, e_ND: Tensor) -> Tensor:
         assert self.num_outputs is not None

@@ -114,11 +114,12 @@ class Optical(AbstractProjection):
         shaped = copy.copy(self)
         shaped.num_inputs, shaped.num_outputs, shaped._diagnostics = num_inputs, num_outputs, {}
         num_modes = -(-num_outputs // self._demodulator.quadratures)
-        shaped._path = LightPath(self._opu, self._demodulator, num_inputs, num_modes)
+        width = self._encoder.width(num_inputs)
+        shaped._path = LightPath(self._opu, self._demodulator, width, num_modes)
         if self._calibration is not None:
             self._calibration.check_fits(
                 opu_id=self._opu.opu_id,
-                num_inputs=num_inputs,
+                num_inputs=width,
                 roi=shaped._path.roi,
                 demodulator=self._demodulator.name,
             )
@@ -149,7 +150,7 @@ class Optical(AbstractProjection):
         frames_per_sample = self._demodulator.exposures(self._encoder.patterns_per_sample)
         roi = self._roi
         most = max(1, _PIXELS_AT_A_TIME // (frames_per_sample * roi[0] * roi[1]))
-        most = max(1, min(most, _MIRRORS_AT_A_TIME // (self._encoder.patterns_per_sample * e_ND.shape[1])))
+        most = max(1, min(most, _MIRRORS_AT_A_TIME // (self._encoder.patterns_per_sample * self._path.num_inputs)))
         totals, p_nM, start = {"density": 0.0, "saturated_fraction": 0.0}, [], 0
         while start < len(e_ND):
             e_nD = e_ND[start : start + min(most, self._before_next_look())]
@@ -184,17 +185,18 @@ class Optical(AbstractProjection):
         """
         if self._calibration is None or self._calibration.matrix_DM is None or self.num_inputs is None:
             return super().matrix()
-        return self._outputs(self._calibration.matrix_DM).float()
+        return self._encoder.folded(self._outputs(self._calibration.matrix_DM).float(), self.num_inputs)
 
     @property
     def _watch(self) -> Watch | None:
-        if self._guard is None or self.num_inputs is None:
+        if self._guard is None or self._path is None:
             return None
-        if self.num_inputs not in self._watches:
-            watch = self._watches[self.num_inputs] = self._guard.watch(self.num_inputs)
+        width = self._path.num_inputs
+        if width not in self._watches:
+            watch = self._watches[width] = self._guard.watch(width)
             if self._calibration is not None:
                 watch.start_from(self._calibration.witness_WM, self._calibration.repeatability)
-        return self._watches[self.num_inputs]
+        return self._watches[width]
 
     def _before_next_look(self) -> int:
         """Vectors that may be projected now; looks at the witnesses when it is time."""
@@ -327,5 +329,6 @@ class OpticalSettings(ProjectionSettings, kind="optical"):
 
     @property
     def electronic(self) -> str:
-        """All of the learning but the projection."""
-        return "all but the projection, which is optical"
+        """All of the learning but the projection; what its encoder computes before it makes patterns is named."""
+        before = f", of {self.encoder.electronic}" if self.encoder.electronic else ""
+        return f"all but the projection, which is optical{before}"
