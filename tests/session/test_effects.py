@@ -120,7 +120,10 @@ def test_every_setting_of_every_arm_acts_or_is_refused(runs: Runs, arm: str) -> 
 KINDS = {
     "tdfa": (
         *(f"projection={kind}" for kind in ("gaussian", "hadamard", "rademacher")),
-        *(f"encoder={kind}" for kind in ("stochastic", "sampled", "best_cosine", "relative_max", "sign", "bits")),
+        *(
+            f"encoder={kind}"
+            for kind in ("stochastic", "sampled", "best_cosine", "relative_max", "sign", "bits", "trits", "spread")
+        ),
         *(f"optimizer={kind}" for kind in ("adam", "muon", "sgd")),
         *(f"network={kind}" for kind in ("mlp", "cnn", "vit")),
         *(f"rule={kind}" for kind in ("random", "aligned", "electronic", "exact")),

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from odfa.encode import SampledSettings
+from odfa.encode import SpreadSettings, TritPlanesSettings
 from odfa.engine.rules import AlignedHead
 from odfa.project import OpticalSettings
 from odfa.recipes import recipe
@@ -32,7 +32,7 @@ def dialogue_gpt() -> RunConfig:
         data=TextData(vocabulary=2048, context=64),
         optimizer=AdamSettings(learning_rate=1e-3, warmup_steps=50, clip_norm=1.0),
         rule=AlignedHead(scale=1.0),
-        projection=OpticalSettings(encoder=SampledSettings(repeats=4)),
+        projection=OpticalSettings(encoder=SpreadSettings(patterns=TritPlanesSettings(trits=2))),
     )
 
 
