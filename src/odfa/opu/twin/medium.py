@@ -24,6 +24,7 @@ _STREAM = int.from_bytes(b"medium")
 _STRUCTURED_STREAM = int.from_bytes(b"layers")
 _KERNEL_REACH = 4.0
 """Gaussian kernels are cut at this many standard deviations, where they have fallen to 3e-4."""
+_CPU = torch.device("cpu")
 _MOST_ENTRIES = 2**40
 """Entries of a dense matrix, 8.8 TB: more than any machine stores."""
 
@@ -130,7 +131,7 @@ class Scatterer:
             return parts[0][0].contiguous(), parts[0][1].contiguous()
         return torch.cat([real for real, _ in parts], 1), torch.cat([imag for _, imag in parts], 1)
 
-    def _dense_up_to(self, num_modes: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    def _dense_up_to(self, num_modes: int, device: torch.device = _CPU) -> tuple[Tensor, Tensor]:
         known = self._dense.get(device)
         if known is None or known[0].shape[1] < num_modes:
             if self.matrix_DM is not None:

@@ -113,7 +113,8 @@ class Twin(AbstractOpu):
 
     def _name_medium(self, name: str) -> str:
         if self._matrix_DM is not None:
-            return f"twin({name}, matrix={fingerprint(torch.view_as_real(self._matrix_DM.resolve_conj()).cpu().numpy())})"
+            given = torch.view_as_real(self._matrix_DM.resolve_conj()).cpu()
+            return f"twin({name}, matrix={fingerprint(given.numpy())})"
         probe = fingerprint(torch.stack(transmission_chunk(self._seed, 1, 0)).numpy())
         # whatever changes the matrix belongs to its name
         parts = ((Medium(), self._medium), (Mirrors(), self._mirrors))
@@ -269,7 +270,7 @@ class Twin(AbstractOpu):
         x_FD = bits_FD.to(dtype) if few is None else bits_FD
         if self._mirrors != Mirrors(seed=self._mirrors.seed):
             x_FD, few = x_FD * weight_D.to(device, dtype) + offset_D.to(device, dtype), None
-        start_s = float(time_F[0]) if len(time_F) else 0.0
+        start_s = self.spent.seconds if len(time_F) else 0.0
         epoch = self._drift.epoch(start_s)
         aberration_D = self._drift.aberration_D(num_inputs, start_s)
         now = self._through(epoch, x_FD, aberration_D, num_modes, arm, few)
