@@ -60,6 +60,16 @@ def pupil_bins(view: View) -> tuple[Tensor, Tensor]:
     return rows - view.shape[0] * (rows > view.shape[0] // 2), cols - view.shape[1] * (cols > view.shape[1] // 2)
 
 
+@lru_cache(maxsize=64)
+def pupil_index(view: View, device: torch.device) -> Tensor:
+    """Index of every bin of `pupil_bins` in the flattened (P, Q) spectrum, kept on the device.
+
+    Raises:
+        Incompatible: the view has no pupil.
+    """
+    return flat_index(*pupil_bins(view), view.shape).to(device)
+
+
 def flat_index(rows_M: Tensor, cols_M: Tensor, shape: tuple[int, int]) -> Tensor:
     """Index into a flattened (P, Q) spectrum of signed bins, wrapped round."""
     return (rows_M % shape[0]) * shape[1] + cols_M % shape[1]

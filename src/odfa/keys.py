@@ -20,9 +20,12 @@ def mix(*parts: int) -> int:
     return state >> 1
 
 
-def torch_generator(*parts: int) -> torch.Generator:
-    """CPU generator seeded by the key `parts`; for noise and sampling, where speed matters."""
-    return torch.Generator().manual_seed(mix(*parts))
+def torch_generator(*parts: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """Generator of a device, seeded by the key `parts`; for noise and sampling, where speed matters.
+
+    Devices draw different numbers from the same key; one device repeats its own.
+    """
+    return torch.Generator(device=device).manual_seed(mix(*parts))
 
 
 def numpy_generator(*parts: int) -> np.random.Generator:

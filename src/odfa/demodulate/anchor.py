@@ -105,7 +105,8 @@ class Anchor(AbstractDemodulator):
         bright_M = self._summed(anchor_J[None])[0] / per_intensity
         # Dividing by the light of a group that is nearly dark would blow up its noise: its light is taken to be at
         # least half a count, or what one output in a hundred thousand falls below.
-        floor = max(0.5 / per_intensity, _DARK_SHARE ** (1 / self._pixels) * float(bright_M.mean()))
+        faint = bright_M.mean().double() * _DARK_SHARE ** (1 / self._pixels)
+        floor = faint.clamp_min(0.5 / per_intensity).to(dtype)
         return Field(field_NM=(cross_NM / (2 * bright_M.clamp_min(floor).sqrt())).float())
 
     def _summed(self, value_NJ: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ Shape letters: `N` samples · `F` patterns per sample · `P Q` camera rows, colu
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -16,8 +17,9 @@ from odfa.flow import Arm, Capture, Field, Frames, View
 
 _LEAST_SIDE = 16
 """Smaller regions have too few Fourier bins for a round pupil."""
-_PIXELS_AT_A_TIME = 2**18
-"""Pixels transformed at once: batches are faster than single images, until they no longer fit the cache."""
+_PIXELS_AT_A_TIME, _PIXELS_ON_DEVICE = 2**18, 2**24
+"""Pixels transformed at once, on the CPU and elsewhere: batches are faster than single images, until they no longer fit
+the cache."""
 
 
 class OffAxis(AbstractDemodulator):
@@ -110,11 +112,12 @@ class OffAxis(AbstractDemodulator):
         check_frames(self.name, capture, frames)
         counts_NFPQ, acquisition = capture.counts_NFPQ, capture.acquisition
         view = acquisition.view
-        bins_M = _interference(view)
+        device = counts_NFPQ.device
+        bins_M = _interference(view, device)
         scale = math.sqrt(len(bins_M) / view.num_pixels) / acquisition.counts_per_field
         gain_NF = (frames.gain_NF.double() * scale).to(float_dtype(capture))
-        field_NM = torch.empty((len(gain_NF), len(bins_M)), dtype=torch.complex64)
-        step = max(1, _PIXELS_AT_A_TIME // view.num_pixels)
+        field_NM = torch.empty((len(gain_NF), len(bins_M)), dtype=torch.complex64, device=device)
+        step = max(1, (_PIXELS_AT_A_TIME if device.type == "cpu" else _PIXELS_ON_DEVICE) // view.num_pixels)
         for start in range(0, len(gain_NF), step):
             rows = slice(start, start + step)
             hologram_nPQ = torch.einsum("nf,nfpq->npq", gain_NF[rows], counts_NFPQ[rows].to(gain_NF.dtype))
@@ -137,11 +140,12 @@ def _smooth(size: int) -> int:
         size += 2
 
 
-def _interference(view: View) -> Tensor:
+@lru_cache(maxsize=64)
+def _interference(view: View, device: torch.device) -> Tensor:
     """Index of every mode's interference E R* in the flattened spectrum: its pupil bin less the carrier."""
     rows_M, cols_M = fourier.pupil_bins(view)
     row, col = fourier.carrier_bin(view)
-    return fourier.flat_index(rows_M - row, cols_M - col, view.shape)
+    return fourier.flat_index(rows_M - row, cols_M - col, view.shape).to(device)
 
 
 def _gather(value_nPQ: Tensor, bins_M: Tensor) -> Tensor:
@@ -165,20 +169,19 @@ def _flattened(field_NM: Tensor, reference_PQ: Tensor, view: View) -> Tensor:
     """
     # Only the slow part: what is finer than a speckle grain cannot be told from noise of the one frame, and dividing by
     # it would bring that noise into every field. At least 0.05, where the reference is too dark to divide by.
-    rows_M, cols_M = fourier.pupil_bins(view)
-    centre_M = fourier.flat_index(rows_M, cols_M, view.shape)
+    centre_M = fourier.pupil_index(view, field_NM.device)
     amplitude_PQ = reference_PQ.double().clamp_(min=0).sqrt()
     slow_PQ = _spread(_gather(amplitude_PQ[None], centre_M), centre_M, view)[0].real
     flat_PQ = (slow_PQ / slow_PQ.mean()).clamp_(min=0.05)
-    level = float(slow_PQ.mean() ** 2 / reference_PQ.double().mean())  # the demodulator is scaled by the rms amplitude
+    level = slow_PQ.mean() ** 2 / reference_PQ.double().mean()  # the demodulator is scaled by the rms amplitude
     field_NPQ = _spread(field_NM.to(torch.complex128), centre_M, view) / flat_PQ
     spectrum_NK = fourier.fft2(field_NPQ).flatten(1)
-    return (spectrum_NK[:, centre_M] / math.sqrt(level)).to(field_NM.dtype)
+    return (spectrum_NK[:, centre_M] / level.sqrt()).to(field_NM.dtype)
 
 
 def _spread(spectrum_NM: Tensor, centre_M: Tensor, view: View) -> Tensor:
     """Camera-plane image (N, P, Q) of pupil coefficients."""
-    full_NK = torch.zeros((len(spectrum_NM), view.num_pixels), dtype=torch.complex128)
+    full_NK = spectrum_NM.new_zeros((len(spectrum_NM), view.num_pixels), dtype=torch.complex128)
     full_NK[:, centre_M] = spectrum_NM.to(torch.complex128)
     return fourier.ifft2(full_NK.view(-1, *view.shape))
 

@@ -66,7 +66,7 @@ class PhaseSteps(AbstractDemodulator):
 def _weights(gain_NF: Tensor, phase_S: tuple[float, ...]) -> Tensor:
     """Real and imaginary weight of every shown frame, shape (N, 2, F * S): gain_NF e^(i theta_S) / S."""
     step_S = [cmath.exp(1j * phase) / len(phase_S) for phase in phase_S]
-    step_2S = gain_NF.new_tensor([[z.real for z in step_S], [z.imag for z in step_S]])
+    step_2S = torch.tensor([[z.real for z in step_S], [z.imag for z in step_S]], dtype=gain_NF.dtype).to(gain_NF.device)
     return (gain_NF[:, None, :, None] * step_2S[None, :, None, :]).flatten(2)
 
 

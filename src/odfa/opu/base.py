@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from numbers import Real
 from typing import ClassVar, Self
 
+import torch
 from torch import Tensor
 
 from odfa.errors import Dark, FrameMismatch, Incompatible, OpuError, Saturated
@@ -49,6 +50,8 @@ class AbstractOpu(ABC):
     """Tilted arm: radius of the signal's spectrum, cycles per pixel."""
     saturated_limit: float = 0.2
     """Share of saturated pixels in a capture above which it is refused."""
+    on_device: bool = False
+    """Whether `_run_hw` takes patterns on any device and answers there; where not, it is given patterns on the CPU."""
 
     calibration_id: str | None = None
     _opened: bool = False
@@ -148,6 +151,7 @@ class AbstractOpu(ABC):
     def run(self, frames: Frames, *, roi: tuple[int, int], ops_useful: float = 0.0) -> Capture:
         """Show every frame, read `roi` = (rows, columns) camera pixels of each, and return the camera's counts.
 
+        The counts are on the device that the patterns lie on, wherever they were taken.
         `ops_useful` counts the operations that these frames do for the caller (see `flow.Light`), for the account.
 
         Raises:
@@ -160,13 +164,12 @@ class AbstractOpu(ABC):
         """
         # everything that can be checked is checked before a frame is shown; what came back is checked before it is
         # accounted for and before anybody calculates with it
-        bits_FD = frames.patterns_FD
+        bits_FD = frames.patterns_FD if self.on_device else frames.patterns_FD.cpu()
         self.require(num_inputs=bits_FD.shape[1], roi=roi, arm=frames.arm)
         self.open().check_stated()
         start_s = time.perf_counter()
         reply = ask(self._name, self._run_hw, bits_FD, phase_S=frames.phase_S, arm=frames.arm, roi=roi)
-        time_s = time.perf_counter() - start_s
-        counts_FPQ = counts_of(self._name, reply, roi)
+        counts_FPQ = counts_of(self._name, reply, roi, bits_FD.device)
         shown = len(bits_FD) * max(1, len(frames.phase_S))
         if len(counts_FPQ) != shown:
             raise FrameMismatch(
@@ -175,6 +178,8 @@ class AbstractOpu(ABC):
             )
         self._spent += self.cost(shown, roi=roi) + Light(ops_useful=ops_useful)
         saturated = self._check_light(counts_FPQ, bits_FD)
+        time_s = time.perf_counter() - start_s  # a device has finished only once its counts have been looked at
+        counts_FPQ = counts_FPQ.to(frames.bits_NFD.device)
         shared = frames.shared_frames
         per_intensity, amplitude, frame_s = self._scales(bits_FD.shape[1], frames.arm, roi)
         return Capture(
@@ -212,14 +217,13 @@ class AbstractOpu(ABC):
         # only deep cameras are called dark: of a full scale of 200 counts or less, two counts can be ordinary light
         if not counts_FPQ.numel():
             return 0.0
-        brightest = int(counts_FPQ.max())
+        brightest, at_brightest = _brightest(counts_FPQ, self.full_scale)
         if brightest > self.full_scale:
             raise FrameMismatch(
                 f"{self._name}: counts up to {brightest} came back from an OPU whose full_scale is "
                 f"{self.full_scale}; state the camera's largest count, or shift words that are left-justified"
             )
-        at_scale = int((counts_FPQ >= self.full_scale).sum()) if brightest >= self.full_scale else 0
-        saturated = at_scale / counts_FPQ.numel()
+        saturated = (at_brightest if brightest == self.full_scale else 0) / counts_FPQ.numel()
         if saturated > self.saturated_limit:
             raise Saturated(
                 f"{self.opu_id}: {saturated:.0%} of the camera's pixels are at full scale, at most "
@@ -292,3 +296,13 @@ class AbstractOpu(ABC):
 
     def _close_hw(self) -> None:  # noqa: B027 - optional for OPUs that hold nothing
         """Release the hardware; also called after an `_open_hw` that failed half-way."""
+
+
+def _brightest(counts_FPQ: Tensor, full_scale: int) -> tuple[int, int]:
+    """Largest count, and how many pixels have it; 0 of them where it is below full scale and the CPU can tell first."""
+    largest = counts_FPQ.max()
+    if counts_FPQ.is_cpu and int(largest) < full_scale:
+        return int(largest), 0
+    # both numbers in one transfer, since each waits for everything that the device has been given to do
+    found = torch.stack([largest.long(), (counts_FPQ == largest).sum()]).tolist()
+    return int(found[0]), int(found[1])

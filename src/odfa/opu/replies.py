@@ -15,6 +15,7 @@ from odfa.errors import Disconnected, FrameMismatch, OdfaError, OpuError
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+_CPU = torch.device("cpu")
 _LONGEST = 300
 """Characters of a vendor's message that are repeated."""
 _SIGNED = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -42,16 +43,17 @@ def ask(who: str, act: Callable[_P, _R], *arguments: _P.args, **settings: _P.kwa
         raise Disconnected(f"{who}: {one_line(error)}") from error
 
 
-def counts_of(who: str, reply: object, shape_PQ: tuple[int, int]) -> Tensor:
+def counts_of(who: str, reply: object, shape_PQ: tuple[int, int], device: torch.device = _CPU) -> Tensor:
     """Counts (F, P, Q) of a reply, of a signed type or uint8; an empty reply is no frames.
 
-    Tensors, NumPy arrays of any integer type, byte order and stride, and nested lists are taken.
+    Tensors, NumPy arrays of any integer type, byte order and stride, and nested lists are taken. Those on `device` stay
+    there, all others come to the CPU.
 
     Raises:
         OpuError: no integers, negative ones, or none at all.
         FrameMismatch: not three axes, or frames of another shape than `shape_PQ`.
     """
-    counts_FPQ = _tensor(who, reply)
+    counts_FPQ = _tensor(who, reply, device)
     if not counts_FPQ.numel() and not len(counts_FPQ):
         return counts_FPQ.reshape(0, *shape_PQ)
     if counts_FPQ.ndim != 3 or tuple(counts_FPQ.shape[1:]) != tuple(shape_PQ):
@@ -88,10 +90,11 @@ def numbers_of(who: str, reply: Any, num_frames: int) -> list[int] | None:
     return numbers
 
 
-def _tensor(who: str, reply: object) -> Tensor:
+def _tensor(who: str, reply: object, device: torch.device) -> Tensor:
     # Whatever the vendor's library returns must arrive as integers that torch computes with. Floats are refused, not
     # rounded: a driver that returns them has scaled the counts, and full scale and noise would no longer be known.
-    if isinstance(reply, Tensor) and reply.dtype in _SIGNED and reply.layout == torch.strided and reply.is_cpu:
+    plain = isinstance(reply, Tensor) and reply.dtype in _SIGNED and reply.layout == torch.strided
+    if isinstance(reply, Tensor) and plain and reply.device in (_CPU, device):
         return torch.atleast_1d(reply).contiguous()  # type: ignore[no-untyped-call, no-any-return]
     try:
         array = reply.cpu().numpy() if isinstance(reply, Tensor) else reply

@@ -3,6 +3,7 @@
 Shape letters: `N` samples · `D` inputs · `F` patterns per sample · `M` optical modes.
 """
 
+import torch
 from torch import Tensor
 
 from odfa.demodulate import AbstractDemodulator
@@ -48,9 +49,11 @@ class LightPath:
         Raises:
             OpuError: the OPU fails.
         """
-        expanded = self.demodulator.expand(frames)
-        capture = self.opu.run(expanded, roi=self.roi, ops_useful=ops_useful)
-        return self.demodulator.demodulate(capture, expanded).field_NM, capture
+        # in full precision even where the loop is under autocast: half precision ends at 65504, below sums of counts
+        with torch.autocast(frames.bits_NFD.device.type, enabled=False):
+            expanded = self.demodulator.expand(frames)
+            capture = self.opu.run(expanded, roi=self.roi, ops_useful=ops_useful)
+            return self.demodulator.demodulate(capture, expanded).field_NM, capture
 
     def field(self, frames: Frames) -> Tensor:
         """Field (N, M) of an encoder's patterns, the modes asked for."""

@@ -57,7 +57,7 @@ class Structured:
             ConfigError: more than 2^24 inputs.
         """
         self.keyed = KeyedNumbers(seed, num_inputs)
-        self._diagonals: Diagonals | None = None
+        self._diagonals: dict[tuple[torch.dtype, torch.device], Diagonals] = {}
         self._tables: dict[int | None, np.ndarray] = {}
         self._scratch: dict[str, queue.SimpleQueue[Scratch]] = {}
         self._threads: ThreadPoolExecutor | None = None
@@ -167,10 +167,9 @@ class Structured:
         return adjoint(p_NM, self._natural(p_NM.shape[1], p_NM), self.keyed.num_inputs)
 
     def _natural(self, num_outputs: int, like: Tensor) -> Diagonals:
-        known, blocks = self._diagonals, self.blocks(num_outputs)
-        fits = known is not None and (known.first_J.dtype, known.first_J.device) == (like.dtype, like.device)
-        if known is None or not fits or len(known.second_BJ) < blocks:
-            known = self._diagonals = Diagonals.of(self.keyed, blocks, like)
+        known, blocks = self._diagonals.get((like.dtype, like.device)), self.blocks(num_outputs)
+        if known is None or len(known.second_BJ) < blocks:
+            known = self._diagonals[like.dtype, like.device] = Diagonals.of(self.keyed, blocks, like)
         return known
 
     def _table(self, shift: int | None) -> np.ndarray:

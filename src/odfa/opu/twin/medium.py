@@ -24,6 +24,7 @@ _STREAM = int.from_bytes(b"medium")
 _STRUCTURED_STREAM = int.from_bytes(b"layers")
 _KERNEL_REACH = 4.0
 """Gaussian kernels are cut at this many standard deviations, where they have fallen to 3e-4."""
+_CPU = torch.device("cpu")
 _MOST_ENTRIES = 2**40
 """Entries of a dense matrix, 8.8 TB: more than any machine stores."""
 
@@ -80,7 +81,7 @@ class Scatterer:
     dtype: torch.dtype
     matrix_DM: Tensor | None = None
     """A complex transmission matrix to use in place of the keyed one."""
-    _dense: tuple[Tensor, Tensor] | None = field(default=None, repr=False)
+    _dense: dict[torch.device, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
     _structured: Structured | None = field(default=None, repr=False)
 
     @property
@@ -101,10 +102,11 @@ class Scatterer:
         # matrix, which could not be drawn chunk by chunk. A smoothed row of M modes takes k - 1 more drawn ones, since
         # the first modes must not depend on how many follow.
         grain_px = self.medium.grain_px if grain else None
-        kernel_k = None if grain_px is None else _kernel(grain_px).to(self.dtype)
+        kernel_k = None if grain_px is None else _kernel(grain_px).to(x_FD.device, self.dtype)
         drawn = num_modes if kernel_k is None else num_modes + len(kernel_k) - 1
         if self.medium.memory_inputs is not None:
-            x_FD, few = smooth_inputs(x_FD.to(self.dtype), _kernel(self.medium.memory_inputs).to(self.dtype)), None
+            reach_k = _kernel(self.medium.memory_inputs).to(x_FD.device, self.dtype)
+            x_FD, few = smooth_inputs(x_FD.to(self.dtype), reach_k), None
         real_FM, imag_FM = self._fields(x_FD, drawn, few)
         if kernel_k is None:
             return real_FM, imag_FM
@@ -115,7 +117,7 @@ class Scatterer:
         parts = []
         dense = min(num_modes, self.dense_modes)
         if dense:
-            real_DM, imag_DM = self._dense_up_to(dense)
+            real_DM, imag_DM = self._dense_up_to(dense, x_FD.device)
             if few is None:
                 parts.append((x_FD @ real_DM[:, :dense], x_FD @ imag_DM[:, :dense]))
             else:
@@ -129,14 +131,16 @@ class Scatterer:
             return parts[0][0].contiguous(), parts[0][1].contiguous()
         return torch.cat([real for real, _ in parts], 1), torch.cat([imag for _, imag in parts], 1)
 
-    def _dense_up_to(self, num_modes: int) -> tuple[Tensor, Tensor]:
-        if self._dense is None or self._dense[0].shape[1] < num_modes:
+    def _dense_up_to(self, num_modes: int, device: torch.device = _CPU) -> tuple[Tensor, Tensor]:
+        known = self._dense.get(device)
+        if known is None or known[0].shape[1] < num_modes:
             if self.matrix_DM is not None:
                 real_DM, imag_DM = self.matrix_DM.real, self.matrix_DM.imag
             else:
                 real_DM, imag_DM = transmission(self.seed, self.num_inputs, num_modes)
-            self._dense = real_DM.to(self.dtype).contiguous(), imag_DM.to(self.dtype).contiguous()
-        return self._dense
+            known = real_DM.to(device, self.dtype).contiguous(), imag_DM.to(device, self.dtype).contiguous()
+            self._dense[device] = known
+        return known
 
     def _beyond(self) -> Structured:
         """The structured matrix whose outputs 2 m and 2 m + 1 are the quadratures of mode m after the dense ones."""
@@ -159,7 +163,10 @@ def _kernel(width: float) -> Tensor:
 
 def smooth(value_FM: Tensor, kernel_k: Tensor) -> Tensor:
     """Sliding weighted sum along the last axis, without padding: k - 1 values fewer."""
-    return torch.nn.functional.conv1d(value_FM[:, None], kernel_k[None, None])[:, 0]
+    # in float64 off the CPU: convolutions in float32 are rounded to 10 bits there (TF32) unless that is switched off
+    dtype = value_FM.dtype if value_FM.is_cpu else torch.float64
+    summed_FM: Tensor = torch.nn.functional.conv1d(value_FM[:, None].to(dtype), kernel_k[None, None].to(dtype))[:, 0]
+    return summed_FM.to(value_FM.dtype)
 
 
 def smooth_inputs(x_FD: Tensor, kernel_k: Tensor) -> Tensor:

@@ -52,11 +52,12 @@ class Reference(Settings):
         """Mean of |s|^2 + r^2 at the nominal density, in the same units."""
         return (1.0 + self.ratio) * self.nominal_density * num_inputs
 
-    def profile(self, shape: tuple[int, int], dtype: torch.dtype) -> Tensor | None:
+    def profile(self, shape: tuple[int, int], dtype: torch.dtype, device: torch.device | None = None) -> Tensor | None:
         """The reference over its mean amplitude at each pixel, flattened (P * Q,); None for a clean beam."""
         if not self.ripple:
             return None
-        place_PQ = torch.arange(shape[0], dtype=torch.float64)[:, None] + torch.arange(shape[1], dtype=torch.float64)
+        place_P, place_Q = (torch.arange(size, dtype=torch.float64, device=device) for size in shape)
+        place_PQ = place_P[:, None] + place_Q
         return (1.0 + self.ripple * torch.cos(2 * math.pi * place_PQ / self.ripple_px)).flatten().to(dtype)
 
 
@@ -86,19 +87,22 @@ def image(real_FM: Tensor, imag_FM: Tensor, view: View) -> Tensor:
 
     E_PQ = sqrt(P Q / M) * unitary inverse transform of the M pupil bins, so that pixels have the modes' mean square.
     """
-    rows_M, cols_M = fourier.pupil_bins(view)
-    spectrum_FN = torch.zeros((len(real_FM), view.num_pixels), dtype=torch.complex(real_FM[:0], imag_FM[:0]).dtype)
-    scale = math.sqrt(view.num_pixels / len(rows_M))
-    spectrum_FN[:, fourier.flat_index(rows_M, cols_M, view.shape)] = torch.complex(real_FM, imag_FM).mul_(scale)
+    bins_M = fourier.pupil_index(view, real_FM.device)
+    scale = math.sqrt(view.num_pixels / len(bins_M))
+    mode_FM = torch.complex(real_FM, imag_FM).mul_(scale)
+    spectrum_FN = mode_FM.new_zeros((len(mode_FM), view.num_pixels))
+    spectrum_FN[:, bins_M] = mode_FM
     return fourier.ifft2(spectrum_FN.view(-1, *view.shape))
 
 
-def tilted_wave(amplitude: float, view: View, profile_N: Tensor | None, dtype: torch.dtype) -> Tensor:
+def tilted_wave(
+    amplitude: float, view: View, profile_N: Tensor | None, dtype: torch.dtype, device: torch.device | None = None
+) -> Tensor:
     """r exp(2 pi i nu r) at every pixel, complex (P, Q), with the carrier on the Fourier bin nearest to nu."""
     # on a whole Fourier bin, so that the interference fills bins exactly as the pupil does, without leakage
     row, col = fourier.carrier_bin(view)
-    turns_P = torch.arange(view.shape[0], dtype=torch.float64) * row / view.shape[0]
-    turns_Q = torch.arange(view.shape[1], dtype=torch.float64) * col / view.shape[1]
+    place_P, place_Q = (torch.arange(size, dtype=torch.float64, device=device) for size in view.shape)
+    turns_P, turns_Q = place_P * row / view.shape[0], place_Q * col / view.shape[1]
     angle_PQ = 2 * math.pi * (turns_P[:, None] + turns_Q[None, :])
     modulus_PQ = torch.full_like(angle_PQ, amplitude)
     if profile_N is not None:

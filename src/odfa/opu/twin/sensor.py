@@ -97,6 +97,8 @@ def _electrons(mean_e: Tensor, shot_noise: bool, read_noise_e: float, generator:
     noise = torch.empty_like(mean_e).normal_(generator=generator)
     if not shot_noise:
         return mean_e.add_(noise, alpha=read_noise_e)
+    if not mean_e.is_cpu:
+        return _electrons_at_once(mean_e, noise, read_noise_e, generator)
     # Poisson draws cost far more than Gaussian ones, so only faint pixels, where the laws differ, are drawn so. They
     # are put aside first, as the next lines overwrite `mean_e` and `noise`.
     faint = (mean_e < _GAUSSIAN_ABOVE_E).flatten().nonzero().squeeze(1)
@@ -105,3 +107,11 @@ def _electrons(mean_e: Tensor, shot_noise: bool, read_noise_e: float, generator:
     electrons = noise.mul_((mean_e + read_noise_e**2).sqrt_()).add_(mean_e)
     electrons.view(-1)[faint] = torch.poisson(faint_mean_e, generator=generator).add_(faint_noise, alpha=read_noise_e)
     return electrons
+
+
+def _electrons_at_once(mean_e: Tensor, noise: Tensor, read_noise_e: float, generator: torch.Generator) -> Tensor:
+    # The same laws without counting the faint pixels, for which the CPU would have to wait for the device. A Poisson
+    # draw of mean 0 is the cheapest there is: bright pixels, whose draw is not used, take that one.
+    faint = mean_e < _GAUSSIAN_ABOVE_E
+    drawn = torch.poisson(torch.where(faint, mean_e, 0.0), generator=generator).add_(noise, alpha=read_noise_e)
+    return torch.where(faint, drawn, noise.mul_((mean_e + read_noise_e**2).sqrt_()).add_(mean_e))

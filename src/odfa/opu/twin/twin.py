@@ -24,6 +24,8 @@ _BLOCK = 2**15
 """Camera pixels handled at a time: temporaries stay in cache, and torch does not wake its threads for so few."""
 _TILTED_BLOCK = 2**16
 """The same for a tilted arm, whose transforms are faster in larger batches."""
+_DEVICE_BLOCK = 2**26
+"""The same on other devices, which are busy only with much at a time: temporaries take 256 MB each as float32."""
 LARGEST_KEY = 2**63 - 1
 _SPECKLE_DENSITY = 0.5
 """Share of lit mirrors that the exposure is set for when there is no reference."""
@@ -40,12 +42,16 @@ class Twin(AbstractOpu):
     electrons on average; without a reference I * speckle_fill * full_well_e / (D / 2).
     Stepped and blocked arm: every pixel is a mode. Tilted arm: the modes fill the pupil disc of the camera's Fourier
     plane (see `odfa.fourier`). Mode m has the same matrix column with every arm.
+    All of this is calculated on the device that the patterns lie on (one that has float64). The medium is the same on
+    every device; the camera's noise is drawn by a generator of the device, whose numbers differ from the CPU's and
+    repeat for equal seeds on a device of the same kind. Matrix products follow `torch.set_float32_matmul_precision`.
 
     >>> Twin(seed=1)
     twin(custom, seed=1, medium=e170633ad795)
     """
 
     arms: frozenset[Arm] = frozenset({"blocked", "stepped", "tilted"})
+    on_device: bool = True
 
     def __init__(
         self,
@@ -107,7 +113,8 @@ class Twin(AbstractOpu):
 
     def _name_medium(self, name: str) -> str:
         if self._matrix_DM is not None:
-            return f"twin({name}, matrix={fingerprint(torch.view_as_real(self._matrix_DM.resolve_conj()).numpy())})"
+            given = torch.view_as_real(self._matrix_DM.resolve_conj()).cpu()
+            return f"twin({name}, matrix={fingerprint(given.numpy())})"
         probe = fingerprint(torch.stack(transmission_chunk(self._seed, 1, 0)).numpy())
         # whatever changes the matrix belongs to its name
         parts = ((Medium(), self._medium), (Mirrors(), self._mirrors))
@@ -214,27 +221,30 @@ class Twin(AbstractOpu):
     def _run_hw(self, bits_FD: Tensor, *, phase_S: tuple[float, ...], arm: Arm, roi: tuple[int, int]) -> Tensor:
         # One generator for each capture, keyed by its number: noise is repeated after a resume without saving any
         # generator, and does not depend on what other captures drew. Within a capture the draws come in this order:
-        # phase jitter, laser power, camera noise block by block.
-        num_patterns, num_inputs = bits_FD.shape
+        # phase jitter, laser power, camera noise block by block. What is one number a frame is drawn on the CPU.
+        (num_patterns, num_inputs), device = bits_FD.shape, bits_FD.device
         steps_S = torch.tensor(phase_S or (0.0,), dtype=torch.float64)
-        generator = torch_generator(_STREAM, self._noise_seed, self._captures)
+        key = (_STREAM, self._noise_seed, self._captures)
+        generator = torch_generator(*key)
+        camera = generator if device.type == "cpu" else torch_generator(*key, device=device)
         self._captures += 1
         shown = num_patterns * len(steps_S)
         time_F = self.spent.seconds + self.frame_s(roi) * torch.arange(shown, dtype=torch.float64)
         # a blocked arm has no phase, and draws none, so that its settings change nothing at all
         drawn_F = torch.zeros_like(time_F) if arm == "blocked" else self._drift.phase_F(time_F, generator)
-        phase_FS = drawn_F.view(num_patterns, len(steps_S)) + steps_S
+        phase_FS = (drawn_F.view(num_patterns, len(steps_S)) + steps_S).to(device)
         gain_F = self._drift.gain_F(shown, generator)
+        gain_FS1 = None if gain_F is None else gain_F.view(num_patterns, len(steps_S), 1).to(device)
         view = View(shape=roi, carrier_cpp=self.carrier_cpp, pupil_cpp=self.pupil_cpp)
         real_FM, imag_FM = self._speckle(bits_FD, time_F[:: len(steps_S)], arm, view)
 
         amplitude = 0.0 if arm == "blocked" else self._reference.amplitude(num_inputs)
-        profile_N = None if arm == "blocked" else self._reference.profile(roi, real_FM.dtype)
+        profile_N = None if arm == "blocked" else self._reference.profile(roi, real_FM.dtype, device)
         if arm == "tilted":
-            wave_PQ = tilted_wave(amplitude, view, profile_N, torch.complex(real_FM[:0], imag_FM[:0]).dtype)
+            wave_PQ = tilted_wave(amplitude, view, profile_N, torch.complex(real_FM[:0], imag_FM[:0]).dtype, device)
         e_per_intensity = self._e_per_intensity(num_inputs, arm)
-        counts_FSN = torch.empty((num_patterns, len(steps_S), view.num_pixels), dtype=self._sensor.count_dtype)
-        block = _TILTED_BLOCK if arm == "tilted" else _BLOCK
+        counts_FSN = bits_FD.new_empty((num_patterns, len(steps_S), view.num_pixels), dtype=self._sensor.count_dtype)
+        block = _DEVICE_BLOCK if device.type != "cpu" else _TILTED_BLOCK if arm == "tilted" else _BLOCK
         patterns = max(1, block // (len(steps_S) * view.num_pixels))
         for start in range(0, num_patterns, patterns):
             rows = slice(start, start + patterns)
@@ -244,23 +254,23 @@ class Twin(AbstractOpu):
             else:
                 mean_e = interfere(*field, amplitude, phase, profile_N)
             mean_e.mul_(e_per_intensity)
-            if gain_F is not None:
-                mean_e.mul_(gain_F.view(phase_FS.shape)[rows, :, None].to(mean_e.dtype))
-            counts_FSN[rows] = detect(mean_e, self._sensor, generator)
+            if gain_FS1 is not None:
+                mean_e.mul_(gain_FS1[rows].to(mean_e.dtype))
+            counts_FSN[rows] = detect(mean_e, self._sensor, camera)
         return counts_FSN.view(shown, *roi)
 
     def _speckle(self, bits_FD: Tensor, time_F: Tensor, arm: Arm, view: View) -> tuple[Tensor, Tensor]:
         """Real and imaginary part (F, M) of the field at the time of each pattern."""
         num_modes = len(fourier.pupil_bins(view)[0]) if arm == "tilted" else view.num_pixels
-        num_inputs, dtype = bits_FD.shape[1], self._sensor.float_dtype
+        num_inputs, dtype, device = bits_FD.shape[1], self._sensor.float_dtype, bits_FD.device
         # Drift is followed frame by frame only where it is cheap: the medium turns with every pattern, but which two
         # media it is between, and the mirrors' aberration, are those at the beginning of the capture.
         weight_D, offset_D = self._mirrors.response(num_inputs, self.num_mirrors)
         few = few_lit(bits_FD) if dtype == torch.float32 else None
         x_FD = bits_FD.to(dtype) if few is None else bits_FD
         if self._mirrors != Mirrors(seed=self._mirrors.seed):
-            x_FD, few = x_FD * weight_D.to(dtype) + offset_D.to(dtype), None
-        start_s = float(time_F[0]) if len(time_F) else 0.0
+            x_FD, few = x_FD * weight_D.to(device, dtype) + offset_D.to(device, dtype), None
+        start_s = self.spent.seconds if len(time_F) else 0.0
         epoch = self._drift.epoch(start_s)
         aberration_D = self._drift.aberration_D(num_inputs, start_s)
         now = self._through(epoch, x_FD, aberration_D, num_modes, arm, few)
@@ -268,7 +278,7 @@ class Twin(AbstractOpu):
             return now
         later = self._through(epoch + 1, x_FD, aberration_D, num_modes, arm, few)
         turn_F1 = self._drift.turn_F(time_F, epoch)[:, None]
-        cos_F1, sin_F1 = turn_F1.cos().to(dtype), turn_F1.sin().to(dtype)
+        cos_F1, sin_F1 = (wave_F1.to(device, dtype) for wave_F1 in (turn_F1.cos(), turn_F1.sin()))
         return now[0] * cos_F1 + later[0] * sin_F1, now[1] * cos_F1 + later[1] * sin_F1
 
     def _through(
@@ -293,7 +303,8 @@ class Twin(AbstractOpu):
         if aberration_D is None:
             return propagate(x_FD, num_modes, grain=grain, few=few)
         # A (x e^(i phi)) = A (x cos phi) + i A (x sin phi): two real propagations, as the medium takes real inputs only
-        cos_D, sin_D = (wave_D.to(self._sensor.float_dtype) for wave_D in (aberration_D.cos(), aberration_D.sin()))
+        waves, dtype = (aberration_D.cos(), aberration_D.sin()), self._sensor.float_dtype
+        cos_D, sin_D = (wave_D.to(x_FD.device, dtype) for wave_D in waves)
         cos_real, cos_imag = propagate(x_FD * cos_D, num_modes, grain=grain)
         sin_real, sin_imag = propagate(x_FD * sin_D, num_modes, grain=grain)
         return cos_real - sin_imag, cos_imag + sin_real
