@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from odfa.encode import Ternary, quantise
+from odfa.encode import Ternary, base, quantise
 from odfa.keys import torch_generator
 
 ALL = ["stochastic", "best_cosine", "relative_max", "sampled"]
@@ -149,7 +149,7 @@ def test_scale_equivariance_is_exact_for_powers_of_two(e, quantiser, power, dtyp
 def test_blocks_do_not_change_the_code(quantiser, monkeypatch):
     e_ND = softmax_error(50, 32)
     whole = Ternary(quantiser).encode(e_ND)
-    monkeypatch.setattr(quantise, "_BLOCK", 16 * 32)  # a multiple of torch's 16-wide generator
+    monkeypatch.setattr(base, "_BLOCK", 16 * 32)  # a multiple of torch's 16-wide generator
     blocks = Ternary(quantiser).encode(e_ND)
     assert torch.equal(whole.bits_NFD, blocks.bits_NFD)
     assert torch.equal(whole.gain_NF, blocks.gain_NF)

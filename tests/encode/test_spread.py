@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from odfa.encode import BestCosineSettings, BitPlanes, Sign, Spread, SpreadSettings, Ternary, TritPlanes
+from odfa.encode import BestCosineSettings, BitPlanes, Sign, Spread, SpreadSettings, Ternary, TritPlanes, base
 from odfa.encode.spread import hadamard, signs, spread_rows
 from odfa.engine.rules.head import measure
 from odfa.errors import CheckpointError, ConfigError
@@ -98,6 +98,15 @@ def test_a_matrix_behind_the_patterns_is_folded(shape):
     torch.testing.assert_close(folded_DM, naive_transform(shape[1]) @ matrix_EM)
     through_NM = encoder.encode(e_ND).values() @ matrix_EM
     torch.testing.assert_close(through_NM, e_ND @ folded_DM, rtol=0, atol=2e-3 * (1 + e_ND.abs().sum().item()))
+
+
+def test_blocks_do_not_change_the_digits(monkeypatch):
+    e_ND = sparse_errors(50, 30)
+    whole = TritPlanes(3).encode(e_ND)
+    monkeypatch.setattr(base, "_BLOCK", 7 * 30)
+    blocks = TritPlanes(3).encode(e_ND)
+    assert torch.equal(whole.bits_NFD, blocks.bits_NFD)
+    assert torch.equal(whole.gain_NF, blocks.gain_NF)
 
 
 def test_fewer_inputs_have_the_first_signs():

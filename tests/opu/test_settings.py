@@ -106,4 +106,13 @@ def test_the_twin_from_settings_is_the_twin():
 def test_the_kinds_of_the_stages():
     assert set(kinds_of(OpuSettings)) == {"named", "twin"}
     assert set(kinds_of(DemodulatorSettings)) == {"anchor", "offaxis", "phase"}
-    assert set(kinds_of(EncoderSettings)) == {"best_cosine", "bits", "relative_max", "sampled", "sign", "spread", "stochastic", "trits"}
+    assert set(kinds_of(EncoderSettings)) == {
+        "best_cosine",
+        "bits",
+        "relative_max",
+        "sampled",
+        "sign",
+        "spread",
+        "stochastic",
+        "trits",
+    }

@@ -1,6 +1,7 @@
 """Stage 2, the contract of encoders, which turn rows of the error into binary mirror patterns."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -9,6 +10,11 @@ from odfa.errors import ConfigError
 from odfa.flow import Frames
 from odfa.saved import State, check_state
 from odfa.settings import Settings
+
+_BLOCK = 2**15
+"""Entries handled at a time on a CPU: temporaries stay in cache, and torch does not wake its threads for so few."""
+_DEVICE_BLOCK = 2**26
+"""The same on a GPU, where an operation on few entries costs as much as one on many."""
 
 
 class AbstractEncoder(ABC):
@@ -74,6 +80,16 @@ class EncoderSettings(Settings, ABC, room="odfa.encode", group="odfa.encoders"):
     @abstractmethod
     def build(self, seed: int) -> AbstractEncoder:
         """The encoder, at the beginning of its random state; `seed` is the key of its draws, if it draws."""
+
+
+def row_blocks(e_ND: Tensor, *, drawing: bool = False) -> Iterator[slice]:
+    """Rows to handle at a time: on a CPU few, on a GPU nearly always all.
+
+    Who draws block by block (`drawing`) has the blocks of a CPU everywhere, and so the same draws.
+    """
+    few = drawing or e_ND.device.type == "cpu"
+    step = max(1, (_BLOCK if few else _DEVICE_BLOCK) // e_ND.shape[1])
+    return (slice(start, start + step) for start in range(0, len(e_ND), step))
 
 
 def check_rows(e_ND: Tensor) -> Tensor:

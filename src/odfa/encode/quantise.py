@@ -3,14 +3,11 @@
 Shape letters: `N` samples · `D` error width · `F` patterns per sample, plus and minus in turn · `R` repeats, F = 2 R.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 from torch import Tensor
 
-_BLOCK = 2**15
-"""Entries handled at a time: temporaries stay in cache, and torch does not wake its threads for so few."""
+from odfa.encode.base import row_blocks
 
 
 def stochastic(e_ND: Tensor, *, repeats: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -29,7 +26,7 @@ def stochastic(e_ND: Tensor, *, repeats: int, generator: torch.Generator) -> tup
     num_samples, num_inputs = e_ND.shape
     bits_NFD = e_ND.new_empty((num_samples, 2 * repeats, num_inputs), dtype=torch.bool)
     peak_N1 = _peak(e_ND)
-    for rows in _blocks(e_ND):
+    for rows in row_blocks(e_ND, drawing=True):
         e_nD, peak_n1, bits_nFD = e_ND[rows], peak_N1[rows], bits_NFD[rows]
         for r in range(repeats):
             level_nD = torch.rand(e_nD.shape, dtype=e_ND.dtype, generator=generator).to(e_ND.device).mul_(peak_n1)
@@ -50,7 +47,7 @@ def best_cosine(e_ND: Tensor) -> tuple[Tensor, Tensor]:
     # cos_k is largest where the mean of the k largest times sqrt(k) is: one sort and one cumulative sum, no search
     count_D = torch.arange(1, e_ND.shape[1] + 1, device=e_ND.device, dtype=e_ND.dtype)
     smallest_kept_N1 = e_ND.new_empty((len(e_ND), 1))
-    for rows in _blocks(e_ND):
+    for rows in row_blocks(e_ND):
         falling_nD = _sorted(-e_ND[rows].abs())  # largest magnitude first, with a minus sign
         best_n1 = (falling_nD.cumsum(1) / count_D.sqrt()).argmin(1, keepdim=True)
         smallest_kept_N1[rows] = -falling_nD.gather(1, best_n1)
@@ -88,7 +85,7 @@ def sampled(e_ND: Tensor, *, repeats: int, generator: torch.Generator) -> tuple[
         spread_NF + torch.rand((num_samples, 2), dtype=e_ND.dtype, generator=generator).repeat(1, repeats)
     ).div_(repeats)
     uniform_NF = uniform_NF.to(e_ND.device)
-    for rows in _blocks(e_ND):
+    for rows in row_blocks(e_ND):
         for offset, sign in ((0, 1.0), (1, -1.0)):
             cumulative_nD = (sign * e_ND[rows]).clamp_(min=0).cumsum(1)
             total_n1 = cumulative_nD[:, -1:].contiguous()
@@ -99,11 +96,6 @@ def sampled(e_ND: Tensor, *, repeats: int, generator: torch.Generator) -> tuple[
             bits_NFD[rows, offset::2].scatter_(2, index_nR.unsqueeze(2), lit_nR1)
             gain_NF[rows, offset::2] = sign * total_n1 / repeats
     return bits_NFD, gain_NF
-
-
-def _blocks(e_ND: Tensor) -> Iterator[slice]:
-    step = max(1, _BLOCK // e_ND.shape[1])
-    return (slice(start, start + step) for start in range(0, len(e_ND), step))
 
 
 def _peak(e_ND: Tensor) -> Tensor:
@@ -122,7 +114,7 @@ def _threshold(e_ND: Tensor, smallest_kept_N1: Tensor) -> tuple[Tensor, Tensor]:
     scale_N1 = e_ND.new_empty((len(e_ND), 1))
     # a row of zeros has the threshold 0 and must stay dark
     floor_N1 = smallest_kept_N1.clamp_min(torch.finfo(e_ND.dtype).tiny)
-    for rows in _blocks(e_ND):
+    for rows in row_blocks(e_ND):
         e_nD, floor_n1 = e_ND[rows], floor_N1[rows]
         plus_nD, minus_nD = e_nD >= floor_n1, e_nD <= -floor_n1
         bits_NFD[rows, 0], bits_NFD[rows, 1] = plus_nD, minus_nD

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from odfa.encode.base import AbstractEncoder, EncoderSettings, check_rows
+from odfa.encode.base import AbstractEncoder, EncoderSettings, check_rows, row_blocks
 from odfa.errors import ConfigError
 from odfa.flow import Frames
 from odfa.keys import torch_generator
@@ -14,8 +14,6 @@ from odfa.settings import require
 
 _MOST_TRITS = 10
 _STREAM = int.from_bytes(b"trits")
-_BLOCK = 2**15
-"""Entries handled at a time: temporaries stay in cache."""
 
 
 class TritPlanes(AbstractEncoder):
@@ -64,13 +62,11 @@ class TritPlanes(AbstractEncoder):
         top = (3**self._trits - 1) // 2
         step_N1 = e_ND.abs().amax(1, keepdim=True) / top
         bits_NFD = torch.empty((len(e_ND), 2 * self._trits, e_ND.shape[1]), dtype=torch.bool, device=e_ND.device)
-        rows_at_once = max(1, _BLOCK // e_ND.shape[1])
-        for start in range(0, len(e_ND), rows_at_once):
-            rows = slice(start, start + rows_at_once)
+        uniform_ND = torch.rand(e_ND.shape, dtype=e_ND.dtype, generator=generator).to(e_ND.device)
+        for rows in row_blocks(e_ND):
             e_nD, step_n1 = e_ND[rows], step_N1[rows].clamp_min(torch.finfo(e_ND.dtype).tiny)
-            uniform_nD = torch.rand(e_nD.shape, dtype=e_ND.dtype, generator=generator).to(e_ND.device)
             # from 0 to 3^n - 1; the digits of k + top, less one each, are the balanced digits of k
-            level_nD = (e_nD / step_n1).add_(uniform_nD).floor_().clamp_(-top, top).add_(top).to(torch.int32)
+            level_nD = (e_nD / step_n1).add_(uniform_ND[rows]).floor_().clamp_(-top, top).add_(top).to(torch.int32)
             for j in range(self._trits):
                 digit_nD = level_nD % 3
                 bits_NFD[rows, 2 * j], bits_NFD[rows, 2 * j + 1] = digit_nD == 2, digit_nD == 0

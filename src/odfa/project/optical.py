@@ -155,7 +155,7 @@ class Optical(AbstractProjection):
         while start < len(e_ND):
             e_nD = e_ND[start : start + min(most, self._before_next_look())]
             start += len(e_nD)
-            code = self._encoder.encode(e_nD.cpu())
+            code = self._encoder.encode(e_nD if self._opu.on_device else e_nD.cpu())
             field_NM, capture = self._path.show(code, ops_useful=self._ops_useful(len(e_nD)))
             field_NM = field_NM if self._watch is None else self._watch.corrected(field_NM)
             p_nM.append(self._outputs(field_NM).to(e_ND))
