@@ -7,8 +7,8 @@ from typing import Any
 
 from odfa.arms import name_of
 from odfa.data import needs
-from odfa.draws import forked
 from odfa.errors import ConfigError
+from odfa.keys import forked
 from odfa.lab.canvas import new_figure, open_frame, save_figure
 from odfa.lab.destination import check_figure
 from odfa.lab.wording import rule_of

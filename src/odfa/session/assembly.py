@@ -8,9 +8,8 @@ import torch
 from torch import nn
 
 from odfa.data import DataShape, Splits
-from odfa.draws import forked
 from odfa.errors import ConfigError
-from odfa.keys import mix
+from odfa.keys import forked, mix
 from odfa.session.average import averaged
 from odfa.session.config import RunConfig
 from odfa.session.device import device_named

@@ -1,9 +1,9 @@
 """Measures the angle between the gradient that each block learns by and its true gradient."""
 
 from odfa.data import Split
-from odfa.draws import forked
 from odfa.engine import Alignment
 from odfa.errors import ConfigError
+from odfa.keys import forked
 from odfa.session.assembly import Session, seed_step
 from odfa.session.config import RunConfig
 from odfa.session.handle import give_targets

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from odfa import data
-from odfa.draws import forked
 from odfa.engine import FusedOptimizer
 from odfa.errors import DataError, NonFinite, OdfaError, RunFolderError
 from odfa.flow import Light
+from odfa.keys import forked
 from odfa.session.assembly import Session, build, check_device, check_threads, seed_step, try_loss
 from odfa.session.config import RunConfig
 from odfa.session.device import device_named

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from odfa.draws import forked, put_back, state_on
+from odfa.keys import forked, put_back, state_on
 
 
 class Pass:
