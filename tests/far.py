@@ -1,6 +1,6 @@
 """An accelerator that is none: tensors that say they are on mps:0 and hold their values on the processor.
 
-As on an accelerator, they cannot be computed with tensors of the processor. Mixed devices show; kernels and speed do not.
+As on an accelerator, they cannot be computed with tensors of the processor. Mixed devices show here, kernels do not.
 """
 
 from typing import Any
