@@ -1,9 +1,14 @@
-"""Random numbers named by integer keys, so that every draw can be repeated and all random state is a few integers."""
+"""Random numbers named by integer keys, so that every draw can be repeated and all random state is a few integers; and
+torch's own random state, on the processor and on accelerators."""
 
 import hashlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 _MASK_64 = 2**64 - 1
 
@@ -36,3 +41,31 @@ def numpy_generator(*parts: int) -> np.random.Generator:
 def fingerprint(array: np.ndarray) -> str:
     """First 12 hex digits of the SHA-256 of an array's bytes: part of a projection's identity."""
     return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:12]
+
+
+def state_on(device: torch.device) -> Tensor:
+    """The random state of an accelerator."""
+    # mps has one state, not one for each of several devices, and takes no argument; `fork_rng` gives it one
+    found: Tensor = torch.mps.get_rng_state() if device.type == "mps" else _module(device).get_rng_state(device)
+    return found
+
+
+def put_back(device: torch.device, state: Tensor) -> None:
+    """Set what `state_on` returned."""
+    torch.mps.set_rng_state(state) if device.type == "mps" else _module(device).set_rng_state(state, device)
+
+
+@contextmanager
+def forked(devices: Iterable[torch.device]) -> Iterator[None]:
+    """Inside, numbers may be drawn on the processor and on these devices; afterwards all go on as if none had been."""
+    before = {device: state_on(device) for device in devices if device.type not in ("cpu", "meta")}
+    with torch.random.fork_rng(devices=[]):
+        try:
+            yield
+        finally:
+            for device, state in before.items():
+                put_back(device, state)
+
+
+def _module(device: torch.device) -> Any:
+    return getattr(torch, device.type)

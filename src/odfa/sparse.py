@@ -27,8 +27,8 @@ class Few:
 
 
 def few_nonzeros(e_ND: Tensor) -> Few | None:
-    """The non-zeros of rows that have few of them; None if a dense product is faster."""
-    if e_ND.shape[1] < _LEAST_INPUTS or not len(e_ND):
+    """The non-zeros of rows that have few of them; None if a dense product is faster, as always on an accelerator."""
+    if e_ND.shape[1] < _LEAST_INPUTS or not len(e_ND) or e_ND.device.type != "cpu":
         return None
     lit_N = torch.count_nonzero(e_ND, dim=1)
     if int(lit_N.sum()) * _FEWER > e_ND.numel():

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from odfa import data, recipes
 from odfa.errors import ConfigError, DataError
 from odfa.settings import apply
+from odfa.tasks.language.text import TokenSplit
 from odfa.tasks.vision.classify import Classify
 from odfa.tasks.vision.digits import DigitsData, load_digits
 
@@ -154,3 +155,26 @@ def test_peek_tells_what_load_gives(limit: int | None) -> None:
 def test_digits_take_no_path() -> None:
     with pytest.raises(ConfigError, match=r"'data\.path'; these have it: data=climate.*data=fashion"):
         apply(recipes.get("digits"), ["data.path=somewhere"])
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        data.Split(x_ND=torch.ones(2, 3), y_N=torch.zeros(2).long()),
+        data.FieldSplit(
+            x_ND=torch.ones(2, 3), y_N=torch.ones(2, 4), weight_G=torch.ones(4), unit=2.0, names=("first", "second")
+        ),
+        TokenSplit(x_ND=torch.ones(2, 3).long(), y_N=torch.ones(2, 3).long(), bytes_V=torch.ones(5).long()),
+    ],
+    ids=lambda part: type(part).__name__,
+)
+def test_every_tensor_of_a_part_is_moved_and_nothing_else_changes(part: data.Split) -> None:
+    moved, stayed = part.to("meta"), part.to("cpu")
+    assert type(moved) is type(stayed) is type(part)
+    for name, value in vars(part).items():
+        if isinstance(value, torch.Tensor):
+            there = vars(moved)[name]
+            assert (there.is_meta, there.shape, there.dtype) == (True, value.shape, value.dtype)
+            assert vars(stayed)[name] is value
+        else:
+            assert vars(moved)[name] == value

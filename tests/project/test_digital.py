@@ -11,7 +11,7 @@ from odfa.errors import ConfigError
 from odfa.flow import Light
 from odfa.keys import torch_generator
 from odfa.opu import Twin
-from odfa.project import Encoded, Gaussian, Identity, Optical
+from odfa.project import Encoded, Gaussian, Hadamard, Identity, Optical, Rademacher
 
 
 def rows(num_samples: int, num_inputs: int) -> torch.Tensor:
@@ -95,3 +95,17 @@ def test_every_projection_copies_pickles_and_keeps_its_identity(projection):
     e_ND = rows(5, 6)
     assert torch.equal(other.project(e_ND), shaped.project(e_ND))
     assert (projection.num_inputs, projection.num_outputs) == (None, None)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("num_inputs", [6, 300])  # few inputs are multiplied with a stored matrix
+@pytest.mark.parametrize(
+    "projection", [Gaussian(), Gaussian(stored=False), Hadamard(), Rademacher(), Identity()], ids=repr
+)
+def test_what_is_projected_stays_on_the_device_of_the_rows(projection, num_inputs, dtype):
+    num_outputs = num_inputs if isinstance(projection, Identity) else 700
+    shaped, e_ND = projection.shaped(num_inputs, num_outputs), rows(5, num_inputs).to(dtype)
+    near_NM = shaped.project(e_ND)
+    there_NM = shaped.project(e_ND.to("meta"))
+    assert (there_NM.is_meta, there_NM.shape, there_NM.dtype) == (True, near_NM.shape, near_NM.dtype)
+    assert torch.equal(shaped.project(e_ND), near_NM)  # the matrix comes back with the rows

@@ -318,6 +318,7 @@ _REFUSED: dict[str, tuple[Callable[[RunConfig], RunConfig], str]] = {
         "camera pixels, the blocks need 2314 x 2040",
     ),
     "threads": (lambda config: replace(config, threads=100_000), "threads: expected at most"),
+    "device": (lambda config: replace(config, device="cuda:99"), "device: expected one of cpu, auto"),
 }
 
 

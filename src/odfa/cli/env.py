@@ -23,16 +23,20 @@ def _configure(parser: ArgumentParser) -> None:
 
 
 def _execute(_arguments: Namespace) -> Outcome:
+    from odfa.session.device import accelerators
     from odfa.store import environment
+    from odfa.store.provenance import device_name
 
     found = {extra: all(find_spec(module) for module in modules) for extra, modules in _EXTRAS.items()}
-    result = {**environment(), "extras": found}
+    devices = [f"{device} ({device_name(device)})" for device in accelerators()]
+    result = {**environment(), "accelerators": devices, "extras": found}
     return Outcome(json=result, show=lambda: _show(result))
 
 
 def _show(result: dict[str, Any]) -> None:
     flat = {**result, **result["packages"]}
     flat["extras"] = ", ".join(extra for extra, present in result["extras"].items() if present) or "none"
+    flat["accelerators"] = ", ".join(result["accelerators"]) or "none"
     commit = result["commit"]
     flat["commit"] = commit["id"] + (" (with changes)" if commit["dirty"] else "") if commit else "not a git tree"
     flat["command"] = " ".join(result["command"])

@@ -52,6 +52,12 @@ class Split:
         """The samples with these numbers, in that order."""
         return replace(self, x_ND=self.x_ND[index_N], y_N=self.y_N[index_N])
 
+    def to(self, device: torch.device | str) -> Self:
+        """The same samples with every tensor on `device`; what is there already is not copied."""
+        later = torch.device(device).type == "cuda"  # CUDA keeps what it still reads; others may not
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **{name: value.to(device, non_blocking=later) for name, value in tensors.items()})
+
 
 @dataclass(frozen=True, kw_only=True)
 class Splits:

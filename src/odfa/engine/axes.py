@@ -12,6 +12,7 @@ from odfa.engine.calls import Call
 from odfa.engine.handle import Handle
 from odfa.engine.record import Probe
 from odfa.engine.step import Step
+from odfa.engine.tensors import wide
 from odfa.error import leading_shape
 from odfa.feedback import Axes, possible_axes
 
@@ -100,7 +101,7 @@ def _shares(probes: Sequence[Probe], lead: tuple[int, ...], possible: Mapping[st
             for block, gradient in _at_blocks(probes, y, weights).items():
                 for axes in (axes for axes in possible.get(block, ()) if axes[0] == of_error):
                     others = [axis for axis in range(gradient.ndim) if axis != axes[1]]
-                    slices = gradient.double().square().sum(others)
+                    slices = wide(gradient).square().sum(others)
                     if slices.any():
                         share = (slices[index] / slices.sum()).item()
                         known = found.setdefault(block, {})

@@ -35,6 +35,7 @@ from odfa.engine.rules.head import check_head
 from odfa.engine.status import describe
 from odfa.engine.step import Step
 from odfa.engine.targets import with_targets
+from odfa.engine.tensors import wait_for
 from odfa.engine.wirings import AbstractWiring
 from odfa.error import Errors, Tap, find_taps
 from odfa.errors import CheckpointError, ConfigError, MatchError, NonFinite
@@ -247,8 +248,10 @@ class DFA:
             error = replace(error, known_products=products)
         calls = [step.calls[number] for number in tie.calls]
         names = step.wiring.names(calls, self.taps)
+        wait_for(error.e_ND.device)
         spent, start_s = self.spent, time.perf_counter()
         signals = self.at_work.signals(error, calls)
+        wait_for(error.e_ND.device)
         projecting_s = time.perf_counter() - start_s
         check_signals(self.rule, signals, names)
         step.wiring.check_signals(step, tie, signals)

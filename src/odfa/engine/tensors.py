@@ -59,6 +59,17 @@ def _like(original: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
         return type(original)(items)  # type: ignore[call-arg]
 
 
+def wide(tensor: Tensor) -> Tensor:
+    """In float64; on the processor if the tensor's device has no such numbers."""
+    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until an accelerator has done what it was given, so that a clock read next shows the time of that."""
+    if device.type not in ("cpu", "meta"):
+        torch.accelerator.synchronize(device)
+
+
 def in_backward() -> bool:
     """True while autograd runs a backward pass: a forward seen then is a recomputation."""
     return bool(torch._C._current_graph_task_id() != -1)

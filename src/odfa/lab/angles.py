@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from odfa.arms import name_of
 from odfa.data import needs
 from odfa.errors import ConfigError
+from odfa.keys import forked
 from odfa.lab.canvas import new_figure, open_frame, save_figure
 from odfa.lab.destination import check_figure
 from odfa.lab.wording import rule_of
 from odfa.session import build
+from odfa.session.device import device_named
 from odfa.settings import Settings
 from odfa.store.checkpoint import newest, restore
 from odfa.store.folder import check_unchanged, read_config, read_lines
@@ -59,7 +59,7 @@ def _measured(path: Path) -> dict[str, Any]:
     check_measurable(config, f"{path}: ")
     kept = read_kept(path)
     # building a run draws its weights, which are overwritten: the caller's random numbers go on as if nothing was
-    with torch.random.fork_rng(devices=[]):
+    with forked([device_named(config.device)]):
         session = build(config)
     kept.check(session.splits, path)
     newest(path, lambda checkpoint: restore(session, checkpoint))

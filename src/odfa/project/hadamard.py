@@ -147,7 +147,7 @@ class Hadamard(AbstractProjection):
         if self._dense_DM is None or (self._dense_DM.dtype, self._dense_DM.device) != (like.dtype, like.device):
             structure, num_outputs = self._shape()
             one_hot_DD = torch.eye(structure.keyed.num_inputs, dtype=torch.float64)
-            self._dense_DM = structure.portable(one_hot_DD, num_outputs).to(like.device, like.dtype)
+            self._dense_DM = structure.portable(one_hot_DD, num_outputs).to(like.dtype).to(like.device)
         return self._dense_DM
 
     def _shape(self) -> tuple[Structured, int]:

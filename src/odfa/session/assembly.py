@@ -9,13 +9,14 @@ from torch import nn
 
 from odfa.data import DataShape, Splits
 from odfa.errors import ConfigError
-from odfa.keys import mix
+from odfa.keys import forked, mix
 from odfa.session.average import averaged
 from odfa.session.config import RunConfig
+from odfa.session.device import device_named
 from odfa.session.handle import attach, check_feedback
 from odfa.session.memory import check_memory, check_shares, fitted_optimizer, give_back_freed, new_weights
 from odfa.settings import SettingError
-from odfa.tasks.base import AbstractTask, evaluating
+from odfa.tasks.base import AbstractTask, device_of, evaluating
 
 if TYPE_CHECKING:
     from torch.optim.swa_utils import AveragedModel
@@ -43,6 +44,11 @@ class Session:
     projecting_s: float = 0.0
 
     @property
+    def device(self) -> torch.device:
+        """Where the model is, and where batches have to go; the splits stay on the processor."""
+        return device_of(self.model)
+
+    @property
     def evaluated(self) -> nn.Module:
         """The model that is evaluated: with the moving average of the weights if the run keeps one, else the model."""
         return self.model if self.average is None else self.average.module
@@ -67,7 +73,7 @@ def build(config: RunConfig) -> Session:
     """Data, model, feedback and optimiser of a run at step 0. Uses torch's global random state: fork it around this.
 
     Raises:
-        ConfigError: settings that do not fit each other.
+        ConfigError: settings that do not fit each other or this machine.
         DataError: data are missing or corrupt.
     """
     give_back_freed(config.memory)  # before the first large allocation, which the setting would miss
@@ -76,6 +82,8 @@ def build(config: RunConfig) -> Session:
     model = build_model(config, splits.shape)
     config.network.check_splits(splits)
     check_shares(model, config)
+    # drawn on the processor, so that a seed means the same weights everywhere; moved before anything refers to them
+    model = model.to(device_named(config.device))
     # copied before the handle attaches its hooks to the model: the copy must run without them
     average = None if config.optimizer.average is None else averaged(model, config.optimizer.average)
     dfa = attach(model, config, splits.shape)
@@ -124,6 +132,15 @@ def check_threads(config: RunConfig) -> None:
         raise ConfigError(f"threads: expected at most {most}, the processors of this machine, got {config.threads}")
 
 
+def check_device(config: RunConfig) -> None:
+    """Refuse a device that this machine does not have.
+
+    Raises:
+        ConfigError: torch sees no such device.
+    """
+    device_named(config.device)
+
+
 def build_model(config: RunConfig, shape: DataShape) -> nn.Module:
     """The network with its initial weights, which `config.seed` determines."""
     torch.manual_seed(mix(_INIT_KEY, config.seed))
@@ -141,9 +158,10 @@ def try_loss(session: Session) -> None:
     before anything is written. Neither the weights nor the random draws of the run change."""
     config, train = session.config, session.splits.train
     modes = {module: module.training for module in session.model.modules()}  # a part may differ from the whole
-    with torch.random.fork_rng(devices=[]), evaluating(session.model):
+    with forked([session.device]), evaluating(session.model):
         seed_step(config, 0)
         batch = train.take(torch.arange(min(2, config.batch_size)))
-        session.task.loss(session.model, config.data.augmented(batch, session.splits.shape))
+        batch = config.data.augmented(batch, session.splits.shape).to(session.device)
+        session.task.loss(session.model, batch)
     for module, training in modes.items():
         module.training = training

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 
 from odfa.engine.rules import AbstractRule, RandomFeedback
 from odfa.project import GaussianSettings, ProjectionSettings
+from odfa.session.device import TOLD, is_device
 from odfa.session.optimizers import AdamSettings, OptimizerSettings
 from odfa.settings import (
     FIXED,
@@ -88,6 +89,9 @@ class RunConfig(Settings):
     threads: int | None = None
     """Processor threads, at most one per processor; runs are equal bit for bit only if their counts are, and small
     networks are fastest on one thread. none: torch's own choice."""
+    device: str = "cpu"
+    """Where the network is computed: cpu, cuda, cuda:N, mps, xpu or xpu:N; auto: the first accelerator of this machine,
+    or else cpu. Data and simulated OPUs stay on the processor; a run may go on on another device."""
     tensorboard: bool = True
     """Also write TensorBoard events to the run folder's tb/."""
     task: AbstractTask
@@ -112,6 +116,7 @@ class RunConfig(Settings):
         require_counts(self, "epochs", "batch_size", "log_every")
         choices = ("steps", "checkpoint_every", "evaluate_every", "align_every", "threads")
         require_counts(self, *choices, what="a positive number or none")
+        require(is_device(self.device), "device", TOLD, self.device)
         self._check_rule()
 
     def _check_rule(self) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from odfa.errors import ConfigError
 from odfa.session.config import MemorySettings, RunConfig
+from odfa.session.device import device_named
 from odfa.session.disk import EmptyOnDisk, keep_on_disk
 from odfa.session.optimizers import Group
 from odfa.settings import require, tag_of
@@ -26,8 +27,9 @@ def check_memory(config: RunConfig) -> None:
     """Refuse settings of memory that the rule, the network or the optimiser cannot work with.
 
     Raises:
-        ConfigError: streaming with backpropagation, learned weights on disk, clipping by the total norm with fused
-            updates, bfloat16 with an optimiser that does not round stochastically.
+        ConfigError: streaming with backpropagation, learned weights on disk, weights on disk for an accelerator,
+            clipping by the total norm with fused updates, bfloat16 with an optimiser that does not round
+            stochastically.
     """
     memory = config.memory
     if memory.activations == "stream" and not config.rule.cuts:
@@ -38,6 +40,11 @@ def check_memory(config: RunConfig) -> None:
     # from_pretrained makes tensors of its own: `EmptyOnDisk` never sees them
     if config.network.learned and memory.storage == "disk":
         raise ConfigError("memory.storage=disk: weights that have learned are read into memory; expected memory")
+    if memory.storage == "disk" and device_named(config.device).type != "cpu":
+        raise ConfigError(
+            f"memory.storage=disk: weights in files are computed on the processor; expected memory with device="
+            f"{config.device}, or device=cpu"
+        )
     if memory.fused and config.optimizer.clip_norm is not None:
         raise ConfigError(
             "memory.fused=true: gradients are freed before their total norm is known; expected "

@@ -1,7 +1,7 @@
-"""Paths in the settings of a run: made absolute before they are saved, left out where two runs are compared.
+"""Paths and the device of a run: made absolute before they are saved, left out where two runs are compared.
 
 Every field of the type `Path | None`, anywhere in the tree of settings, is such a path: of data, of a calibration, of a
-network. Moving the files must not make a run another one.
+network. Moving the files, or going on on another device, must not make a run another one.
 """
 
 from collections.abc import Callable
@@ -9,6 +9,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TypeVar, get_type_hints
 
+from odfa.session.config import RunConfig
 from odfa.settings import Settings
 
 S = TypeVar("S", bound=Settings)
@@ -20,8 +21,10 @@ def with_whole_paths(config: S) -> S:
 
 
 def without_places(config: S) -> S:
-    """A copy of `config` without paths: data are identified by their fingerprint, calibrations by their id."""
-    return _with_places(config, lambda _path: None)
+    """A copy of `config` without paths and with the usual device: data are identified by their fingerprint,
+    calibrations by their id."""
+    bare = _with_places(config, lambda _path: None)
+    return replace(bare, device=RunConfig.device) if isinstance(bare, RunConfig) else bare
 
 
 def _with_places(config: S, of: Callable[[Path], Path | None]) -> S:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from odfa.data import DataShape
 from odfa.flow import Light
-from odfa.session.assembly import check_fit, check_threads
+from odfa.session.assembly import check_device, check_fit, check_threads
 from odfa.session.config import RunConfig
 from odfa.session.handle import fed, num_inputs, num_projected
 from odfa.session.memory import check_shares, new_weights
@@ -31,6 +31,7 @@ def dry_run(config: RunConfig) -> dict[str, Any]:
     config.task.check_data(config.data)
     shape, network = config.data.peek(), config.network
     check_threads(config)
+    check_device(config)
     check_fit(config, shape)
     if network.learned:
         network.check_splits(config.task.load(config.data))

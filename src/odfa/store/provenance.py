@@ -31,6 +31,18 @@ def environment() -> dict[str, object]:
     }
 
 
+def computed_on(device: torch.device) -> dict[str, object]:
+    """The device of a run and its name."""
+    return {"device": str(device), "device_name": device_name(device)}
+
+
+def device_name(device: torch.device) -> str:
+    """Name of a processor or accelerator; that of Apple's chips is the processor's."""
+    if device.type in ("cuda", "xpu"):
+        return str(getattr(torch, device.type).get_device_name(device))
+    return _cpu()
+
+
 def _version(package: str) -> str | None:
     try:
         return version(package)

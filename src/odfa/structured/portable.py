@@ -43,7 +43,7 @@ class Diagonals:
         fourth_J = plus_minus(keyed.signs4).reshape(-1, UNIT)[unit_of].reshape(-1)
 
         def tensor(array: np.ndarray) -> Tensor:
-            return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float64)).to(like.device, like.dtype)
+            return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float64)).to(like.dtype).to(like.device)
 
         return cls(
             tensor(plus_minus(keyed.signs1)),

@@ -222,7 +222,7 @@ class AbstractTask(Settings, ABC, room="odfa.tasks", group="odfa.tasks"):
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Split) -> Tensor:
-        """Mean loss of a batch, a scalar."""
+        """Mean loss of a batch, a scalar; the batch is where the model is."""
 
     def targets(self, batch: Split) -> Tensor:
         """What outputs are compared with: labels (B,), or (B, T) for tokens, or values; see `DFA.targets`.
@@ -234,7 +234,8 @@ class AbstractTask(Settings, ABC, room="odfa.tasks", group="odfa.tasks"):
 
     @abstractmethod
     def evaluate(self, model: nn.Module, part: Split) -> dict[str, float]:
-        """Loss and metric over a part; afterwards the model is in the same mode as before."""
+        """Loss and metric over a part, which stays on the processor: pieces of it are moved to `device_of(model)`.
+        Afterwards the model is in the same mode as before."""
 
     def references(self, data: AbstractData) -> dict[str, float]:
         """Name → metric on the test part, for predictions that need no network.
@@ -289,9 +290,15 @@ def _instead(fitting: list[str]) -> str:
     return f"{known}; name one that fits, or another task"
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's weights are; its inputs have to be moved there, for parts of data stay on the processor."""
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
 def predictions(model: nn.Module, x_ND: Tensor) -> Tensor:
-    """Outputs for many samples, computed in batches that fit into memory."""
-    return torch.cat([model(x_nD) for x_nD in torch.split(x_ND, _EVALUATION_BATCH)])
+    """Outputs on the processor for many samples, computed where the model is in batches that fit into memory."""
+    device = device_of(model)
+    return torch.cat([model(x_nD.to(device)).cpu() for x_nD in torch.split(x_ND, _EVALUATION_BATCH)])
 
 
 @contextmanager

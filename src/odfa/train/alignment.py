@@ -1,10 +1,9 @@
 """Measures the angle between the gradient that each block learns by and its true gradient."""
 
-import torch
-
 from odfa.data import Split
 from odfa.engine import Alignment
 from odfa.errors import ConfigError
+from odfa.keys import forked
 from odfa.session.assembly import Session, seed_step
 from odfa.session.config import RunConfig
 from odfa.session.handle import give_targets
@@ -39,9 +38,9 @@ def measure_alignment(session: Session) -> Alignment:
     """
     # seeded by the step and forked: measuring more or less often must not change the random draws of training
     assert session.dfa is not None
-    with torch.random.fork_rng(devices=[]), session.dfa.measure_alignment() as angles:
+    with forked([session.device]), session.dfa.measure_alignment() as angles:
         seed_step(session.config, session.step)
-        batch = alignment_batch(session)
+        batch = alignment_batch(session).to(session.device)
         give_targets(session.dfa, session.config, batch)
         session.dfa.backward(session.task.loss(session.model, batch))
     return angles

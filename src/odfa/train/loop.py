@@ -13,8 +13,10 @@ from odfa import data
 from odfa.engine import FusedOptimizer
 from odfa.errors import DataError, NonFinite, OdfaError, RunFolderError
 from odfa.flow import Light
-from odfa.session.assembly import Session, build, check_threads, seed_step, try_loss
+from odfa.keys import forked
+from odfa.session.assembly import Session, build, check_device, check_threads, seed_step, try_loss
 from odfa.session.config import RunConfig
+from odfa.session.device import device_named
 from odfa.session.handle import give_targets
 from odfa.session.memory import set_rate
 from odfa.session.places import with_whole_paths
@@ -31,7 +33,7 @@ from odfa.store.folder import (
     read_result,
 )
 from odfa.store.kept import DATA_FILE, keep
-from odfa.store.provenance import environment
+from odfa.store.provenance import computed_on, environment
 from odfa.store.result import FinalMetric, RunResult
 from odfa.train.alignment import check_measurable, measure_alignment
 from odfa.train.interrupt import Interrupted, StopRequest
@@ -52,8 +54,8 @@ def run(
     """Train as `config` says and record the run in `run_dir`.
 
     Equal configs give equal weights and an equal metrics.jsonl, and a resumed run equals one that was never
-    interrupted, bit for bit on one machine with one number of threads. torch's random state and number of threads are
-    the same after the run as before.
+    interrupted, bit for bit on one machine with one number of threads (on an accelerator as far as its kernels add in
+    a fixed order). torch's random state and number of threads are the same after the run as before.
 
     Args:
         resume: go on from the newest checkpoint (or from the start if there is none yet); of a complete run return the
@@ -62,8 +64,8 @@ def run(
         note: called once with a line that names the run folder, after all checks have passed.
 
     Raises:
-        ConfigError, MatchError, DataError, Incompatible: the settings do not fit each other, the model, the data or the
-            OPU.
+        ConfigError, MatchError, DataError, Incompatible: the settings do not fit each other, the model, the data, the
+            OPU or this machine.
         RunFolderError: the folder cannot be used (RunFolderLost: it could no longer be written during the run).
         CheckpointError: the newest checkpoint is corrupt or belongs to another config, or config.json was changed after
             the run had begun.
@@ -78,9 +80,10 @@ def run(
     if finished is not None:
         return RunResult.from_json(finished)
     check_threads(config)
+    check_device(config)
     if config.align_every is not None:
         check_measurable(config, "align_every: ")
-    with torch.random.fork_rng(devices=[]), using_threads(config.threads), _told_what_is_kept(path):
+    with forked([device_named(config.device)]), using_threads(config.threads), _told_what_is_kept(path):
         session = _build(config, path)  # before the folder is made: a config that cannot run leaves nothing behind
         if not resume:
             try_loss(session)
@@ -89,7 +92,7 @@ def run(
             _restore(session, folder)  # errors up to here leave status.json as it was: the run has not gone on
             note(f"resuming {path} after step {session.step}" if session.step else f"run folder: {path}")
             with _recorded_failure(folder), _opu_closed(session):
-                folder.add_session(environment())
+                folder.add_session(environment() | computed_on(session.device))
                 folder.set_status("running", step=session.step)
                 return _finish(session, folder, _train(session, folder, stop, progress))
 
@@ -169,7 +172,7 @@ def train_step(session: Session, batch: data.Split) -> Row:
         set_rate(group, rate * group["rate_share"])
     if isinstance(session.optimizer, torch.optim.Optimizer):  # before the forward pass, which has their memory
         session.optimizer.zero_grad(set_to_none=True)
-    batch = config.data.augmented(batch, session.splits.shape)
+    batch = config.data.augmented(batch, session.splits.shape).to(session.device)
     give_targets(session.dfa, config, batch)
     loss = session.task.loss(session.model, batch)
     norms = _backward(session, loss) if isinstance(session.optimizer, FusedOptimizer) else _step(session, loss)

@@ -5,7 +5,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch.utils.checkpoint import get_device_states, set_device_states
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from odfa.keys import forked, put_back, state_on
 
 
 class Pass:
@@ -15,13 +18,15 @@ class Pass:
         """The model is about to run on these arguments."""
         self.args, self.kwargs = args, kwargs
         self._random_state = torch.get_rng_state()
-        self._device_states = get_device_states(*args, *kwargs.values())
+        tensors = [leaf for leaf in tree_leaves((args, dict(kwargs))) if isinstance(leaf, Tensor)]
+        devices = {tensor.device for tensor in tensors if tensor.device.type not in ("cpu", "meta")}
+        self._device_states = {device: state_on(device) for device in devices}
 
     @contextmanager
     def same_draws(self) -> Iterator[None]:
         """Dropout draws what it drew before."""
-        devices, states = self._device_states
-        with torch.random.fork_rng(devices=devices):
+        with forked(self._device_states):
             torch.set_rng_state(self._random_state)
-            set_device_states(devices, states)
+            for device, state in self._device_states.items():
+                put_back(device, state)
             yield

@@ -15,7 +15,7 @@ from torch.nn.functional import mse_loss
 from odfa.data import Split, Splits, needs, quietly
 from odfa.keys import torch_generator
 from odfa.settings import MAX_WIDTH, require
-from odfa.tasks.base import AbstractTask, Metric, evaluating
+from odfa.tasks.base import AbstractTask, Metric, device_of, evaluating
 from odfa.tasks.diffusion.denoiser import Denoiser
 
 _EVALUATION_KEY = 0xD1FF_0001
@@ -60,18 +60,23 @@ class Diffuse(AbstractTask, kind="diffusion"):
     def loss(self, model: nn.Module, batch: Split) -> Tensor:
         """Mean square error of a batch, a scalar; steps, noise and dropped classes are drawn at random."""
         assert isinstance(model, Denoiser)
-        t_N = torch.randint(self.timesteps, (len(batch),))
-        dropped_N = torch.rand(len(batch)) < self.drop_class
+        device = batch.x_ND.device
+        # drawn on the processor: a seed means the same noise wherever the network is
+        t_N = torch.randint(self.timesteps, (len(batch),)).to(device)
+        dropped_N = (torch.rand(len(batch)) < self.drop_class).to(device)
+        noise_ND = torch.randn(batch.x_ND.shape, dtype=batch.x_ND.dtype).to(device)
         c_N = torch.where(dropped_N, model.num_classes, batch.y_N)
-        return self.error(model, batch.x_ND, torch.randn_like(batch.x_ND), t_N, c_N)
+        return self.error(model, batch.x_ND, noise_ND, t_N, c_N)
 
     def evaluate(self, model: nn.Module, part: Split) -> dict[str, float]:
         """Loss with all classes given, and with noise and steps that are the same in each evaluation."""
         assert isinstance(model, Denoiser)
-        total = 0.0
+        total, device = 0.0, device_of(model)
         with evaluating(model):
-            for piece, noise_ND, t_N in corrupted(part, self.timesteps):
-                total += self.error(model, piece.x_ND, noise_ND, t_N, piece.y_N).item() * len(piece)
+            for cpu_piece, noise_ND, t_N in corrupted(part, self.timesteps):
+                piece = cpu_piece.to(device)
+                error = self.error(model, piece.x_ND, noise_ND.to(device), t_N.to(device), piece.y_N)
+                total += error.item() * len(piece)
         return {"loss": total / len(part), self.metric.name: total / len(part)}
 
     def error(self, model: Denoiser, x_ND: Tensor, noise_ND: Tensor, t_N: Tensor, c_N: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from odfa.data import Split
-from odfa.tasks.base import AbstractTask, Metric, evaluating
+from odfa.tasks.base import AbstractTask, Metric, device_of, evaluating
 from odfa.tasks.language.text import MASKED, TokenSplit
 
 _EVALUATION_TOKENS = 4096
@@ -47,11 +47,12 @@ class Language(AbstractTask, kind="language"):
         # sums over the part, divided at the end: batches have different numbers of tokens that are not masked
         assert isinstance(part, TokenSplit)
         size, nats = max(1, _EVALUATION_TOKENS // part.x_ND.shape[1]), 0.0
+        device = device_of(model)
         with evaluating(model):
             for x_NT, y_NT in zip(torch.split(part.x_ND, size), torch.split(part.y_N, size), strict=True):
-                logits_NTV = model(input_ids=x_NT, use_cache=False).logits
+                logits_NTV = model(input_ids=x_NT.to(device), use_cache=False).logits
                 nats += cross_entropy(
-                    logits_NTV.flatten(0, 1).float(), y_NT.flatten(), ignore_index=MASKED, reduction="sum"
+                    logits_NTV.flatten(0, 1).float(), y_NT.to(device).flatten(), ignore_index=MASKED, reduction="sum"
                 ).item()
         targets_L = part.y_N[part.y_N != MASKED]
         loss, num_bytes = nats / len(targets_L), int(part.bytes_V[targets_L].sum())

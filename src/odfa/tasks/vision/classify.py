@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from odfa.data import Split, Splits
-from odfa.tasks.base import AbstractTask, Metric, evaluating
+from odfa.tasks.base import AbstractTask, Metric, device_of, evaluating
 
 _EVALUATION_BATCH = 1000
 """Samples that pass through the network at once in evaluation."""
@@ -41,12 +41,13 @@ class Classify(AbstractTask, kind="classify"):
 
     def evaluate(self, model: nn.Module, part: Split) -> dict[str, float]:
         """Mean loss per sample and accuracy over a part."""
-        loss, correct = 0.0, 0
+        loss, correct, device = 0.0, 0, device_of(model)
         with evaluating(model):
             for x_ND, y_N in zip(
                 *(torch.split(whole, _EVALUATION_BATCH) for whole in (part.x_ND, part.y_N)), strict=True
             ):
-                logits_NC = model(x_ND).float()  # bfloat16 has too few digits for sums over a part
+                y_N = y_N.to(device)
+                logits_NC = model(x_ND.to(device)).float()  # bfloat16 has too few digits for sums over a part
                 loss += cross_entropy(logits_NC, y_N, reduction="sum").item()
                 correct += int((logits_NC.argmax(dim=1) == y_N).sum())
         return {"loss": loss / len(part), "accuracy": correct / len(part)}

@@ -1,0 +1,46 @@
+"""Where the network is computed: on the processor, or on an accelerator that torch knows."""
+
+import re
+
+import torch
+
+from odfa.errors import ConfigError
+
+TOLD = "cpu, cuda, cuda:N, mps, xpu, xpu:N or auto"
+"""The devices that a run may name."""
+_NAMED = re.compile(r"auto|cpu|mps|(cuda|xpu)(:\d{1,3})?")
+
+
+def is_device(name: str) -> bool:
+    """Whether a run may name this device, on whatever machine."""
+    return _NAMED.fullmatch(name) is not None
+
+
+def accelerators() -> list[torch.device]:
+    """All that torch sees here; the first one is what `auto` takes: cuda before mps before xpu."""
+    cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    xpu = torch.xpu.device_count() if torch.xpu.is_available() else 0
+    mps = int(torch.backends.mps.is_available())
+    counts = {"cuda": cuda, "mps": mps, "xpu": xpu}
+    return [torch.device(kind, number) for kind, count in counts.items() for number in range(count)]
+
+
+def device_named(name: str) -> torch.device:
+    """The device with its number; auto: the first accelerator, or the processor where there is none.
+
+    Raises:
+        ConfigError: this machine has no such device.
+    """
+    if name == "cpu":  # no accelerator is looked for, which could take long
+        return torch.device("cpu")
+    here = accelerators()
+    if name == "auto":
+        return here[0] if here else torch.device("cpu")
+    found = next((device for device in here if name in (device.type, str(device))), None)
+    if found is None:
+        known = dict.fromkeys(["cpu", "auto", *(word for one in here for word in (one.type, str(one)))])
+        raise ConfigError(
+            f"device: expected one of {', '.join(known)} on this machine, got {name}; torch {torch.__version__} sees "
+            "no such device (for a run that has begun, write another one into its config.json)"
+        )
+    return found

@@ -1,0 +1,206 @@
+"""A run names where its network is computed. An accelerator that is none (`tests.far`) shows tensors left behind."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.far import CPU, DEVICE, Accelerator, FarTensor
+from tests.talk import small_run, write_corpus
+
+from odfa import keys, recipes, train
+from odfa.cli import main
+from odfa.errors import ConfigError
+from odfa.lab.angles import align
+from odfa.session import RunConfig, build, device, dry_run
+from odfa.session.assembly import try_loss
+from odfa.settings import SettingError, apply
+from odfa.store import load_run
+from odfa.train.alignment import measure_alignment
+from odfa.train.loop import batches, train_step
+
+FAR = str(DEVICE.type)
+QUIET = ("threads=1", "tensorboard=false")
+
+
+@pytest.fixture
+def far(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """One accelerator, whose random numbers are the processor's."""
+    monkeypatch.setattr(device, "accelerators", lambda: [DEVICE])
+    for at in ("odfa.keys", "odfa.engine.executions.again"):
+        monkeypatch.setattr(f"{at}.state_on", lambda _device: torch.get_rng_state())
+        monkeypatch.setattr(f"{at}.put_back", lambda _device, _state: None)
+    monkeypatch.setattr(torch.accelerator, "synchronize", lambda _device: None)
+    with Accelerator():
+        yield
+
+
+def _steps(config: RunConfig) -> list[Any]:
+    """Three steps, the angles to the true gradient, and the validation figures."""
+    with torch.random.fork_rng(devices=[]):
+        session = build(config)
+        try_loss(session)
+        rows = [train_step(session, batch) for _, batch in zip(range(3), batches(session), strict=False)]
+        feeds = config.rule.feeds and not config.memory.fused
+        angles = dict(measure_alignment(session)) if feeds else {}
+        assert {parameter.device for parameter in session.model.parameters()} == {session.device}
+        assert session.splits.train.x_ND.device == CPU
+        return [rows, angles, session.task.evaluate(session.evaluated, session.splits.validation)]
+
+
+_ARMS = {
+    "bp": ("bp",),
+    "gaussian": ("dfa",),
+    "hadamard": ("dfa", "projection=hadamard"),
+    "rademacher": ("dfa", "projection=rademacher"),
+    "aligned": ("dfa:aligned", "rule.rank=2", "rule.every=1"),
+    "hops": ("dfa:aligned", "rule.rank=2", "rule.every=1", "rule.hops=1"),
+    "electronic": ("dfa:electronic", "rule.rank=2", "rule.every=1"),
+    "exact": ("dfa:exact",),
+    "drtp": ("dfa:drtp",),
+    "kolen_pollack": ("dfa:kolen_pollack",),
+    "shallow": ("shallow",),
+    "identity": ("identity",),
+    "encoded": ("tdfa",),
+    "optical": ("odfa",),
+    "muon": ("dfa", "optimizer=muon"),
+    "sgd, average": ("dfa", "optimizer=sgd", "optimizer.average=0.9"),
+    "recompute": ("dfa", "memory.activations=recompute"),
+    "stream": ("dfa", "memory.activations=stream", "memory.fused=true", "clip_norm=none"),
+    "fused": ("bp", "memory.fused=true", "clip_norm=none"),
+    "convolutions": ("dfa", "network=cnn", "network.width=8", "network.layers=2"),
+    "attention": ("dfa", "network=vit", "network.width=8", "network.layers=2", "granularity=linear"),
+    "shifts": ("dfa", "network=cnn", "network.width=8", "network.layers=2", "shift=1"),
+}
+
+
+@pytest.mark.usefixtures("far")
+@pytest.mark.filterwarnings("ignore:at..frobenius_norm is deprecated")
+@pytest.mark.parametrize("words", _ARMS.values(), ids=_ARMS)
+def test_digits_learn_on_an_accelerator_as_on_the_processor(words: tuple[str, ...]) -> None:
+    config = apply(recipes.get("digits_tiny", words[0]), [*words[1:], *QUIET])
+    assert _steps(replace(config, device=FAR)) == _steps(config)
+
+
+@pytest.mark.usefixtures("far")
+@pytest.mark.parametrize("arm", ["bp", "dfa"])
+@pytest.mark.parametrize("recipe", ["climate_vit_tiny", "fashion_diffusion_tiny"])
+def test_fields_and_noise_are_learned_on_an_accelerator(recipe: str, arm: str) -> None:
+    config = apply(recipes.get(recipe, arm), QUIET)
+    assert _steps(replace(config, device=FAR)) == _steps(config)
+
+
+@pytest.mark.usefixtures("far")
+@pytest.mark.parametrize("rule", ["random", "aligned"])
+def test_language_is_learned_on_an_accelerator(tmp_path: Path, rule: str) -> None:
+    config = small_run(write_corpus(tmp_path), "dfa", rule)
+    assert _steps(replace(config, device=FAR)) == _steps(config)
+
+
+@pytest.mark.usefixtures("far")
+@pytest.mark.parametrize("there", ["cpu", FAR])
+def test_a_run_goes_on_on_another_device(tmp_path: Path, there: str) -> None:
+    here = FAR if there == "cpu" else "cpu"
+    config = apply(recipes.get("digits_tiny", "dfa:aligned"), ["steps=6", "checkpoint_every=3", "rule.rank=2", *QUIET])
+    folders = {name: tmp_path / name for name in ("whole", "parted")}
+    train.run(config, folders["whole"], progress=False)
+    begun = replace(config, device=there)
+    _interrupted(begun, folders["parted"])
+    file = folders["parted"] / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "device": here}))
+    assert align(folders["parted"])["step"] == 3
+    train.resume(folders["parted"], progress=False)
+    whole, parted = (load_run(folder) for folder in folders.values())
+    assert parted.metrics == whole.metrics
+    for name, weight in whole.model.state_dict().items():
+        assert torch.equal(parted.model.state_dict()[name], weight)
+    sessions = json.loads((folders["parted"] / "environment.json").read_text())["sessions"]
+    assert [session["device"].partition(":")[0] for session in sessions] == [there, here]
+    assert all(session["device_name"] for session in sessions)
+
+
+def _interrupted(config: RunConfig, folder: Path) -> None:
+    """Begin a run that fails after its first checkpoint."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("odfa.train.loop.train_step", _until(3))
+        with pytest.raises(RuntimeError, match="the current failed"):
+            train.run(config, folder, progress=False)
+
+
+def _until(last: int) -> Any:
+    def step(session: Any, batch: Any) -> Any:
+        if session.step == last:
+            raise RuntimeError("the current failed")
+        return train_step(session, batch)
+
+    return step
+
+
+def test_auto_is_the_processor_where_there_is_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "accelerators", list)
+    found = []
+    for name in ("cpu", "auto"):
+        config = apply(recipes.get("digits_tiny", "dfa"), ["steps=4", f"device={name}", *QUIET])
+        train.run(config, tmp_path / name, progress=False)
+        found.append(load_run(tmp_path / name))
+    assert found[0].metrics == found[1].metrics
+    for name, weight in found[0].model.state_dict().items():
+        assert torch.equal(found[1].model.state_dict()[name], weight)
+    assert found[1].config.device == "auto"
+
+
+def test_auto_is_the_first_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = [torch.device("cuda", 0), torch.device("cuda", 1)]
+    monkeypatch.setattr(device, "accelerators", lambda: cuda)
+    named = {name: device.device_named(name) for name in ("auto", "cuda", "cuda:1", "cpu")}
+    assert named == {"auto": cuda[0], "cuda": cuda[0], "cuda:1": cuda[1], "cpu": CPU}
+    with pytest.raises(ConfigError, match="expected one of cpu, auto, cuda, cuda:0, cuda:1 on this machine, got mps"):
+        device.device_named("mps")
+
+
+@pytest.mark.parametrize("name", ["gpu", "CUDA", "cuda:", "cuda:-1", "mps:0", "", "cpu:0"])
+def test_a_device_that_is_none_is_refused(name: str) -> None:
+    with pytest.raises(SettingError, match="device: expected cpu, cuda, cuda:N, mps, xpu, xpu:N or auto, got"):
+        replace(recipes.get("digits_tiny"), device=name)
+
+
+def test_an_absent_device_is_refused_in_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    words = ["train", "digits_tiny", "device=cuda:99", "--run-dir", str(tmp_path / "run")]
+    for more in ([], ["--dry-run"]):
+        assert main([*words, *more]) == 2
+        told = [line for line in capsys.readouterr().err.splitlines() if "device" in line]
+        assert len(told) == 1
+        assert "device: expected one of cpu, auto" in told[0]
+        assert f"got cuda:99; torch {torch.__version__} sees no such device" in told[0]
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("far")
+def test_weights_in_files_are_refused_on_an_accelerator() -> None:
+    config = apply(recipes.get("digits_tiny", "bp"), ["memory.storage=disk", f"device={FAR}"])
+    with pytest.raises(ConfigError, match=r"memory\.storage=disk: .* expected memory with device=mps, or device=cpu"):
+        dry_run(config)
+
+
+def test_random_states_are_forked_on_accelerators_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    states = {"before": 1}
+    monkeypatch.setattr(keys, "state_on", lambda _device: states["before"])
+    monkeypatch.setattr(keys, "put_back", lambda _device, state: states.update(after=state))
+    before = torch.get_rng_state()
+    with keys.forked([CPU, DEVICE]):
+        states["before"] = torch.manual_seed(5).initial_seed()
+    assert states["after"] == 1
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.usefixtures("far")
+def test_the_accelerator_of_these_tests_refuses_mixed_devices() -> None:
+    near, there = torch.ones(2, 2), torch.ones(2, 2).to(DEVICE)
+    assert isinstance(there, FarTensor)
+    assert (there @ there.new_ones(2, 2)).device == DEVICE
+    for mixed in (lambda: near @ there, lambda: there + near, lambda: near[there.long()], lambda: there.numpy()):
+        with pytest.raises((RuntimeError, TypeError), match=r"one device|can't convert"):
+            mixed()
