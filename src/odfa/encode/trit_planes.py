@@ -55,14 +55,14 @@ class TritPlanes(AbstractEncoder):
             ConfigError: `e_ND` is not a matrix of floating-point numbers with at least one column.
         """
         e_ND = check_rows(e_ND)
-        # keyed by the number of the call, and drawn on the CPU: a resumed run, and one on another device, draws the
-        # same codes
-        generator = torch_generator(_STREAM, self._seed, self._calls)
+        # keyed by the number of the call, so that a resumed run draws the same codes; drawn where the rows are, for
+        # there are as many draws as entries
+        generator = torch_generator(_STREAM, self._seed, self._calls, device=e_ND.device)
         self._calls += 1
         top = (3**self._trits - 1) // 2
         step_N1 = e_ND.abs().amax(1, keepdim=True) / top
         bits_NFD = torch.empty((len(e_ND), 2 * self._trits, e_ND.shape[1]), dtype=torch.bool, device=e_ND.device)
-        uniform_ND = torch.rand(e_ND.shape, dtype=e_ND.dtype, generator=generator).to(e_ND.device)
+        uniform_ND = torch.rand(e_ND.shape, dtype=e_ND.dtype, generator=generator, device=e_ND.device)
         for rows in row_blocks(e_ND):
             e_nD, step_n1 = e_ND[rows], step_N1[rows].clamp_min(torch.finfo(e_ND.dtype).tiny)
             # from 0 to 3^n - 1; the digits of k + top, less one each, are the balanced digits of k
