@@ -188,6 +188,15 @@ def test_a_network_too_large_for_the_memory(odfa, monkeypatch, size):
     assert said.json["status"] == "failed"
 
 
+def test_a_network_too_large_for_an_accelerator(odfa, monkeypatch):
+    def full(_config):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total of 1.00 GiB")
+
+    monkeypatch.setattr("odfa.train.loop.build", full)
+    said = odfa("train", *TINY)
+    assert (said.code, said.complaint.startswith("odfa: out of memory; see odfa train")) == (1, True)
+
+
 def test_what_nobody_foresaw_keeps_its_traceback(odfa, monkeypatch):
     monkeypatch.setattr("odfa.train.loop.build", lambda _config: torch.zeros(2) + torch.zeros(3))
     with pytest.raises(RuntimeError, match="size of tensor"):

@@ -137,7 +137,7 @@ def _get(config: Any, path: str) -> Any:
         ("task=fashion", "task: expected .*got 'fashion'"),
         ("shared=1", "expected true or false, got '1'"),
         ("rule=randm", "rule: expected random"),
-        ("device=cuda", "unknown setting 'device'"),
+        ("machine=cuda", "unknown setting 'machine'"),
         ("rank=3", "these have it: rule=aligned, rule=electronic"),
         ("widths=64,x", "expected an integer, got 'x'"),
         ("widths=", "one or more positive widths"),

@@ -176,8 +176,9 @@ def _stopped(error: BaseException) -> bool:
 
 
 def _out_of_memory(error: BaseException) -> bool:
-    # torch has no class of its own for this on the CPU
-    torch_says = ("can't allocate memory", "not enough memory", "Storage size calculation overflowed")
+    # torch has no class of its own for this on the CPU; on accelerators each kind has its own words around these three
+    cpu_says = ("can't allocate memory", "not enough memory", "Storage size calculation overflowed")
+    torch_says = (*cpu_says, "out of memory")
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(words in str(error) for words in torch_says)
     )

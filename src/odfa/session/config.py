@@ -91,7 +91,7 @@ class RunConfig(Settings):
     networks are fastest on one thread. none: torch's own choice."""
     device: str = "cpu"
     """Where the network is computed: cpu, cuda, cuda:N, mps, xpu or xpu:N; auto: the first accelerator of this machine,
-    or else cpu. Data and simulated OPUs stay on the processor; a run may go on on another device."""
+    or else cpu. The data stay on the processor, and a run may go on on another device."""
     tensorboard: bool = True
     """Also write TensorBoard events to the run folder's tb/."""
     task: AbstractTask
