@@ -35,7 +35,7 @@ def far(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setattr(f"{at}.put_back", lambda _device, _state: None)
     monkeypatch.setattr(torch.accelerator, "synchronize", lambda _device: None)
     on_cpu = keys.torch_generator
-    monkeypatch.setattr("odfa.opu.twin.twin.torch_generator", lambda *parts, device=CPU: on_cpu(*parts))  # noqa: ARG005
+    monkeypatch.setattr("odfa.opu.twin.twin.torch_generator", lambda *parts, device=CPU: on_cpu(*parts))
     with Accelerator():
         yield
 

@@ -31,7 +31,7 @@ class ElectronicOnly(RankedHeadRule, kind="electronic"):
     def electronic(self, projection: str, *, num_outputs: int, width: int) -> str:
         """Everything; nothing is projected."""
         rank = self.rank_of(num_outputs=num_outputs, width=width)
-        return self.with_hops(f"all: correction of rank {rank} every {self.every} steps alone")
+        return self.with_hops(f"all: correction {self.corrected(rank)} alone")
 
     def start(self, projection: AbstractProjection, model: nn.Module, head: nn.Module) -> AbstractFeedback:
         """Set the head as `AlignedHead` does.
@@ -53,14 +53,15 @@ class _Electronic(AbstractFeedback):
         if self.steps % self.rule.every == 0:
             self.low_rank.fit(self.head.matrix_VK, self.steps)
         self.steps += 1
-        q_NK = self.low_rank(error.e_ND)
+        q_NK = self.rule.electronic_product(error.e_ND, self.head.matrix_VK, self.low_rank)
         assert q_NK is not None
         return [torch.unflatten(q_NK, 0, error.lead)]
 
     @property
     def description(self) -> str:
         """The electronic part alone."""
-        return f"electronic rank {self.low_rank.rank} of the head, no projection"
+        exact = f" and its rows for the {self.rule.largest} largest errors" if self.rule.largest else ""
+        return f"electronic rank {self.low_rank.rank} of the head{exact}, no projection"
 
     def state_dict(self) -> dict[str, Any]:
         """Step count and the factors."""
