@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from odfa.encode import SampledSettings
 from odfa.opu import TwinSettings
 from odfa.project import OpticalSettings
 from odfa.store import LoadedRun, load_run
@@ -60,8 +59,7 @@ def main() -> None:
     e_ND, width = errors(run, options.rows), run.config.network.widths[-1]
     through = partial(projected, seed=run.config.seed, width=width)
     ideal_NK, real_NK = through(ideal, e_ND), through(real, e_ND)
-    one_by_one = through(replace(ideal, encoder=SampledSettings()), torch.eye(e_ND.shape[1]))
-    exact = e_ND @ one_by_one
+    exact = e_ND @ through(ideal, torch.eye(e_ND.shape[1]))  # one entry, and one entry spread, have exact codes
     print(f"{len(e_ND)} errors of {e_ND.shape[1]} entries, {real.encoder}, {width} outputs")
     print(f"light:        {decibel(ideal_NK, real_NK - ideal_NK):5.1f} dB  OPU {real.opu.name} against ideal")
     print(f"code:         {decibel(exact, ideal_NK - exact):5.1f} dB  against the exact error")

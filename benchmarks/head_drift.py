@@ -1,0 +1,60 @@
+"""How far the aligned head of a run has moved from its start, and what of that its electronic part can follow.
+
+    python benchmarks/head_drift.py RUN [--rows 2048]
+
+For errors of validation tokens, the signal a B e + (electronic part) against W^T e: root mean square of the difference
+over that of W^T e, by the rank of the correction and by the number of entries of each error that are exact.
+"""
+
+import argparse
+from pathlib import Path
+
+from light_snr import errors
+
+from odfa.engine.rules import AlignedHead
+from odfa.engine.rules.head import Head
+from odfa.feedback import LowRank, of_largest
+from odfa.session import build
+from odfa.store import load_run
+from odfa.store.checkpoint import newest, restore
+from odfa.store.folder import read_config
+
+RANKS, COUNTS = (0, 8, 16, 32, 64), (0, 1, 2, 4, 8)
+
+
+def trained_head(run: Path) -> Head:
+    """The head with the weights and the start of the run's newest checkpoint."""
+    session = build(read_config(run))
+    newest(run, lambda checkpoint: restore(session, checkpoint))
+    assert session.dfa is not None
+    head: Head = session.dfa.at_work.head  # type: ignore[attr-defined]
+    return head
+
+
+def main() -> None:
+    """Print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--rows", type=int, default=2048)
+    options = parser.parse_args()
+    if not isinstance(read_config(options.run).rule, AlignedHead):
+        parser.error(f"{options.run}: expected a run by the aligned head")
+    e_ND, head = errors(load_run(options.run), options.rows), trained_head(options.run)
+    exact_NK = e_ND @ head.matrix_VK
+    moved = head.drift_VK.norm() / head.start_VK.norm()
+    print(f"{len(e_ND)} errors of {e_ND.shape[1]} entries; the head has moved by {moved:.2f} of its start's length")
+    print("rank  " + "".join(f"{f'{count} exact':>10}" for count in COUNTS))
+    for rank in RANKS:
+        low_rank = LowRank(rank)
+        low_rank.fit(head.drift_VK, 0)
+        cells = []
+        for count in COUNTS:
+            q_NK = e_ND @ head.start_VK
+            parts = [low_rank(e_ND), of_largest(e_ND, count, head.drift_VK, low_rank) if count else None]
+            q_NK = sum((part for part in parts if part is not None), q_NK)
+            cells.append(((q_NK - exact_NK).norm() / exact_NK.norm()).item())
+        print(f"{rank:4d}  " + "".join(f"{cell:10.1%}" for cell in cells))
+
+
+if __name__ == "__main__":
+    main()
