@@ -66,19 +66,33 @@ def relative_max(e_ND: Tensor, *, threshold: float) -> tuple[Tensor, Tensor]:
 
 
 def sampled(e_ND: Tensor, *, repeats: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The entries of `drawn_entries`, each as a pattern of its own: at most two non-zeros per repeat.
+
+    For a softmax cross-entropy error this is "+1 at a class drawn from the model, -1 at the target".
+
+    Returns:
+        bits_NFD (bool) and gain_NF = (+|e+|_1, -|e-|_1) / R in turn.
+    """
+    bits_NFD = torch.zeros((len(e_ND), 2 * repeats, e_ND.shape[1]), dtype=torch.bool, device=e_ND.device)
+    index_NF, gain_NF = drawn_entries(e_ND, repeats=repeats, generator=generator)
+    for rows in row_blocks(e_ND):
+        bits_NFD[rows].scatter_(2, index_NF[rows].unsqueeze(2), (gain_NF[rows] != 0).unsqueeze(2))
+    return bits_NFD, gain_NF
+
+
+def drawn_entries(e_ND: Tensor, *, repeats: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Draw one index from e+ / |e+|_1 and one from e- / |e-|_1 per repeat, by inverse cumulative distribution.
 
     The R draws of a sign are spread evenly, u_r = (r + u) / R with one uniform u: an entry of share s is drawn floor or
     ceil of R s times, which leaves the mean and takes most of the variance (systematic sampling).
 
-    Unbiased, at most two non-zeros per repeat: E[sum_R (|e+|_1 1_i - |e-|_1 1_j) / R] = e+ - e- = e. For a softmax
-    cross-entropy error this is "+1 at a class drawn from the model, -1 at the target".
+    Unbiased: E[sum_R (|e+|_1 1_i - |e-|_1 1_j) / R] = e+ - e- = e.
 
     Returns:
-        bits_NFD (bool) and gain_NF = (+|e+|_1, -|e-|_1) / R in turn.
+        index_NF (int64), F = 2 R, and gain_NF = (+|e+|_1, -|e-|_1) / R in turn.
     """
-    num_samples, num_inputs = e_ND.shape
-    bits_NFD = torch.zeros((num_samples, 2 * repeats, num_inputs), dtype=torch.bool, device=e_ND.device)
+    num_samples = len(e_ND)
+    index_NF = torch.zeros((num_samples, 2 * repeats), dtype=torch.int64, device=e_ND.device)
     gain_NF = e_ND.new_empty((num_samples, 2 * repeats))
     spread_NF = torch.arange(repeats, dtype=e_ND.dtype).repeat_interleave(2)
     uniform_NF = (
@@ -91,11 +105,9 @@ def sampled(e_ND: Tensor, *, repeats: int, generator: torch.Generator) -> tuple[
             total_n1 = cumulative_nD[:, -1:].contiguous()
             # right=True skips entries of probability zero; rounding may run past the last entry that has any
             index_nR = torch.searchsorted(cumulative_nD, uniform_NF[rows, offset::2] * total_n1, right=True)
-            index_nR = torch.minimum(index_nR, torch.searchsorted(cumulative_nD, total_n1))
-            lit_nR1 = (total_n1 > 0).expand(-1, repeats).unsqueeze(2)
-            bits_NFD[rows, offset::2].scatter_(2, index_nR.unsqueeze(2), lit_nR1)
+            index_NF[rows, offset::2] = torch.minimum(index_nR, torch.searchsorted(cumulative_nD, total_n1))
             gain_NF[rows, offset::2] = sign * total_n1 / repeats
-    return bits_NFD, gain_NF
+    return index_NF, gain_NF
 
 
 def _peak(e_ND: Tensor) -> Tensor:

@@ -24,9 +24,9 @@ class AlignedHead(RankedHeadRule, kind="aligned"):
     q passes what lies between the last block and the head (final norm, pooling) by true gradient, and the result goes
     to every block of the residual stream, whose Jacobian is close to the identity. The low-rank part is electronic and
     sees the exact error; it is refitted to the head every `every` steps and counted in the status table. `rank=0`
-    leaves it out; keep it at or under an eighth of the width. `largest` entries of each row of the error meet the whole
-    of W - a B^T: few entries of a vocabulary's error matter, and what low rank leaves out costs most there. Attaching
-    overwrites the head: load trained weights after attaching, not before.
+    leaves it out; keep it at or under an eighth of the width. `drawn` entries of each row of the error meet all of
+    W - a B^T, which estimates without bias what low rank leaves out. Attaching overwrites the head: load trained
+    weights after attaching, not before.
     """
 
     label = "aligned head"
@@ -69,8 +69,8 @@ class _Aligned(AbstractFeedback):
             self.correction.fit(self.head.drift_VK, self.steps)
         self.steps += 1
         q_NK = self.head.gain * self.projection.project(error.e_ND)
-        drift_VK = self.head.drift_VK if self.rule.largest else self.head.start_VK
-        extra_NK = self.rule.electronic_product(error.e_ND, drift_VK, self.correction)
+        drift_VK = self.head.drift_VK if self.rule.drawn else self.head.start_VK
+        extra_NK = self.rule.electronic_product(error.e_ND, drift_VK, self.correction, self.steps)
         return [torch.unflatten(q_NK if extra_NK is None else q_NK + extra_NK, 0, error.lead)]
 
     def _check_head(self) -> None:
@@ -87,10 +87,9 @@ class _Aligned(AbstractFeedback):
         num_outputs, width = self.head.start_VK.shape
         rank = self.correction.rank
         share = self.rule.electronic_share(rank, num_outputs=num_outputs, width=width)
-        exact = f" and the {self.rule.largest} largest errors" if self.rule.largest else ""
-        electronic = (
-            f"electronic rank {rank}{exact} ({share:.1%} of the exact product)" if share else "no electronic part"
-        )
+        drawn = f" and {self.rule.drawn} drawn entries of each sign" if self.rule.drawn else ""
+        part = f"electronic rank {rank}{drawn} ({share:.1%} of the exact product)"
+        electronic = part if share else "no electronic part"
         return f"{self.projection.identity} + {electronic}"
 
     def state_dict(self) -> dict[str, Any]:

@@ -53,15 +53,15 @@ class _Electronic(AbstractFeedback):
         if self.steps % self.rule.every == 0:
             self.low_rank.fit(self.head.matrix_VK, self.steps)
         self.steps += 1
-        q_NK = self.rule.electronic_product(error.e_ND, self.head.matrix_VK, self.low_rank)
+        q_NK = self.rule.electronic_product(error.e_ND, self.head.matrix_VK, self.low_rank, self.steps)
         assert q_NK is not None
         return [torch.unflatten(q_NK, 0, error.lead)]
 
     @property
     def description(self) -> str:
         """The electronic part alone."""
-        exact = f" and its rows for the {self.rule.largest} largest errors" if self.rule.largest else ""
-        return f"electronic rank {self.low_rank.rank} of the head{exact}, no projection"
+        drawn = f" and its rows at {self.rule.drawn} drawn entries of each sign" if self.rule.drawn else ""
+        return f"electronic rank {self.low_rank.rank} of the head{drawn}, no projection"
 
     def state_dict(self) -> dict[str, Any]:
         """Step count and the factors."""

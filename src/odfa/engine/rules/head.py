@@ -11,10 +11,12 @@ from odfa.engine.rules.base import AbstractRule
 from odfa.engine.tensors import is_spread
 from odfa.engine.wirings import AbstractWiring, Residual
 from odfa.errors import ConfigError, MatchError
-from odfa.feedback import LowRank, of_largest
+from odfa.feedback import LowRank, of_drawn
+from odfa.keys import torch_generator
 from odfa.project import AbstractProjection
 from odfa.settings import MAX_COUNT, MAX_WIDTH, SettingError, require
 
+_STREAM = int.from_bytes(b"drawn")
 _ROWS_AT_A_TIME = 256
 """One-hot rows that are projected at once: their patterns would take the square of a vocabulary."""
 
@@ -70,8 +72,9 @@ class RankedHeadRule(HeadRule):
     """Of the electronic part; None: an eighth of the head's smaller side."""
     every: int = 20
     """Backward passes between two fits of the electronic part to the head."""
-    largest: int = 0
-    """Entries of each row of the error, those of the largest size, that the electronic part multiplies exactly."""
+    drawn: int = 0
+    """Entries of each sign, drawn from each row of the error in proportion to their size, that meet the whole matrix:
+    an unbiased estimate of what the low rank leaves out."""
 
     lowest_rank: ClassVar[int] = 0
     """The least that leaves the rule something to learn by."""
@@ -80,7 +83,7 @@ class RankedHeadRule(HeadRule):
         super().__post_init__()
         require(self.every >= 1, "every", "at least 1 step", self.every)
         require(self.every <= MAX_COUNT, "every", f"at most {MAX_COUNT:,} steps", self.every)
-        require(0 <= self.largest <= MAX_WIDTH, "largest", f"0 to {MAX_WIDTH:,}", self.largest)
+        require(0 <= self.drawn <= MAX_WIDTH, "drawn", f"0 to {MAX_WIDTH:,}", self.drawn)
         require(self.rank is None or 0 <= self.rank <= MAX_WIDTH, "rank", f"0 to {MAX_WIDTH:,}", self.rank)
 
     def rank_of(self, *, num_outputs: int, width: int) -> int:
@@ -88,17 +91,11 @@ class RankedHeadRule(HeadRule):
         return max(self.lowest_rank, min(num_outputs, width) // 8) if self.rank is None else self.rank
 
     def check(self, *, num_outputs: int, width: int) -> None:
-        """The rank lies below the head's smaller side, and there are more outputs than exact entries.
+        """The rank lies below the head's smaller side.
 
         Raises:
-            SettingError: a number is too large.
+            SettingError: it does not.
         """
-        if self.largest >= num_outputs:
-            raise SettingError(
-                "largest",
-                f"rule={self.kind} on a head of {num_outputs} outputs expects 0 to {num_outputs - 1} (all would be the "
-                f"exact product), got {self.largest}",
-            )
         rank, side = self.rank_of(num_outputs=num_outputs, width=width), min(num_outputs, width)
         if not self.lowest_rank <= rank < side:
             raise SettingError(
@@ -108,22 +105,23 @@ class RankedHeadRule(HeadRule):
             )
 
     def corrected(self, rank: int) -> str:
-        """What the electronic part consists of; nothing if the rank is 0 and no entry is exact."""
+        """What the electronic part consists of; nothing if the rank is 0 and no entry is drawn."""
         low = f"of rank {rank} every {self.every} steps" if rank else ""
-        exact = f"of the {self.largest} largest entries of each error, exactly" if self.largest else ""
-        return " and ".join(part for part in (low, exact) if part)
+        drawn = f"of {self.drawn} drawn entries of each sign" if self.drawn else ""
+        return " and ".join(part for part in (low, drawn) if part)
 
     def electronic_share(self, rank: int, *, num_outputs: int, width: int) -> float:
         """Multiply-adds of the electronic part over those of the exact product of a row, V K."""
-        return (rank * (num_outputs + width) + self.largest * (width + rank)) / (num_outputs * width)
+        return (rank * (num_outputs + width) + 2 * self.drawn * (width + rank)) / (num_outputs * width)
 
-    def electronic_product(self, e_ND: Tensor, matrix_DK: Tensor, low_rank: LowRank) -> Tensor | None:
-        """What `low_rank`, fitted to a matrix, and the matrix at the largest entries make of the error."""
+    def electronic_product(self, e_ND: Tensor, matrix_DK: Tensor, low_rank: LowRank, step: int) -> Tensor | None:
+        """What `low_rank`, fitted to a matrix, and the matrix at drawn entries make of the error; the n-th step always
+        draws from the same numbers."""
         q_NK = low_rank(e_ND)
-        if not self.largest:
+        if not self.drawn:
             return q_NK
-        exact_NK = of_largest(e_ND, self.largest, matrix_DK, low_rank)
-        return exact_NK if q_NK is None else q_NK + exact_NK
+        rest_NK = of_drawn(e_ND, self.drawn, matrix_DK, low_rank, torch_generator(_STREAM, self.drawn, step))
+        return rest_NK if q_NK is None else q_NK + rest_NK
 
 
 class Head:
