@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -30,6 +30,8 @@ LEADS = (5, 10, 15, 20, 25, 30)
 """Lead times in years."""
 TEST_DECADES, VALIDATION_DECADES = (1900, 1960, 2020, 2070), (1930, 1990, 2045)
 """First years of the decades that are held out, in both scenarios."""
+LAST_DECADES = (2070, 2080, 2090)
+"""Validation decades of `chosen_on=last`: where emissions grow, their forcing is above that of all training years."""
 GUARD = 4
 """Number of years on each side of a held-out decade in which no training target may lie."""
 FIRST_FUTURE = 2005
@@ -64,20 +66,26 @@ class _Sample:
 
 
 def load_climate(
-    path: Path | str | None = None, *, held_out: str = "decades", beside: str | None = None
+    path: Path | str | None = None,
+    *,
+    held_out: str = "decades",
+    chosen_on: str = "decades",
+    beside: str | None = None,
+    forced: bool = True,
 ) -> FieldSplits:
     """Samples of both scenarios; `held_out` says what only the test part has.
 
     decades: four decades, in both scenarios. A1B or E1: the future of that scenario, of which nothing is trained on;
     decades of the other scenario are the validation part. beside=pattern: the departure from pattern scaling, fitted on
-    the training part, takes the place of fields and targets.
+    the training part, takes the place of fields and targets. chosen_on=last: `LAST_DECADES` are the validation part.
+    forced=False: the two forcings are no inputs.
 
     Raises:
         DataError: files are missing or hold something else. MissingExtra: no path is given and the package is not
             installed; or xarray or netCDF4 is not installed.
     """
     fields = _read(path)
-    samples = _parts(held_out, fields)
+    samples = _parts(held_out, fields, VALIDATION_DECADES if chosen_on == "decades" else LAST_DECADES)
     climatology = np.mean([fields[name].value_YHW[:_CLIMATOLOGY] for name in _trained(held_out)], axis=(0, 1))
     whole = {part: _arrays(listed, fields, climatology) for part, listed in samples.items()}
     added: dict[str, np.ndarray | None] = dict.fromkeys(whole)
@@ -87,6 +95,8 @@ def load_climate(
         built, added = {}, {}
         for part, arrays in whole.items():
             built[part], added[part] = _departures(samples[part], fields, arrays, pattern_2G)
+    if not forced:
+        built = {part: (x_NCG[:, :4], y_NG) for part, (x_NCG, y_NG) in built.items()}
     # one scale for the three fields: scaled one by one, their differences, which carry the trend, would be distorted
     x_NCG, y_NG = built["train"]
     field_std, unit = x_NCG[:, :3].std(), float(y_NG.std())
@@ -121,13 +131,15 @@ def load_climate(
 
 
 @lru_cache(maxsize=4)
-def peek_climate(path: Path | str | None = None, *, held_out: str = "decades") -> DataShape:
+def peek_climate(
+    path: Path | str | None = None, *, held_out: str = "decades", chosen_on: str = "decades", forced: bool = True
+) -> DataShape:
     """Sizes of the parts; the files are small and are read once.
 
     Raises:
         DataError, MissingExtra: what `load_climate` raises.
     """
-    return load_climate(path, held_out=held_out).shape
+    return load_climate(path, held_out=held_out, chosen_on=chosen_on, forced=forced).shape
 
 
 def _folder(path: Path | str | None) -> Path:
@@ -174,7 +186,9 @@ def _samples(scenario: str, field: YearlyField) -> Iterator[_Sample]:
             yield _Sample(scenario, year, lead)
 
 
-def _parts(held_out: str, fields: dict[str, YearlyField]) -> dict[str, list[_Sample]]:
+def _parts(
+    held_out: str, fields: dict[str, YearlyField], chosen: Sequence[int] = VALIDATION_DECADES
+) -> dict[str, list[_Sample]]:
     """The samples of each part.
 
     Test and validation: the five target years lie in one of the part's decades, or in the future of the held-out
@@ -190,10 +204,10 @@ def _parts(held_out: str, fields: dict[str, YearlyField]) -> dict[str, list[_Sam
                     parts["test"].append(sample)
             elif _inside(sample.target, test):
                 parts["test"].append(sample)
-            elif _inside(sample.target, VALIDATION_DECADES):
+            elif _inside(sample.target, chosen):
                 parts["validation"].append(sample)
-            elif not _touches(sample.target, (*test, *VALIDATION_DECADES), GUARD) and not _touches(
-                sample.last, (*test, *VALIDATION_DECADES), 0
+            elif not _touches(sample.target, (*test, *chosen), GUARD) and not _touches(
+                sample.last, (*test, *chosen), 0
             ):
                 parts["train"].append(sample)
     return parts
@@ -302,14 +316,23 @@ class ClimateData(LimitedData, kind="climate"):
     """Folder with A1B_north_america.nc and E1_north_america.nc; none: the package iris-sample-data."""
     held_out: Literal["decades", "A1B", "E1"] = "decades"
     """What only the test part has: four decades of both scenarios, or the future of one scenario."""
+    chosen_on: Literal["decades", "last"] = "decades"
+    """Where the validation part lies: decades between those of training, or the decades from 2070 on, later than all
+    years of training in that scenario."""
+    forced: bool = True
+    """Whether the forcing at the start and at the target are inputs of the network; pattern scaling reads it anyway."""
     beside: Literal["pattern"] | None = None
     """What stands beside the network and is added to its output: pattern: pattern scaling, fitted on the training part;
     input fields are then departures from it, too. none: the network predicts the whole change."""
 
     def load(self) -> FieldSplits:
         """Read the files and cut them into the three parts."""
-        return load_climate(self.path, held_out=self.held_out, beside=self.beside).limited(self.limit)
+        return load_climate(self.path, beside=self.beside, **self._chosen).limited(self.limit)
 
     def peek(self) -> DataShape:
         """Sizes of the parts; the files are read."""
-        return self.cut(peek_climate(self.path, held_out=self.held_out))
+        return self.cut(peek_climate(self.path, **self._chosen))
+
+    @property
+    def _chosen(self) -> dict[str, Any]:
+        return {"held_out": self.held_out, "chosen_on": self.chosen_on, "forced": self.forced}
