@@ -9,10 +9,11 @@ import torch
 from tests.data.climate_files import real, write_climate
 from torch import Tensor, nn
 
-from odfa import recipes
+from odfa import recipes, train
 from odfa.data import FieldSplits
 from odfa.session.assembly import build
 from odfa.settings import apply
+from odfa.tasks.climate import samples
 from odfa.tasks.climate.forcings import forcing
 from odfa.tasks.climate.north_america import GUARD, LAST_DECADES, load_climate, peek_climate
 from odfa.tasks.climate.regress import Regress
@@ -162,3 +163,16 @@ def test_without_forcing_it_is_no_input() -> None:
         assert torch.equal(ours.x_ND.view(len(ours), 4, -1), theirs.x_ND.view(len(ours), 6, -1)[:, :4])
         assert torch.equal(ours.y_N, theirs.y_N)
     assert without.references == forced.references
+
+
+def test_maps_show_whole_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["held_out=E1", "beside=pattern", "limit=40", "steps=1", "evaluate_every=none", "checkpoint_every=none"]
+    train.run(apply(recipes.get("climate_vit_tiny", "bp"), words), tmp_path / "run", progress=False)
+    drawn: list[tuple[Tensor, Tensor]] = []
+    monkeypatch.setattr(samples, "_draw", lambda *given: drawn.append((given[3], given[4])))
+    told = samples.MapSamples(out=tmp_path / "maps.png", sample=7).make([tmp_path / "run"]).json["runs"][0]
+    ((truth_HW, projected_RHW),) = drawn
+    test = load_climate(held_out="E1").test
+    assert torch.allclose(truth_HW.reshape(-1), test.y_N[7] * test.unit, atol=5e-6)
+    one = test.take(torch.tensor([7]))
+    assert told["rmse"] == pytest.approx(one.error(projected_RHW.view(1, -1) / one.unit), rel=1e-5)
