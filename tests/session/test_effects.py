@@ -151,7 +151,9 @@ def test_settings_of_a_field_network_and_its_data_act(runs: Runs) -> None:
     base = replace(recipes.get("climate_vit_tiny", "dfa"), **OFTEN)
     own = ("task.", "network.", "data.", "feedback.")
     fates = _fates(runs, base, [path for path, _ in leaves(base) if path.startswith(own)])
-    assert {path: fate for path, fate in fates.items() if fate != "acts"} == {}
+    of_head = {"network.head_scale": "refused"}
+    assert {path: fate for path, fate in fates.items() if fate != "acts"} == of_head
+    assert set(_fates(runs, apply(base, ["rule=random"]), of_head).values()) == {"acts"}
 
 
 def test_settings_of_a_language_model_and_its_data_act_or_are_refused(runs: Runs, tmp_path: Path) -> None:

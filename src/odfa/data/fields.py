@@ -27,19 +27,33 @@ class FieldSplit(Split):
     unit: float
     names: tuple[str, ...]
     """Name of each sample, for figures."""
+    beside_NG: Tensor | None = None
+    """What is added to targets and predictions to get whole fields, in units of `unit`; None: nothing."""
 
     def head(self, limit: int | None) -> Self:
         """The first `limit` samples; all of them if `limit` is None."""
-        return self if limit is None else replace(super().head(limit), names=self.names[:limit])
+        if limit is None:
+            return self
+        beside_NG = None if self.beside_NG is None else self.beside_NG[:limit]
+        return replace(super().head(limit), names=self.names[:limit], beside_NG=beside_NG)
 
     def take(self, index_N: Tensor) -> Self:
         """The samples with these numbers, in that order."""
-        return replace(super().take(index_N), names=tuple(self.names[i] for i in index_N.tolist()))
+        beside_NG = None if self.beside_NG is None else self.beside_NG[index_N]
+        names = tuple(self.names[i] for i in index_N.tolist())
+        return replace(super().take(index_N), names=names, beside_NG=beside_NG)
+
+    def whole(self, predicted_NG: Tensor) -> Tensor:
+        """Whole fields (N, G) in the field's unit: (ŷ + what stands beside) unit."""
+        beside_NG = 0.0 if self.beside_NG is None else self.beside_NG
+        return (predicted_NG + beside_NG) * self.unit
 
     def error(self, predicted_NG: Tensor) -> float:
         """Root mean square error in the field's unit, weighted by area.
 
         sqrt(mean over samples and places of w (ŷ - y)²) unit
+
+        What stands beside is in both whole fields and cancels: this is the error of the whole field.
         """
         square_NG = (predicted_NG - self.y_N).double().square() * self.weight_G
         return float(square_NG.mean().sqrt()) * self.unit

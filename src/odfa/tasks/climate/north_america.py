@@ -4,8 +4,9 @@ The package `iris-sample-data` has yearly means of two simulations of the Met Of
 where emissions grow, and E1, where they fall. A sample is a year t of a scenario and a lead time. Its input channels
 are the mean fields of the five years that end at t, of the five before and of the ten before those, the lead time, and
 the mean CO2 forcing of the five years that end at t and of those that end at t + lead. Its target is the mean field of
-the five years that end at t + lead, minus that of the five that end at t. Shape letters as in `odfa.data.fields`, `Y`
-years of a scenario.
+the five years that end at t + lead, minus that of the five that end at t. With `beside=pattern` the three input fields
+are departures from pattern scaling at their own forcing, and the target is the later field's departure. Shape letters
+as in `odfa.data.fields`, `Y` years of a scenario.
 """
 
 import importlib.util
@@ -13,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -29,6 +30,8 @@ LEADS = (5, 10, 15, 20, 25, 30)
 """Lead times in years."""
 TEST_DECADES, VALIDATION_DECADES = (1900, 1960, 2020, 2070), (1930, 1990, 2045)
 """First years of the decades that are held out, in both scenarios."""
+LAST_DECADES = (2070, 2080, 2090)
+"""Validation decades of `chosen_on=last`: where emissions grow, their forcing is above that of all training years."""
 GUARD = 4
 """Number of years on each side of a held-out decade in which no training target may lie."""
 FIRST_FUTURE = 2005
@@ -62,20 +65,38 @@ class _Sample:
         return range(self.year - 4, self.year + 1)
 
 
-def load_climate(path: Path | str | None = None, *, held_out: str = "decades") -> FieldSplits:
+def load_climate(
+    path: Path | str | None = None,
+    *,
+    held_out: str = "decades",
+    chosen_on: str = "decades",
+    beside: str | None = None,
+    forced: bool = True,
+) -> FieldSplits:
     """Samples of both scenarios; `held_out` says what only the test part has.
 
     decades: four decades, in both scenarios. A1B or E1: the future of that scenario, of which nothing is trained on;
-    decades of the other scenario are the validation part.
+    decades of the other scenario are the validation part. beside=pattern: the departure from pattern scaling, fitted on
+    the training part, takes the place of fields and targets. chosen_on=last: `LAST_DECADES` are the validation part.
+    forced=False: the two forcings are no inputs.
 
     Raises:
         DataError: files are missing or hold something else. MissingExtra: no path is given and the package is not
             installed; or xarray or netCDF4 is not installed.
     """
     fields = _read(path)
-    samples = _parts(held_out, fields)
+    samples = _parts(held_out, fields, VALIDATION_DECADES if chosen_on == "decades" else LAST_DECADES)
     climatology = np.mean([fields[name].value_YHW[:_CLIMATOLOGY] for name in _trained(held_out)], axis=(0, 1))
-    built = {part: _arrays(listed, fields, climatology) for part, listed in samples.items()}
+    whole = {part: _arrays(listed, fields, climatology) for part, listed in samples.items()}
+    added: dict[str, np.ndarray | None] = dict.fromkeys(whole)
+    built = whole
+    if beside is not None:
+        pattern_2G = _pattern(*whole["train"])
+        built, added = {}, {}
+        for part, arrays in whole.items():
+            built[part], added[part] = _departures(samples[part], fields, arrays, pattern_2G)
+    if not forced:
+        built = {part: (x_NCG[:, :4], y_NG) for part, (x_NCG, y_NG) in built.items()}
     # one scale for the three fields: scaled one by one, their differences, which carry the trend, would be distorted
     x_NCG, y_NG = built["train"]
     field_std, unit = x_NCG[:, :3].std(), float(y_NG.std())
@@ -93,6 +114,7 @@ def load_climate(path: Path | str | None = None, *, held_out: str = "decades") -
             weight_G=weight_G,
             unit=unit,
             names=tuple(f"{s.scenario}, {s.year} to {s.target[0]}-{s.target[-1]}" for s in samples[part]),
+            beside_NG=None if (more_NG := added[part]) is None else torch.tensor(more_NG / unit, dtype=torch.float32),
         )
     return FieldSplits(
         train=parts["train"],
@@ -103,19 +125,21 @@ def load_climate(path: Path | str | None = None, *, held_out: str = "decades") -
         field=(1, height, width),
         latitude_H=fields["A1B"].latitude_H,
         longitude_W=fields["A1B"].longitude_W,
-        references=_references(built["train"], built["test"], samples["test"], parts["test"]),
+        references=_references(whole["train"], whole["test"], samples["test"], parts["test"]),
         source=str(_folder(path)),
     ).check()
 
 
 @lru_cache(maxsize=4)
-def peek_climate(path: Path | str | None = None, *, held_out: str = "decades") -> DataShape:
+def peek_climate(
+    path: Path | str | None = None, *, held_out: str = "decades", chosen_on: str = "decades", forced: bool = True
+) -> DataShape:
     """Sizes of the parts; the files are small and are read once.
 
     Raises:
         DataError, MissingExtra: what `load_climate` raises.
     """
-    return load_climate(path, held_out=held_out).shape
+    return load_climate(path, held_out=held_out, chosen_on=chosen_on, forced=forced).shape
 
 
 def _folder(path: Path | str | None) -> Path:
@@ -162,7 +186,9 @@ def _samples(scenario: str, field: YearlyField) -> Iterator[_Sample]:
             yield _Sample(scenario, year, lead)
 
 
-def _parts(held_out: str, fields: dict[str, YearlyField]) -> dict[str, list[_Sample]]:
+def _parts(
+    held_out: str, fields: dict[str, YearlyField], chosen: Sequence[int] = VALIDATION_DECADES
+) -> dict[str, list[_Sample]]:
     """The samples of each part.
 
     Test and validation: the five target years lie in one of the part's decades, or in the future of the held-out
@@ -178,10 +204,10 @@ def _parts(held_out: str, fields: dict[str, YearlyField]) -> dict[str, list[_Sam
                     parts["test"].append(sample)
             elif _inside(sample.target, test):
                 parts["test"].append(sample)
-            elif _inside(sample.target, VALIDATION_DECADES):
+            elif _inside(sample.target, chosen):
                 parts["validation"].append(sample)
-            elif not _touches(sample.target, (*test, *VALIDATION_DECADES), GUARD) and not _touches(
-                sample.last, (*test, *VALIDATION_DECADES), 0
+            elif not _touches(sample.target, (*test, *chosen), GUARD) and not _touches(
+                sample.last, (*test, *chosen), 0
             ):
                 parts["train"].append(sample)
     return parts
@@ -217,6 +243,39 @@ def _arrays(
     return x_NCG, y_NG
 
 
+def _pattern(x_NCG: np.ndarray, y_NG: np.ndarray) -> np.ndarray:
+    """a and b of each place, (2, G): a + b F is the least-squares fit of the later field (Santer et al. 1990)."""
+    forcing_N, target_NG = x_NCG[:, 5, 0], y_NG + x_NCG[:, 0]
+    design_N2 = np.stack([np.ones_like(forcing_N), forcing_N], axis=1)
+    pattern_2G: np.ndarray = np.linalg.lstsq(design_N2, target_NG, rcond=None)[0]
+    return pattern_2G
+
+
+def _departures(
+    samples: list[_Sample],
+    fields: dict[str, YearlyField],
+    arrays: tuple[np.ndarray, np.ndarray],
+    pattern_2G: np.ndarray,
+) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+    """Inputs and targets as departures from pattern scaling, and the change that it predicts (N, G), in kelvin."""
+    x_NCG, y_NG = arrays
+    forced = {name: forcing(name, field.year_Y) for name, field in fields.items()}
+    departed_NCG = x_NCG.copy()
+    for n, sample in enumerate(samples):
+        now = sample.year - int(fields[sample.scenario].year_Y[0]) + 1
+        for channel, (since, to) in enumerate(_WINDOWS):
+            mean = forced[sample.scenario][now - to : now - since].mean()
+            departed_NCG[n, channel] -= pattern_2G[0] + pattern_2G[1] * mean
+    beside_NG = _scaled(pattern_2G, x_NCG)
+    return (departed_NCG, y_NG - beside_NG), beside_NG
+
+
+def _scaled(pattern_2G: np.ndarray, x_NCG: np.ndarray) -> np.ndarray:
+    """The change that pattern scaling predicts: a + b F(target) minus the last five years."""
+    change_NG: np.ndarray = pattern_2G[0] + pattern_2G[1] * x_NCG[:, 5] - x_NCG[:, 0]
+    return change_NG
+
+
 def _references(
     train: tuple[np.ndarray, np.ndarray],
     test: tuple[np.ndarray, np.ndarray],
@@ -229,10 +288,6 @@ def _references(
     it is fitted by least squares, each mean weighted by its number of years. pattern scaling: a + b F(target) minus the
     last five years, with a and b of each place fitted to the training part (Santer et al. 1990).
     """
-    x_NCG, y_NG = train
-    forcing_N, target_NG = x_NCG[:, 5, 0], y_NG + x_NCG[:, 0]
-    design_N2 = np.stack([np.ones_like(forcing_N), forcing_N], axis=1)
-    pattern_2G = np.linalg.lstsq(design_N2, target_NG, rcond=None)[0]
     seen_NCG = test[0]
     middle_3 = np.array([-(since + to - 1) / 2 for since, to in _WINDOWS])
     years_3 = np.array([float(to - since) for since, to in _WINDOWS])
@@ -244,9 +299,11 @@ def _references(
     predicted = {
         "persistence": np.zeros_like(test[1]),
         "trend": slope_NG * lead_N1,
-        "pattern scaling": pattern_2G[0] + pattern_2G[1] * seen_NCG[:, 5] - seen_NCG[:, 0],
+        "pattern scaling": _scaled(_pattern(*train), seen_NCG),
     }
-    return {name: part.error(torch.tensor(y_NG / part.unit)) for name, y_NG in predicted.items()}
+    # targets are departures from pattern scaling, or the changes themselves
+    beside_NG = 0.0 if part.beside_NG is None else predicted["pattern scaling"]
+    return {name: part.error(torch.tensor((y_NG - beside_NG) / part.unit)) for name, y_NG in predicted.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,11 +316,23 @@ class ClimateData(LimitedData, kind="climate"):
     """Folder with A1B_north_america.nc and E1_north_america.nc; none: the package iris-sample-data."""
     held_out: Literal["decades", "A1B", "E1"] = "decades"
     """What only the test part has: four decades of both scenarios, or the future of one scenario."""
+    chosen_on: Literal["decades", "last"] = "decades"
+    """Where the validation part lies: decades between those of training, or the decades from 2070 on, later than all
+    years of training in that scenario."""
+    forced: bool = True
+    """Whether the forcing at the start and at the target are inputs of the network; pattern scaling reads it anyway."""
+    beside: Literal["pattern"] | None = None
+    """What stands beside the network and is added to its output: pattern: pattern scaling, fitted on the training part;
+    input fields are then departures from it, too. none: the network predicts the whole change."""
 
     def load(self) -> FieldSplits:
         """Read the files and cut them into the three parts."""
-        return load_climate(self.path, held_out=self.held_out).limited(self.limit)
+        return load_climate(self.path, beside=self.beside, **self._chosen).limited(self.limit)
 
     def peek(self) -> DataShape:
         """Sizes of the parts; the files are read."""
-        return self.cut(peek_climate(self.path, held_out=self.held_out))
+        return self.cut(peek_climate(self.path, **self._chosen))
+
+    @property
+    def _chosen(self) -> dict[str, Any]:
+        return {"held_out": self.held_out, "chosen_on": self.chosen_on, "forced": self.forced}

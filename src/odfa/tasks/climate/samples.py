@@ -47,12 +47,13 @@ class MapSamples(DrawnSamples, kind="maps"):
         one = splits.test.take(torch.tensor([place]))
         assert isinstance(one, FieldSplit)
         size, name, metric = splits.field[1:], one.names[0], runs[0].config.task.metric.name
-        truth_HW = (one.y_N[0] * one.unit).view(size)
+        truth_HW = one.whole(one.y_N).view(size)
         with torch.no_grad():
-            projected_RHW = torch.stack([(run.model(one.x_ND)[0] * one.unit).view(size) for run in runs])
+            predicted_RG = torch.cat([run.model(one.x_ND) for run in runs])
+        projected_RHW = one.whole(predicted_RG).view(-1, *size)
         unit = metric.partition("_")[2] or "in the unit of the files"
         _draw(splits, (name, unit), runs, truth_HW, projected_RHW, path)
-        errors = [one.error(projected_HW.view(1, -1) / one.unit) for projected_HW in projected_RHW]
+        errors = [one.error(predicted_G[None]) for predicted_G in predicted_RG]
         rows = [
             {"run": str(run.path), "arm": name_of(run.config), "rmse": error}
             for run, error in zip(runs, errors, strict=True)

@@ -9,6 +9,7 @@ Shape letters: `N` samples · `D` values of all input channels · `C H W` channe
 `K` width · `P` values of a patch, all channels.
 """
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from odfa.data import DataShape
 from odfa.errors import ConfigError
+from odfa.settings import require
 from odfa.tasks.vision.vit import PatchNetwork
 
 
@@ -41,6 +43,16 @@ class FieldVitNetwork(PatchNetwork, kind="field_vit"):
     """A vision Transformer of the transformers library, unmodified, with one linear head for each patch of a field."""
 
     returns: ClassVar[frozenset[str]] = frozenset({"fields"})
+    of_head: ClassVar[tuple[str, ...]] = ("head_scale",)
+
+    head_scale: float | None = None
+    """Standard deviation of the head's initial weights times the root of the width, with biases of zero; none: the
+    uniform start of torch. Aligned rules overwrite these weights."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        fits = self.head_scale is None or 0 < self.head_scale < math.inf
+        require(fits, "head_scale", "a positive number or none", self.head_scale)
 
     def num_outputs(self, shape: DataShape) -> int:
         """Number of values of a patch, all channels: one error row per patch."""
@@ -59,7 +71,11 @@ class FieldVitNetwork(PatchNetwork, kind="field_vit"):
                 transformers is not installed.
         """
         backbone, _ = self._backbone(shape)
-        return FieldVit(backbone, nn.Linear(self.width, self.num_outputs(shape)), shape, self.patch)
+        head = nn.Linear(self.width, self.num_outputs(shape))
+        if self.head_scale is not None:
+            nn.init.normal_(head.weight, std=self.head_scale / self.width**0.5)
+            nn.init.zeros_(head.bias)
+        return FieldVit(backbone, head, shape, self.patch)
 
 
 def _field(shape: DataShape) -> tuple[int, int, int]:
