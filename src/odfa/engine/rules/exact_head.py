@@ -56,7 +56,7 @@ class _Exact(AbstractFeedback):
         return "exact product with the head, no projection"
 
     def state_dict(self) -> dict[str, Any]:
-        """Step count."""
+        """The number of passes."""
         return {"steps": self.steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -53,11 +53,11 @@ class HeadRule(AbstractRule):
 
     @property
     def crossed_every(self) -> int:
-        """As set."""
+        """As the setting says."""
         return self.hop_every
 
     def hop_weight(self, answered: int) -> float:
-        """What hops are multiplied by when so many backward passes have been answered: n after the first of n, else 0."""
+        """What hops of the pass answered last are multiplied by: n in the first of n passes, 0 in the others."""
         return self.hop_every if (answered - 1) % self.hop_every == 0 else 0
 
     def new_wiring(self, last_block: str) -> AbstractWiring:
