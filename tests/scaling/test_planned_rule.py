@@ -7,7 +7,9 @@ import pytest
 from odfa import recipes
 from odfa.cli import main
 from odfa.engine import RandomFeedback
+from odfa.errors import ConfigError
 from odfa.scaling import PlanSettings, make_plan
+from odfa.scaling.plan import _fine, subject
 from odfa.session import RunConfig
 from odfa.session.handle import num_inputs, num_projected
 
