@@ -7,7 +7,9 @@ import pytest
 from odfa import recipes
 from odfa.cli import main
 from odfa.engine import RandomFeedback
+from odfa.errors import ConfigError
 from odfa.scaling import PlanSettings, make_plan
+from odfa.scaling.plan import _fine, subject
 from odfa.session import RunConfig
 from odfa.session.handle import num_inputs, num_projected
 
@@ -142,6 +144,25 @@ def test_the_batch_of_a_run_is_told_in_rows(capsys: pytest.CaptureFixture[str]) 
 def test_a_name_that_is_near_to_nothing_gets_a_short_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "gpt2", "zzz=1"]) == 2
     said = capsys.readouterr().err
-    assert "unknown setting 'zzz'; settings: tokens, context, granularity, hops, layout, processor, opu and " in said
+    assert (
+        "unknown setting 'zzz'; settings: tokens, context, granularity, hops, hop_every, layout, processor, opu and "
+        in said
+    )
     assert "more (--help lists them)" in said
     assert len(said) < 200
+
+
+def test_how_often_hops_are_computed_is_refused_where_there_are_none() -> None:
+    with pytest.raises(ConfigError, match="hop_every: expected none, as hops=0 computes none, got 2"):
+        subject("gpt:2x64", PlanSettings(hop_every=2))
+    with pytest.raises(ConfigError, match="hop_every: expected none, as hops=0 computes none, got 2"):
+        _fine(recipes.whole("deep_gpt"), PlanSettings(hops=0, hop_every=2))
+    assert _fine(recipes.whole("deep_gpt"), PlanSettings(hop_every=2)).rule.hop_every == 2
+    with pytest.raises(ConfigError, match="which cannot hop"):
+        _fine(recipes.whole("digits_tiny"), PlanSettings(hop_every=2))
+
+
+@pytest.mark.parametrize("every", [0, -1])
+def test_a_plan_counts_passes_between_hops(every: int) -> None:
+    with pytest.raises(ConfigError, match="hop_every: expected a positive number"):
+        PlanSettings(hops=1, hop_every=every)

@@ -1,6 +1,7 @@
 """What a walk counts agrees with formulas, with the depth, and with what really runs."""
 
 import gc
+from dataclasses import replace
 
 import pytest
 import torch
@@ -113,6 +114,23 @@ def test_a_hop_costs_the_input_gradients_of_all_blocks_but_the_first():
     assert added["bp", "keep"] == added["bp", "recompute"] == 0
     for key in one:
         assert two[key].forward == one[key].forward
+
+
+@pytest.mark.parametrize("every", [2, 5])
+def test_a_seldom_hop_costs_its_share(every):
+    """The products of a hop over n, and the memory of a step that computes it."""
+    sizes = Gpt(depth=4, width=64, tokens=64, context=32, vocabulary=128)
+    one, two, seldom = (
+        _sibling(replace(sizes, hops=hops, hop_every=n), "float32", "block") for hops, n in ((1, 1), (2, 1), (1, every))
+    )
+    for key in (("feedback", "keep"), ("feedback", "stream")):
+        of_a_hop = two[key].backward.matmul_flops - one[key].backward.matmul_flops
+        saved = one[key].backward.matmul_flops - seldom[key].backward.matmul_flops
+        assert saved == pytest.approx((1 - 1 / every) * of_a_hop, rel=1e-9)
+        assert seldom[key].peak_backward == one[key].peak_backward
+        assert seldom[key].forward == one[key].forward
+        assert seldom[key].crossings == 1 / every
+    assert seldom["bp", "keep"].backward == one["bp", "keep"].backward
 
 
 def test_nothing_is_allocated():

@@ -29,6 +29,7 @@ SITUATIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "optimizer.final_share": (("schedule=cosine",), ("0.5",)),
     "data.validation": ((), ("2",)),
     "task.unit": ((), ("other",)),
+    "rule.hop_every": (("hops=1",), ("2",)),
     "projection": ((), ("gaussian",)),
     "feedback": ((), ("default",)),
     "projection.encoder": ((), ("stochastic",)),

@@ -255,6 +255,8 @@ class DFA:
         projecting_s = time.perf_counter() - start_s
         check_signals(self.rule, signals, names)
         step.wiring.check_signals(step, tie, signals)
+        # an angle is that of hops in every pass, whatever pass it is measured in
+        step.wiring.hop_weight = 1.0 if step.execution.connects else self.at_work.hop_weight
         self._answered += 1
         self.optimizer_steps.due = self.optimizer_steps.due or self.mode == "learn"
         # one transfer for all norms: each would wait for the device

@@ -48,9 +48,11 @@ def _hops(handle: Handle, fed: Mapping[str, set[str]], named: Mapping[str, nn.Pa
     if not times:
         return []
     size = sum(named[name].numel() for block in crossed for name in fed.get(block, ()))
+    every = handle.rule.crossed_every
+    seldom = "" if every == 1 else f", in one of {every} backward passes, times {every}"
     return [
-        f"hops of credit: {times}, electronic; each takes the gradients at the inputs of {len(crossed)} blocks with "
-        f"{size:,} parameters"
+        f"hops of credit: {times}, electronic{seldom}; each takes the gradients at the inputs of {len(crossed)} blocks "
+        f"with {size:,} parameters"
     ]
 
 

@@ -192,8 +192,8 @@ class StepTerms:
 
     @property
     def crossings_s(self) -> float:
-        """Seconds of sending the sums of the hops from one device to the one before it; the input gradients that are
-        summed are a part of `backward_s`."""
+        """Seconds of sending the sums of the hops from one device to the one before it, in the mean of the steps; the
+        input gradients that are summed are a part of `backward_s`."""
         hops = self.walk.crossings if self.method.learning == "feedback" else 0.0
         return hops * self.handovers_s
 

@@ -36,9 +36,12 @@ class Gpt:
     """Number of different tokens, the width of the logits."""
     hops: int = 0
     """Hops of credit across the blocks."""
+    hop_every: int = 1
+    """Steps of which one computes the hops."""
 
     def __post_init__(self) -> None:
-        require_counts(self, "depth", "width", "tokens", "context", "vocabulary")
+        require_counts(self, "depth", "width", "tokens", "context", "vocabulary", "hop_every")
+        require(self.hops > 0 or self.hop_every == 1, "hop_every", "1, as hops=0 computes none", self.hop_every)
         fits = self.width % HEAD_WIDTH == 0
         require(fits, "width", f"a multiple of {HEAD_WIDTH}, the width of a head", self.width)
         require(self.tokens % self.context == 0, "tokens", f"whole sequences of {self.context} tokens", self.tokens)
@@ -65,7 +68,7 @@ class Gpt:
             batch_size=self.tokens // self.context,
             network=Gpt2Network(width=self.width, layers=self.depth, heads=self.width // HEAD_WIDTH),
             data=TextData(vocabulary=self.vocabulary, context=self.context),
-            rule=AlignedHead(hops=self.hops) if self.hops else RandomFeedback(shared=True),
+            rule=AlignedHead(hops=self.hops, hop_every=self.hop_every) if self.hops else RandomFeedback(shared=True),
             projection=OpticalSettings(guard=None),
             feedback=FeedbackSettings(granularity=granularity),
             memory=memory or MemorySettings(),

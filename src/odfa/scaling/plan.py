@@ -80,7 +80,7 @@ def subject(name: str, config: PlanSettings) -> Subject:
         if isinstance(made, RunConfig):
             return _of_recipe(made, config)
         module, inputs = made
-        _refuse(config, "its function gives the inputs", "tokens", "context", "granularity", "hops")
+        _refuse(config, "its function gives the inputs", "tokens", "context", "granularity", "hops", "hop_every")
         walks = walks_of_module(module, inputs)
         rows = walks["feedback", "keep"].rows
         return Subject(name=name, walks=walks, sequences=min(rows, len(inputs[0]) if inputs[0].ndim else 1))
@@ -133,15 +133,28 @@ def _fine(run: RunConfig, config: PlanSettings) -> RunConfig:
     Raises:
         ConfigError: its rule does not have them.
     """
-    if config.hops is not None:
+    asked = {"hops": config.hops, "hop_every": config.hop_every}
+    hops = {name: value for name, value in asked.items() if value is not None}
+    if hops:
         if not isinstance(run.rule, HeadRule):
-            raise SettingError("hops", f"{run.recipe} has rule={tag_of(run.rule)}, which cannot hop; expected none")
-        run = replace(run, rule=replace(run.rule, hops=config.hops))
+            told = f"{run.recipe} has rule={tag_of(run.rule)}, which cannot hop; expected none"
+            raise SettingError(next(iter(hops)), told)
+        run = replace(run, rule=replace(run.rule, **hops))
+        _refuse_unhopped(config, run.rule.crossings)
     if config.granularity == "block":
         return run
     if run.feedback is None:
         raise ConfigError(f"granularity: {run.recipe} has a rule that feeds no block, expected block")
     return replace(run, feedback=replace(run.feedback, granularity=config.granularity))
+
+
+def _refuse_unhopped(config: PlanSettings, hops: int) -> None:
+    """How often hops are computed, where there are none.
+
+    Raises:
+        SettingError: it is set.
+    """
+    require(hops > 0 or config.hop_every is None, "hop_every", "none, as hops=0 computes none", config.hop_every)
 
 
 def _of_gpt(name: str, config: PlanSettings) -> Subject:
@@ -156,7 +169,11 @@ def _of_gpt(name: str, config: PlanSettings) -> Subject:
             raise ConfigError(f"model: expected at most {_MOST:,} blocks and as much width, got {name!r}")
     tokens, context = _batch(name, positions, config)
     require(tokens > 1, "tokens", "2 or more, as each is predicted from those before it", tokens)
-    gpt = Gpt(depth=depth, width=width, tokens=tokens, context=context, vocabulary=vocabulary, hops=config.hops or 0)
+    hops, every = config.hops or 0, config.hop_every or 1
+    _refuse_unhopped(config, hops)
+    gpt = Gpt(
+        depth=depth, width=width, tokens=tokens, context=context, vocabulary=vocabulary, hops=hops, hop_every=every
+    )
     require(gpt.hops < depth, "hops", f"at most {depth - 1}, as {name} has {depth} blocks", gpt.hops)
     walks = walks_of_gpt(gpt, config.layout.precision, config.granularity)
     return Subject(name=name, walks=walks, sequences=tokens / context)
@@ -180,7 +197,7 @@ def _batch(name: str, positions: int | None, config: PlanSettings) -> tuple[int,
 
 
 def _of_folder(folder: Path, config: PlanSettings) -> Subject:
-    _refuse(config, "a model by folder is planned block by block", "granularity", "hops")
+    _refuse(config, "a model by folder is planned block by block", "granularity", "hops", "hop_every")
     found = from_folder(folder, torch.float32 if config.layout.precision == "float32" else torch.bfloat16)
     tokens, context = _batch(folder.name, found.positions, config)
     ids_NT = torch.zeros(tokens // context, context, dtype=torch.long, device="meta")

@@ -22,6 +22,8 @@ class PlanSettings(Settings):
     """For GPTs, what learns by itself: whole blocks, attention and MLP, or linear layers."""
     hops: int | None = None
     """Hops of credit across the blocks; none: as many as the recipe has, 0 for GPTs and modules."""
+    hop_every: int | None = None
+    """Backward passes of which one computes the hops; none: as in the recipe, 1 for GPTs and modules."""
     layout: StepLayout = field(default_factory=StepLayout)
     """How a step is laid out over devices, microbatches and OPUs."""
     processor: Processor = field(default_factory=lambda: get_processor("a100"))
@@ -32,6 +34,7 @@ class PlanSettings(Settings):
     def __post_init__(self) -> None:
         require_counts(self, "tokens", "context")
         require(self.hops is None or 0 <= self.hops <= MAX_COUNT, "hops", f"0 to {MAX_COUNT:,}, or none", self.hops)
+        require_counts(self, "hop_every")
 
     def unread(self) -> Mapping[str, str]:
         """What studies read and plans do not; the link between processors where there is one."""

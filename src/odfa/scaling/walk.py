@@ -17,6 +17,7 @@ from odfa.data import DataShape
 from odfa.engine import DFA, RandomFeedback, Shallow
 from odfa.engine.blocks import Blocks, match_blocks
 from odfa.engine.handle import Recompute
+from odfa.engine.rules.head import HeadRule
 from odfa.engine.tensors import first_tensor
 from odfa.errors import MatchError, OdfaError
 from odfa.project import AbstractProjection
@@ -48,7 +49,7 @@ class Walk:
     signal_width: float
     """Outputs of the projection, M; 0 where nothing is projected."""
     crossings: float
-    """Hops of credit in backward, whose kernels are counted there."""
+    """Hops of credit in backward, on the average of the steps; their kernels are counted there."""
     forward: Tally
     """Kernels from the inputs to the loss."""
     backward: Tally
@@ -133,11 +134,26 @@ class Assumed(AbstractProjection):
 
 
 def walk_run(config: RunConfig, shape: DataShape) -> Walk:
-    """The walk of one step of a run.
+    """The walk of one step of a run; where hops are computed in one of n steps, the mean of n steps.
+
+    Then the bytes alive are those of a step with hops, and their weighing, number by number, is left out.
 
     Raises:
         ConfigError, MatchError: the config does not fit itself or its data, or its network cannot be walked.
     """
+    rule = config.rule
+    if not isinstance(rule, HeadRule) or not rule.hops or rule.hop_every == 1:
+        return _walk_run(config, shape)
+    # the step that is counted is the second one, in which seldom hops are never due
+    without = _walk_run(config, shape)
+    hopping = _walk_run(replace(config, rule=replace(rule, hop_every=1)), shape)
+    share = 1 / rule.hop_every
+    backward = share * hopping.backward + (1 - share) * without.backward
+    return replace(hopping, backward=backward, crossings=share * rule.hops)
+
+
+def _walk_run(config: RunConfig, shape: DataShape) -> Walk:
+    """The walk of the second step of a run."""
     with torch.device("meta"), new_weights(config.memory):
         model = config.network.build(shape)
         inputs = config.network.example(shape, config.batch_size)

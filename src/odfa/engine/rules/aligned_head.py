@@ -73,6 +73,11 @@ class _Aligned(AbstractFeedback):
         extra_NK = self.rule.electronic_product(error.e_ND, drift_VK, self.correction, self.steps)
         return [torch.unflatten(q_NK if extra_NK is None else q_NK + extra_NK, 0, error.lead)]
 
+    @property
+    def hop_weight(self) -> float:
+        """From the number of this pass, which a resumed run goes on with."""
+        return self.rule.hop_weight(self.steps)
+
     def _check_head(self) -> None:
         if self.moved and self.head.at_start:
             raise CheckpointError(

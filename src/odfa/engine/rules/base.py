@@ -68,6 +68,11 @@ class AbstractFeedback(ABC):
         return False
 
     @property
+    def hop_weight(self) -> float:
+        """What the hops of the pass that was answered last are multiplied by; 0: no signal crosses a block in it."""
+        return 1.0
+
+    @property
     def description(self) -> str:
         """What feeds the blocks, for the status table."""
         return self.projection.identity if self.projection else "nothing"
@@ -140,6 +145,11 @@ class AbstractRule(Settings, ABC, room="odfa.engine.rules", group="odfa.rules"):
     def crossings(self) -> int:
         """How often signals cross the blocks backwards; each time takes the input gradients of all but the first."""
         return 0
+
+    @property
+    def crossed_every(self) -> int:
+        """Of so many backward passes one lets signals cross; in between, blocks get what they get without hops."""
+        return 1
 
     def new_wiring(self, last_block: str) -> AbstractWiring:
         """Its wiring for one forward pass; `last_block` is the one that is last in running order."""

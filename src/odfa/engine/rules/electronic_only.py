@@ -58,6 +58,11 @@ class _Electronic(AbstractFeedback):
         return [torch.unflatten(q_NK, 0, error.lead)]
 
     @property
+    def hop_weight(self) -> float:
+        """From the number of this pass, which a resumed run goes on with."""
+        return self.rule.hop_weight(self.steps)
+
+    @property
     def description(self) -> str:
         """The electronic part alone."""
         drawn = f" and its rows at {self.rule.drawn} drawn entries of each sign" if self.rule.drawn else ""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from odfa.engine.rules.base import AbstractFeedback
 from odfa.engine.rules.head import Head, HeadRule
 from odfa.flow import ErrorSignal
 from odfa.project import AbstractProjection
+from odfa.saved import check_state
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,22 +28,42 @@ class ExactHead(HeadRule, kind="exact"):
 
     def electronic(self, projection: str, *, num_outputs: int, width: int) -> str:
         """Everything; nothing is projected."""
-        return "all: exact product of the head and the error, a bound"
+        return self.with_hops("all: exact product of the head and the error, a bound")
 
     def start(self, projection: AbstractProjection, model: nn.Module, head: nn.Module) -> AbstractFeedback:
         """Set the head as `AlignedHead` does."""
-        return _Exact(Head(projection, head, self))
+        return _Exact(Head(projection, head, self), self)
 
 
 class _Exact(AbstractFeedback):
-    def __init__(self, head: Head) -> None:
-        self.head = head
+    def __init__(self, head: Head, rule: ExactHead) -> None:
+        self.head, self.rule = head, rule
+        self.steps = 0
 
     def signals(self, error: ErrorSignal, calls: Sequence[Call]) -> list[Tensor]:
+        self.steps += 1
         q_NK = error.e_ND @ self.head.matrix_VK.to(error.e_ND)
         return [torch.unflatten(q_NK, 0, error.lead)]
+
+    @property
+    def hop_weight(self) -> float:
+        """From the number of this pass, which a resumed run goes on with."""
+        return self.rule.hop_weight(self.steps)
 
     @property
     def description(self) -> str:
         """Says that the product is exact, for the status table."""
         return "exact product with the head, no projection"
+
+    def state_dict(self) -> dict[str, Any]:
+        """The number of passes."""
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned.
+
+        Raises:
+            CheckpointError: this is not the state of such a rule.
+        """
+        check_state(state, {"steps": int}, "feedback")
+        self.steps = state["steps"]

@@ -1,6 +1,6 @@
 """What the rules share that start a head from a projection's measured matrix."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -32,6 +32,9 @@ class HeadRule(AbstractRule):
     """Hops of credit across the blocks (`wirings/crossing.py`): 0 sends every block the same signal, each hop adds one
     order of what later blocks make of a block's output, as many as there are blocks are backpropagation below the head.
     A hop is electronic: the input gradients of all blocks but the first, which may be computed at the same time."""
+    hop_every: int = 1
+    """n: hops are computed in the first of every n backward passes only, and what they add is multiplied by n there, so
+    that its mean over n passes is that of hops in every pass."""
 
     wiring = Residual
     sets_head = True
@@ -39,11 +42,25 @@ class HeadRule(AbstractRule):
     def __post_init__(self) -> None:
         require(self.scale > 0, "scale", "a positive number", self.scale)
         require(0 <= self.hops <= MAX_COUNT, "hops", f"0 to {MAX_COUNT:,}", self.hops)
+        require(1 <= self.hop_every <= MAX_COUNT, "hop_every", f"1 to {MAX_COUNT:,} passes", self.hop_every)
+
+    def unread(self) -> Mapping[str, str]:
+        """How often the hops are computed where there are none."""
+        return {} if self.hops else {"hop_every": "hops=0 computes none"}
 
     @property
     def crossings(self) -> int:
         """Once for each hop."""
         return self.hops
+
+    @property
+    def crossed_every(self) -> int:
+        """As the setting says."""
+        return self.hop_every
+
+    def hop_weight(self, answered: int) -> float:
+        """What hops of the pass answered last are multiplied by: n in the first of n passes, 0 in the others."""
+        return self.hop_every if (answered - 1) % self.hop_every == 0 else 0
 
     def new_wiring(self, last_block: str) -> AbstractWiring:
         """The residual stream, with the hops."""
@@ -53,7 +70,8 @@ class HeadRule(AbstractRule):
         """What is electronic, with the hops named."""
         if self.hops == 0:
             return electronic
-        return f"{electronic}, and {self.hops} hop{'s' if self.hops > 1 else ''} of credit across the blocks"
+        seldom = "" if self.hop_every == 1 else f" in one of {self.hop_every} backward passes, times {self.hop_every}"
+        return f"{electronic}, and {self.hops} hop{'s' if self.hops > 1 else ''} of credit across the blocks{seldom}"
 
     def num_projected(self, widths: Sequence[int], *, head: int) -> int:
         """The width of the head's input, where the one signal enters."""

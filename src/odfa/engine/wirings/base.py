@@ -50,6 +50,8 @@ class AbstractWiring(ABC):
         """Where signals cross blocks: what went on in place of each block's output."""
         self.crosses = False
         """Signals cross blocks now: what arrives at a mark between two blocks is read there, and not refused."""
+        self.hop_weight = 1.0
+        """What the hops of this pass are multiplied by; the rule says it with its signals."""
         self.keeps_signals = False
         """Signals are needed again after the gate: by residuals around blocks, or by a measurement."""
 

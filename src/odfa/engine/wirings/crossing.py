@@ -80,3 +80,8 @@ def hop(q: Tensor, signals: Sequence[Tensor], at_inputs: Sequence[Tensor], *, ba
         gathered = gathered + (at_input.to(q.dtype) - signal.to(q.dtype))
         hopped.insert(0, q + gathered)
     return hopped
+
+
+def weighed(q: Tensor, signals: Sequence[Tensor], weight: float) -> Sequence[Tensor]:
+    """What hops add to q, times a weight: q + weight (d_l - q); a weight of 1 changes no bit."""
+    return signals if weight == 1 else [d if d is q else q + weight * (d - q) for d in signals]

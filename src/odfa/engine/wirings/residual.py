@@ -10,7 +10,7 @@ from torch.autograd.graph import Node
 from odfa.engine.calls import Call
 from odfa.engine.record import Record, Tie
 from odfa.engine.wirings.base import AbstractWiring, Arrival, Brings
-from odfa.engine.wirings.crossing import Crossing, hop
+from odfa.engine.wirings.crossing import Crossing, hop, weighed
 from odfa.error import Tap
 from odfa.errors import ConfigError, MatchError
 
@@ -84,7 +84,7 @@ class Residual(AbstractWiring):
         signals: Sequence[Tensor] = [delta] * crossing.calls
         last = crossing.calls - 1
         # with as many hops as calls behind the first, another one would change nothing
-        for _ in range(min(self.hops, last)):
+        for _ in range(min(self.hops, last) if self.hop_weight else 0):
             self._arrived = signals  # ways around blocks hand on what their block gets
             self.crosses = True
             try:
@@ -92,6 +92,7 @@ class Residual(AbstractWiring):
             finally:
                 self.crosses = False
             signals = hop(delta, signals, at_inputs, bare=last in self.around)
+        signals = weighed(delta, signals, self.hop_weight)
         self._arrived = signals if self.keeps_signals else []
         return signals
 
