@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from odfa.demodulate import Anchor, Intensity, OffAxis, PhaseSteps
-    from odfa.encode import BitPlanes, Sign, Spread, Ternary, TritPlanes
+    from odfa.encode import BitPlanes, Sign, Spread, Ternary
     from odfa.engine import DFA, AlignedHead, ElectronicOnly, ExactHead, RandomFeedback, Shallow, fuse_optimizer
     from odfa.errors import (
         CheckpointError,
@@ -47,7 +47,6 @@ __all__ = [
     "Ternary",
     "Sign",
     "BitPlanes",
-    "TritPlanes",
     "Spread",
     "AbstractOpu",
     "Twin",
