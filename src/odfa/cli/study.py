@@ -1,4 +1,5 @@
-"""`odfa study`: time this machine; compute time and energy of large GPTs; simulate workers that share OPUs."""
+"""`odfa study`: time this machine; compute time and energy of large GPTs; simulate workers that share OPUs; follow the
+loss over compute."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from odfa.cli.command import Command, Outcome, note, print_table, say
 from odfa.cli.help import CUT, Help, add_actions, add_settings, listing
+from odfa.cli.learning import LEARNING, configure_learning, study_learning
 from odfa.cli.quantities import label, quantity, short
 from odfa.settings import apply, to_dict
 
@@ -18,7 +20,8 @@ _QUICK_REPEATS = 2
 
 
 def _configure(parser: ArgumentParser) -> None:
-    add_actions(parser, {name: (shown, _configure_action) for name, shown in _HELP.items()})
+    actions = {name: (shown, _configure_action) for name, shown in _HELP.items()}
+    add_actions(parser, {**actions, "learning": (LEARNING, configure_learning)})
 
 
 def _configure_action(parser: ArgumentParser) -> None:
@@ -64,18 +67,18 @@ _HELP = {
 
 
 def _execute(arguments: Namespace) -> Outcome:
-    return _ACTIONS[arguments.action](list(arguments.settings), arguments.dry_run)
+    return _ACTIONS[arguments.action](arguments)
 
 
-def _measure(settings: list[str], dry_run: bool) -> Outcome:
+def _measure(arguments: Namespace) -> Outcome:
     from odfa.lab.destination import check_file
     from odfa.scaling.actions import MeasureSettings
     from odfa.scaling.measurement import planned, report
     from odfa.session.threads import using_threads
 
-    config = apply(MeasureSettings(), settings)
+    config = apply(MeasureSettings(), arguments.settings)
     path = check_file(config.out, "out")
-    if dry_run:
+    if arguments.dry_run:
         return _told(planned(memory=config.memory, repeats=config.repeats))
     note("timing this machine: a step of many small GPTs, some minutes …")
     with using_threads(config.threads):
@@ -93,18 +96,18 @@ def _timed(path: Path, *, memory: bool, repeats: int) -> "MachineMeasurement":
     return measured
 
 
-def _scaling(settings: list[str], dry_run: bool) -> Outcome:
+def _scaling(arguments: Namespace) -> Outcome:
     from odfa.lab.destination import check_folder
     from odfa.scaling import get_processor, run_study
     from odfa.scaling.actions import MEASUREMENT, ScalingSettings
     from odfa.scaling.measurement import measured_points, planned, read, report
 
-    config = apply(ScalingSettings(), settings)
+    config = apply(ScalingSettings(), arguments.settings)
     known = config.measured or MEASUREMENT
     folder = check_folder(config.out, "out")
     # a file that was named has to be there; the usual one is made where it is missing
     timed = config.measured is not None or known.exists()
-    if dry_run:
+    if arguments.dry_run:
         to_time = {} if timed else planned(memory=False, repeats=_QUICK_REPEATS)
         return _told({"measured": str(known) if timed else None, "to_time": to_time, "study": to_dict(config.study)})
     measured = read(known) if timed else _timed(known, memory=False, repeats=_QUICK_REPEATS)
@@ -128,17 +131,17 @@ def _draw(found: dict[str, Any], checks: dict[str, Any], processor: str, folder:
     return paths
 
 
-def _share(settings: list[str], dry_run: bool) -> Outcome:
+def _share(arguments: Namespace) -> Outcome:
     from odfa.lab.destination import check_figure
     from odfa.lab.scaling import draw_sharing
     from odfa.scaling.actions import ShareSettings
     from odfa.scaling.share import ROOMS, Sharing, SharingConditions, sweep
 
-    config = apply(ShareSettings(), settings)
+    config = apply(ShareSettings(), arguments.settings)
     asked = config.sharing != SharingConditions()
     rooms = {"as asked": Sharing(**vars(config.sharing))} if asked else ROOMS
     path = check_figure(config.out / "sharing.png", "out")
-    if dry_run:
+    if arguments.dry_run:
         workers = list(config.workers)
         return _told({"workers": workers, "steps": config.steps, "timed": "nothing: events are simulated"})
     note("simulating workers and the OPUs that they share, event by event …")
@@ -214,11 +217,16 @@ def _show_share(sweeps: dict[str, list[dict[str, float]]], path: Path) -> None:
     say(f"Figure: {path}")
 
 
-_ACTIONS: dict[str, Callable[[list[str], bool], Outcome]] = {"measure": _measure, "scaling": _scaling, "share": _share}
+_ACTIONS: dict[str, Callable[[Namespace], Outcome]] = {
+    "measure": _measure,
+    "scaling": _scaling,
+    "share": _share,
+    "learning": study_learning,
+}
 STUDY = Command(
     name="study",
     help=Help(
-        summary="time this machine; time and energy up to a trillion parameters; shared OPUs",
+        summary="time this machine; time and energy of large GPTs; shared OPUs; loss over compute",
         example="odfa study share workers=1,2,4   # each ACTION has a --help",
     ),
     configure=_configure,
