@@ -1,11 +1,11 @@
 """`odfa study learning`: how the loss of each arm falls with compute, on one recipe at several sizes."""
 
 import math
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from odfa.arms import GROWING_ARMS, check_apart, trees
 from odfa.cli.arm_words import (
@@ -19,8 +19,8 @@ from odfa.cli.arm_words import (
     say_electronic,
     told_apart,
 )
-from odfa.cli.command import Outcome, note, place, print_table, say
-from odfa.cli.help import CUT, Help, add_settings, listing, parts_of
+from odfa.cli.command import Outcome, note, print_table, say
+from odfa.cli.help import CUT, listing, parts_of
 from odfa.cli.quantities import short
 from odfa.files import write_file
 from odfa.lab import Comparison, compare
@@ -30,9 +30,6 @@ from odfa.scaling.sizes import Sized, SizesSettings, check_alike, sized, spans
 from odfa.session import RunConfig
 from odfa.session.assembly import check_fit
 from odfa.settings import INLINE
-
-if TYPE_CHECKING:
-    from odfa.scaling.power import PowerLaw
 
 USUAL = "deep_gpt"
 """Recipe that is studied if none is named."""
@@ -60,17 +57,8 @@ class LearningWords(CompareWords):
     """Which sizes, and how much they learn from."""
 
 
-def configure_learning(parser: ArgumentParser) -> None:
-    """Add the arguments of `odfa study learning`."""
-    parser.add_argument(
-        "recipe", metavar="NAME", nargs="?", default=USUAL, help=f"a recipe of a language model (default: {USUAL})"
-    )
-    add_settings(parser)
-    parser.add_argument("--run-dir", metavar="DIR", type=place, help=f"folder of all runs (default: {_FOLDER})")
-    parser.add_argument("--dry-run", action="store_true", help="print the sizes and what they cost, and train nothing")
-
-
-def _listed(words: list[str]) -> str:
+def listed_learning(words: list[str]) -> str:
+    """Every setting of the study and of the recipe among the words."""
     from odfa import recipes
 
     name, settings = parts_of(words)
@@ -87,7 +75,7 @@ def study_learning(arguments: Namespace) -> Outcome:
     """
     from odfa import recipes
 
-    name, settings = arguments.recipe, list(arguments.settings)
+    name, settings = arguments.recipe or USUAL, list(arguments.settings)
     if "=" in name:  # no recipe is named, and the first setting stands in its place
         name, settings = USUAL, [name, *settings]
     tree = LearningWords(run=recipes.whole(name))
@@ -198,7 +186,7 @@ def _points(size: Sized, comparison: Comparison) -> Iterator[Json]:
 
 
 def _show_sizes(planned: Json, sizes: Sequence[Sized]) -> None:
-    columns = ("size", "width", "blocks", "heads", "parameters", "blocks and head", "tokens", "steps", "passes", "compute")
+    columns = ("size", "width", "blocks", "heads", "parameters", "blocks and head", "tokens", "steps", "passes")
     rows = [
         (
             *(row[key] for key in ("name", "width", "layers", "heads")),
@@ -208,7 +196,11 @@ def _show_sizes(planned: Json, sizes: Sequence[Sized]) -> None:
         )
         for row in planned["sizes"]
     ]
-    print_table(columns, rows, title=f"{planned['recipe']}, {planned['axis']} growing, arms {','.join(planned['arms'])}")
+    print_table(
+        (*columns, "compute"),
+        rows,
+        title=f"{planned['recipe']}, {planned['axis']} growing, arms {','.join(planned['arms'])}",
+    )
     say(
         f"Compute is in multiply-adds of backpropagation, the same for all arms; it grows {spans(sizes):,.0f}-fold. "
         "passes: over the training part."
@@ -236,7 +228,7 @@ def _cells(found: Json, arm: str, names: Sequence[str]) -> list[str]:
     runs = [point for point in found["points"] if point["arm"] == arm]
     losses = {name: [point["loss"] for point in runs if point["size"] == name] for name in names}
     fit: dict[str, Any] = {key: value for key, value in found["fits"][arm].items() if key != "level"}
-    law: PowerLaw = PowerLaw(**fit)
+    law = PowerLaw(**fit)
     return [
         arm,
         *(f"{math.fsum(losses[name]) / len(losses[name]):.4f}" for name in names),
@@ -245,10 +237,3 @@ def _cells(found: Json, arm: str, names: Sequence[str]) -> list[str]:
         f"{law.floor:.3f}" + ("" if law.fitted_floor else " (held)"),
         f"{sum(point['seconds'] for point in runs):,.0f} s",
     ]
-
-
-LEARNING = Help(
-    summary="how the loss falls with compute, by arm: one recipe at several sizes, a power law for each arm",
-    example="odfa study learning deep_gpt arms=bp,odfa,dfa:random axis=width sizes=32,64,96,128 --run-dir runs/widths",
-    more=_listed,
-)

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from odfa.cli.command import Command, Outcome, note, print_table, say
+from odfa.cli.command import Command, Outcome, note, place, print_table, say
 from odfa.cli.help import CUT, Help, add_actions, add_settings, listing
-from odfa.cli.learning import LEARNING, configure_learning, study_learning
 from odfa.cli.quantities import label, quantity, short
 from odfa.settings import apply, to_dict
 
@@ -21,12 +20,21 @@ _QUICK_REPEATS = 2
 
 def _configure(parser: ArgumentParser) -> None:
     actions = {name: (shown, _configure_action) for name, shown in _HELP.items()}
-    add_actions(parser, {**actions, "learning": (LEARNING, configure_learning)})
+    add_actions(parser, {**actions, "learning": (_LEARNING, _configure_learning)})
 
 
 def _configure_action(parser: ArgumentParser) -> None:
     add_settings(parser)
     parser.add_argument("--dry-run", action="store_true", help="print what would be timed, and time nothing")
+
+
+def _configure_learning(parser: ArgumentParser) -> None:
+    parser.add_argument("recipe", metavar="NAME", nargs="?", help="a recipe of a language model (default: deep_gpt)")
+    add_settings(parser)
+    parser.add_argument(
+        "--run-dir", metavar="DIR", type=place, help="folder of all runs (default: runs/study-learning)"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the sizes and what they cost, and train nothing")
 
 
 def _listed_measure(_words: list[str]) -> str:
@@ -64,6 +72,19 @@ _HELP = {
         more=_listed_share,
     ),
 }
+
+
+def _listed_learning(words: list[str]) -> str:
+    from odfa.cli.learning import listed_learning
+
+    return listed_learning(words)
+
+
+_LEARNING = Help(
+    summary="how the loss falls with compute, by arm: a recipe at several sizes, a power law for each arm",
+    example="odfa study learning deep_gpt arms=bp,odfa,dfa:random axis=width sizes=32,64,96",
+    more=_listed_learning,
+)
 
 
 def _execute(arguments: Namespace) -> Outcome:
@@ -151,6 +172,12 @@ def _share(arguments: Namespace) -> Outcome:
     return Outcome(json=found, show=lambda: _show_share(sweeps, path))
 
 
+def _learning(arguments: Namespace) -> Outcome:
+    from odfa.cli.learning import study_learning
+
+    return study_learning(arguments)
+
+
 def _told(planned: dict[str, Any]) -> Outcome:
     def show() -> None:
         for key, value in planned.items():
@@ -221,7 +248,7 @@ _ACTIONS: dict[str, Callable[[Namespace], Outcome]] = {
     "measure": _measure,
     "scaling": _scaling,
     "share": _share,
-    "learning": study_learning,
+    "learning": _learning,
 }
 STUDY = Command(
     name="study",

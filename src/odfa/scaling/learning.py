@@ -24,7 +24,9 @@ def fitted_laws(points: Sequence[Mapping[str, Any]], floor: float | None) -> dic
     """
     arms = dict.fromkeys(point["arm"] for point in points)
     return {
-        arm: fit_power_law(*zip(*((p["compute"], p["loss"]) for p in points if p["arm"] == arm), strict=True), floor=floor)
+        arm: fit_power_law(
+            *zip(*((p["compute"], p["loss"]) for p in points if p["arm"] == arm), strict=True), floor=floor
+        )
         for arm in arms
     }
 

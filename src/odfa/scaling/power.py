@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ LEVEL = 0.9
 """Probability with which an interval holds the exponent, where losses scatter normally around the law."""
 LEAST, MOST = 1e-3, 4.0
 """Exponents that are looked at."""
-_PLACES = 241
+_PLACES = 121
 _ROUNDING = 1e-6
 """Relative error of a loss below which a law is not told from another: losses are means of float32."""
 
@@ -43,11 +43,11 @@ class PowerLaw:
         """The law's loss."""
         if self.scale is None or self.exponent is None:
             return self.floor
-        return self.floor + self.scale * compute**-self.exponent
+        return self.floor + self.scale * float(compute**-self.exponent)
 
 
 def fit_power_law(compute: Sequence[float], losses: Sequence[float], *, floor: float | None = None) -> PowerLaw:
-    """The law of least squares with L_inf >= 0 and a >= 0, and the exponents that an F test at `LEVEL` does not exclude.
+    """The law of least squares with L_inf >= 0 and a >= 0, and the exponents that an F test does not exclude.
 
         S(b) = min over L_inf, a of sum (L_i - L_inf - a C_i^(-b))^2
         interval: S(b) <= S(b*) (1 + F(LEVEL; 1, n - p) / (n - p)),   p numbers are fitted to n losses
@@ -74,17 +74,16 @@ def fit_power_law(compute: Sequence[float], losses: Sequence[float], *, floor: f
     fitted = floor is None and sizes >= 4
     centre = math.exp(np.log(x_N).mean())  # powers of numbers near one keep their digits
     profile = partial(_profile, x_N / centre, loss_N, None if fitted else floor or 0.0)
-    best, places = _searched(lambda exponent: profile(exponent)[0])
+    squares = cache(lambda exponent: profile(exponent)[0])
+    best, places = _searched(squares)
     least, level, scale = profile(best)
     freedom = len(loss_N) - 2 - fitted
     common: dict[str, Any] = {"fitted_floor": fitted, "freedom": freedom}
     if scale <= _ROUNDING * loss_N.mean():
         level = float(loss_N.mean()) if fitted else level
         return PowerLaw(floor=level, scale=None, exponent=None, low=None, high=None, **common)
-    low, high = _interval(lambda exponent: profile(exponent)[0], places, best, least, freedom, loss_N)
-    return PowerLaw(
-        floor=level, scale=float(scale * centre**best), exponent=float(best), low=low, high=high, **common
-    )
+    low, high = _interval(squares, places, best, least, freedom, loss_N)
+    return PowerLaw(floor=level, scale=float(scale * centre**best), exponent=float(best), low=low, high=high, **common)
 
 
 def _profile(x_N: np.ndarray, loss_N: np.ndarray, floor: float | None, exponent: float) -> tuple[float, float, float]:

@@ -14,7 +14,7 @@ from odfa.saved import Json
 from odfa.scaling.walk import walk_run
 from odfa.session import RunConfig
 from odfa.session.memory import new_weights
-from odfa.settings import MAX_COUNT, SettingError, Settings, require
+from odfa.settings import MAX_COUNT, SettingError, Settings, require, tag_of
 from odfa.tasks.language.transformer import CausalNetwork
 
 USUAL = {"width": (32, 64, 96, 128), "depth": (2, 4, 8, 16, 24)}
@@ -43,8 +43,8 @@ class SizesSettings(Settings):
             sound = len(sizes) > 1 and all(before < after for before, after in zip((0, *sizes), sizes, strict=False))
             require(sound, "sizes", "two or more positive integers, each larger than the one before", sizes)
         require(0 < self.head_width <= MAX_COUNT, "head_width", "a positive number", self.head_width)
-        told = "a positive number up to 1,000,000"
-        require(0 < self.tokens_per_parameter <= 1e6, "tokens_per_parameter", told, self.tokens_per_parameter)
+        told = "a positive number up to 10,000"
+        require(0 < self.tokens_per_parameter <= 1e4, "tokens_per_parameter", told, self.tokens_per_parameter)
         require(self.floor is None or self.floor >= 0, "floor", "a loss of 0 or more, or none", self.floor)
         if self.axis == "width":
             for width in self.listed:
@@ -100,7 +100,7 @@ def sized(run: RunConfig, settings: SizesSettings) -> list[Sized]:
     """
     if not isinstance(run.network, CausalNetwork):
         raise ConfigError(
-            f"expected a recipe of a causal Transformer, got {run.recipe}, whose network is {type(run.network).__name__}"
+            f"expected a recipe of a causal Transformer, got {run.recipe} with a network of the kind {tag_of(run.network)}"
         )
     shape = run.data.peek()
     return [_sized(run, settings, size, shape) for size in settings.listed]
@@ -152,7 +152,9 @@ def check_alike(size: Sized, arms: dict[str, RunConfig]) -> None:
     for word, run in arms.items():
         for part in ("network", "batch_size", "steps"):
             if getattr(run, part) != getattr(size.run, part):
-                raise ConfigError(f"arms: {word} has another {part} than the rest; all arms of a size have it in common")
+                raise ConfigError(
+                    f"arms: {word} has another {part} than the rest; all arms of a size have it in common"
+                )
 
 
 def spans(sizes: Sequence[Sized]) -> float:
