@@ -31,9 +31,7 @@ def _configure_action(parser: ArgumentParser) -> None:
 def _configure_learning(parser: ArgumentParser) -> None:
     parser.add_argument("recipe", metavar="NAME", nargs="?", help="a recipe of a language model (default: deep_gpt)")
     add_settings(parser)
-    parser.add_argument(
-        "--run-dir", metavar="DIR", type=place, help="folder of all runs (default: runs/study-learning)"
-    )
+    parser.add_argument("--run-dir", metavar="DIR", type=place, help="folder of runs (default: runs/study-learning)")
     parser.add_argument("--dry-run", action="store_true", help="print the sizes and what they cost, and train nothing")
 
 

@@ -100,7 +100,8 @@ def sized(run: RunConfig, settings: SizesSettings) -> list[Sized]:
     """
     if not isinstance(run.network, CausalNetwork):
         raise ConfigError(
-            f"expected a recipe of a causal Transformer, got {run.recipe} with a network of the kind {tag_of(run.network)}"
+            f"expected a recipe of a causal Transformer, got {run.recipe}, whose network is of the kind "
+            f"{tag_of(run.network)}"
         )
     shape = run.data.peek()
     return [_sized(run, settings, size, shape) for size in settings.listed]
