@@ -86,6 +86,8 @@ DEFAULT_ARM = "dfa"
 """Arm that is trained if neither the recipe nor the user names one."""
 DEFAULT_ARMS = f"{BACKPROP},{SHALLOW},dfa,odfa"
 """Arms that a comparison runs if the user names none, as one word of the command line."""
+GROWING_ARMS = f"{BACKPROP},odfa,odfa+hops=0,dfa:exact,dfa:random"
+"""Arms whose loss is followed over compute if the user names none."""
 
 
 def trees(run: RunConfig, words: Sequence[str], beside: Sequence[str] = ()) -> dict[str, RunConfig]:

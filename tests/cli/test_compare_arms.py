@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from odfa import recipes
-from odfa.cli.compare import _of_arms
+from odfa.cli.arm_words import CompareWords, of_arms
 
 OWN = "tests.recipes.own_matrices:OwnMatrices"
 DRTP = "tests.engine.outside_rules:Drtp"
@@ -32,7 +32,7 @@ def test_a_word_that_reaches_no_arm_says_why(odfa, words, told):
 
 def test_settings_of_a_rule_reach_every_arm_that_has_them():
     words = [f"arms=bp,dfa,identity,dfa:{DRTP},rule:{OWN}", "rule.strength=0.7", "rule.scale=3", "rule.shared=false"]
-    trees = _of_arms(recipes.whole("digits_tiny"), words)
+    trees = of_arms(CompareWords(run=recipes.whole("digits_tiny")), words)
     strengths = {arm: getattr(tree.rule, "strength", None) for arm, tree in trees.items()}
     assert strengths == {"bp": None, "dfa": None, "identity": None, f"dfa:{DRTP}": 0.7, f"rule:{OWN}": 0.7}
     assert (trees["dfa"].rule.scale, trees["dfa"].rule.shared) == (3, False)

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from odfa import recipes, settings
-from odfa.cli.compare import CompareWords
+from odfa.cli.arm_words import CompareWords
 from odfa.lab import CompareSettings
 from odfa.settings import kinds_of
 from odfa.settings.tree import hints_of

@@ -21,6 +21,7 @@ from odfa.lab.projections import ProjectionBenchSettings
 from odfa.lab.samples import SampleSettings
 from odfa.scaling import PlanSettings, Sharing, StudySettings
 from odfa.scaling.actions import MeasureSettings, ScalingSettings, ShareSettings
+from odfa.scaling.sizes import SizesSettings
 
 CONFIGS = {
     **{name: recipe.make() for name, recipe in recipes.listed().items() if name.endswith("_tiny")},
@@ -31,6 +32,7 @@ CONFIGS = {
     "measure": MeasureSettings(),
     "scaling": ScalingSettings(),
     "share": ShareSettings(),
+    "learning": SizesSettings(),
     **{word: kind() for word, kind in settings.kinds_of(SampleSettings).items()},
     "compare": CompareSettings(),
     "project bench": ProjectionBenchSettings(),

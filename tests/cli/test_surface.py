@@ -137,6 +137,9 @@ def test_commands_and_options():
         },
         "project": {"bench": ["key=value"]},
         "plan": ["MODEL", "key=value"],
-        "study": {action: ["key=value", "--dry-run"] for action in ("measure", "scaling", "share")},
+        "study": {
+            **{action: ["key=value", "--dry-run"] for action in ("measure", "scaling", "share")},
+            "learning": ["NAME", "key=value", "--run-dir", "--dry-run"],
+        },
         "env": [],
     }

@@ -16,7 +16,7 @@ from tests.talk import small_run, write_corpus
 from odfa import recipes
 from odfa.arms import ARMS
 from odfa.cli import main
-from odfa.cli.compare import CompareWords, _refuse_without_effect
+from odfa.cli.arm_words import CompareWords, refuse_without_effect
 from odfa.errors import ConfigError, OdfaError
 from odfa.session import RunConfig
 from odfa.settings import apply, keys, unread
@@ -194,9 +194,9 @@ def test_what_one_arm_of_a_comparison_reads_is_taken() -> None:
         settings = [f"arms={arms}", "head_scale=0.5"]
         words = apply(CompareWords(run=recipe), settings, heard=False)
         if "bp" in arms:
-            _refuse_without_effect(recipe, words, settings)
+            refuse_without_effect(CompareWords(run=recipe), words, settings)
     with pytest.raises(ConfigError, match=r"head_scale=0\.5: none of the arms odfa:aligned reads it"):
-        _refuse_without_effect(recipe, words, settings)
+        refuse_without_effect(CompareWords(run=recipe), words, settings)
     assert apply(recipe, [f"head_scale={recipe.network.head_scale}"]) == recipe  # as it was: nothing to refuse
 
 

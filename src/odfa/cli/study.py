@@ -1,11 +1,12 @@
-"""`odfa study`: time this machine; compute time and energy of large GPTs; simulate workers that share OPUs."""
+"""`odfa study`: time this machine; compute time and energy of large GPTs; simulate workers that share OPUs; follow the
+loss over compute."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from odfa.cli.command import Command, Outcome, note, print_table, say
+from odfa.cli.command import Command, Outcome, note, place, print_table, say
 from odfa.cli.help import CUT, Help, add_actions, add_settings, listing
 from odfa.cli.quantities import label, quantity, short
 from odfa.settings import apply, to_dict
@@ -18,12 +19,20 @@ _QUICK_REPEATS = 2
 
 
 def _configure(parser: ArgumentParser) -> None:
-    add_actions(parser, {name: (shown, _configure_action) for name, shown in _HELP.items()})
+    actions = {name: (shown, _configure_action) for name, shown in _HELP.items()}
+    add_actions(parser, {**actions, "learning": (_LEARNING, _configure_learning)})
 
 
 def _configure_action(parser: ArgumentParser) -> None:
     add_settings(parser)
     parser.add_argument("--dry-run", action="store_true", help="print what would be timed, and time nothing")
+
+
+def _configure_learning(parser: ArgumentParser) -> None:
+    parser.add_argument("recipe", metavar="NAME", nargs="?", help="a recipe of a language model (default: deep_gpt)")
+    add_settings(parser)
+    parser.add_argument("--run-dir", metavar="DIR", type=place, help="folder of runs (default: runs/study-learning)")
+    parser.add_argument("--dry-run", action="store_true", help="print the sizes and what they cost, and train nothing")
 
 
 def _listed_measure(_words: list[str]) -> str:
@@ -63,19 +72,32 @@ _HELP = {
 }
 
 
+def _listed_learning(words: list[str]) -> str:
+    from odfa.cli.learning import listed_learning
+
+    return listed_learning(words)
+
+
+_LEARNING = Help(
+    summary="how the loss falls with compute, by arm: a recipe at several sizes, a power law for each arm",
+    example="odfa study learning deep_gpt arms=bp,odfa,dfa:random axis=width sizes=32,64,96",
+    more=_listed_learning,
+)
+
+
 def _execute(arguments: Namespace) -> Outcome:
-    return _ACTIONS[arguments.action](list(arguments.settings), arguments.dry_run)
+    return _ACTIONS[arguments.action](arguments)
 
 
-def _measure(settings: list[str], dry_run: bool) -> Outcome:
+def _measure(arguments: Namespace) -> Outcome:
     from odfa.lab.destination import check_file
     from odfa.scaling.actions import MeasureSettings
     from odfa.scaling.measurement import planned, report
     from odfa.session.threads import using_threads
 
-    config = apply(MeasureSettings(), settings)
+    config = apply(MeasureSettings(), arguments.settings)
     path = check_file(config.out, "out")
-    if dry_run:
+    if arguments.dry_run:
         return _told(planned(memory=config.memory, repeats=config.repeats))
     note("timing this machine: a step of many small GPTs, some minutes …")
     with using_threads(config.threads):
@@ -93,18 +115,18 @@ def _timed(path: Path, *, memory: bool, repeats: int) -> "MachineMeasurement":
     return measured
 
 
-def _scaling(settings: list[str], dry_run: bool) -> Outcome:
+def _scaling(arguments: Namespace) -> Outcome:
     from odfa.lab.destination import check_folder
     from odfa.scaling import get_processor, run_study
     from odfa.scaling.actions import MEASUREMENT, ScalingSettings
     from odfa.scaling.measurement import measured_points, planned, read, report
 
-    config = apply(ScalingSettings(), settings)
+    config = apply(ScalingSettings(), arguments.settings)
     known = config.measured or MEASUREMENT
     folder = check_folder(config.out, "out")
     # a file that was named has to be there; the usual one is made where it is missing
     timed = config.measured is not None or known.exists()
-    if dry_run:
+    if arguments.dry_run:
         to_time = {} if timed else planned(memory=False, repeats=_QUICK_REPEATS)
         return _told({"measured": str(known) if timed else None, "to_time": to_time, "study": to_dict(config.study)})
     measured = read(known) if timed else _timed(known, memory=False, repeats=_QUICK_REPEATS)
@@ -128,17 +150,17 @@ def _draw(found: dict[str, Any], checks: dict[str, Any], processor: str, folder:
     return paths
 
 
-def _share(settings: list[str], dry_run: bool) -> Outcome:
+def _share(arguments: Namespace) -> Outcome:
     from odfa.lab.destination import check_figure
     from odfa.lab.scaling import draw_sharing
     from odfa.scaling.actions import ShareSettings
     from odfa.scaling.share import ROOMS, Sharing, SharingConditions, sweep
 
-    config = apply(ShareSettings(), settings)
+    config = apply(ShareSettings(), arguments.settings)
     asked = config.sharing != SharingConditions()
     rooms = {"as asked": Sharing(**vars(config.sharing))} if asked else ROOMS
     path = check_figure(config.out / "sharing.png", "out")
-    if dry_run:
+    if arguments.dry_run:
         workers = list(config.workers)
         return _told({"workers": workers, "steps": config.steps, "timed": "nothing: events are simulated"})
     note("simulating workers and the OPUs that they share, event by event …")
@@ -146,6 +168,12 @@ def _share(settings: list[str], dry_run: bool) -> Outcome:
     draw_sharing(sweeps, path)
     found = {"rooms": {name: to_dict(room) for name, room in rooms.items()}, "sweeps": sweeps, "files": [str(path)]}
     return Outcome(json=found, show=lambda: _show_share(sweeps, path))
+
+
+def _learning(arguments: Namespace) -> Outcome:
+    from odfa.cli.learning import study_learning
+
+    return study_learning(arguments)
 
 
 def _told(planned: dict[str, Any]) -> Outcome:
@@ -214,11 +242,16 @@ def _show_share(sweeps: dict[str, list[dict[str, float]]], path: Path) -> None:
     say(f"Figure: {path}")
 
 
-_ACTIONS: dict[str, Callable[[list[str], bool], Outcome]] = {"measure": _measure, "scaling": _scaling, "share": _share}
+_ACTIONS: dict[str, Callable[[Namespace], Outcome]] = {
+    "measure": _measure,
+    "scaling": _scaling,
+    "share": _share,
+    "learning": _learning,
+}
 STUDY = Command(
     name="study",
     help=Help(
-        summary="time this machine; time and energy up to a trillion parameters; shared OPUs",
+        summary="time this machine; time and energy of large GPTs; shared OPUs; loss over compute",
         example="odfa study share workers=1,2,4   # each ACTION has a --help",
     ),
     configure=_configure,
