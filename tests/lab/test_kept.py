@@ -121,6 +121,9 @@ def test_moved_data_go_on_where_the_message_says(trained: Path, home: Path) -> N
     assert align(home / "run")["step"] == 6
 
 
+_BEFORE = ("dialogue_gpt", "dialogue_gpt_1b", "dialogue_llama")
+BESIDE = dict.fromkeys(_BEFORE, ["encoder=sampled", "encoder.repeats=4"])
+"""What a recorded comparison had beside its recipe, as its page's command says."""
 RECORDED = sorted(file.parent for file in (Path(__file__).parents[2] / "docs/results").glob("*/*/config.json"))
 
 
@@ -131,7 +134,8 @@ def test_recorded_runs_are_read_and_are_the_arms_that_their_folders_name(compari
         assert settings.to_dict(config) == json.loads((run / "config.json").read_text())
         word, _, rule = run.name.partition("-lr")[0].partition("-")
         assert arms.name_of(config) == word
-        own = arms.arm(recipes.whole(config.recipe), f"{word}:{rule}" if rule else word)
+        recipe = settings.apply(recipes.whole(config.recipe), BESIDE.get(comparison, []))
+        own = arms.arm(recipe, f"{word}:{rule}" if rule else word)
         assert (own.rule, own.projection, own.feedback) == (config.rule, config.projection, config.feedback)
         assert folder.read_result(run) is not None
 
