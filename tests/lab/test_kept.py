@@ -122,7 +122,7 @@ def test_moved_data_go_on_where_the_message_says(trained: Path, home: Path) -> N
 
 
 _BEFORE = ("dialogue_gpt", "dialogue_gpt_1b", "dialogue_llama")
-BESIDE = dict.fromkeys(_BEFORE, ["encoder=sampled", "encoder.repeats=4"])
+BESIDE = {key: ["encoder=sampled", "encoder.repeats=4"] for key in _BEFORE}
 """What a recorded comparison had beside its recipe, as its page's command says."""
 RECORDED = sorted(file.parent for file in (Path(__file__).parents[2] / "docs/results").glob("*/*/config.json"))
 
