@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from odfa import arguments
 from odfa.encode.base import AbstractEncoder, EncoderSettings, check_rows, row_blocks
-from odfa.errors import ConfigError
 from odfa.flow import Frames
 from odfa.keys import torch_generator
 from odfa.saved import State, check_state
@@ -33,10 +33,8 @@ class TritPlanes(AbstractEncoder):
         Raises:
             ConfigError: an argument is no integer, or there are fewer than 1 or more than 10 digits.
         """
-        if isinstance(trits, bool) or not isinstance(trits, int) or not 1 <= trits <= _MOST_TRITS:
-            raise ConfigError(f"trits must be an integer from 1 to {_MOST_TRITS}, got {trits!r}")
-        if isinstance(seed, bool) or not isinstance(seed, int):
-            raise ConfigError(f"seed must be an integer, got {seed!r}")
+        arguments.whole("trits", trits, 1, _MOST_TRITS)
+        arguments.whole("seed", seed, 0)
         self._trits, self._seed, self._calls = trits, seed, 0
         self.name = f"trit_planes({trits})"
 

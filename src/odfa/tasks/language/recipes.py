@@ -156,8 +156,8 @@ def deep_gpt() -> RunConfig:
         evaluate_every=300,
         network=replace(_GPT, width=128, layers=8),
         data=KernelDocsData(vocabulary=2048, context=128, validation=256, test=1024),
-        optimizer=AdamSettings(learning_rate=1e-3, warmup_steps=100, clip_norm=1.0),
-        rule=AlignedHead(scale=1.0, hops=1),
+        optimizer=AdamSettings(learning_rate=3e-3, warmup_steps=100, clip_norm=1.0),
+        rule=AlignedHead(scale=1.0, hops=1, drawn=4),
     )
 
 
