@@ -28,6 +28,7 @@ SITUATIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "opu.demodulator.pixels_per_mode": ((), ("2000",)),
     "opu.demodulator.share": (("opu.mirror_rows=50",), ("0.01",)),
     "opu.demodulator.steps": ((), ("3",)),
+    "hop_every": (("hops=1",), ("2",)),
 }
 NEVER = {"processor.uncertainty", "opu.uncertainty", "opu.demodulator.flat_field"}
 
