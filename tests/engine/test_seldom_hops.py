@@ -156,3 +156,10 @@ def test_the_texts_say_how_often_hops_are_computed(batch):
 def test_passes_between_hops_are_counted(every):
     with pytest.raises(ConfigError, match="hop_every: expected 1 to"):
         ExactHead(hops=1, hop_every=every)
+
+
+@pytest.mark.parametrize("make", [AlignedHead, ExactHead])
+def test_how_often_hops_are_computed_is_refused_where_there_are_none(make):
+    with pytest.raises(ConfigError, match="hop_every: expected 1, as hops=0 computes none, got 2"):
+        make(hop_every=2)
+    assert make(hop_every=2, hops=1).hop_every == 2

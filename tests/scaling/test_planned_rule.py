@@ -153,9 +153,9 @@ def test_a_name_that_is_near_to_nothing_gets_a_short_list(capsys: pytest.Capture
 
 
 def test_how_often_hops_are_computed_is_refused_where_there_are_none() -> None:
-    with pytest.raises(ConfigError, match="hop_every: expected none, as hops=0 computes none, got 2"):
+    with pytest.raises(ConfigError, match="hop_every: expected 1, as hops=0 computes none, got 2"):
         subject("gpt:2x64", PlanSettings(hop_every=2))
-    with pytest.raises(ConfigError, match="hop_every: expected none, as hops=0 computes none, got 2"):
+    with pytest.raises(ConfigError, match="hop_every: expected 1, as hops=0 computes none, got 2"):
         _fine(recipes.whole("deep_gpt"), PlanSettings(hops=0, hop_every=2))
     assert _fine(recipes.whole("deep_gpt"), PlanSettings(hop_every=2)).rule.hop_every == 2
     with pytest.raises(ConfigError, match="which cannot hop"):

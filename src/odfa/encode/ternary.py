@@ -6,21 +6,19 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from odfa.encode import quantise
-from odfa.encode.base import AbstractEncoder, EncoderSettings, check_rows
+from odfa.encode.base import EncoderSettings, check_rows
+from odfa.encode.drawing import DrawingEncoder
 from odfa.errors import ConfigError
 from odfa.flow import Frames
-from odfa.keys import torch_generator
-from odfa.saved import State, check_state
 from odfa.settings import require
 
 Quantiser = Literal["stochastic", "best_cosine", "relative_max", "sampled"]
 _RANDOM: tuple[Quantiser, ...] = ("stochastic", "sampled")
-_STREAM = int.from_bytes(b"ternary")
 _THRESHOLD = 0.5
 _MAX_REPEATS = 10_000
 
 
-class Ternary(AbstractEncoder):
+class Ternary(DrawingEncoder):
     """Each row becomes t in {-1, 0, +1} times a scale of its own: bits p = [t > 0] and q = [t < 0], gains +-scale.
 
     All is relative to the row, so encoding is scale-equivariant: c e gives the same bits and c times the gains.
@@ -33,6 +31,8 @@ class Ternary(AbstractEncoder):
     >>> Ternary(quantiser="relative_max").encode(torch.tensor([[4.0, -3.0, 1.0]])).values()
     tensor([[ 3.5000, -3.5000,  0.0000]])
     """
+
+    stream = int.from_bytes(b"ternary")
 
     def __init__(
         self, quantiser: Quantiser = "stochastic", *, threshold: float | None = None, repeats: int = 1, seed: int = 0
@@ -67,10 +67,8 @@ class Ternary(AbstractEncoder):
             raise ConfigError(
                 f"{quantiser} is deterministic, repeats={repeats} would show the same patterns again; use repeats=1"
             )
-        if isinstance(seed, bool) or not isinstance(seed, int):
-            raise ConfigError(f"seed must be an integer, got {seed!r}")
-        self._quantiser, self._threshold, self._repeats, self._seed = quantiser, threshold, repeats, seed
-        self._calls = 0
+        super().__init__(seed)
+        self._quantiser, self._threshold, self._repeats = quantiser, threshold, repeats
         details = (
             f", threshold={threshold:g}" if quantiser == "relative_max" else f", repeats={repeats}" * (repeats > 1)
         )
@@ -99,23 +97,7 @@ class Ternary(AbstractEncoder):
         if self._quantiser == "relative_max":
             return quantise.relative_max(e_ND, threshold=self._threshold)
         draw = quantise.stochastic if self._quantiser == "stochastic" else quantise.sampled
-        # keyed by the number of the call: all random state is one integer, and a resumed run draws what it would have
-        generator = torch_generator(_STREAM, self._seed, self._calls)
-        self._calls += 1
-        return draw(e_ND, repeats=self._repeats, generator=generator)
-
-    def state_dict(self) -> State:
-        """Number of random encodings so far."""
-        return {"calls": self._calls}
-
-    def load_state_dict(self, state: State) -> None:
-        """Continue after `state["calls"]` random encodings.
-
-        Raises:
-            CheckpointError: there is no such number.
-        """
-        check_state(state, {"calls": int}, "encoder")
-        self._calls = state["calls"]
+        return draw(e_ND, repeats=self._repeats, generator=self.next_generator())
 
 
 @dataclass(frozen=True, kw_only=True)

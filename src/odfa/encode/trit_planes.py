@@ -6,17 +6,15 @@ import torch
 from torch import Tensor
 
 from odfa import arguments
-from odfa.encode.base import AbstractEncoder, EncoderSettings, check_rows, row_blocks
+from odfa.encode.base import EncoderSettings, check_rows, row_blocks
+from odfa.encode.drawing import DrawingEncoder
 from odfa.flow import Frames
-from odfa.keys import torch_generator
-from odfa.saved import State, check_state
 from odfa.settings import require
 
 _MOST_TRITS = 10
-_STREAM = int.from_bytes(b"trits")
 
 
-class TritPlanes(AbstractEncoder):
+class TritPlanes(DrawingEncoder):
     """e is rounded at random to k Δ, Δ = 2 max|e| / (3^n - 1), and k = Σ_j 3^j t_j has digits t_j in {-1, 0, +1}.
 
     Frames: 2 n per row; digit j has gain ±3^j Δ. Unbiased, E[values] = e; the variance of an entry between two levels
@@ -27,6 +25,8 @@ class TritPlanes(AbstractEncoder):
     tensor([[ 4., -2.,  1.]])
     """
 
+    stream = int.from_bytes(b"trits")
+
     def __init__(self, trits: int = 3, *, seed: int = 0) -> None:
         """Choose the number of digits; `seed` is the key of the draws.
 
@@ -34,8 +34,8 @@ class TritPlanes(AbstractEncoder):
             ConfigError: an argument is no integer, or there are fewer than 1 or more than 10 digits.
         """
         arguments.whole("trits", trits, 1, _MOST_TRITS)
-        arguments.whole("seed", seed, 0)
-        self._trits, self._seed, self._calls = trits, seed, 0
+        super().__init__(seed)
+        self._trits = trits
         self.name = f"trit_planes({trits})"
 
     def __repr__(self) -> str:
@@ -53,10 +53,7 @@ class TritPlanes(AbstractEncoder):
             ConfigError: `e_ND` is not a matrix of floating-point numbers with at least one column.
         """
         e_ND = check_rows(e_ND)
-        # keyed by the number of the call, so that a resumed run draws the same codes; drawn where the rows are, for
-        # there are as many draws as entries
-        generator = torch_generator(_STREAM, self._seed, self._calls, device=e_ND.device)
-        self._calls += 1
+        generator = self.next_generator(e_ND.device)  # where the rows are, for there are as many draws as entries
         top = (3**self._trits - 1) // 2
         step_N1 = e_ND.abs().amax(1, keepdim=True) / top
         bits_NFD = torch.empty((len(e_ND), 2 * self._trits, e_ND.shape[1]), dtype=torch.bool, device=e_ND.device)
@@ -71,19 +68,6 @@ class TritPlanes(AbstractEncoder):
                 level_nD = level_nD // 3
         worth_F = e_ND.new_tensor([sign * 3.0**j for j in range(self._trits) for sign in (1, -1)])
         return Frames(bits_NFD=bits_NFD, gain_NF=step_N1 * worth_F, encoder=self.name)
-
-    def state_dict(self) -> State:
-        """Number of encodings so far."""
-        return {"calls": self._calls}
-
-    def load_state_dict(self, state: State) -> None:
-        """Continue after `state["calls"]` encodings.
-
-        Raises:
-            CheckpointError: there is no such number.
-        """
-        check_state(state, {"calls": int}, "encoder")
-        self._calls = state["calls"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -140,21 +140,11 @@ def _fine(run: RunConfig, config: PlanSettings) -> RunConfig:
             told = f"{run.recipe} has rule={tag_of(run.rule)}, which cannot hop; expected none"
             raise SettingError(next(iter(hops)), told)
         run = replace(run, rule=replace(run.rule, **hops))
-        _refuse_unhopped(config, run.rule.crossings)
     if config.granularity == "block":
         return run
     if run.feedback is None:
         raise ConfigError(f"granularity: {run.recipe} has a rule that feeds no block, expected block")
     return replace(run, feedback=replace(run.feedback, granularity=config.granularity))
-
-
-def _refuse_unhopped(config: PlanSettings, hops: int) -> None:
-    """How often hops are computed, where there are none.
-
-    Raises:
-        SettingError: it is set.
-    """
-    require(hops > 0 or config.hop_every is None, "hop_every", "none, as hops=0 computes none", config.hop_every)
 
 
 def _of_gpt(name: str, config: PlanSettings) -> Subject:
@@ -170,7 +160,6 @@ def _of_gpt(name: str, config: PlanSettings) -> Subject:
     tokens, context = _batch(name, positions, config)
     require(tokens > 1, "tokens", "2 or more, as each is predicted from those before it", tokens)
     hops, every = config.hops or 0, config.hop_every or 1
-    _refuse_unhopped(config, hops)
     gpt = Gpt(
         depth=depth, width=width, tokens=tokens, context=context, vocabulary=vocabulary, hops=hops, hop_every=every
     )

@@ -1,6 +1,6 @@
 """What the rules share that start a head from a projection's measured matrix."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -43,10 +43,7 @@ class HeadRule(AbstractRule):
         require(self.scale > 0, "scale", "a positive number", self.scale)
         require(0 <= self.hops <= MAX_COUNT, "hops", f"0 to {MAX_COUNT:,}", self.hops)
         require(1 <= self.hop_every <= MAX_COUNT, "hop_every", f"1 to {MAX_COUNT:,} passes", self.hop_every)
-
-    def unread(self) -> Mapping[str, str]:
-        """How often the hops are computed where there are none."""
-        return {} if self.hops else {"hop_every": "hops=0 computes none"}
+        require(self.hops > 0 or self.hop_every == 1, "hop_every", "1, as hops=0 computes none", self.hop_every)
 
     @property
     def crossings(self) -> int:
