@@ -2,7 +2,7 @@
 
     python benchmarks/head_drift.py RUN [--rows 2048]
 
-For errors of validation tokens, the signal a B e + (electronic part) against W^T e: root mean square of the difference
+For errors of validation samples, the signal a B e + (electronic part) against W^T e: root mean square of the difference
 over that of W^T e, by the rank of the correction and the number of drawn entries; in brackets the same of the mean over
 all errors, which no averaging takes away.
 """
@@ -10,27 +10,15 @@ all errors, which no averaging takes away.
 import argparse
 from pathlib import Path
 
-from light_snr import errors
+from run_errors import run_errors
 
 from odfa.engine.rules import AlignedHead
 from odfa.engine.rules.head import Head
 from odfa.feedback import LowRank, of_drawn
 from odfa.keys import torch_generator
-from odfa.session import build
-from odfa.store import load_run
-from odfa.store.checkpoint import newest, restore
 from odfa.store.folder import read_config
 
 RANKS, DRAWS = (0, 8, 16, 32, 64), (0, 1, 2, 4, 8)
-
-
-def trained_head(run: Path) -> Head:
-    """The head with the weights and the start of the run's newest checkpoint."""
-    session = build(read_config(run))
-    newest(run, lambda checkpoint: restore(session, checkpoint))
-    assert session.dfa is not None
-    head: Head = session.dfa.at_work.head  # type: ignore[attr-defined]
-    return head
 
 
 def main() -> None:
@@ -41,7 +29,8 @@ def main() -> None:
     options = parser.parse_args()
     if not isinstance(read_config(options.run).rule, AlignedHead):
         parser.error(f"{options.run}: expected a run by the aligned head")
-    e_ND, head = errors(load_run(options.run), options.rows), trained_head(options.run)
+    session, e_ND = run_errors(options.run, options.rows)
+    head: Head = session.dfa.at_work.head
     exact_NK = e_ND @ head.matrix_VK
     moved = head.drift_VK.norm() / head.start_VK.norm()
     print(f"{len(e_ND)} errors of {e_ND.shape[1]} entries; the head has moved by {moved:.2f} of its start's length")

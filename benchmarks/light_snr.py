@@ -1,4 +1,4 @@
-"""How noisy the light of a run is: the errors of a language model through its OPU and through an ideal twin.
+"""How noisy the light of a run is: its errors through its OPU and through an ideal twin.
 
     python benchmarks/light_snr.py RUN [--rows 512]
 
@@ -13,26 +13,14 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from run_errors import run_errors
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from odfa.opu import TwinSettings
 from odfa.project import OpticalSettings
-from odfa.store import LoadedRun, load_run
-from odfa.tasks.language.text import MASKED, TextData
+from odfa.store.folder import read_config
 
 IDEAL = TwinSettings.presets["ideal"]()
-
-
-def errors(run: LoadedRun, rows: int) -> Tensor:
-    """Softmax less target of the first validation tokens, e_ND."""
-    assert isinstance(run.config.data, TextData)
-    part = run.config.task.load(run.config.data).validation.head(-(-rows // run.config.data.context))
-    with torch.no_grad():
-        p_ND = run.model(input_ids=part.x_ND).logits.flatten(0, 1).float().softmax(1)
-    target_N = part.y_N.flatten()
-    known_N = target_N != MASKED
-    return (p_ND - one_hot(target_N.clamp(min=0), p_ND.shape[1]))[known_N][:rows]
 
 
 def projected(light: OpticalSettings, e_ND: Tensor, *, seed: int, width: int) -> Tensor:
@@ -51,13 +39,14 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--rows", type=int, default=512)
     options = parser.parse_args()
-    run = load_run(options.run)
-    real = run.config.projection
+    config = read_config(options.run)
+    real = config.projection
     if not isinstance(real, OpticalSettings) or not isinstance(real.opu, TwinSettings):
         parser.error(f"{options.run}: expected a run through a twin, got projection={real}")
     ideal = replace(real, opu=replace(real.opu, sensor=IDEAL.sensor, reference=IDEAL.reference, name=IDEAL.name))
-    e_ND, width = errors(run, options.rows), run.config.network.widths[-1]
-    through = partial(projected, seed=run.config.seed, width=width)
+    session, e_ND = run_errors(options.run, options.rows)
+    width = session.dfa.at_work.projection.num_outputs
+    through = partial(projected, seed=config.seed, width=width)
     ideal_NK, real_NK = through(ideal, e_ND), through(real, e_ND)
     exact = e_ND @ through(ideal, torch.eye(e_ND.shape[1]))  # one entry, and one entry spread, have exact codes
     print(f"{len(e_ND)} errors of {e_ND.shape[1]} entries, {real.encoder}, {width} outputs")
