@@ -121,8 +121,17 @@ def test_moved_data_go_on_where_the_message_says(trained: Path, home: Path) -> N
     assert align(home / "run")["step"] == 6
 
 
-_BEFORE = ("dialogue_gpt", "dialogue_gpt_1b", "dialogue_llama")
-BESIDE = {key: ["encoder=sampled", "encoder.repeats=4"] for key in _BEFORE}
+_DRAWS = ["encoder=sampled", "encoder.repeats=4"]
+BESIDE = {
+    "climate_vit": ["hops=0"],
+    "climate_vit_E1": ["hops=0"],
+    "dialogue_gpt": [*_DRAWS, "hops=0"],
+    "dialogue_gpt_1b": _DRAWS,
+    "dialogue_llama": [*_DRAWS, "hops=0"],
+    "fashion_cnn": ["hops=0"],
+    "fashion_diffusion": ["hops=0", "rank=none", "feedback.group=2"],
+    "fashion_vit": ["hops=0"],
+}
 """What a recorded comparison had beside its recipe, as its page's command says."""
 RECORDED = sorted(file.parent for file in (Path(__file__).parents[2] / "docs/results").glob("*/*/config.json"))
 

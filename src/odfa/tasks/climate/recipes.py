@@ -31,7 +31,7 @@ def climate_vit() -> RunConfig:
         network=FieldVitNetwork(patch=6, width=64, layers=4, heads=4),
         data=ClimateData(),
         optimizer=AdamSettings(learning_rate=3e-3, warmup_steps=30, clip_norm=1.0, weight_decay=0.05),
-        rule=AlignedHead(scale=0.5, rank=0),
+        rule=AlignedHead(scale=0.5, rank=0, hops=1),
         projection=OpticalSettings(encoder=BestCosineSettings()),
     )
 

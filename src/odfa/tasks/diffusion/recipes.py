@@ -6,7 +6,7 @@ from odfa.encode import BitPlanesSettings
 from odfa.engine.rules import AlignedHead, RandomFeedback
 from odfa.project import OpticalSettings
 from odfa.recipes import recipe
-from odfa.session import AdamSettings, FeedbackSettings, RunConfig
+from odfa.session import AdamSettings, RunConfig
 from odfa.tasks.diffusion.denoiser import DitNetwork, UnetNetwork
 from odfa.tasks.diffusion.diffuse import Diffuse
 from odfa.tasks.vision.fashion import FashionData
@@ -29,9 +29,8 @@ def fashion_diffusion() -> RunConfig:
         network=DitNetwork(patch=7, width=96, layers=4, heads=4),
         data=FashionData(validation=2000),
         optimizer=AdamSettings(learning_rate=2e-3, warmup_steps=50, clip_norm=1.0, average=0.995),
-        rule=AlignedHead(scale=0.5),
+        rule=AlignedHead(scale=0.5, rank=12, hops=1),
         projection=OpticalSettings(encoder=BitPlanesSettings(bits=3)),
-        feedback=FeedbackSettings(group=2),
     )
 
 
@@ -49,7 +48,7 @@ def fashion_diffusion_tiny() -> RunConfig:
         network=DitNetwork(patch=7, width=32, layers=2, heads=2),
         data=FashionData(validation=128, limit=512),
         optimizer=replace(run.optimizer, warmup_steps=5, average=0.9),
-        feedback=FeedbackSettings(),
+        rule=AlignedHead(scale=0.5, rank=4, hops=1),
     )
 
 
@@ -62,7 +61,6 @@ def fashion_unet() -> RunConfig:
         recipe="fashion_unet",
         rule=RandomFeedback(),
         network=UnetNetwork(channels=(16, 32)),
-        feedback=FeedbackSettings(),
     )
 
 

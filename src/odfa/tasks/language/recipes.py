@@ -31,7 +31,7 @@ def dialogue_gpt() -> RunConfig:
         network=_GPT,
         data=TextData(vocabulary=2048, context=64),
         optimizer=AdamSettings(learning_rate=1e-3, warmup_steps=50, clip_norm=1.0),
-        rule=AlignedHead(scale=1.0),
+        rule=AlignedHead(scale=1.0, hops=1),
         projection=OpticalSettings(encoder=SpreadSettings(patterns=TritPlanesSettings(trits=2))),
     )
 
@@ -89,6 +89,7 @@ def dialogue_gpt_100m() -> RunConfig:
         network=replace(_GPT, width=768, layers=12, heads=12),
         data=TextData(vocabulary=8192, context=256, validation=64),
         optimizer=AdamSettings(learning_rate=3e-4, warmup_steps=20, clip_each=0.01),
+        rule=AlignedHead(scale=1.0),
         memory=MemorySettings(activations="stream", fused=True),
     )
 

@@ -98,7 +98,7 @@ def fashion_vit() -> RunConfig:
         network=VitNetwork(patch=7, width=64, layers=4, heads=4),
         data=FashionData(validation=5000),
         optimizer=AdamSettings(learning_rate=2e-3, warmup_steps=50, clip_norm=1.0),
-        rule=AlignedHead(scale=1.0, rank=0),
+        rule=AlignedHead(scale=1.0, rank=0, hops=1),
         projection=OpticalSettings(encoder=StochasticSettings(repeats=4)),
     )
 
@@ -132,7 +132,7 @@ def fashion_cnn() -> RunConfig:
         network=CnnNetwork(width=48, layers=3),
         data=FashionData(validation=5000),
         optimizer=AdamSettings(learning_rate=2e-3, warmup_steps=50, clip_norm=1.0),
-        rule=AlignedHead(scale=1.0, rank=0),
+        rule=AlignedHead(scale=1.0, rank=0, hops=1),
         projection=OpticalSettings(encoder=StochasticSettings(repeats=4)),
     )
 
