@@ -67,7 +67,7 @@ PROBLEMS = {"fashion_mlp": fashion_mlp, "gpt2": gpt2, "gpt2_768": gpt2_768, "dee
 
 
 def _hops() -> dict[str, dict[str, Any] | None]:
-    """No hop, one and two, one in every second and third pass only, with the exact and with the ternary error."""
+    """No hop, one and two, one in every second and third pass only, drawn errors; exact and ternary errors."""
     exact = {"projection": Gaussian(seed=0)}
     ternary = {**exact, "encoder": Ternary("sampled", repeats=4)}
     settings: dict[str, dict[str, Any] | None] = {"bp": None}
@@ -76,6 +76,7 @@ def _hops() -> dict[str, dict[str, Any] | None]:
     for every in (2, 3):
         rule = AlignedHead(rank=16, hops=1, hop_every=every)
         settings[f"dfa, aligned, hops=1, hop_every={every}"] = {**exact, "rule": rule}
+    settings["dfa, aligned, hops=1, drawn=4"] = {**exact, "rule": AlignedHead(rank=16, hops=1, drawn=4)}
     for hops in (0, 1):
         settings[f"tdfa, aligned, hops={hops}"] = {**ternary, "rule": AlignedHead(rank=16, hops=hops)}
     return settings
