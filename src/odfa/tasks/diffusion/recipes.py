@@ -29,7 +29,7 @@ def fashion_diffusion() -> RunConfig:
         network=DitNetwork(patch=7, width=96, layers=4, heads=4),
         data=FashionData(validation=2000),
         optimizer=AdamSettings(learning_rate=2e-3, warmup_steps=50, clip_norm=1.0, average=0.995),
-        rule=AlignedHead(scale=0.5, rank=12, hops=1),
+        rule=AlignedHead(scale=0.5, hops=1),
         projection=OpticalSettings(encoder=BitPlanesSettings(bits=3)),
     )
 
@@ -48,7 +48,6 @@ def fashion_diffusion_tiny() -> RunConfig:
         network=DitNetwork(patch=7, width=32, layers=2, heads=2),
         data=FashionData(validation=128, limit=512),
         optimizer=replace(run.optimizer, warmup_steps=5, average=0.9),
-        rule=AlignedHead(scale=0.5, rank=4, hops=1),
     )
 
 
