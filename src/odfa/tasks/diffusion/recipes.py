@@ -28,7 +28,7 @@ def fashion_diffusion() -> RunConfig:
         threads=1,
         network=DitNetwork(patch=7, width=96, layers=4, heads=4),
         data=FashionData(validation=2000),
-        optimizer=AdamSettings(learning_rate=2e-3, warmup_steps=50, clip_norm=1.0, average=0.995),
+        optimizer=AdamSettings(learning_rate=1.2e-2, warmup_steps=50, clip_norm=1.0, average=0.995),
         rule=AlignedHead(scale=0.5, hops=1),
         projection=OpticalSettings(encoder=BitPlanesSettings(bits=3)),
     )
@@ -47,7 +47,7 @@ def fashion_diffusion_tiny() -> RunConfig:
         evaluate_every=30,
         network=DitNetwork(patch=7, width=32, layers=2, heads=2),
         data=FashionData(validation=128, limit=512),
-        optimizer=replace(run.optimizer, warmup_steps=5, average=0.9),
+        optimizer=replace(run.optimizer, learning_rate=2e-3, warmup_steps=5, average=0.9),
     )
 
 
@@ -60,6 +60,7 @@ def fashion_unet() -> RunConfig:
         recipe="fashion_unet",
         rule=RandomFeedback(),
         network=UnetNetwork(channels=(16, 32)),
+        optimizer=replace(run.optimizer, learning_rate=2e-3),
     )
 
 
