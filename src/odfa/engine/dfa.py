@@ -17,6 +17,7 @@ from odfa.engine.alignment import Alignment, Measurement
 from odfa.engine.arguments import check_arguments, check_choices, check_rule
 from odfa.engine.attached import handle_of, refuse_second_handle
 from odfa.engine.blocks import Blocks, match_blocks, match_inside
+from odfa.engine.compiled import Compile, check_compile, compiled, uncompiled
 from odfa.engine.executions import AbstractExecution, Keep, Measure, Recompute, Stream
 from odfa.engine.executions.base import SecondRun
 from odfa.engine.executions.products import ForwardProducts, check_one_tap
@@ -75,6 +76,8 @@ class DFA:
         input_gradient: the gradient that the model's input receives is the first block's local one. "refuse" stops a
             backward pass that asks for it, "none" gives none, "local" hands it on.
         overwrite_head: rules that set the head to a start value refuse one that looks trained; True lets them.
+        compile: compile each block's forward, and so its local backward, without a graph break; blocks of one structure
+            share the code. True: by torch's inductor; or the name of another backend of `torch.compile`.
 
     Raises:
         MatchError: blocks, branches, tap or head do not match the model or the rule; the model is left untouched.
@@ -103,6 +106,7 @@ class DFA:
         unread: Unread = "refuse",
         input_gradient: InputGradient = "refuse",
         overwrite_head: bool = False,
+        compile: Compile = False,
     ) -> None:
         check_arguments(
             model=model, blocks=blocks, projection=projection, rule=rule, encoder=encoder, error_at=error_at,
@@ -118,6 +122,7 @@ class DFA:
         self.last_block = list(self.blocks)[-1]
         self.branches = match_inside(model, branches, self.blocks)
         self.linears = LinearFeedback(match_inside(model, linears, self.blocks))
+        check_compile(compile, model, self.blocks, self.rule, inside=[*self.branches, *self.linears.layers])
         self.taps = find_taps(model, error_at, self.blocks.values())
         self.unread, self.input_gradient = unread, input_gradient
         check_taps(self.taps, self.blocks)
@@ -139,6 +144,7 @@ class DFA:
         self._measurement: Measurement | None = None
         self._errors = Errors(self.taps)
         self._answered = 0
+        self.compiled = compiled(self.blocks, compile)
         self._hooks = Hooks(self)
         self.optimizer_steps.listen()
         self._hooks.attach()
@@ -175,6 +181,8 @@ class DFA:
         """Take every hook off again; the model is then exactly what it was, with the weights it has learned."""
         self._hooks.remove()
         self.optimizer_steps.stop()
+        if self.compiled is not None:
+            self.compiled.remove()
 
     def targets(self, y: Tensor) -> None:
         """Hand over what the next forward pass should give, for rules that need it; others do not look at it.
@@ -219,7 +227,7 @@ class DFA:
         measurement = Measurement(self)
         before, self.mode, self._measurement = self.mode, "measure", measurement
         try:
-            with measurement.undisturbed():
+            with measurement.undisturbed(), uncompiled(self.model):
                 yield measurement.alignment
                 measurement.finish()
         finally:
