@@ -131,8 +131,8 @@ def _check_model(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if module._compiled_call_impl is not None or type(module).__name__ == "OptimizedModule":
             raise MatchError(
-                f"compile: expected a model that is not compiled, got {f'{name} compiled' if name else 'a compiled one'}; "
-                "leave out compile=, or give the model as it was before torch.compile"
+                f"compile: expected a model that is not compiled, got a compiled {name or type(model).__name__}; leave "
+                "out compile=, or give the model as it was before torch.compile"
             )
 
 

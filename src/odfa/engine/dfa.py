@@ -106,7 +106,7 @@ class DFA:
         unread: Unread = "refuse",
         input_gradient: InputGradient = "refuse",
         overwrite_head: bool = False,
-        compile: Compile = False,
+        compile: Compile = False,  # noqa: A002 - torch says it so
     ) -> None:
         check_arguments(
             model=model, blocks=blocks, projection=projection, rule=rule, encoder=encoder, error_at=error_at,
