@@ -211,6 +211,8 @@ def _look(session: Session, loss: Tensor, norm: Tensor) -> dict[str, float]:
     """
     step, dfa = session.step + 1, session.dfa
     (lost,), (total,), *answers = fetch([loss, norm, *(dfa.unseen.numbers if dfa else [])])
+    if dfa and not math.isfinite(lost):
+        dfa.unseen.clear()
     _check_loss(step, lost)
     with _named(step):
         if dfa:
