@@ -47,7 +47,7 @@ class CompiledBlocks:
         self._forwards.clear()
 
 
-def compiled(blocks: Mapping[str, nn.Module], choice: Compile) -> CompiledBlocks | None:
+def compiled_as(blocks: Mapping[str, nn.Module], choice: Compile) -> CompiledBlocks | None:
     """The blocks compiled as `DFA(compile=choice)` says; None: they are not."""
     return None if choice is False else CompiledBlocks(blocks, USUAL if choice is True else choice)
 

@@ -16,7 +16,7 @@ from odfa.engine.alignment import Alignment, Measurement
 from odfa.engine.arguments import check_arguments, check_choices, check_rule, with_encoder
 from odfa.engine.attached import handle_of, refuse_second_handle
 from odfa.engine.blocks import Blocks, match_blocks, match_inside
-from odfa.engine.compiled import Compile, check_compile, compiled, uncompiled
+from odfa.engine.compiled import Compile, check_compile, compiled_as, uncompiled
 from odfa.engine.executions import AbstractExecution, Keep, Measure, Recompute, Stream
 from odfa.engine.executions.base import SecondRun
 from odfa.engine.executions.products import ForwardProducts, check_one_tap
@@ -145,7 +145,7 @@ class DFA:
         self._measurement: Measurement | None = None
         self._errors = Errors(self.taps)
         self._answered = 0
-        self.compiled = compiled(self.blocks, compile)
+        self.compiled = compiled_as(self.blocks, compile)
         self._hooks = Hooks(self)
         self.optimizer_steps.listen()
         self._hooks.attach()

@@ -118,7 +118,7 @@ class Unseen:
         self._answered: list[Answered] = []
 
     def add(self, answered: Answered) -> None:
-        """One more."""
+        """Keep one more answer."""
         self._answered.append(answered)
 
     def clear(self) -> None:
