@@ -12,6 +12,14 @@ from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_a
 from torch.utils._pytree import tree_flatten, tree_map
 
 DEVICE, CPU = torch.device("mps", 0), torch.device("cpu")
+FETCHED: list[str] = []
+"""What has been asked of values there since somebody cleared this list, each a wait for an accelerator."""
+_WAITING = {
+    torch.ops.aten._local_scalar_dense.default,
+    torch.ops.aten.nonzero.default,
+    torch.ops.aten.masked_select.default,
+    torch.ops.aten.equal.default,
+}
 _COPIES = {torch.ops.aten.copy_.default, torch.ops.aten._to_copy.default}
 _INDEXED = {torch.ops.aten.index.Tensor, torch.ops.aten.index_put_.default, torch.ops.aten.index_put.default}
 
@@ -48,6 +56,7 @@ class FarTensor(Tensor):
         # torch's C++ takes the tensor for one on the processor, so what compares devices there is answered here
         kwargs = kwargs or {}
         if func is Tensor.tolist:
+            FETCHED.append("tolist")
             return args[0].inner.tolist()
         if func is Tensor.numpy or func is Tensor.__array__:
             raise TypeError("can't convert mps:0 device type tensor to numpy")
@@ -114,6 +123,8 @@ def _computed(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     far = any(isinstance(tensor, FarTensor) for tensor in tensors)
     asked = kwargs.get("device")
     asked = None if asked is None else torch.device(asked)
+    if far and _waits(func, args, asked):
+        FETCHED.append(str(func))
     if far and func not in _COPIES:
         looked_at = tensors[:1] + [t for t in tensors[1:] if t.dtype not in (torch.int64, torch.bool)]
         for tensor in looked_at if func in _INDEXED else tensors:
@@ -130,6 +141,15 @@ def _computed(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return out
     wrapped = tree_map(lambda one: FarTensor(one) if isinstance(one, Tensor) else one, out)
     return return_and_correct_aliasing(func, args, kwargs, wrapped) if far else wrapped
+
+
+def _waits(func: Any, args: tuple[Any, ...], asked: torch.device | None) -> bool:
+    """Whether an accelerator would have to be done before this returns: values, or sizes that follow from values."""
+    if func in _INDEXED:
+        return any(isinstance(one, FarTensor) and one.dtype == torch.bool for one in args[1] if one is not None)
+    to_near = func is torch.ops.aten._to_copy.default and asked is not None and asked.type == "cpu"
+    onto_near = func is torch.ops.aten.copy_.default and not isinstance(args[0], FarTensor)
+    return func in _WAITING or to_near or onto_near
 
 
 def _inner(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """A run names where its network is computed. An accelerator that is none (`tests.far`) shows tensors left behind."""
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,12 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from tests.far import CPU, DEVICE, Accelerator, FarTensor
+from tests.far import CPU, DEVICE, FETCHED, Accelerator, FarTensor
 from tests.talk import small_run, write_corpus
 
 from odfa import keys, recipes, train
 from odfa.cli import main
-from odfa.errors import ConfigError
+from odfa.errors import ConfigError, NonFinite
 from odfa.lab.angles import align
 from odfa.session import RunConfig, build, device, dry_run
 from odfa.session.assembly import try_loss
@@ -23,6 +24,7 @@ from odfa.train.alignment import measure_alignment
 from odfa.train.loop import batches, train_step
 
 FAR = str(DEVICE.type)
+_SCALES = "aten._local_scalar_dense.default"
 QUIET = ("threads=1", "tensorboard=false")
 
 
@@ -33,7 +35,7 @@ def far(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for at in ("odfa.keys", "odfa.engine.executions.again"):
         monkeypatch.setattr(f"{at}.state_on", lambda _device: torch.get_rng_state())
         monkeypatch.setattr(f"{at}.put_back", lambda _device, _state: None)
-    monkeypatch.setattr(torch.accelerator, "synchronize", lambda _device: None)
+    monkeypatch.setattr("odfa.engine.unseen.moment", lambda _device: time.perf_counter())
     on_cpu = keys.torch_generator
     monkeypatch.setattr("odfa.opu.twin.twin.torch_generator", lambda *parts, device=CPU: on_cpu(*parts))
     with Accelerator():
@@ -206,3 +208,86 @@ def test_the_accelerator_of_these_tests_refuses_mixed_devices() -> None:
     for mixed in (lambda: near @ there, lambda: there + near, lambda: near[there.long()], lambda: there.numpy()):
         with pytest.raises((RuntimeError, TypeError), match=r"one device|can't convert"):
             mixed()
+
+
+def _waits(config: RunConfig) -> list[list[str]]:
+    """What each step after the first two, in which the model is traced, waits for."""
+    with torch.random.fork_rng(devices=[]):
+        session = build(replace(config, device=FAR))
+        found = []
+        for _, batch in zip(range(4), batches(session), strict=False):
+            FETCHED.clear()
+            train_step(session, batch)
+            found.append(list(FETCHED))
+    return found[2:]
+
+
+@pytest.mark.usefixtures("far")
+@pytest.mark.parametrize("arm", ["bp", "shallow", "dfa:random", "dfa:aligned", "dfa:exact"])
+def test_a_step_waits_for_the_accelerator_once(arm: str) -> None:
+    """Loss, error, signals and gradients come in one transfer, before the optimiser moves."""
+    config = apply(recipes.get("digits_tiny", arm), ["clip_norm=none", *QUIET])
+    assert _waits(config) == [["tolist"], ["tolist"]]
+
+
+@pytest.mark.usefixtures("far")
+@pytest.mark.parametrize("rule", ["random", "aligned", "exact"])
+def test_the_scales_of_norms_are_looked_at_once_more(tmp_path: Path, rule: str) -> None:
+    """Blocks that are cut take the gradients of scales from weight gradients, which divides by the scales. What the
+    library waits for by itself, it waits for in backpropagation too."""
+    corpus = write_corpus(tmp_path)
+    plain, ours = (_waits(replace(small_run(corpus, *words), tensorboard=False)) for words in (["bp"], ["dfa", rule]))
+    assert [sorted(found) for found in ours] == [sorted([*found, _SCALES]) for found in plain]
+    assert [found.count("tolist") for found in ours] == [1, 1]
+
+
+@pytest.mark.usefixtures("far")
+def test_backward_of_the_handle_waits_once_and_plain_backward_before_it_returns() -> None:
+    with torch.random.fork_rng(devices=[]):
+        session = build(replace(apply(recipes.get("digits_tiny", "dfa"), QUIET), device=FAR))
+        batch, dfa = session.splits.train.head(40).to(session.device), session.dfa
+        for _ in range(2):
+            dfa.backward(session.task.loss(session.model, batch))
+        loss = session.task.loss(session.model, batch)
+        FETCHED.clear()
+        dfa.backward(loss)
+        assert FETCHED == ["tolist"]
+        norms = dfa.last.signal_norms
+        assert FETCHED == ["tolist"]
+        session.task.loss(session.model, batch).backward()
+        assert FETCHED == ["tolist"] * 2
+        assert dfa.last.signal_norms == norms
+        with pytest.raises(NonFinite, match="the loss is nan and the optimiser has not moved"):
+            dfa.backward(session.task.loss(session.model, batch) * float("nan"))
+        with pytest.raises(NonFinite, match="output error contains NaN"):
+            (session.task.loss(session.model, batch) * float("nan")).backward()
+        dfa.backward(session.task.loss(session.model, batch), look=False)
+        assert dfa.last.signal_norms == norms
+
+
+def _shapes(session: Any, batch: Any) -> list[tuple[int, ...]]:
+    return [(len(batch), width) for width in session.config.network.widths]
+
+
+@pytest.mark.usefixtures("far")
+@pytest.mark.parametrize("arm", ["bp", "shallow", "dfa", "tdfa"])
+def test_what_is_not_finite_there_stops_before_the_optimiser_moves(arm: str) -> None:
+    with torch.random.fork_rng(devices=[]):
+        session = build(replace(apply(recipes.get("digits_tiny", arm), QUIET), device=FAR))
+        good = session.splits.train.head(40)
+        train_step(session, good)
+        before = {name: value.clone() for name, value in session.model.state_dict().items()}
+        bad = replace(good, x_ND=good.x_ND.clone())
+        bad.x_ND[3, 5] = float("nan")
+        with pytest.raises(NonFinite, match=r"step 2: the (loss is nan|output error contains NaN)"):
+            train_step(session, bad)
+        assert session.step == 1
+        assert all(torch.equal(value.cpu(), before[name].cpu()) for name, value in session.model.state_dict().items())
+        train_step(session, good)  # nothing of the bad step is left
+        if session.dfa is None or not session.config.rule.feeds:
+            return
+        broken = [torch.full(call_shape, float("inf"), device=DEVICE) for call_shape in _shapes(session, good)]
+        session.dfa.at_work.signals = lambda _error, _calls: broken
+        with pytest.raises(NonFinite, match=r"step 3: the feedback of .* contains NaN or infinity"):
+            train_step(session, good)
+        assert session.step == 2

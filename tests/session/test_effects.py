@@ -53,6 +53,7 @@ SITUATIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 """Setting → words that make the situation in which it acts, and other values for it."""
 ELSEWHERE = {
     "device": "one machine has one processor: tests/session/test_device.py",
+    "compile": "the same numbers to rounding, which may be none: tests/session/test_compiled.py",
     "data.path": "files: tests/data",
     "rule.per_sample": "errors per token: tests/engine/test_rows.py",
     "rule.batch_axes": "errors and outputs of three axes: tests/engine/test_rows.py",

@@ -1,6 +1,7 @@
 """Stage 6: direct feedback alignment on any module."""
 
 from odfa.engine.alignment import Alignment
+from odfa.engine.compiled import CompiledBlocks, compile_blocks
 from odfa.engine.dfa import DFA
 from odfa.engine.fused import FusedOptimizer, fuse_optimizer
 from odfa.engine.rules import (
@@ -22,6 +23,7 @@ __all__ = [
     "AlignedHead",
     "Alignment",
     "Backprop",
+    "CompiledBlocks",
     "Drtp",
     "ElectronicOnly",
     "ExactHead",
@@ -30,5 +32,6 @@ __all__ = [
     "KolenPollack",
     "RandomFeedback",
     "Shallow",
+    "compile_blocks",
     "fuse_optimizer",
 ]

@@ -11,7 +11,7 @@ from odfa.engine.rules import AbstractRule, Drtp, ForwardGradient, KolenPollack,
 from odfa.engine.rules.base import UNSTREAMED, Need
 from odfa.errors import ConfigError
 from odfa.opu import AbstractOpu
-from odfa.project import AbstractProjection, Gaussian, Hadamard, Identity, Optical, Rademacher
+from odfa.project import AbstractProjection, Encoded, Gaussian, Hadamard, Identity, Optical, Rademacher
 from odfa.settings import kinds_of
 
 SUPPLIED: frozenset[str] = frozenset(get_args(Need))
@@ -112,6 +112,19 @@ def check_rule(rule: AbstractRule, *, recompute: object, linears: str | Sequence
             f"rule: {rule.name} needs every {' and '.join(unkept)}, and recompute='stream' keeps none of them; "
             "expected recompute=True or False"
         )
+
+
+def with_encoder(projection: AbstractProjection, encoder: AbstractEncoder | None) -> AbstractProjection:
+    """The projection behind an encoder, if there is one.
+
+    Raises:
+        ConfigError: it has an encoder of its own.
+    """
+    if encoder is None:
+        return projection
+    if isinstance(projection, (Optical, Encoded)):
+        raise ConfigError("this projection has an encoder of its own; give it there: odfa.Optical(opu, encoder=...)")
+    return Encoded(projection, encoder)
 
 
 def _instead(key: str, value: object, usual: type) -> str:

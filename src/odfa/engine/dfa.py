@@ -1,7 +1,6 @@
 """The handle: attach direct feedback alignment to any module, leave the model and the training loop alone."""
 
 import math
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,9 +13,10 @@ from torch.linalg import vector_norm
 from odfa.arguments import kind as check_kind
 from odfa.encode import AbstractEncoder
 from odfa.engine.alignment import Alignment, Measurement
-from odfa.engine.arguments import check_arguments, check_choices, check_rule
+from odfa.engine.arguments import check_arguments, check_choices, check_rule, with_encoder
 from odfa.engine.attached import handle_of, refuse_second_handle
 from odfa.engine.blocks import Blocks, match_blocks, match_inside
+from odfa.engine.compiled import Compile, check_compile, compiled_as, uncompiled
 from odfa.engine.executions import AbstractExecution, Keep, Measure, Recompute, Stream
 from odfa.engine.executions.base import SecondRun
 from odfa.engine.executions.products import ForwardProducts, check_one_tap
@@ -35,12 +35,13 @@ from odfa.engine.rules.head import check_head
 from odfa.engine.status import describe
 from odfa.engine.step import Step
 from odfa.engine.targets import with_targets
-from odfa.engine.tensors import wait_for
+from odfa.engine.unseen import Answered, Stopwatch, Unseen, complain_loss, fetch, may_wait
 from odfa.engine.wirings import AbstractWiring
 from odfa.error import Errors, Tap, find_taps
-from odfa.errors import CheckpointError, ConfigError, MatchError, NonFinite
+from odfa.errors import CheckpointError, MatchError, NonFinite
 from odfa.flow import Light, StepRecord
-from odfa.project import AbstractProjection, Encoded, Gaussian, Optical
+from odfa.project import AbstractProjection, Gaussian
+from odfa.project.base import keeping_sizes
 from odfa.saved import check_state, word
 
 
@@ -75,6 +76,8 @@ class DFA:
         input_gradient: the gradient that the model's input receives is the first block's local one. "refuse" stops a
             backward pass that asks for it, "none" gives none, "local" hands it on.
         overwrite_head: rules that set the head to a start value refuse one that looks trained; True lets them.
+        compile: compile each block's forward, and so its local backward, without a graph break; blocks of one structure
+            share the code. True: by torch's inductor; or the name of another backend of `torch.compile`.
 
     Raises:
         MatchError: blocks, branches, tap or head do not match the model or the rule; the model is left untouched.
@@ -103,6 +106,7 @@ class DFA:
         unread: Unread = "refuse",
         input_gradient: InputGradient = "refuse",
         overwrite_head: bool = False,
+        compile: Compile = False,  # noqa: A002 - torch says it so
     ) -> None:
         check_arguments(
             model=model, blocks=blocks, projection=projection, rule=rule, encoder=encoder, error_at=error_at,
@@ -118,11 +122,12 @@ class DFA:
         self.last_block = list(self.blocks)[-1]
         self.branches = match_inside(model, branches, self.blocks)
         self.linears = LinearFeedback(match_inside(model, linears, self.blocks))
+        check_compile(compile, model, self.blocks, self.rule, inside=[*self.branches, *self.linears.layers])
         self.taps = find_taps(model, error_at, self.blocks.values())
         self.unread, self.input_gradient = unread, input_gradient
         check_taps(self.taps, self.blocks)
         check_one_tap(self.rule, self.taps)
-        self._projection = _with_encoder(projection if projection is not None else Gaussian(seed=0), encoder)
+        self._projection = with_encoder(projection if projection is not None else Gaussian(seed=0), encoder)
         self.rule.check_projection(self._projection)
         at_model = any(tap.module is model for tap in self.taps)
         self.rule.wiring.check(self.rule.name, self.taps, at_model=at_model, unread=unread)
@@ -131,7 +136,8 @@ class DFA:
         self.mode: Mode = "learn"
         self.execution = {False: Keep, True: Recompute, "stream": Stream}[recompute]
         self.second_run: SecondRun | None = None
-        self.last: StepRecord | None = None
+        self.unseen, self._waiting = Unseen(), False
+        self._last: StepRecord | None = None
         self.passes = Passes(model, self.blocks, self.taps, self.execution)
         self.at_work = check_started(self.rule, self.rule.start(self._projection, model, self.tap.module))
         self.optimizer_steps = OptimizerSteps(model, self.rule, self.at_work)
@@ -139,6 +145,7 @@ class DFA:
         self._measurement: Measurement | None = None
         self._errors = Errors(self.taps)
         self._answered = 0
+        self.compiled = compiled_as(self.blocks, compile)
         self._hooks = Hooks(self)
         self.optimizer_steps.listen()
         self._hooks.attach()
@@ -149,8 +156,13 @@ class DFA:
         handle = handle_of(model)
         return handle if isinstance(handle, DFA) else None
 
-    def backward(self, loss: Tensor) -> None:
+    def backward(self, loss: Tensor, *, look: bool = True) -> None:
         """`loss.backward()` with its conditions checked: the spelling that is always safe.
+
+        On an accelerator the loss and all that the backward pass leaves are looked at when it is done, in one transfer.
+
+        Args:
+            look: False leaves it to the caller, who fetches `unseen.numbers` before any weight moves and calls `see`.
 
         Raises:
             NonFinite: the loss, the error or the feedback is NaN or infinite; no optimiser has moved.
@@ -160,21 +172,48 @@ class DFA:
             raise MatchError(
                 "the loss has no gradient: it was computed under torch.no_grad() or from a detached output"
             )
-        if not loss.isfinite().all():
-            raise NonFinite(
-                f"the loss is {loss.item()} and the optimiser has not moved; lower the learning rate or see the batch"
-            )
-        before = self._answered
-        loss.backward()  # type: ignore[no-untyped-call]
+        before, waits = self._answered, self.mode == "learn" and may_wait(loss.device, self.model, self.rule)
+        if not waits and not loss.isfinite().all():
+            raise NonFinite(complain_loss(loss.item()))
+        self._waiting = waits
+        try:
+            loss.backward()  # type: ignore[no-untyped-call]
+        except BaseException:
+            self.unseen.clear()
+            raise
+        finally:
+            self._waiting = False
         if self.mode == "learn" and self.rule.wiring.feeds and self._answered == before:
             raise MatchError(
                 f"the loss does not depend on {self.tap}, where the error is read: no block learned; choose error_at"
             )
+        if look and waits:
+            values, *rest = fetch([loss, *self.unseen.numbers])
+            if not all(map(math.isfinite, values)):
+                self.unseen.clear()
+                raise NonFinite(complain_loss(values[0]))
+            self.see(rest)
+
+    def see(self, values: Sequence[list[float]]) -> None:
+        """Take the numbers that `unseen` asked for.
+
+        Raises:
+            NonFinite: the error or the feedback is NaN or infinite; no optimiser has moved.
+        """
+        self._last = self.unseen.see(values) or self._last
+
+    @property
+    def last(self) -> StepRecord | None:
+        """What the newest backward pass did; waits for it if nobody has looked yet."""
+        self.see(fetch(self.unseen.numbers))
+        return self._last
 
     def remove(self) -> None:
         """Take every hook off again; the model is then exactly what it was, with the weights it has learned."""
         self._hooks.remove()
         self.optimizer_steps.stop()
+        if self.compiled is not None:
+            self.compiled.remove()
 
     def targets(self, y: Tensor) -> None:
         """Hand over what the next forward pass should give, for rules that need it; others do not look at it.
@@ -219,7 +258,7 @@ class DFA:
         measurement = Measurement(self)
         before, self.mode, self._measurement = self.mode, "measure", measurement
         try:
-            with measurement.undisturbed():
+            with measurement.undisturbed(), uncompiled(self.model):
                 yield measurement.alignment
                 measurement.finish()
         finally:
@@ -248,29 +287,29 @@ class DFA:
             error = replace(error, known_products=products)
         calls = [step.calls[number] for number in tie.calls]
         names = step.wiring.names(calls, self.taps)
-        wait_for(error.e_ND.device)
-        spent, start_s = self.spent, time.perf_counter()
-        signals = self.at_work.signals(error, calls)
-        wait_for(error.e_ND.device)
-        projecting_s = time.perf_counter() - start_s
+        spent, watch = self.spent, Stopwatch(error.e_ND.device)
+        with keeping_sizes() as sizes:
+            signals = self.at_work.signals(error, calls)
+        watch.stop()
         check_signals(self.rule, signals, names)
         step.wiring.check_signals(step, tie, signals)
         # an angle is that of hops in every pass, whatever pass it is measured in
         step.wiring.hop_weight = 1.0 if step.execution.connects else self.at_work.hop_weight
         self._answered += 1
         self.optimizer_steps.due = self.optimizer_steps.due or self.mode == "learn"
-        # one transfer for all norms: each would wait for the device
-        norms = torch.stack([vector_norm(signal) for signal in signals]).tolist() if signals else []
-        if not all(map(math.isfinite, norms)):
-            raise NonFinite(
-                f"the feedback of {self.projection.identity} contains NaN or infinity; the optimiser has not moved"
-            )
-        self.last = StepRecord(
-            signal_norms=dict(zip(names, norms, strict=True)),
+        norms = [vector_norm(signal) for signal in signals]
+        answered = Answered(
+            names=names,
+            norms_L=torch.stack(norms) if norms else error.e_ND.new_zeros(0),
+            sizes=sizes,
+            identity=self.projection.identity,
             diagnostics=dict(self.projection.diagnostics),
             light=self.spent - spent,
-            projecting_s=projecting_s,
+            watch=watch,
         )
+        self.unseen.add(answered)
+        if not self._waiting:
+            self.see(fetch(self.unseen.numbers))
         return signals
 
     @property
@@ -343,11 +382,3 @@ class DFA:
 
     def __repr__(self) -> str:
         return describe(self)
-
-
-def _with_encoder(projection: AbstractProjection, encoder: AbstractEncoder | None) -> AbstractProjection:
-    if encoder is None:
-        return projection
-    if isinstance(projection, (Optical, Encoded)):
-        raise ConfigError("this projection has an encoder of its own; give it there: odfa.Optical(opu, encoder=...)")
-    return Encoded(projection, encoder)

@@ -5,6 +5,7 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
 
+from odfa.engine.compiled import CompiledBlocks
 from odfa.engine.executions.base import AbstractExecution, Running
 from odfa.engine.linears import LinearFeedback
 from odfa.engine.membership import Membership
@@ -28,6 +29,7 @@ class Handle(Running, Protocol):
     blocks: dict[str, nn.Module]
     last_block: str
     branches: dict[str, nn.Module]
+    compiled: CompiledBlocks | None
     linears: LinearFeedback
     taps: tuple[Tap, ...]
     rule: AbstractRule

@@ -45,7 +45,8 @@ class Hooks:
         self._axes = BatchAxes(handle)
         self._ends = BlockEnds(handle, self._axes)
         self._reader = TapReader(handle, self.answers)
-        self._norms = NormReaders(handle.blocks.values(), without=set(handle.linears.layers.values()))
+        seen = handle.blocks.values() if handle.compiled is None else ()  # hooks inside compiled code would be lost
+        self._norms = NormReaders(seen, without=set(handle.linears.layers.values()))
         self._removable: list[RemovableHandle] = []
         self._cutting: list[tuple[nn.Module, RemovableHandle]] = []
 

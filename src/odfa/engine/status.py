@@ -22,6 +22,7 @@ def describe(handle: Handle) -> str:
             if handle.linears.layers
             else []
         ),
+        *([] if handle.compiled is None else [f"each block compiled by {handle.compiled.backend}"]),
         *_around(handle),
         *_hops(handle, fed, named),
         *([] if handle.mode == "learn" else [f"mode: {handle.mode}"]),

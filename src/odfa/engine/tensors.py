@@ -64,12 +64,6 @@ def wide(tensor: Tensor) -> Tensor:
     return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
 
 
-def wait_for(device: torch.device) -> None:
-    """Wait until an accelerator has done what it was given, so that a clock read next shows the time of that."""
-    if device.type not in ("cpu", "meta"):
-        torch.accelerator.synchronize(device)
-
-
 def in_backward() -> bool:
     """True while autograd runs a backward pass: a forward seen then is a recomputation."""
     return bool(torch._C._current_graph_task_id() != -1)

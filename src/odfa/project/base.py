@@ -2,7 +2,9 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -16,6 +18,19 @@ from odfa.saved import State, check_state
 from odfa.settings import Settings
 
 Dashes = str | tuple[int, tuple[int, ...]]
+_kept: ContextVar[list[Tensor] | None] = ContextVar("sizes that somebody else looks at", default=None)
+
+
+@contextmanager
+def keeping_sizes() -> Iterator[list[Tensor]]:
+    """Inside, projecting rows on an accelerator does not wait for it: the size of their largest entry goes into the
+    list that this gives, and whoever holds the list finds out whether it is finite."""
+    sizes: list[Tensor] = []
+    before = _kept.set(sizes)
+    try:
+        yield sizes
+    finally:
+        _kept.reset(before)
 
 
 class AbstractProjection(ABC):
@@ -69,12 +84,18 @@ class AbstractProjection(ABC):
         if not self._takes(e_ND.dtype):
             raise ConfigError(f"{self.identity} does not take {e_ND.dtype}, expected floating-point rows")
         # One pass finds the largest entry and anything that is not finite: NaN propagates through minimum and maximum.
-        # It is one synchronisation with a GPU a call, instead of gradients that are silently NaN.
+        # Reading it waits for a GPU, once a call, instead of gradients that are silently NaN; kept, it is read later.
         real = torch.view_as_real(e_ND) if e_ND.is_complex() else e_ND
         size = torch.stack(real.aminmax()).abs().max() if e_ND.numel() else torch.zeros(())
-        largest = 0.0 if size.is_meta else size.item()  # the planner's tensors have shapes only
-        if not math.isfinite(largest):
-            raise NonFinite("the output error contains NaN or infinity; lower the learning rate or look at the batch")
+        kept, largest = _kept.get(), None
+        if kept is not None and real.is_floating_point() and size.device.type not in ("cpu", "meta"):
+            kept.append(size)
+        else:
+            largest = 0.0 if size.is_meta else size.item()  # the planner's tensors have shapes only
+            if not math.isfinite(largest):
+                raise NonFinite(
+                    "the output error contains NaN or infinity; lower the learning rate or look at the batch"
+                )
         if e_ND.dtype in (torch.float16, torch.bfloat16):  # sums of D products would overflow or lose their digits
             return project_scaled(e_ND.float(), largest, self._project).to(e_ND.dtype)
         return project_scaled(e_ND, largest, self._project)

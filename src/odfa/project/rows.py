@@ -9,6 +9,8 @@ from odfa.settings import SettingError, shown
 
 _SAFE_LOG = 63
 """log2 of what entries may be: three transforms of 2^24 points and an encoder's squares stay below float32's 2^128."""
+_BELOW_LOG = -65
+"""log2 of what brings float32's largest numbers below that."""
 
 
 def project_lit(e_ND: Tensor, num_outputs: int, project: Callable[[Tensor], Tensor]) -> Tensor:
@@ -23,14 +25,18 @@ def project_lit(e_ND: Tensor, num_outputs: int, project: Callable[[Tensor], Tens
     return p_NM
 
 
-def project_scaled(e_ND: Tensor, largest: float, project: Callable[[Tensor], Tensor]) -> Tensor:
+def project_scaled(e_ND: Tensor, largest: float | None, project: Callable[[Tensor], Tensor]) -> Tensor:
     """Apply `project`, a linear map; rows of huge values as smaller ones, for partial sums exceed what comes out.
 
-    `largest` is the size of the largest entry. The scale is a power of two of each row: exact, and 1 for other rows.
+    `largest` is the size of the largest entry; None: it is not known here, and nothing waits for it. The scale is a
+    power of two of each row: exact, and 1 for other rows.
     """
-    if not largest > 2.0**_SAFE_LOG:
+    if largest is not None and not largest > 2.0**_SAFE_LOG:
         return project(e_ND)
     size_N1 = (torch.view_as_real(e_ND).flatten(1) if e_ND.is_complex() else e_ND).abs().amax(dim=1, keepdim=True)
+    if largest is None:
+        down_N1 = torch.where(size_N1 > 2.0**_SAFE_LOG, 2.0**_BELOW_LOG, 1.0).to(size_N1.dtype)
+        return project(e_ND * down_N1) / down_N1
     over_N1 = (torch.frexp(size_N1).exponent - _SAFE_LOG).clamp(min=0)
     one_N1 = torch.ones_like(size_N1)
     return project(e_ND * torch.ldexp(one_N1, -over_N1)) * torch.ldexp(one_N1, over_N1)

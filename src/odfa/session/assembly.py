@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from odfa.data import DataShape, Splits
+from odfa.engine.compiled import uncompiled
 from odfa.errors import ConfigError
 from odfa.keys import forked, mix
 from odfa.session.average import averaged
@@ -158,7 +159,7 @@ def try_loss(session: Session) -> None:
     before anything is written. Neither the weights nor the random draws of the run change."""
     config, train = session.config, session.splits.train
     modes = {module: module.training for module in session.model.modules()}  # a part may differ from the whole
-    with forked([session.device]), evaluating(session.model):
+    with forked([session.device]), evaluating(session.model), uncompiled(session.model):
         seed_step(config, 0)
         batch = train.take(torch.arange(min(2, config.batch_size)))
         batch = config.data.augmented(batch, session.splits.shape).to(session.device)

@@ -92,6 +92,9 @@ class RunConfig(Settings):
     device: str = "cpu"
     """Where the network is computed: cpu, cuda, cuda:N, mps, xpu or xpu:N; auto: the first accelerator of this machine,
     or else cpu. The data stay on the processor, and a run may go on on another device."""
+    compile: bool = False
+    """Compile each block by torch's inductor (on the processor it needs a C++ compiler, on a GPU triton), for runs of
+    many steps: the first ones wait for it. Results are the same to rounding, and dropout draws differ."""
     tensorboard: bool = True
     """Also write TensorBoard events to the run folder's tb/."""
     task: AbstractTask

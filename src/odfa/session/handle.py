@@ -9,6 +9,7 @@ from torch import nn
 from odfa.data import DataShape, Split
 from odfa.engine.rules.base import UNSTREAMED
 from odfa.errors import ConfigError
+from odfa.session.compiled import check_compiled, compile_all
 from odfa.session.config import FeedbackSettings, RunConfig
 from odfa.session.memory import recompute_blocks
 from odfa.settings import SettingError, require, tag_of
@@ -34,6 +35,7 @@ def attach(
     check_feedback(config, shape)
     if not config.rule.cuts:
         recompute_blocks(model, config.memory)
+        compile_all(model, config)
         return None
     from odfa.engine import DFA
     from odfa.engine.handle import Recompute
@@ -43,7 +45,7 @@ def attach(
     recompute: Recompute = "stream" if activations == "stream" else activations == "recompute"
     if projection is None and config.projection is not None:
         projection = config.projection.build(config.seed)
-    return DFA(
+    dfa = DFA(
         model,
         blocks=fed(config, config.network.blocks),
         projection=projection,
@@ -53,7 +55,10 @@ def attach(
         linears=config.network.linears if feedback.granularity == "linear" else (),
         recompute=recompute,
         overwrite_head=True,  # nothing learned is lost: `check_feedback` refused heads that have learned before
+        compile=config.compile,
     )
+    compile_all(model, config, without=dfa.blocks)
+    return dfa
 
 
 def check_feedback(config: RunConfig, shape: DataShape) -> None:
@@ -62,13 +67,14 @@ def check_feedback(config: RunConfig, shape: DataShape) -> None:
     Raises:
         ConfigError: a network of no sizes, a rule that needs what the run does not give or keep, feedback at branches
             of a network that has none, larger groups than there are blocks, patterns of blocks that there are not, a
-            rank above that of the head, a projection that does not fit the blocks, or learned weights under a rule that
-            sets the head.
+            rank above that of the head, a projection that does not fit the blocks, learned weights under a rule that
+            sets the head, or blocks that cannot be compiled.
         Incompatible: the OPU has too few mirrors or modes.
     """
     network, feedback, rule = config.network, config.feedback, config.rule
     network.check_sizes(shape)
     _check_needs(config)
+    check_compiled(config)
     if feedback is not None and feedback.granularity != "block" and not network.branches:
         raise ConfigError(
             f"feedback.granularity={feedback.granularity}: this network has no residual branches that are known by "

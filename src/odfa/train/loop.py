@@ -1,6 +1,7 @@
 """The training loop: data → model → loss → feedback → optimiser, recorded in a run folder."""
 
 import contextlib
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from odfa import data
 from odfa.engine import FusedOptimizer
+from odfa.engine.unseen import fetch, is_near
 from odfa.errors import DataError, NonFinite, OdfaError, RunFolderError
 from odfa.flow import Light
 from odfa.keys import forked
@@ -175,41 +177,78 @@ def train_step(session: Session, batch: data.Split) -> Row:
     batch = config.data.augmented(batch, session.splits.shape).to(session.device)
     give_targets(session.dfa, config, batch)
     loss = session.task.loss(session.model, batch)
-    norms = _backward(session, loss) if isinstance(session.optimizer, FusedOptimizer) else _step(session, loss)
+    fused = isinstance(session.optimizer, FusedOptimizer)
+    figures = _fused_step(session, loss) if fused else _step(session, loss)
     if session.average is not None:
         session.average.update_parameters(session.model)
     session.step = step + 1
-    row = {"step": session.step, "epoch": step // session.steps_per_epoch, "loss": loss.item()}
-    return row | {"learning_rate": rate} | norms | _feedback_row(session)
+    row = {"step": session.step, "epoch": step // session.steps_per_epoch, "loss": figures.pop("loss")}
+    return row | {"learning_rate": rate} | figures | _feedback_row(session)
 
 
 def _step(session: Session, loss: Tensor) -> dict[str, float]:
-    """Backward pass, clipping, optimiser step; returns the norm of all gradients before `clip_norm` scales them."""
+    """Backward pass, clipping, optimiser step; returns the loss and the norm of all gradients before `clip_norm` scales
+    them. An accelerator is waited for once, before the optimiser: all that must be finite comes in one transfer."""
     assert isinstance(session.optimizer, torch.optim.Optimizer)
-    _backward(session, loss)
+    _backward(session, loss, look=False)
     if session.config.optimizer.clip_each is not None:
         for parameter in session.model.parameters():
             torch.nn.utils.clip_grad_norm_(parameter, session.config.optimizer.clip_each)
     gradients = [parameter.grad for parameter in session.model.parameters() if parameter.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)  # after clip_each, which bounds what one tensor can add to it
-    if not torch.isfinite(norm):
-        raise NonFinite(f"step {session.step + 1}: the gradient norm is {norm.item()}; lower the learning rate")
+    figures = _look(session, loss, norm)
     if session.config.optimizer.clip_norm is not None:
         torch.nn.utils.clip_grads_with_norm_(session.model.parameters(), session.config.optimizer.clip_norm, norm)
     session.optimizer.step()
-    return {"gradient_norm": norm.item()}
+    return figures
 
 
-def _backward(session: Session, loss: Tensor) -> dict[str, float]:
-    """Backward pass by the run's rule; fused updates are applied in it. Returns no norms, as none are known then."""
+def _look(session: Session, loss: Tensor, norm: Tensor) -> dict[str, float]:
+    """Loss and gradient norm as numbers.
+
+    Raises:
+        NonFinite: one of them, the error or the feedback is not finite.
+    """
+    step, dfa = session.step + 1, session.dfa
+    (lost,), (total,), *answers = fetch([loss, norm, *(dfa.unseen.numbers if dfa else [])])
+    if dfa and not math.isfinite(lost):
+        dfa.unseen.clear()
+    _check_loss(step, lost)
+    with _named(step):
+        if dfa:
+            dfa.see(answers)
+    if not math.isfinite(total):
+        raise NonFinite(f"step {step}: the gradient norm is {total}; lower the learning rate")
+    return {"loss": lost, "gradient_norm": total}
+
+
+def _fused_step(session: Session, loss: Tensor) -> dict[str, float]:
+    """Backward pass, in which the updates are applied one by one; no norm is known then."""
+    _backward(session, loss, look=True)
+    return {"loss": loss.item()}
+
+
+def _backward(session: Session, loss: Tensor, *, look: bool) -> None:
+    """Backward pass by the run's rule; `look`: weights move in it, so that the loss has to be known before."""
     step = session.step + 1
-    if not torch.isfinite(loss):
-        raise NonFinite(f"step {step}: the loss is {loss.item()}; lower the learning rate or look at the batch")
+    if look or is_near(loss.device):
+        _check_loss(step, loss.item())
+    with _named(step):
+        session.dfa.backward(loss, look=look) if session.dfa else torch.autograd.backward(loss)
+
+
+def _check_loss(step: int, loss: float) -> None:
+    if not math.isfinite(loss):
+        raise NonFinite(f"step {step}: the loss is {loss}; lower the learning rate or look at the batch")
+
+
+@contextlib.contextmanager
+def _named(step: int) -> Iterator[None]:
+    """Put the step in front of what is not finite."""
     try:
-        session.dfa.backward(loss) if session.dfa else torch.autograd.backward(loss)
+        yield
     except NonFinite as error:
         raise NonFinite(f"step {step}: {error}") from error
-    return {}
 
 
 def _feedback_row(session: Session) -> Row:
