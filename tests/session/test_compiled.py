@@ -102,10 +102,10 @@ def test_what_cannot_be_compiled_is_said_before_anything_is_written(small, tmp_p
             train.run(apply(run, words), tmp_path / "run", progress=False)
         assert not (tmp_path / "run").exists()
     monkeypatch.setenv("CXX", str(tmp_path / "no-compiler"))
-    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (str(tmp_path / "no-compiler"),))
-    with pytest.raises(ConfigError, match=r"compile=true: expected a C\+\+ compiler, got none; install g\+\+"):
-        dry_run(run)
-    assert main(["train", "digits_tiny", "compile=true", "--dry-run"]) == 2
+    with torch._inductor.config.patch({"cpp.cxx": (str(tmp_path / "no-compiler"),)}):
+        with pytest.raises(ConfigError, match=r"compile=true: expected a C\+\+ compiler, got none; install g\+\+"):
+            dry_run(run)
+        assert main(["train", "digits_tiny", "compile=true", "--dry-run"]) == 2
     assert "expected a C++ compiler" in capsys.readouterr().err
 
 
