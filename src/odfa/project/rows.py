@@ -8,7 +8,8 @@ from torch import Tensor
 from odfa.settings import SettingError, shown
 
 _SAFE_LOG = 63
-"""log2 of what entries may be: three transforms of 2^24 points and an encoder's squares stay below float32's 2^128."""
+SAFE = 2.0**_SAFE_LOG
+"""What entries may be: three transforms of 2^24 points and an encoder's squares stay below float32's 2^128."""
 
 
 def project_lit(e_ND: Tensor, num_outputs: int, project: Callable[[Tensor], Tensor]) -> Tensor:
@@ -28,7 +29,7 @@ def project_scaled(e_ND: Tensor, largest: float, project: Callable[[Tensor], Ten
 
     `largest` is the size of the largest entry. The scale is a power of two of each row: exact, and 1 for other rows.
     """
-    if not largest > 2.0**_SAFE_LOG:
+    if not largest > SAFE:
         return project(e_ND)
     size_N1 = (torch.view_as_real(e_ND).flatten(1) if e_ND.is_complex() else e_ND).abs().amax(dim=1, keepdim=True)
     over_N1 = (torch.frexp(size_N1).exponent - _SAFE_LOG).clamp(min=0)
