@@ -1,0 +1,61 @@
+"""The accelerators' kernels on a machine without one: interpreted element by element, and compiled for GPUs."""
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+
+from odfa.structured import compiler_on, kernels_available, triton_runs_on
+
+HERE = Path(__file__).parent
+needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed: Linux only")
+
+
+def run(words, **environment):
+    done = subprocess.run(
+        [sys.executable, *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        env={**os.environ, **environment},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@needs_triton
+def test_elements():
+    laws = ("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", HERE / "triton_elements.py")
+    assert "passed" in run(laws, TRITON_INTERPRET="1")
+
+
+@needs_triton
+def test_kernels_compile_for_a_gpu(tmp_path):
+    run((HERE / "triton_compiled.py", "small"), TRITON_CACHE_DIR=str(tmp_path), TRITON_INTERPRET="0")
+
+
+@needs_triton
+@pytest.mark.slow
+def test_kernels_stay_in_registers_and_in_shared_memory(tmp_path):
+    run((HERE / "triton_compiled.py", "large"), TRITON_CACHE_DIR=str(tmp_path), TRITON_INTERPRET="0")
+
+
+def test_the_processor_does_not_run_them():
+    assert not triton_runs_on(torch.device("cpu"))
+    assert not triton_runs_on(torch.device("meta"))
+    assert not triton_runs_on(torch.device("mps"))
+    assert compiler_on(torch.device("cpu")) == ("numba" if kernels_available() else "torch")
+    assert compiler_on(torch.device("mps")) == "torch"
+
+
+def test_projecting_on_the_processor_does_not_load_triton():
+    code = (
+        "import sys, torch, odfa; [p(0).shaped(100, 50).project(torch.randn(2, 100)) for p in (odfa.Hadamard, "
+        "odfa.Rademacher)]; assert 'odfa.structured.triton_signs' not in sys.modules; "
+        "assert 'odfa.structured.triton_transform' not in sys.modules"
+    )
+    run(("-c", code))
