@@ -55,21 +55,25 @@ PAIRS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("precision", WAYS)
-@pytest.mark.parametrize("pair", PAIRS, ids=str)
+@pytest.mark.parametrize(
+    ("pair", "precision"), [*((pair, "tf32") for pair in PAIRS), *((pair, "ieee") for pair in PAIRS[4::5])], ids=str
+)
 def test_one_program(pair, precision):
     structured, x_ND = Structured(3, pair[0]), rows(2, pair[0])
     exact_NM = structured.portable(x_ND.double(), pair[1])
     check(kernel(structured, x_ND, pair[1], precision=precision), exact_NM, x_ND)
 
 
-@pytest.mark.parametrize("pair", [(8191, 8193), (8192, 31), (8193, 16_385), (16_383, 100)], ids=str)
-@pytest.mark.parametrize("columns", [16, 128])
-def test_four_passes(pair, columns, monkeypatch):
+@pytest.mark.parametrize(
+    ("pair", "num_rows", "columns"),
+    [((8191, 8193), 1, 128), ((8192, 31), 3, 16), ((8193, 16_385), 1, 128), ((16_383, 100), 1, 32)],
+    ids=str,
+)
+def test_four_passes(pair, num_rows, columns, monkeypatch):
     monkeypatch.setattr(accelerated, "_ONE_PROGRAM_LOG", 12)
     monkeypatch.setattr(accelerated, "_TILE_COLUMNS", (8, columns))
     monkeypatch.setattr(accelerated, "_BUFFER_BYTES", 1)  # one row at a time
-    structured, x_ND = Structured(3, pair[0]), rows(2, pair[0])
+    structured, x_ND = Structured(3, pair[0]), rows(num_rows, pair[0])
     check(kernel(structured, x_ND, pair[1]), structured.portable(x_ND.double(), pair[1]), x_ND)
 
 
@@ -81,9 +85,9 @@ def test_the_matrix_is_the_documented_one():
 
 
 def test_every_sign_is_the_processors():
-    projection = Hadamard(2).shaped(70, 2500)
-    exact_DM = Structured(2, 70).portable(torch.eye(70, dtype=torch.float64), 2500)
-    got_DM = kernel(Structured(2, 70), torch.eye(70), 2500)
+    projection = Hadamard(2).shaped(33, 2500)
+    exact_DM = Structured(2, 33).portable(torch.eye(33, dtype=torch.float64), 2500)
+    got_DM = kernel(Structured(2, 33), torch.eye(33), 2500)
     clear_DM = exact_DM.abs() > 1e-5
     assert clear_DM.float().mean() > 0.999
     assert torch.equal(got_DM.sign()[clear_DM], projection.matrix().sign()[clear_DM])
@@ -177,7 +181,7 @@ def test_signs_bit_for_bit(key):
 KINDS = [torch.float32, *HALVES, torch.int8, torch.bool]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=30)
 @given(st.integers(1, 140), st.integers(1, 200), st.integers(1, 300), st.sampled_from(KINDS), st.sampled_from(WAYS))
 def test_products_with_signs(num_rows, num_inputs, num_outputs, dtype, precision):
     x_ND = rows(num_rows, num_inputs, dtype)
@@ -204,8 +208,9 @@ def as_if_accelerated(monkeypatch):
         monkeypatch.setattr(module, "triton_runs_on", lambda device: True)
 
 
-@pytest.mark.parametrize("make", [Hadamard, Rademacher])
-@pytest.mark.parametrize("shape", [(20, 70), (300, 2100)], ids=["dense", "kernel"])
+@pytest.mark.parametrize(
+    ("make", "shape"), [(Hadamard, (20, 70)), (Hadamard, (300, 2100)), (Rademacher, (200, 270))], ids=str
+)
 def test_projections(make, shape, as_if_accelerated):
     projection = make(3).shaped(*shape)
     exact_DM = make(3).shaped(*shape).matrix().double()
