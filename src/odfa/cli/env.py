@@ -34,7 +34,7 @@ def _execute(_arguments: Namespace) -> Outcome:
     here = accelerators()
     devices = [f"{device} ({device_name(device)})" for device in here]
     kernels = {str(device): compiler_on(device) for device in (torch.device("cpu"), *here)}
-    result = {**environment(), "accelerators": devices, "projections by": kernels, "extras": found}
+    result = {**environment(), "accelerators": devices, "projections_by": kernels, "extras": found}
     return Outcome(json=result, show=lambda: _show(result))
 
 
@@ -42,7 +42,7 @@ def _show(result: dict[str, Any]) -> None:
     flat = {**result, **result["packages"]}
     flat["extras"] = ", ".join(extra for extra, present in result["extras"].items() if present) or "none"
     flat["accelerators"] = ", ".join(result["accelerators"]) or "none"
-    flat["projections by"] = ", ".join(f"{name} on {device}" for device, name in result["projections by"].items())
+    flat["projections_by"] = ", ".join(f"{name} on {device}" for device, name in result["projections_by"].items())
     commit = result["commit"]
     flat["commit"] = commit["id"] + (" (with changes)" if commit["dirty"] else "") if commit else "not a git tree"
     flat["command"] = " ".join(result["command"])

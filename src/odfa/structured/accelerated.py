@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from odfa.errors import ConfigError
 from odfa.structured.keyed import UNIT, KeyedNumbers, exchanged, plus_minus
 
 _LEAST_CAPABILITY = (8, 0)
@@ -123,15 +124,28 @@ def transform_rows(
         tables: of the blocks that are needed, on the same device.
         first_block: block whose outputs `out_NM` begins with.
         precision: how products are computed; none: as `precision_on` says.
+
+    Raises:
+        ConfigError: columns of `out_NM` lie too far apart.
     """
     x_ND = x_ND.detach().view(torch.int8) if x_ND.dtype == torch.bool else x_ND.detach()
     if not out_NM.numel():
         return
+    if _is_far(out_NM):
+        raise ConfigError(
+            f"expected columns within 2^31 entries, got strides {out_NM.stride()}; give a contiguous result"
+        )
+    x_ND = x_ND.contiguous() if _is_far(x_ND) else x_ND
     with at(x_ND.device):
         log_points = (tables.signs1_U.numel() * UNIT).bit_length() - 1
         most = min(_ONE_PROGRAM_LOG, int(math.log2(shared_bytes(x_ND.device) / _ONE_PROGRAM_BYTES)))
         launch = _in_one if log_points <= most else _in_four
         launch(x_ND, out_NM, tables, first_block, log_points, precision or precision_on(x_ND.device))
+
+
+def _is_far(x_ND: Tensor) -> bool:
+    # within a row the kernels count in int32
+    return x_ND.stride(1) * x_ND.shape[1] >= 2**31
 
 
 def _in_one(x_ND: Tensor, out_NM: Tensor, tables: Tables, first_block: int, log_points: int, precision: str) -> None:

@@ -28,7 +28,7 @@ def _add_product(sums, x, signs, PRECISION: tl.constexpr):
     return tl.dot(x, signs, acc=sums, input_precision=PRECISION, out_dtype=sums.dtype)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["key"])
 def multiply(
     x,  # (N, D), float32, a half precision or int8
     x_row,  # (), int: entries from row to row

@@ -101,7 +101,7 @@ def _deliver(x_P, out, step, num_outputs, signs4, order, first, POINTS: tl.const
     tl.store(out + output * step, x, mask=output < num_outputs)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["first_block", "per_program"])
 def whole(
     x,  # (N, D), any floating type or int8
     x_row,  # (), int: entries from row to row
@@ -161,7 +161,7 @@ def enter(
     tl.store(z + row * (R * STEP) + place, _down(x_P, R, W, LOG_ROWS, PRECISION))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["first_block"])
 def cross(
     z,  # (n, J) float32
     y,  # (n, blocks, J) float32, written
@@ -183,7 +183,7 @@ def cross(
         tl.store(y + (row * num_blocks + b) * J + place, y_W)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["first_block"])
 def middle(
     y,  # (n blocks, J) float32, changed in place
     first_block,  # (), int
