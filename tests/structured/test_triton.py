@@ -23,7 +23,7 @@ def run(words, **environment):
         [sys.executable, *map(str, words)],
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=880,
         env={**os.environ, **environment},
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -31,6 +31,7 @@ def run(words, **environment):
 
 
 @needs_triton
+@pytest.mark.timeout(900)  # a quarter of a minute on an idle core
 def test_elements():
     laws = ("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", HERE / "triton_elements.py")
     assert "passed" in run(laws, TRITON_INTERPRET="1")
