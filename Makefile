@@ -49,7 +49,8 @@ docs: $(STAMP)
 
 lock: $(STAMP)
 	@head -2 requirements.lock > requirements.lock.new
-	@$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//' >> requirements.lock.new
+	@$(BIN)/python -m pip freeze --exclude-editable | \
+	  sed 's/+cpu//; s/^triton==.*/&; sys_platform == "linux"/' >> requirements.lock.new
 	@mv requirements.lock.new requirements.lock
 
 clean:

@@ -23,13 +23,18 @@ def _configure(parser: ArgumentParser) -> None:
 
 
 def _execute(_arguments: Namespace) -> Outcome:
+    import torch
+
     from odfa.session.device import accelerators
     from odfa.store import environment
     from odfa.store.provenance import device_name
+    from odfa.structured import compiler_on
 
     found = {extra: all(find_spec(module) for module in modules) for extra, modules in _EXTRAS.items()}
-    devices = [f"{device} ({device_name(device)})" for device in accelerators()]
-    result = {**environment(), "accelerators": devices, "extras": found}
+    here = accelerators()
+    devices = [f"{device} ({device_name(device)})" for device in here]
+    kernels = {str(device): compiler_on(device) for device in (torch.device("cpu"), *here)}
+    result = {**environment(), "accelerators": devices, "projections_by": kernels, "extras": found}
     return Outcome(json=result, show=lambda: _show(result))
 
 
@@ -37,6 +42,7 @@ def _show(result: dict[str, Any]) -> None:
     flat = {**result, **result["packages"]}
     flat["extras"] = ", ".join(extra for extra, present in result["extras"].items() if present) or "none"
     flat["accelerators"] = ", ".join(result["accelerators"]) or "none"
+    flat["projections_by"] = ", ".join(f"{name} on {device}" for device, name in result["projections_by"].items())
     commit = result["commit"]
     flat["commit"] = commit["id"] + (" (with changes)" if commit["dirty"] else "") if commit else "not a git tree"
     flat["command"] = " ".join(result["command"])

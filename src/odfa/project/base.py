@@ -13,7 +13,7 @@ from torch import Tensor
 
 from odfa.errors import ConfigError, NonFinite
 from odfa.flow import Light
-from odfa.project.rows import project_scaled
+from odfa.project.rows import SAFE, project_scaled
 from odfa.saved import State, check_state
 from odfa.settings import Settings
 
@@ -96,9 +96,15 @@ class AbstractProjection(ABC):
                 raise NonFinite(
                     "the output error contains NaN or infinity; lower the learning rate or look at the batch"
                 )
-        if e_ND.dtype in (torch.float16, torch.bfloat16):  # sums of D products would overflow or lose their digits
+        half = e_ND.dtype in (torch.float16, torch.bfloat16)
+        read = self._reads_half(e_ND.device) and (largest is None or largest <= SAFE)
+        if half and not read:  # sums of D products would overflow or lose their digits
             return project_scaled(e_ND.float(), largest, self._project).to(e_ND.dtype)
         return project_scaled(e_ND, largest, self._project)
+
+    def _reads_half(self, device: torch.device) -> bool:
+        """Whether `_project` takes half precisions on this device as they are, and sums in float32 all the same."""
+        return False
 
     def _takes(self, dtype: torch.dtype) -> bool:
         return dtype.is_floating_point

@@ -13,11 +13,13 @@ from odfa.project.digital import DigitalSettings
 from odfa.project.rows import check_seed, check_shape, project_scaled
 from odfa.project.ternary_rows import require_ternary
 from odfa.saved import State
-from odfa.structured import Structured
+from odfa.structured import Structured, triton_runs_on
 
 Precision = Literal["float32", "int16"]
 _DENSE_INPUTS = 32
 """Up to so many inputs a dense product is faster, or little slower (benchmarks/crossover.py: crossover at 20 to 60)."""
+_DENSE_INPUTS_BY_TRITON = 32
+"""The same beside Triton's kernels; not measured yet, benchmarks/accelerator.py times both."""
 
 
 class Hadamard(AbstractProjection):
@@ -25,8 +27,9 @@ class Hadamard(AbstractProjection):
 
     H: Walsh-Hadamard matrix of N >= D points, D: random signs, S: singular values of a Gaussian matrix; named by (seed,
     num_inputs), prefix-stable. It has 3 N random bits a block of N outputs where a Gaussian matrix has D N numbers, and
-    does about 2 log2 N additions an output instead of D multiplications. Runs on the CPU by numba where it is installed
-    and by torch elsewhere: the same matrix. Up to 32 inputs the matrix is stored and multiplied (4 D M bytes).
+    does about 2 log2 N additions an output instead of D multiplications. Runs on the CPU by numba, on accelerators by
+    Triton where these are installed, and by torch elsewhere: the same matrix. Up to 32 inputs the matrix is stored and
+    multiplied (4 D M bytes).
 
     >>> Hadamard(seed=0).shaped(1000, 3).project(torch.eye(1000)).shape
     torch.Size([1000, 3])
@@ -138,10 +141,16 @@ class Hadamard(AbstractProjection):
         if self._precision == "int16":
             t_ND, scale_N = require_ternary(e_ND, "precision='int16'")
             return structure.project_ternary(t_ND, num_outputs, scale_N=scale_N)[0]
-        e_ND = e_ND.float() if e_ND.dtype == torch.int8 else e_ND
-        if structure.keyed.num_inputs <= _DENSE_INPUTS:
-            return e_ND @ self._dense(e_ND)
+        on_triton = triton_runs_on(e_ND.device) and e_ND.dtype != torch.float64
+        if structure.keyed.num_inputs <= (_DENSE_INPUTS_BY_TRITON if on_triton else _DENSE_INPUTS):
+            wide_ND = e_ND if e_ND.dtype == torch.float64 else e_ND.float()
+            p_NM = wide_ND @ self._dense(wide_ND)
+            return p_NM.to(e_ND.dtype) if e_ND.dtype.is_floating_point else p_NM
+        e_ND = e_ND.float() if e_ND.dtype == torch.int8 and not on_triton else e_ND
         return structure.project(e_ND, num_outputs)
+
+    def _reads_half(self, device: torch.device) -> bool:
+        return triton_runs_on(device)
 
     def _dense(self, like: Tensor) -> Tensor:
         if self._dense_DM is None or (self._dense_DM.dtype, self._dense_DM.device) != (like.dtype, like.device):

@@ -15,7 +15,8 @@ from odfa.project.base import AbstractProjection
 from odfa.project.digital import DigitalSettings
 from odfa.project.rows import check_seed, check_shape
 from odfa.project.ternary_rows import split_ternary
-from odfa.structured import kernels_available
+from odfa.structured import kernels_available, triton_runs_on
+from odfa.structured.accelerated import sign_rows
 from odfa.structured.counter import entries
 
 _STREAM = int.from_bytes(b"signs")
@@ -27,7 +28,8 @@ class Rademacher(AbstractProjection):
     """p_NM = e_ND B_DM with B_dm = ±1, independent, bit by bit from a counter keyed by (seed, num_inputs).
 
     Ternary rows (with an encoder before it, or int8 rows of -1, 0, 1) are projected exactly by counting bits, 64
-    entries at a time, on numba; real rows are multiplied with columns made as ±1.0, 256 at a time. Nothing is stored.
+    entries at a time, on numba; real rows are multiplied with columns made as ±1.0, 256 at a time; on
+    accelerators Triton's kernel makes the signs where it multiplies them. Nothing is stored.
 
     >>> Rademacher(seed=0).shaped(10, 3).project(torch.eye(10)).abs().unique()
     tensor([1.])
@@ -77,6 +79,11 @@ class Rademacher(AbstractProjection):
 
     def _project(self, e_ND: Tensor) -> Tensor:
         key, num_outputs = self._shape()
+        if triton_runs_on(e_ND.device) and e_ND.dtype != torch.float64:
+            dtype = e_ND.dtype if e_ND.dtype.is_floating_point else torch.float32
+            p_NM = e_ND.new_empty((len(e_ND), num_outputs), dtype=dtype)
+            sign_rows(e_ND, p_NM, key)
+            return p_NM
         # counted results are float32, which float64 rows must not be cut to
         ternary = split_ternary(e_ND) if e_ND.device.type == "cpu" and kernels_available() else None
         if ternary is not None and e_ND.dtype != torch.float64:
@@ -88,6 +95,9 @@ class Rademacher(AbstractProjection):
             signs_Dm = torch.from_numpy(entries(key, columns, e_ND.shape[1])).to(e_ND.device, e_ND.dtype)
             p_NM[:, start : columns.stop] = e_ND @ signs_Dm
         return p_NM
+
+    def _reads_half(self, device: torch.device) -> bool:
+        return triton_runs_on(device)
 
     def _shape(self) -> tuple[int, int]:
         if self.num_inputs is None or self.num_outputs is None:

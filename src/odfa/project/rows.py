@@ -8,7 +8,8 @@ from torch import Tensor
 from odfa.settings import SettingError, shown
 
 _SAFE_LOG = 63
-"""log2 of what entries may be: three transforms of 2^24 points and an encoder's squares stay below float32's 2^128."""
+SAFE = 2.0**_SAFE_LOG
+"""What entries may be: three transforms of 2^24 points and an encoder's squares stay below float32's 2^128."""
 _BELOW_LOG = -65
 """log2 of what brings float32's largest numbers below that."""
 
@@ -31,11 +32,11 @@ def project_scaled(e_ND: Tensor, largest: float | None, project: Callable[[Tenso
     `largest` is the size of the largest entry; None: it is not known here, and nothing waits for it. The scale is a
     power of two of each row: exact, and 1 for other rows.
     """
-    if largest is not None and not largest > 2.0**_SAFE_LOG:
+    if largest is not None and not largest > SAFE:
         return project(e_ND)
     size_N1 = (torch.view_as_real(e_ND).flatten(1) if e_ND.is_complex() else e_ND).abs().amax(dim=1, keepdim=True)
     if largest is None:
-        down_N1 = torch.where(size_N1 > 2.0**_SAFE_LOG, 2.0**_BELOW_LOG, 1.0).to(size_N1.dtype)
+        down_N1 = torch.where(size_N1 > SAFE, 2.0**_BELOW_LOG, 1.0).to(size_N1.dtype)
         return project(e_ND * down_N1) / down_N1
     over_N1 = (torch.frexp(size_N1).exponent - _SAFE_LOG).clamp(min=0)
     one_N1 = torch.ones_like(size_N1)

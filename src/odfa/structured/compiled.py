@@ -8,9 +8,14 @@ from typing import Any
 import llvmlite
 import numba
 
-_SOURCE = hashlib.sha256(
-    b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))) + llvmlite.__version__.encode()
-).hexdigest()[:12]
+_OTHERS = ("triton_*.py", "accelerated.py")
+"""Files of the accelerators' kernels, which numba does not see."""
+_FILES = (
+    path for path in sorted(Path(__file__).parent.glob("*.py")) if not any(path.match(other) for other in _OTHERS)
+)
+_SOURCE = hashlib.sha256(b"".join(path.read_bytes() for path in _FILES) + llvmlite.__version__.encode()).hexdigest()[
+    :12
+]
 
 
 def kernel(function: Callable[..., Any]) -> Any:

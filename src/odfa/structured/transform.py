@@ -1,4 +1,5 @@
-"""Products with a structured Gaussian matrix: by the compiled kernels where they run, by plain torch elsewhere.
+"""Products with a structured Gaussian matrix: by compiled kernels where they run (numba on the processor, Triton on
+accelerators), by plain torch elsewhere.
 
 Shape letters: `N` rows · `D` inputs · `M` outputs.
 """
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from odfa.errors import ConfigError
 from odfa.keys import fingerprint
+from odfa.structured.accelerated import Tables, transform_rows, triton_runs_on
 from odfa.structured.keyed import UNIT, KeyedNumbers
 from odfa.structured.portable import Diagonals, adjoint, forward
 from odfa.structured.shifts import FEW, SLOTS, Shifts, groups, plan
@@ -58,6 +60,7 @@ class Structured:
         """
         self.keyed = KeyedNumbers(seed, num_inputs)
         self._diagonals: dict[tuple[torch.dtype, torch.device], Diagonals] = {}
+        self._on_devices: dict[torch.device, Tables] = {}
         self._tables: dict[int | None, np.ndarray] = {}
         self._scratch: dict[str, queue.SimpleQueue[Scratch]] = {}
         self._threads: ThreadPoolExecutor | None = None
@@ -90,8 +93,11 @@ class Structured:
     def project(self, x_ND: Tensor, num_outputs: int, *, first_block: int = 0, out: Tensor | None = None) -> Tensor:
         """p_NM in the dtype of x_ND, float32 or float64; outputs start at block `first_block`.
 
-        float32 on a CPU runs on the kernels where numba is installed, everything else in torch.
+        float32 on a CPU runs on the kernels where numba is installed, on accelerators on those of Triton where it is
+        (which take half precisions and, answered in float32, int8 too); everything else in torch.
         """
+        if triton_runs_on(x_ND.device) and x_ND.dtype != torch.float64:
+            return self._accelerated(x_ND, num_outputs, first_block, out)
         if x_ND.device.type != "cpu" or x_ND.dtype != torch.float32 or not kernels_available():
             p_NM = self.portable(x_ND, num_outputs, first_block=first_block)
             return p_NM if out is None else out.copy_(p_NM)
@@ -147,6 +153,15 @@ class Structured:
             if not whole:
                 out.numpy()[rows] = to
         return out, torch.from_numpy(unit_N)
+
+    def _accelerated(self, x_ND: Tensor, num_outputs: int, first_block: int, out: Tensor | None) -> Tensor:
+        blocks, known = self.blocks(num_outputs) + first_block, self._on_devices.get(x_ND.device)
+        if known is None or known.num_blocks < blocks:
+            known = self._on_devices[x_ND.device] = Tables.of(self.keyed, blocks, x_ND.device)
+        dtype = x_ND.dtype if x_ND.dtype.is_floating_point else torch.float32
+        p_NM = x_ND.new_empty((len(x_ND), num_outputs), dtype=dtype) if out is None else out
+        transform_rows(x_ND, p_NM, known, first_block=first_block)
+        return p_NM
 
     def portable(self, x_ND: Tensor, num_outputs: int, *, first_block: int = 0) -> Tensor:
         """The same by plain torch, in the dtype and on the device of x_ND."""
@@ -268,5 +283,12 @@ def aligned(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
 
 
 def kernels_available() -> bool:
-    """Whether numba, which compiles the kernels, is installed."""
+    """Whether numba, which compiles the processor's kernels, is installed."""
     return find_spec("numba") is not None
+
+
+def compiler_on(device: torch.device) -> str:
+    """What computes structured projections and signs on this device: "numba", "triton", or "torch" without kernels."""
+    if device.type == "cpu" and kernels_available():
+        return "numba"
+    return "triton" if triton_runs_on(device) else "torch"
