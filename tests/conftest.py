@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from odfa import recipes
-from odfa.engine.rules.head import RankedHeadRule
+from odfa.engine.rules.head import FollowedHeadRule
 from odfa.session import RunConfig
 from odfa.store import checkpoint
 from odfa.store.shards import verify
@@ -16,7 +16,7 @@ from odfa.tasks.vision.mlp import MlpNetwork
 
 def _quick(arm: str = "bp", *, rule: str = "random") -> RunConfig:
     run = recipes.get("digits_tiny", arm if rule == "random" else f"{arm}:{rule}")
-    ranked = {"rank": 2, "every": 5} if isinstance(run.rule, RankedHeadRule) else {}
+    ranked = {"rank": 2, "every": 5} if isinstance(run.rule, FollowedHeadRule) else {}
     return replace(
         run,
         rule=replace(run.rule, **ranked),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from odfa import recipes
 from odfa.arms import arm
-from odfa.engine.rules.head import RankedHeadRule
+from odfa.engine.rules.head import FollowedHeadRule
 from odfa.session import MemorySettings, RunConfig
 from odfa.tasks.language.text import TextData
 from odfa.tasks.language.transformer import Gpt2Network, LlamaNetwork
@@ -38,7 +38,7 @@ def small_run(
     """Six steps, a checkpoint every three."""
     run = recipes.whole("dialogue_tiny")
     own = arm(run, word if word in ("bp", "shallow", "identity") else f"{word}:{rule}")
-    ranked = {"rank": 2, "every": 2} if isinstance(own.rule, RankedHeadRule) else {}
+    ranked = {"rank": 2, "every": 2} if isinstance(own.rule, FollowedHeadRule) else {}
     return replace(
         own,
         rule=replace(own.rule, **ranked),

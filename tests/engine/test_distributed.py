@@ -10,7 +10,7 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from odfa.engine import DFA, AlignedHead, KolenPollack, RandomFeedback
+from odfa.engine import DFA, AlignedHead, KolenPollack, LowRankHead, RandomFeedback
 from odfa.engine.rules import AbstractRule
 
 STEPS = 3
@@ -18,6 +18,7 @@ RULES: dict[str, AbstractRule] = {
     "random": RandomFeedback(),
     "aligned": AlignedHead(rank=2, every=2),
     "learned": KolenPollack(feedback_rate=0.5),
+    "low_rank": LowRankHead(rank=2),
 }
 
 
@@ -38,7 +39,7 @@ def train(model: nn.Module, batches: Tensor) -> None:
         optimizer.step()
 
 
-CASES = [("random", False), ("random", True), ("aligned", False), ("learned", False)]
+CASES = [("random", False), ("random", True), ("aligned", False), ("learned", False), ("low_rank", False)]
 
 
 def worker(rank: int, folder: Path) -> None:

@@ -229,7 +229,7 @@ def test_the_correction_follows_a_replaced_head_weight() -> None:
     state = {n: v + 0.1 * torch.randn_like(v) for n, v in model.state_dict().items()}
     model.load_state_dict(state, assign=True)
     loss_of(model).backward()
-    assert dfa.at_work.correction.u_Dr.norm() > 0.01  # type: ignore[attr-defined]
+    assert dfa.at_work.low_rank.u_Dr.norm() > 0.01  # type: ignore[attr-defined]
 
 
 def test_refits_leave_torchs_random_state_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from odfa.engine import DFA, AlignedHead, Backprop, ElectronicOnly, ExactHead, RandomFeedback, Shallow
+from odfa.engine import DFA, AlignedHead, Backprop, ElectronicOnly, ExactHead, LowRankHead, RandomFeedback, Shallow
 from odfa.engine.record import Record, Tie
 from odfa.engine.rules import AbstractFeedback, AbstractRule, Call
 from odfa.engine.rules.base import Need
@@ -40,6 +40,7 @@ def test_kinds_are_the_files_of_the_room() -> None:
         "exact": "ExactHead",
         "forward_gradient": "ForwardGradient",
         "kolen_pollack": "KolenPollack",
+        "low_rank": "LowRankHead",
         "random": "RandomFeedback",
         "shallow": "Shallow",
     }
@@ -47,6 +48,7 @@ def test_kinds_are_the_files_of_the_room() -> None:
     more = {
         "drtp": {"targets"},
         "kolen_pollack": moved | {"block output"},
+        "low_rank": moved,
         "forward_gradient": moved | {"forward products"},
     }
     for word, kind in kinds.items():
@@ -60,6 +62,7 @@ def test_kinds_are_the_files_of_the_room() -> None:
         "exact",
         "drtp",
         "kolen_pollack",
+        "low_rank",
         "forward_gradient",
     }
     assert apply(RandomFeedback(), ["scale=0.5"]) == RandomFeedback(scale=0.5)
@@ -91,8 +94,8 @@ def test_a_rule_that_needs_what_nobody_supplies_is_refused() -> None:
     assert DFA.of(model) is None
 
 
-@pytest.mark.parametrize("rule", [AlignedHead, ElectronicOnly])
-def test_rank_is_an_eighth_of_the_heads_smaller_side(rule: type[AlignedHead | ElectronicOnly]) -> None:
+@pytest.mark.parametrize("rule", [AlignedHead, ElectronicOnly, LowRankHead])
+def test_rank_is_an_eighth_of_the_heads_smaller_side(rule: type[AlignedHead | ElectronicOnly | LowRankHead]) -> None:
     lowest = rule().lowest_rank
     assert rule().rank_of(num_outputs=100, width=64) == 8
     assert rule().rank_of(num_outputs=24, width=64) == 3
@@ -119,8 +122,9 @@ def test_what_is_electronic_is_said_by_the_rule() -> None:
     shape = {"num_outputs": 100, "width": 64}
     said = [
         rule.electronic("all but light", **shape)
-        for rule in (RandomFeedback(), AlignedHead(), AlignedHead(rank=0), ElectronicOnly(), ExactHead(), Shallow())
-    ]
+        for rule in (RandomFeedback(), AlignedHead(), AlignedHead(rank=0), ElectronicOnly(), ExactHead(), Shallow(),
+                     LowRankHead(hops=1), LowRankHead(rank=0))
+    ]  # fmt: skip
     assert said == [
         "all but light",
         "all but light, with an electronic correction of rank 8 every 20 steps",
@@ -128,6 +132,8 @@ def test_what_is_electronic_is_said_by_the_rule() -> None:
         "all: correction of rank 8 every 20 steps alone",
         "all: exact product of the head and the error, a bound",
         "all: true gradient of the head, blocks do not learn",
+        "all but light, with rank 8 that the head learns within, and 1 hop of credit across the blocks",
+        "all but light, the head stays at its start (rank 0)",
     ]
 
 

@@ -129,7 +129,7 @@ BESIDE = {
     "dialogue_gpt_1b": _DRAWS,
     "dialogue_llama": [*_DRAWS, "hops=0"],
     "fashion_cnn": ["hops=0"],
-    "fashion_diffusion": ["hops=0", "feedback.group=2"],
+    "fashion_diffusion": ["rule=aligned", "rank=none", "hops=0", "feedback.group=2"],
     "fashion_vit": ["hops=0"],
 }
 """What a recorded comparison had beside its recipe, as its page's command says."""

@@ -57,6 +57,11 @@ def learned() -> RunConfig:
     return recipes.get("digits_tiny", "dfa:kolen_pollack")
 
 
+def followed() -> RunConfig:
+    """By a head that is held within low rank at every step."""
+    return _ruled("low_rank")
+
+
 def random() -> RunConfig:
     """By random feedback."""
     return _ruled("random")
@@ -113,6 +118,7 @@ def test_a_rule_that_projects_nothing_in_a_step_is_told(capsys: pytest.CaptureFi
         (backprop, "planned with rule=random, as rule=backprop of the recipe projects nothing"),
         (hadamard, "planned with a dense matrix, not with projection=hadamard of the recipe"),
         (learned, "planned with rule=random: what rule=kolen_pollack computes beside the projection"),
+        (followed, "planned with rule=aligned: what rule=low_rank computes beside the projection"),
         (drtp, "planned with rule=random: what rule=drtp computes beside the projection"),
         (random, "the recipe's encoder=stochastic and demodulator=phase take 8 frames"),
     ],

@@ -64,6 +64,7 @@ _ARMS = {
     "hops": ("dfa:aligned", "rule.rank=2", "rule.every=1", "rule.hops=1"),
     "electronic": ("dfa:electronic", "rule.rank=2", "rule.every=1"),
     "exact": ("dfa:exact",),
+    "low_rank": ("dfa:low_rank", "rule.rank=2"),
     "drtp": ("dfa:drtp",),
     "kolen_pollack": ("dfa:kolen_pollack",),
     "shallow": ("shallow",),

@@ -129,7 +129,7 @@ KINDS = {
         ),
         *(f"optimizer={kind}" for kind in ("adam", "muon", "sgd")),
         *(f"network={kind}" for kind in ("mlp", "cnn", "vit")),
-        *(f"rule={kind}" for kind in ("random", "aligned", "electronic", "exact")),
+        *(f"rule={kind}" for kind in ("random", "aligned", "electronic", "exact", "low_rank")),
     ),
     "dfa": tuple(f"rule={kind}" for kind in ("drtp", "kolen_pollack", "forward_gradient")),
     "odfa": tuple(f"demodulator={kind}" for kind in ("phase", "offaxis", "anchor")),
@@ -139,6 +139,7 @@ KINDS = {
 @pytest.mark.parametrize(("arm", "word"), [(arm, word) for arm, words in KINDS.items() for word in words])
 def test_every_setting_of_a_kind_acts_or_is_refused(runs: Runs, arm: str, word: str) -> None:
     more = ("rule.rank=2", "rule.every=1") if word in ("rule=aligned", "rule=electronic") else ()
+    more = ("rule.rank=2",) if word == "rule=low_rank" else more
     small = ("network.width=8", "network.layers=2") if word in ("network=cnn", "network=vit") else ()
     base = apply(replace(recipes.get("digits_tiny", arm), **OFTEN), [word, *more, *small])
     part = next(path for path in keys(base) if path.rpartition(".")[2] == word.partition("=")[0])

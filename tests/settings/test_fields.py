@@ -151,7 +151,7 @@ def _settings_in(hint: Any) -> bool:
         ),
         (
             {"rule": int},
-            "(aligned, backprop, drtp, electronic, exact, forward_gradient, kolen_pollack, random, shallow), "
+            "(aligned, backprop, drtp, electronic, exact, forward_gradient, kolen_pollack, low_rank, random, shallow), "
             "got the class int",
         ),
         ({"projection": odfa.Gaussian()}, "projection: expected GaussianSettings, got Gaussian, which they build"),

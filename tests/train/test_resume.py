@@ -27,6 +27,7 @@ _CASES = [
     ("dfa", "random"),
     ("dfa", "aligned"),
     ("dfa", "electronic"),
+    ("dfa", "low_rank"),
     ("dfa", "drtp"),
     ("dfa", "kolen_pollack"),
     ("dfa", "forward_gradient"),

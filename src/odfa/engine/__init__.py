@@ -13,6 +13,7 @@ from odfa.engine.rules import (
     ExactHead,
     ForwardGradient,
     KolenPollack,
+    LowRankHead,
     RandomFeedback,
     Shallow,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "ForwardGradient",
     "FusedOptimizer",
     "KolenPollack",
+    "LowRankHead",
     "RandomFeedback",
     "Shallow",
     "compile_blocks",

@@ -7,7 +7,7 @@ from torch import nn
 
 from odfa.arguments import kind as check_kind
 from odfa.encode import AbstractEncoder, BitPlanes, Sign, Ternary
-from odfa.engine.rules import AbstractRule, Drtp, ForwardGradient, KolenPollack, RandomFeedback
+from odfa.engine.rules import AbstractRule, Drtp, ForwardGradient, KolenPollack, LowRankHead, RandomFeedback
 from odfa.engine.rules.base import UNSTREAMED, Need
 from odfa.errors import ConfigError
 from odfa.opu import AbstractOpu
@@ -29,7 +29,7 @@ _NAMES: dict[str, Mapping[str, type]] = {
     "encoder": {"ternary": Ternary, "sign": Sign, "bit_planes": BitPlanes},
 }
 """What a word stands for on the command line; from Python one gives the object."""
-_BEHIND: frozenset[type] = frozenset({Drtp, ForwardGradient, KolenPollack})
+_BEHIND: frozenset[type] = frozenset({Drtp, ForwardGradient, KolenPollack, LowRankHead})
 """What of this lies in `odfa.engine` and not at the front door."""
 
 

@@ -53,6 +53,11 @@ class LowRank:
             return None
         return e_ND @ self.u_Dr.to(e_ND) @ self.v_rK.to(e_ND)
 
+    @property
+    def product_DK(self) -> Tensor | None:
+        """The approximation itself, or None before the first fit."""
+        return None if self.u_Dr is None or self.v_rK is None else self.u_Dr @ self.v_rK
+
     def state_dict(self) -> State:
         """The two factors (absent before the first fit)."""
         return {} if self.u_Dr is None else {"u_Dr": self.u_Dr, "v_rK": self.v_rK}

@@ -42,8 +42,11 @@ def assumed(run: RunConfig, opu: Opu) -> Iterator[str]:
 
 
 def plannable(rule: AbstractRule) -> AbstractRule:
-    """The rule, or random feedback in its place if it needs targets or steps, which a walk does not give."""
-    return of_slot(AbstractRule, "random", before=rule) if rule.needs & {"targets", "optimiser step"} else rule
+    """The rule, or the nearest in its place if it needs targets or steps, which a walk does not give: random feedback,
+    or the aligned head for a rule that sets the head."""
+    if not rule.needs & {"targets", "optimiser step"}:
+        return rule
+    return of_slot(AbstractRule, "aligned" if rule.sets_head else "random", before=rule)
 
 
 def _frames(count: float) -> str:

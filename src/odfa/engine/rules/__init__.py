@@ -9,6 +9,7 @@ from odfa.engine.rules.electronic_only import ElectronicOnly
 from odfa.engine.rules.exact_head import ExactHead
 from odfa.engine.rules.forward_gradient import ForwardGradient
 from odfa.engine.rules.kolen_pollack import KolenPollack
+from odfa.engine.rules.low_rank_head import LowRankHead
 from odfa.engine.rules.random_feedback import RandomFeedback
 from odfa.engine.rules.shallow import Shallow
 
@@ -23,6 +24,7 @@ __all__ = [
     "ExactHead",
     "ForwardGradient",
     "KolenPollack",
+    "LowRankHead",
     "RandomFeedback",
     "Shallow",
 ]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from odfa.engine.calls import Call
 from odfa.engine.rules.base import AbstractFeedback
-from odfa.engine.rules.head import Head, RankedHeadRule
+from odfa.engine.rules.head import FollowedHeadRule, Head
 from odfa.errors import CheckpointError
 from odfa.feedback import LowRank
 from odfa.flow import ErrorSignal
@@ -18,7 +18,7 @@ from odfa.saved import check_state
 
 
 @dataclass(frozen=True, kw_only=True)
-class ElectronicOnly(RankedHeadRule, kind="electronic"):
+class ElectronicOnly(FollowedHeadRule, kind="electronic"):
     """q = (rank-r part of W)^T e, with the head, the start and the wiring of `AlignedHead` but no projection.
 
     What `AlignedHead` gains over this at the same rank is what the projection contributes.

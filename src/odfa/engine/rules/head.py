@@ -85,20 +85,12 @@ class RankedHeadRule(HeadRule):
 
     rank: int | None = None
     """Of the electronic part; None: an eighth of the head's smaller side."""
-    every: int = 20
-    """Backward passes between two fits of the electronic part to the head."""
-    drawn: int = 0
-    """Entries of each sign, drawn from each row of the error in proportion to their size, that meet the whole matrix:
-    an unbiased estimate of what the low rank leaves out."""
 
     lowest_rank: ClassVar[int] = 0
     """The least that leaves the rule something to learn by."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.every >= 1, "every", "at least 1 step", self.every)
-        require(self.every <= MAX_COUNT, "every", f"at most {MAX_COUNT:,} steps", self.every)
-        require(0 <= self.drawn <= MAX_WIDTH, "drawn", f"0 to {MAX_WIDTH:,}", self.drawn)
         require(self.rank is None or 0 <= self.rank <= MAX_WIDTH, "rank", f"0 to {MAX_WIDTH:,}", self.rank)
 
     def rank_of(self, *, num_outputs: int, width: int) -> int:
@@ -119,6 +111,27 @@ class RankedHeadRule(HeadRule):
                 f"(from {side} it would be the exact product), got {rank}",
             )
 
+    def electronic_share(self, rank: int, *, num_outputs: int, width: int) -> float:
+        """Multiply-adds of the electronic part over those of the exact product of a row, V K."""
+        return rank * (num_outputs + width) / (num_outputs * width)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FollowedHeadRule(RankedHeadRule):
+    """The same for a head that learns freely: what is electronic is fitted to it now and then."""
+
+    every: int = 20
+    """Backward passes between two fits of the electronic part to the head."""
+    drawn: int = 0
+    """Entries of each sign, drawn from each row of the error in proportion to their size, that meet the whole matrix:
+    an unbiased estimate of what the low rank leaves out."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.every >= 1, "every", "at least 1 step", self.every)
+        require(self.every <= MAX_COUNT, "every", f"at most {MAX_COUNT:,} steps", self.every)
+        require(0 <= self.drawn <= MAX_WIDTH, "drawn", f"0 to {MAX_WIDTH:,}", self.drawn)
+
     def corrected(self, rank: int) -> str:
         """What the electronic part consists of; nothing if the rank is 0 and no entry is drawn."""
         low = f"of rank {rank} every {self.every} steps" if rank else ""
@@ -127,7 +140,8 @@ class RankedHeadRule(HeadRule):
 
     def electronic_share(self, rank: int, *, num_outputs: int, width: int) -> float:
         """Multiply-adds of the electronic part over those of the exact product of a row, V K."""
-        return (rank * (num_outputs + width) + 2 * self.drawn * (width + rank)) / (num_outputs * width)
+        drawn = 2 * self.drawn * (width + rank) / (num_outputs * width)
+        return super().electronic_share(rank, num_outputs=num_outputs, width=width) + drawn
 
     def electronic_product(self, e_ND: Tensor, matrix_DK: Tensor, low_rank: LowRank, step: int) -> Tensor | None:
         """What `low_rank`, fitted to a matrix, and the matrix at drawn entries make of the error; the n-th step always
@@ -157,14 +171,17 @@ class Head:
         self.projection = projection.shaped(num_outputs, width)
         self.gain = rule.scale / (1.0 if projection.isometric else width**0.5)
         self.start_VK = self.gain * measure(self.projection).to(self.matrix_VK)
-        weight = self._weight()
-        with torch.no_grad():
-            weight.copy_(self._as_weight(self.start_VK))
+        self.set(self.start_VK)
+
+    @torch.no_grad()
+    def set(self, matrix_VK: Tensor) -> None:
+        """Overwrite the weight."""
+        self.weight.copy_(self._as_weight(matrix_VK))
 
     @property
     def matrix_VK(self) -> Tensor:
         """The weight as it is now, in float32 or better (looked up each time: loading weights may replace it)."""
-        weight = self._weight().detach()
+        weight = self.weight.detach()
         weight = weight if weight.dtype == torch.float64 else weight.float()
         return weight.T if self.transposed else weight
 
@@ -176,12 +193,14 @@ class Head:
     @property
     def at_start(self) -> bool:
         """True if the head holds exactly its start values."""
-        return torch.equal(self._weight().detach(), self._as_weight(self.start_VK))
+        return torch.equal(self.weight.detach(), self._as_weight(self.start_VK))
 
     def _as_weight(self, matrix_VK: Tensor) -> Tensor:
-        return (matrix_VK.T if self.transposed else matrix_VK).to(self._weight())
+        return (matrix_VK.T if self.transposed else matrix_VK).to(self.weight)
 
-    def _weight(self) -> Tensor:
+    @property
+    def weight(self) -> Tensor:
+        """The parameter, outputs x inputs or the reverse, looked up each time."""
         weight: Tensor = self.module.weight  # type: ignore[assignment]
         return weight
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from odfa.encode import BitPlanesSettings
-from odfa.engine.rules import AlignedHead, RandomFeedback
+from odfa.engine.rules import LowRankHead, RandomFeedback
 from odfa.project import OpticalSettings
 from odfa.recipes import recipe
 from odfa.session import AdamSettings, RunConfig
@@ -29,7 +29,7 @@ def fashion_diffusion() -> RunConfig:
         network=DitNetwork(patch=7, width=96, layers=4, heads=4),
         data=FashionData(validation=2000),
         optimizer=AdamSettings(learning_rate=1.2e-2, warmup_steps=50, clip_norm=1.0, average=0.995),
-        rule=AlignedHead(scale=0.5, hops=1),
+        rule=LowRankHead(scale=0.5, rank=12, hops=1),
         projection=OpticalSettings(encoder=BitPlanesSettings(bits=3)),
     )
 
@@ -46,6 +46,7 @@ def fashion_diffusion_tiny() -> RunConfig:
         checkpoint_every=30,
         evaluate_every=30,
         network=DitNetwork(patch=7, width=32, layers=2, heads=2),
+        rule=LowRankHead(scale=0.5, rank=4, hops=1),
         data=FashionData(validation=128, limit=512),
         optimizer=replace(run.optimizer, learning_rate=2e-3, warmup_steps=5, average=0.9),
     )
