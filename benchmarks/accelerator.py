@@ -1,124 +1,141 @@
-"""Vectors a second of projections on an accelerator: `python benchmarks/accelerator.py [DEVICE]`.
+"""What an accelerator makes of odfa, as ratios of one run: `python benchmarks/accelerator.py [DEVICE]`.
 
-Without a device the first accelerator is taken. `--small` takes sizes that a processor can do too. Writes JSON with the
-machine, versions and commit, to `--out`.
+    python benchmarks/accelerator.py [DEVICE] [--small] [--compile] [--only steps,memory,…] [--out FILE]
+
+Steps of GPT-2 (12 x 768, vocabulary 50,304, 8 x 1,024 tokens, bfloat16) by each rule over backpropagation, eager and
+compiled, peak memory, projections, full frames of the twin; `--only billion`: 1.3 billion parameters, a few minutes
+more. Calls are interleaved; figures are medians over rounds. Without a device the first accelerator is taken. `--small`
+takes sizes that a processor does in seconds, and compiles only with `--compile`: its figures say that the code runs.
+
+Whatever fails is named with its reason, the rest goes on, and the exit status is 1. Writes JSON with everything
+measured, the machine, versions and commit, to `--out`.
 """
 
 import argparse
 import json
-import statistics
+import sys
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
+from accelerator_parts import figures, projections, training
+from accelerator_parts.found import WHOLE, Found, Setting
+from accelerator_parts.light import frames
+from measuring import reason, release
 
-import odfa
-from odfa.project import hadamard
 from odfa.session.device import device_named
 from odfa.store import environment
-from odfa.store.provenance import device_name
-from odfa.structured import compiler_on
+from odfa.store.provenance import computed_on
 
-SIZES = [(1000, 1000, 512), (10_000, 10_000, 512), (50_304, 9216, 8192), (2**20, 2**21, 16)]
-SMALL = [(10, 100, 4), (1000, 1000, 8)]
-"""Inputs, outputs, rows."""
-CROSSOVER = [16, 32, 64, 128, 256, 512]
-"""Inputs at which `Hadamard` is timed beside its stored matrix, 2,048 outputs, 8,192 rows."""
-_SLOW_ENTRIES = 2**42
-"""Rows x inputs x outputs above which `Rademacher` takes too long."""
-_STORED_BYTES = 2**33
-"""Matrices above this are not stored."""
+PARTS: dict[str, Callable[[Setting], Found]] = {
+    "steps": training.step_times,
+    "memory": training.memory,
+    "projections": projections.projections,
+    "frames": frames,
+    "billion": training.billion,
+}
+USUAL = ("steps", "memory", "projections", "frames")
+"""What runs unless something else is chosen; with small sizes all do."""
 
 
-def vectors_a_second(call: Callable[[], object], num_rows: int, device: torch.device, repeats: int) -> float:
-    """Rows over the median time of so many calls."""
-    wait = (lambda: None) if device.type == "cpu" else torch.get_device_module(device).synchronize
-    call()
-    times = []
-    for _ in range(repeats):
-        wait()
+def measured(
+    device: torch.device, *, small: bool, parts: Sequence[str] | None = None, compiler: bool | str | None = None
+) -> dict[str, Any]:
+    """Every figure, all that was measured for it, and where.
+
+    Args:
+        parts: names of `PARTS`; None: the usual ones.
+        compiler: as `DFA(compile=…)`; None: blocks are compiled unless sizes are small.
+    """
+    setting = Setting(device=device, small=small, compiler=not small if compiler is None else compiler)
+    chosen = parts if parts is not None else tuple(PARTS) if small else USUAL
+    found, seconds = {}, {}
+    for name in (name for name in PARTS if name in chosen):
         start = time.perf_counter()
-        call()
-        wait()
-        times.append(time.perf_counter() - start)
-    return num_rows / statistics.median(times)
+        found[name] = attempt(name, setting)
+        seconds[name] = time.perf_counter() - start
+        show(name, found[name], seconds[name])
+    table = figures.evaluated(found, asks=not small)
+    print(f"\nfigures{_remark(setting)}", *figures.told(table, found), sep="\n")
+    return {
+        **environment(),
+        **computed_on(device),
+        "triton": _triton(),
+        "small": small,
+        "compile": setting.compiler,
+        "figures": table,
+        "failed": {f"{part}: {name}": why for part, each in found.items() for name, why in each.failed.items()},
+        "parts": {name: {**each.as_json(), "took_s": seconds[name]} for name, each in found.items()},
+        **(found["projections"].more if "projections" in found else {}),
+    }
 
 
-def projections(size: tuple[int, int, int], device: torch.device, repeats: int) -> dict[str, object]:
-    """Vectors a second of each way of projecting; those that do not fit are left out."""
-    num_inputs, num_outputs, num_rows = size
-    x_ND = torch.randn(num_rows, num_inputs, device=device)
-    rows = {"float32": x_ND, "bfloat16": x_ND.bfloat16(), "int8": x_ND.clamp(-1, 1).round().to(torch.int8)}
-    found: dict[str, float] = {}
-    for make in (odfa.Hadamard, odfa.Rademacher):
-        if make is odfa.Rademacher and num_inputs * num_outputs * num_rows > _SLOW_ENTRIES:
-            continue
-        projection = make(0).shaped(num_inputs, num_outputs)
-        for dtype, e_ND in rows.items():
-            call = partial(projection.project, e_ND)
-            found[f"{make.__name__} {dtype}"] = vectors_a_second(call, num_rows, device, repeats)
-    if 4 * num_inputs * num_outputs <= _STORED_BYTES:
-        matrix_DM = torch.randn(num_inputs, num_outputs, device=device)
-        for dtype in (torch.float32, torch.bfloat16):
-            name, call = (
-                f"dense {str(dtype).removeprefix('torch.')}",
-                partial(torch.mm, x_ND.to(dtype), matrix_DM.to(dtype)),
-            )
-            found[name] = vectors_a_second(call, num_rows, device, repeats)
-    dense = found.get("dense float32")
-    ratios = {name: rate / dense for name, rate in found.items()} if dense else {}
-    return {"inputs": num_inputs, "outputs": num_outputs, "rows": num_rows, "per_s": found, "over_dense": ratios}
-
-
-def crossover(num_inputs: int, num_rows: int, device: torch.device, repeats: int) -> float:
-    """How many times faster `Hadamard` is by its transforms than by its stored matrix."""
-    e_ND, rates = torch.randn(num_rows, num_inputs, device=device), []
-    before = hadamard._DENSE_INPUTS, hadamard._DENSE_INPUTS_BY_TRITON
+def attempt(name: str, setting: Setting) -> Found:
+    """A part of the benchmark; if it fails as a whole, so it says."""
     try:
-        for most in (0, num_inputs):
-            hadamard._DENSE_INPUTS = hadamard._DENSE_INPUTS_BY_TRITON = most
-            call = partial(odfa.Hadamard(0).shaped(num_inputs, 2048).project, e_ND)
-            rates.append(vectors_a_second(call, num_rows, device, repeats))
-    finally:
-        hadamard._DENSE_INPUTS, hadamard._DENSE_INPUTS_BY_TRITON = before
-    return rates[0] / rates[1]
+        return PARTS[name](setting)
+    except Exception as error:
+        found = Found(unit="", failed={WHOLE: reason(error)})
+    release(setting.device)
+    return found
 
 
-def measured(device: torch.device, *, small: bool) -> dict[str, object]:
-    """Everything, and where it was measured."""
-    sizes, repeats, num_rows = (SMALL, 1, 8) if small else (SIZES, 9, 8192)
-    found = []
-    for size in sizes:
-        found.append(projections(size, device, repeats))
-        show(found[-1])
-    ratios = {str(inputs): crossover(inputs, num_rows, device, repeats) for inputs in CROSSOVER[: 2 if small else None]}
-    told = "   ".join(f"{inputs}: {ratio:.2f}" for inputs, ratio in ratios.items())
-    print(f"Hadamard's transforms over its stored matrix, by inputs   {told}")
+def show(name: str, found: Found, took_s: float) -> None:
+    """A part as soon as it is done."""
+    print(f"\n{name}, {took_s:.0f} s")
+    if name == "projections" and found.more:
+        print(*projections.told(found), sep="\n")
+    else:
+        for key, values in found.measured.items():
+            middle = figures.typical(values)
+            print(f"    {key:58}{middle:14,.5g} {found.unit}   {len(values)} rounds")
+    for key, why in found.failed.items():
+        print(f"    {key:58}failed: {why}")
+    sys.stdout.flush()
+
+
+def _remark(setting: Setting) -> str:
+    told = [" of small sizes, which say that the code runs and nothing of its speed"] if setting.small else []
+    return "".join([*told, *([] if setting.compiler else [", nothing compiled"])])
+
+
+def _triton() -> str | None:
     try:
-        triton = version("triton")
+        return version("triton")
     except PackageNotFoundError:
-        triton = None
-    where = {"device": str(device), "device_name": device_name(device), "projections_by": compiler_on(device)}
-    return {**environment(), **where, "triton": triton, "projections": found, "crossover": ratios}
+        return None
 
 
-def show(found: dict[str, object]) -> None:
-    """One size, a line for each way."""
-    print(f"{found['inputs']:,} -> {found['outputs']:,}, {found['rows']:,} rows")
-    for name, rate in found["per_s"].items():  # type: ignore[attr-defined]
-        ratio = found["over_dense"].get(name)  # type: ignore[attr-defined]
-        print(f"    {name:22}{rate:16,.0f} vectors/s" + (f"{ratio:10.3g} x dense float32" if ratio else ""))
+def _parts(words: str) -> list[str]:
+    names = words.split(",")
+    odd = [name for name in names if name not in PARTS]
+    if odd:
+        raise argparse.ArgumentTypeError(f"expected some of {','.join(PARTS)}, got {odd[0]!r}")
+    return names
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Measure, print, write.
+
+    Returns:
+        1 if anything failed, else 0.
+    """
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("device", nargs="?", default="auto")
+    parser.add_argument("--small", action="store_true")
+    parser.add_argument("--compile", action="store_true", help="also with --small")
+    parser.add_argument("--only", type=_parts, metavar="PART,…", help=", ".join(PARTS))
+    parser.add_argument("--out", default="accelerator.json")
+    given = parser.parse_args(words)
+    compiler = True if given.compile else None
+    result = measured(device_named(given.device), small=given.small, parts=given.only, compiler=compiler)
+    Path(given.out).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(f"written to {given.out}" + (f"; {len(result['failed'])} failed" if result["failed"] else ""))
+    return 1 if result["failed"] else 0
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("device", nargs="?", default="auto")
-    parser.add_argument("--small", action="store_true")
-    parser.add_argument("--out", default="accelerator.json")
-    words = parser.parse_args()
-    result = measured(device_named(words.device), small=words.small)
-    Path(words.out).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(f"written to {words.out}")
+    sys.exit(main())

@@ -9,12 +9,12 @@ changes from round to round, so that a machine that slows down slows all of them
 import argparse
 import copy
 import json
-import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
+from measuring import Call, interleaved, ratios, typical
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -132,24 +132,17 @@ def attached(model: nn.Module, blocks: str, settings: dict[str, dict[str, Any] |
 
 def measure(models: dict[str, nn.Module], loss: Callable[[nn.Module], Tensor], steps: int) -> dict[str, list[float]]:
     """Seconds of every step, methods interleaved in changing order."""
-    optimizers = {method: torch.optim.Adam(model.parameters(), lr=1e-4, fused=True) for method, model in models.items()}
-    times: dict[str, list[float]] = {method: [] for method in models}
-    order = list(models)
-    for round_number in range(steps + 3):
-        order.append(order.pop(0))
-        for method in order:
-            start = time.perf_counter()
-            optimizers[method].zero_grad()
-            loss(models[method]).backward()
-            optimizers[method].step()
-            if round_number >= 3:  # the first rounds allocate
-                times[method].append(time.perf_counter() - start)
-    return times
 
+    def train(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.zero_grad()
+        loss(model).backward()
+        optimizer.step()
 
-def typical(values: list[float], period: int) -> float:
-    """The mean over a period of the medians of its places: steps of one method that hops seldom are not alike."""
-    return statistics.mean(statistics.median(values[place::period]) for place in range(period))
+    calls: dict[str, Call] = {
+        method: partial(train, model, torch.optim.Adam(model.parameters(), lr=1e-4, fused=True))
+        for method, model in models.items()
+    }
+    return interleaved(calls, steps, device=torch.device("cpu"))  # three rounds before allocate
 
 
 def main() -> None:
@@ -171,7 +164,7 @@ def main() -> None:
             for method, seconds in times.items():
                 dfa = DFA.of(methods[method])
                 period = 1 if dfa is None else dfa.rule.crossed_every
-                ratio = typical([a / b for a, b in zip(seconds, times["bp"], strict=True)], period)
+                ratio = typical(ratios(seconds, times["bp"]), period)
                 ms = 1e3 * typical(seconds, period)
                 rows.append({"model": name, "method": method, "ms": ms, "ratio_to_bp": ratio})
     if options.json:
