@@ -10,7 +10,7 @@ from typing import cast
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import Node
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 _BARE = "odfa: handed to a block without history"
 """Key in a node's metadata, which lives as long as the graph."""
@@ -49,6 +49,9 @@ class Trace:
         self._running: list[Span] = []
         self._shapes: dict[int, list[tuple[tuple[int, ...], Node]]] = {}
         self._bare: dict[Node, bool] = {}
+        self._held: list[GradientEdge] = []
+        """Before 2.13 torch frees a node written in Python, a mark for instance, with the last tensor that came from
+        it, though somebody refers to it; it then says nothing of its edges."""
 
     def begin(self, arguments: list[Tensor], *, strip: bool) -> dict[int, Tensor]:
         """A block is called.
@@ -60,6 +63,7 @@ class Trace:
         span = Span(torch.autograd._get_sequence_nr())  # type: ignore[attr-defined]
         self._running.append(span)
         made = [(tuple(t.shape), t.grad_fn) for t in arguments if t.grad_fn is not None]
+        self._held += [get_gradient_edge(t) for t in arguments if t.grad_fn is not None]
         span.entries = [node for _, node in made]
         self._shapes[id(span)] = made
         bare = [t for t in arguments if strip and t.grad_fn is not None and self._is_bare(t.grad_fn)]
@@ -92,6 +96,7 @@ class Trace:
         """Note the mark behind an output; `asks`: this output asks for a gradient in other passes too."""
         node = handed.grad_fn
         assert node is not None  # a mark, or a gate
+        self._held.append(get_gradient_edge(handed))
         span.marks.append(node)
         span.made_of[node] = [output.grad_fn, *span.entries]
         self._bare[node] = not asks
