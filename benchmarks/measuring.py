@@ -14,7 +14,7 @@ Call = Callable[[], object]
 def wait(device: torch.device) -> None:
     """Until a device has done all that it was given."""
     if device.type != "cpu":
-        torch.get_device_module(device).synchronize()
+        torch.accelerator.synchronize(device)
 
 
 def release(device: torch.device) -> None:
@@ -106,15 +106,15 @@ def peak_bytes(make: Callable[[], Call], device: torch.device) -> int:
         return _peak_on_processor(make)
     memory = torch.get_device_module(device)
     release(device)
-    before = memory.memory_allocated()
+    before = memory.memory_allocated(device)
     call = make()
     for _ in range(2):
         call()
     wait(device)
-    memory.reset_peak_memory_stats()
+    memory.reset_peak_memory_stats(device)
     call()
     wait(device)
-    return int(memory.max_memory_allocated() - before)
+    return int(memory.max_memory_allocated(device) - before)
 
 
 def _peak_on_processor(make: Callable[[], Call]) -> int:
