@@ -26,7 +26,7 @@ from accelerator_parts.found import WHOLE, Found, Setting
 from accelerator_parts.light import frames
 from measuring import reason, release
 
-from odfa.session.device import device_named
+from odfa.devices import device_named
 from odfa.store import environment
 from odfa.store.provenance import computed_on
 

@@ -3,13 +3,19 @@
 As on an accelerator, they cannot be computed with tensors of the processor. Mixed devices show here, kernels do not.
 """
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_flatten, tree_map
+
+from odfa import keys
 
 DEVICE, CPU = torch.device("mps", 0), torch.device("cpu")
 FETCHED: list[str] = []
@@ -96,6 +102,26 @@ class Accelerator(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _computed(func, args, kwargs or {})
+
+
+@contextmanager
+def one_accelerator(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Inside, `DEVICE` is all that the machine has beside its processor; its random numbers are the processor's."""
+    monkeypatch.setattr("odfa.devices.accelerators", lambda: [DEVICE])
+    for at in ("odfa.keys", "odfa.engine.executions.again"):
+        monkeypatch.setattr(f"{at}.state_on", lambda _device: torch.get_rng_state())
+        monkeypatch.setattr(f"{at}.put_back", lambda _device, _state: None)
+    monkeypatch.setattr("odfa.engine.unseen.moment", lambda _device: time.perf_counter())
+    on_cpu, tensor = keys.torch_generator, torch.tensor
+
+    def made(*args: Any, device: Any = None, **words: Any) -> Tensor:  # torch makes it past every mode
+        near = tensor(*args, **words)
+        return near if device is None else near.to(device)
+
+    monkeypatch.setattr(torch, "tensor", made)
+    monkeypatch.setattr("odfa.opu.twin.twin.torch_generator", lambda *parts, device=CPU: on_cpu(*parts))
+    with Accelerator():
+        yield
 
 
 def _to(tensor: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

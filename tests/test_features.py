@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import scipy.sparse
+import torch
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.feature_extraction.text import HashingVectorizer
@@ -15,6 +16,7 @@ from sklearn.utils.estimator_checks import check_estimator
 import odfa
 from odfa.errors import ConfigError, Incompatible, NonFinite
 from odfa.features import OpticalFeatures, RandomProjection
+from tests.far import one_accelerator
 
 EVERY = [
     RandomProjection(20, random_state=0),
@@ -181,3 +183,55 @@ def test_bad_values(bad):
 def test_levels_that_would_fill_the_memory_are_refused_before_they_are_made():
     with pytest.raises(Incompatible, match=r"levels: 3 features share 1,039,680 mirrors, expected at most 346,560"):
         OpticalFeatures(3, levels=10**9).fit(np.eye(3))
+
+
+@pytest.fixture
+def far(monkeypatch):
+    """One accelerator, whose random numbers are the processor's."""
+    with one_accelerator(monkeypatch):
+        yield
+
+
+@pytest.mark.usefixtures("far")
+@pytest.mark.parametrize("estimator", EVERY, ids=str)
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("device", ["mps", "auto"])
+def test_an_accelerator_projects_as_the_processor_does(estimator, sparse, device):
+    X = scipy.sparse.random(30, 50, 0.1, random_state=0, dtype=np.float32, format="csr")
+    X = X if sparse else X.toarray()
+    near = clone(estimator).set_params(random_state=0)
+    there = clone(near).set_params(device=device)
+    assert (there.device, clone(there).device) == (device, device)
+    Y = there.fit(X).transform(X)
+    assert (there.device, there.device_) == (device, "mps")
+    assert Y.dtype == np.float32
+    np.testing.assert_allclose(Y, near.fit(X).transform(X), rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.usefixtures("far")
+def test_float64_is_refused_where_there_is_none():
+    X = np.ones((3, 50))
+    with pytest.raises(ConfigError, match="device=mps computes in float32: expected X of float32, got float64"):
+        RandomProjection(20, device="mps").fit_transform(X)
+    assert RandomProjection(20, device="mps").fit_transform(X.astype(np.float32)).dtype == np.float32
+
+
+@pytest.mark.parametrize("make", [RandomProjection, OpticalFeatures])
+def test_an_absent_device_is_refused_in_fit_and_can_be_changed_after_a_pickle(make, monkeypatch):
+    X = np.random.default_rng(0).standard_normal((5, 30)).astype(np.float32)
+    made = make(9, random_state=0, device="cuda:99")  # stored as it is: scikit-learn's clones need that
+    with pytest.raises(ConfigError, match=r"got cuda:99; torch .* sees no such device \(see odfa env\)"):
+        made.fit(X)
+    with pytest.raises(ConfigError, match="device: expected cpu, cuda, cuda:N, mps, xpu, xpu:N or auto, got 'gpu'"):
+        make(9, device="gpu").fit(X)
+    with pytest.raises(ConfigError, match="got 3"):
+        make(9, device=3).fit(X)
+    monkeypatch.setattr("odfa.devices.accelerators", lambda: [torch.device("cuda", 1)])
+    text = pickle.dumps(make(9, random_state=0, device="auto").fit(X))
+    monkeypatch.undo()
+    fitted = pickle.loads(text)
+    assert (fitted.device, fitted.device_) == ("auto", "cuda:1")
+    with pytest.raises(ConfigError, match=r"\(it was fitted there; set device_ to one that is here, such as 'cpu'\)"):
+        fitted.transform(X)
+    fitted.device_ = "cpu"
+    np.testing.assert_array_equal(fitted.transform(X), make(9, random_state=0).fit(X).transform(X))

@@ -3,6 +3,7 @@
     make_pipeline(OpticalFeatures(n_components=10_000, random_state=0), RidgeClassifier()).fit(X, y)
 
 Everything is made in `fit`: clones and pickles carry settings and what was fitted, never a matrix or an open OPU.
+`device` (cpu, cuda, cuda:1, mps, xpu, auto) says where rows are projected; X and the features are NumPy's everywhere.
 Shape letters: `N` samples · `D` features · `L` levels · `M` components.
 """
 
@@ -18,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from odfa import arguments
 from odfa.demodulate import Intensity
+from odfa.devices import check_name, device_named
 from odfa.encode import Threshold
 from odfa.errors import ConfigError, Incompatible, NonFinite
 from odfa.opu import TWINS, AbstractOpu, open_opu
@@ -39,6 +41,7 @@ class _Features(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 
     n_components: int
     random_state: Any
+    device: str
 
     def transform(self, X: Any) -> np.ndarray:
         """Features of the rows of X, dense, float32 for float32 and float64 otherwise.
@@ -46,12 +49,14 @@ class _Features(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         Raises:
             ValueError: X has another number of features, or NaN or infinite values.
             NonFinite: values so large that their projection is no number of X's precision.
+            ConfigError: this machine lacks the device that `fit` found on another one.
         """
         check_is_fitted(self, "seed_")
+        device = device_named(self.device_, "it was fitted there; set device_ to one that is here, such as 'cpu'")
         X = validate_data(self, X, accept_sparse="csr", dtype=[np.float64, np.float32], reset=False)
         out = np.empty((X.shape[0], self.n_components), dtype=X.dtype)
         for rows, part in _parts(X):
-            out[rows] = self._features(part)
+            out[rows] = self._features(part, device)
         return out
 
     def _begin(self, X: Any) -> Any:
@@ -59,6 +64,8 @@ class _Features(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             raise ConfigError(f"n_components must be a positive integer, got {self.n_components!r}")
         if self.n_components < 1:
             raise ConfigError(f"n_components must be a positive integer, got {self.n_components}")
+        check_name(self.device)
+        self.device_ = _found(self.device)
         X = validate_data(self, X, accept_sparse="csr", dtype=[np.float64, np.float32])
         if scipy.sparse.issparse(X) and not X.has_canonical_format:
             X = X.copy()
@@ -67,7 +74,7 @@ class _Features(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         self.seed_ = int(self.random_state) if fixed else int(check_random_state(self.random_state).randint(2**31 - 1))
         return X
 
-    def _features(self, part: np.ndarray) -> np.ndarray:
+    def _features(self, part: np.ndarray, device: torch.device) -> np.ndarray:
         raise NotImplementedError
 
     @property
@@ -89,6 +96,7 @@ class RandomProjection(_Features):
         kind: "hadamard", structured, O(M log D) a row, no stored matrix; "gaussian", independent entries;
             "rademacher", independent signs made on the fly.
         random_state: key of the matrix; an int, a RandomState, or None for another matrix at each fit.
+        device: where rows are projected; the matrix is the same everywhere. mps has no float64.
 
     >>> RandomProjection(3, random_state=0).fit_transform(np.eye(50)).shape
     (50, 3)
@@ -98,15 +106,15 @@ class RandomProjection(_Features):
 
     def __init__(
         self, n_components: int = 100, *, kind: Literal["hadamard", "gaussian", "rademacher"] = "hadamard",
-        random_state: Any = None,
+        random_state: Any = None, device: str = "cpu",
     ) -> None:  # fmt: skip
-        self.n_components, self.kind, self.random_state = n_components, kind, random_state
+        self.n_components, self.kind, self.random_state, self.device = n_components, kind, random_state, device
 
     def fit(self, X: Any, y: object = None) -> Self:
         """Name the matrix for X's number of features.
 
         Raises:
-            ConfigError: `n_components` is not a positive integer or `kind` is unknown.
+            ConfigError: `n_components` is not a positive integer, `kind` is unknown, or this machine lacks `device`.
         """
         kinds = _digital_kinds()
         if self.kind not in kinds:
@@ -131,8 +139,10 @@ class RandomProjection(_Features):
         kind = np.float32 if X.dtype == np.float32 else np.float64
         return np.asarray((X @ inverse_MD).astype(kind))
 
-    def _features(self, part: np.ndarray) -> np.ndarray:
-        projected = self.projection_.project(torch.from_numpy(part)).numpy()
+    def _features(self, part: np.ndarray, device: torch.device) -> np.ndarray:
+        if device.type == "mps" and part.dtype == np.float64:
+            raise ConfigError("device=mps computes in float32: expected X of float32, got float64")
+        projected = self.projection_.project(torch.from_numpy(part).to(device)).cpu().numpy()
         if not np.isfinite(projected).all():
             raise NonFinite(f"features exceed {projected.dtype}: X reaches {np.abs(part).max():g}; scale it first")
         return np.asarray(projected * projected.dtype.type(1 / self.n_components**0.5))
@@ -153,6 +163,7 @@ class OpticalFeatures(_Features):
             "opu-2021", "ideal") with `random_state` as its key; with its noise and its camera's bits.
         levels: L, thresholds per feature; D L at most the OPU's mirrors.
         random_state: key of the twin's medium; without meaning for hardware.
+        device: where a twin computes: its medium is the same everywhere, its noise is not.
 
     >>> OpticalFeatures(8, random_state=0).fit_transform(np.eye(50)).shape
     (50, 8)
@@ -162,16 +173,16 @@ class OpticalFeatures(_Features):
 
     def __init__(
         self, n_components: int = 100, *, kind: Literal["intensity", "linear"] = "intensity",
-        opu: str | AbstractOpu = "opu-2021", levels: int = 4, random_state: Any = None,
+        opu: str | AbstractOpu = "opu-2021", levels: int = 4, random_state: Any = None, device: str = "cpu",
     ) -> None:  # fmt: skip
         self.n_components, self.kind, self.opu = n_components, kind, opu
-        self.levels, self.random_state = levels, random_state
+        self.levels, self.random_state, self.device = levels, random_state, device
 
     def fit(self, X: Any, y: object = None) -> Self:
         """Choose the levels from X, make and open the OPU.
 
         Raises:
-            ConfigError: a setting is out of range, or the OPU is unknown.
+            ConfigError: a setting is out of range, the OPU is unknown, or this machine lacks `device`.
             Incompatible: the OPU has too few mirrors, pixels, or no reference arm for kind="linear".
         """
         if self.kind not in ("intensity", "linear"):
@@ -207,17 +218,23 @@ class OpticalFeatures(_Features):
         state: dict[str, object] = super().__getstate__()
         return {name: value for name, value in state.items() if name not in ("_optical", "_path")}
 
-    def _features(self, part: np.ndarray) -> np.ndarray:
+    def _features(self, part: np.ndarray, device: torch.device) -> np.ndarray:
         bits_ND = (part[:, None, :] > self.levels_LD_).reshape(len(part), -1)
         if not bits_ND.any():
             return np.zeros((len(part), int(self.n_components)), dtype=part.dtype)
-        x_ND = torch.from_numpy(bits_ND).float()
+        x_ND = torch.from_numpy(bits_ND).to(device).float()
         if not hasattr(self, "_optical" if self.kind == "linear" else "_path"):
             self._open()
         if self.kind == "linear":
-            return np.asarray(self._optical.project(x_ND).numpy() / bits_ND.shape[1] ** 0.5)
+            return np.asarray(self._optical.project(x_ND).cpu().numpy() / bits_ND.shape[1] ** 0.5)
         field_NM = self._path.field(Threshold(0.5).encode(x_ND))
-        return np.asarray(field_NM.numpy() / bits_ND.shape[1])
+        return np.asarray(field_NM.cpu().numpy() / bits_ND.shape[1])
+
+
+def _found(device: str) -> str:
+    """The device by the name that stays right: auto is the accelerator that it found."""
+    found = device_named(device, "see odfa env")
+    return found.type if found.type in ("cpu", "mps") else str(found)
 
 
 def _parts(X: Any) -> Iterator[tuple[slice, np.ndarray]]:

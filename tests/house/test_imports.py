@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[2] / "src" / "odfa"
-BASE = {"flow", "errors", "keys", "units", "fourier", "sparse", "files", "saved", "structured", "settings", "arguments"}
+BASE = {
+    *("flow", "errors", "keys", "units", "fourier", "sparse", "files", "saved"),
+    *("structured", "settings", "arguments", "devices"),
+}
 STAGES = {"error", "encode", "opu", "demodulate"}
 BELOW_ENGINE = BASE | STAGES | {"project", "feedback"}
 ALLOWED = {

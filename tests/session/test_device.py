@@ -1,7 +1,6 @@
 """A run names where its network is computed. An accelerator that is none (`tests.far`) shows tensors left behind."""
 
 import json
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,14 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from tests.far import CPU, DEVICE, FETCHED, Accelerator, FarTensor
+from tests.far import CPU, DEVICE, FETCHED, FarTensor, one_accelerator
 from tests.talk import small_run, write_corpus
 
+from odfa import devices as device
 from odfa import keys, recipes, train
 from odfa.cli import main
 from odfa.errors import ConfigError, NonFinite
 from odfa.lab.angles import align
-from odfa.session import RunConfig, build, device, dry_run
+from odfa.session import RunConfig, build, dry_run
 from odfa.session.assembly import try_loss
 from odfa.settings import SettingError, apply
 from odfa.store import load_run
@@ -31,14 +31,7 @@ QUIET = ("threads=1", "tensorboard=false")
 @pytest.fixture
 def far(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """One accelerator, whose random numbers are the processor's."""
-    monkeypatch.setattr(device, "accelerators", lambda: [DEVICE])
-    for at in ("odfa.keys", "odfa.engine.executions.again"):
-        monkeypatch.setattr(f"{at}.state_on", lambda _device: torch.get_rng_state())
-        monkeypatch.setattr(f"{at}.put_back", lambda _device, _state: None)
-    monkeypatch.setattr("odfa.engine.unseen.moment", lambda _device: time.perf_counter())
-    on_cpu = keys.torch_generator
-    monkeypatch.setattr("odfa.opu.twin.twin.torch_generator", lambda *parts, device=CPU: on_cpu(*parts))
-    with Accelerator():
+    with one_accelerator(monkeypatch):
         yield
 
 

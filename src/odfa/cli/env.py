@@ -25,7 +25,7 @@ def _configure(parser: ArgumentParser) -> None:
 def _execute(_arguments: Namespace) -> Outcome:
     import torch
 
-    from odfa.session.device import accelerators
+    from odfa.devices import accelerators
     from odfa.store import environment
     from odfa.store.provenance import device_name
     from odfa.structured import compiler_on

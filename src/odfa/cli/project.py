@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from odfa.lab.projections import Row
 
 _COLUMNS = (
-    "projection", "size", "batch", "threads", "per second", "effective TeraOPS", "× OPU", "state, bytes", "rms error",
-    "faster than",
+    "projection", "size", "batch", "device", "threads", "per second", "effective TeraOPS", "× OPU", "state, bytes",
+    "rms error", "faster than",
 )  # fmt: skip
 
 
@@ -52,7 +52,7 @@ def _cells(row: "Row") -> tuple[object, ...]:
     from odfa.lab.projections import OPU_TERAOPS
 
     return (
-        row.name, f"{row.n} → {row.m}", row.batch, row.threads, f"{row.per_second:,.0f}",
+        row.name, f"{row.n} → {row.m}", row.batch, row.device, row.threads, f"{row.per_second:,.0f}",
         f"{row.effective_teraops:,.3g}", f"{row.effective_teraops / OPU_TERAOPS:.3g}", f"{row.state_bytes:,}",
         "" if row.rms_rel_error is None else f"{row.rms_rel_error:.1e}",
         ", ".join(f"{name} {ratio:.3g}×" for name, ratio in row.ratios.items()),

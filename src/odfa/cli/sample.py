@@ -19,7 +19,7 @@ def _execute(arguments: Namespace) -> Outcome:
     runs, words = some_parted([*arguments.runs, *arguments.settings], "sample")
     settings = apply(settings_of(runs), words)
     note(f"sampling from {', '.join(map(str, runs))} …")
-    made = settings.make(runs)
+    made = settings.sampled(runs)
     return Outcome(json=made.json, show=lambda: print(made.text))
 
 

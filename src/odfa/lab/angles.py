@@ -1,32 +1,40 @@
 """The angle between what the blocks of a run learn by and their true gradient."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from odfa.arms import name_of
 from odfa.data import needs
+from odfa.devices import check_name
 from odfa.errors import ConfigError
 from odfa.keys import forked
 from odfa.lab.canvas import new_figure, open_frame, save_figure
 from odfa.lab.destination import check_figure
 from odfa.lab.wording import rule_of
 from odfa.session import build
-from odfa.session.device import device_named
 from odfa.settings import Settings
 from odfa.store.checkpoint import newest, restore
 from odfa.store.folder import check_unchanged, read_config, read_lines
 from odfa.store.kept import read_kept
+from odfa.store.placed import device_of_run
 from odfa.train.alignment import alignment_batch, check_measurable, measure_alignment
 
 
 @dataclass(frozen=True, kw_only=True)
 class AlignSettings(Settings):
-    """Where the angles are drawn."""
+    """Where the angles are measured and drawn."""
+
+    device: str | None = None
+    """Where they are measured: cpu, cuda, cuda:N, mps, xpu, xpu:N or auto; none: where the run was trained."""
 
     out: Path | None = None
     """File to draw into, such as angles.png: the angles over training, which align_every measured; none: no picture."""
+
+    def __post_init__(self) -> None:
+        if self.device is not None:
+            check_name(self.device)
 
 
 def align(run_dir: Path | str, settings: AlignSettings | None = None) -> dict[str, Any]:
@@ -38,29 +46,31 @@ def align(run_dir: Path | str, settings: AlignSettings | None = None) -> dict[st
         RunFolderError: not a run folder, or the figure cannot be written. CheckpointError: no checkpoint yet, or a
             corrupt or foreign one.
         DataError: the run's data are missing or have changed. MissingExtra: a figure without matplotlib.
-        ConfigError: the run has no feedback to measure; a figure of a run that measured no angles as it learned, or a
-            file that no figure can be drawn into.
+        ConfigError: the run has no feedback to measure; a device that this machine lacks; a figure of a run that
+            measured no angles as it learned, or a file that no figure can be drawn into.
     """
-    path, out = Path(run_dir), None if settings is None else settings.out
+    settings = settings or AlignSettings()
+    path, out = Path(run_dir), settings.out
     if out is not None:
         check_figure(out, "out")
         measured_angles(path)
-    found = _measured(path)
+    found = _measured(path, settings.device)
     if out is not None:
         draw_alignment(path, out)
         found["figure"] = str(out)
     return found
 
 
-def _measured(path: Path) -> dict[str, Any]:
-    """The angles of the newest checkpoint."""
+def _measured(path: Path, asked: str | None) -> dict[str, Any]:
+    """The angles of the newest checkpoint, on the device that is asked for or the run's own."""
     config = read_config(path)
+    device = device_of_run(config, asked)
     check_unchanged(path)
     check_measurable(config, f"{path}: ")
     kept = read_kept(path)
     # building a run draws its weights, which are overwritten: the caller's random numbers go on as if nothing was
-    with forked([device_named(config.device)]):
-        session = build(config)
+    with forked([device]):
+        session = build(config if asked is None else replace(config, device=asked))
     kept.check(session.splits, path)
     newest(path, lambda checkpoint: restore(session, checkpoint))
     angles = measure_alignment(session)
@@ -69,6 +79,7 @@ def _measured(path: Path) -> dict[str, Any]:
         "recipe": config.recipe,
         "arm": name_of(config),
         "rule": rule_of(config),
+        "device": str(device),
         "step": session.step,
         "samples": len(alignment_batch(session)),
         "blocks": [

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from odfa.arms import name_of
 from odfa.data import Split, needs, quietly
+from odfa.devices import check_name
 from odfa.errors import ConfigError
 from odfa.lab.wording import rule_of
 from odfa.settings import SettingError, Settings, require, require_counts
 from odfa.store import LoadedRun, load_run
+from odfa.store.placed import loading_on
 from odfa.tasks.diffusion.samples import Sampler, check_drawing, generate
 from odfa.tasks.vision.classify import Classify
 from odfa.tasks.vision.fashion import FashionData
@@ -41,8 +43,13 @@ class JudgeSettings(Settings):
     """Denoising steps."""
     seed: int = 0
     """Key of the noise."""
+    device: str | None = None
+    """Where models and judge compute: cpu, cuda, cuda:N, mps, xpu, xpu:N or auto; none: each where its run was
+    trained."""
 
     def __post_init__(self) -> None:
+        if self.device is not None:
+            check_name(self.device)
         require(_LEAST <= self.count <= _MOST, "count", f"{_LEAST} to {_MOST} images", self.count)
         require_counts(self, "steps")
         check_drawing(self.guidance, self.seed)
@@ -72,8 +79,15 @@ def judge(run_dirs: Sequence[Path | str], settings: JudgeSettings) -> dict[str, 
     Raises:
         RunFolderError: not a run folder. CheckpointError: no checkpoint, or one of another architecture.
         DataError: the judge's data are missing or have changed.
-        ConfigError: a run that draws no images, no judge, or one that is no classifier of these images.
+        ConfigError: a run that draws no images, no judge, or one that is no classifier of these images; a device that
+            this machine lacks.
     """
+    with loading_on(settings.device, [settings.judge_dir(), *run_dirs]):
+        return _judged(run_dirs, settings)
+
+
+def _judged(run_dirs: Sequence[Path | str], settings: JudgeSettings) -> dict[str, Any]:
+    """The figures of each run, and of training images."""
     classifier = _Classifier(load_run(settings.judge_dir()))
     raw = classifier.run.config.data.load()
     classifier.run.kept.check(raw, classifier.run.path)
@@ -127,7 +141,13 @@ class _Classifier(nn.Module):
                 self.model((x_nD - self.mean) / self.std)
         finally:
             handle.remove()
-        return torch.cat(found)
+        return torch.cat(found).cpu()
+
+    @torch.no_grad()
+    def classes(self, x_ND: Tensor) -> Tensor:
+        """The class that each image is taken for."""
+        logits_NK: Tensor = self.head(self(x_ND).to(self.head.weight.device))
+        return logits_NK.argmax(dim=1).cpu()
 
 
 class _Judge:
@@ -145,8 +165,7 @@ class _Judge:
         """Fréchet distance, agreement and neighbour distance of these images."""
         self.distance.reset()
         self.distance.update(images_ND, real=False)
-        with torch.no_grad():
-            seen_N = self.classifier.head(self.classifier(images_ND)).argmax(dim=1)
+        seen_N = self.classifier.classes(images_ND)
         return {
             "frechet": float(self.distance.compute()),
             "agreement": (seen_N == class_N).double().mean().item(),

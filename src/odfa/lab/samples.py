@@ -11,6 +11,7 @@ from odfa.lab.destination import check_figure
 from odfa.settings import SettingError, Settings, apply, kinds_of, named, shown, tag_of
 from odfa.settings.kinds import words_of
 from odfa.store.folder import read_config
+from odfa.store.placed import loading_on
 from odfa.tasks.base import AbstractTask
 
 
@@ -32,9 +33,23 @@ class SampleSettings(Settings, ABC, room="odfa.tasks", group="odfa.samples"):
     `odfa.samples`, or package.module:Name. All fields have defaults.
     """
 
+    device: str | None = None
+    """Where the models compute: cpu, cuda, cuda:N, mps, xpu, xpu:N or auto; none: each where its run was trained."""
+
+    def sampled(self, run_dirs: Sequence[Path | str]) -> Samples:
+        """What `make` makes of these runs, their models on `device`.
+
+        Raises:
+            ConfigError: this machine has no such device; and everything that `make` raises.
+        """
+        with loading_on(self.device, run_dirs):
+            return self.make(run_dirs)
+
     @abstractmethod
     def make(self, run_dirs: Sequence[Path | str]) -> Samples:
         """Sample from these runs (`odfa.load_run` opens one); `run_dirs` is not empty.
+
+        Models are given tensors of the processor and answer with them, wherever they compute.
 
         Raises:
             RunFolderError: not a run folder. CheckpointError: no checkpoint, or one of another architecture.
@@ -92,9 +107,9 @@ def sample(run_dirs: Sequence[Path | str], words: Iterable[str] = ()) -> Samples
     """What `odfa sample` makes of these runs and `key=value` words.
 
     Raises:
-        ConfigError: what `settings_of`, `odfa.settings.apply` or `SampleSettings.make` raise, and their other errors.
+        ConfigError: what `settings_of`, `odfa.settings.apply` or `SampleSettings.sampled` raise; other errors too.
     """
-    return apply(settings_of(run_dirs), words).make(run_dirs)
+    return apply(settings_of(run_dirs), words).sampled(run_dirs)
 
 
 def _settings(word: str) -> SampleSettings:

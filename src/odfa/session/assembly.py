@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from odfa.data import DataShape, Splits
+from odfa.devices import device_named
 from odfa.engine.compiled import uncompiled
 from odfa.errors import ConfigError
 from odfa.keys import forked, mix
 from odfa.session.average import averaged
 from odfa.session.config import RunConfig
-from odfa.session.device import device_named
 from odfa.session.handle import attach, check_feedback
 from odfa.session.memory import check_memory, check_shares, fitted_optimizer, give_back_freed, new_weights
 from odfa.settings import SettingError

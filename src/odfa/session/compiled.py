@@ -4,10 +4,10 @@ from collections.abc import Container
 
 from torch import nn
 
+from odfa.devices import device_named
 from odfa.engine.compiled import USUAL, compile_blocks
 from odfa.errors import ConfigError
 from odfa.session.config import RunConfig
-from odfa.session.device import device_named
 from odfa.settings import tag_of
 
 

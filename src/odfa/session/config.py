@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
+from odfa.devices import check_name
 from odfa.engine.rules import AbstractRule, RandomFeedback
 from odfa.project import GaussianSettings, ProjectionSettings
-from odfa.session.device import TOLD, is_device
 from odfa.session.optimizers import AdamSettings, OptimizerSettings
 from odfa.settings import (
     FIXED,
@@ -119,7 +119,7 @@ class RunConfig(Settings):
         require_counts(self, "epochs", "batch_size", "log_every")
         choices = ("steps", "checkpoint_every", "evaluate_every", "align_every", "threads")
         require_counts(self, *choices, what="a positive number or none")
-        require(is_device(self.device), "device", TOLD, self.device)
+        check_name(self.device)
         self._check_rule()
 
     def _check_rule(self) -> None:

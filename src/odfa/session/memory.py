@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from odfa.devices import device_named
 from odfa.errors import ConfigError
 from odfa.session.config import MemorySettings, RunConfig
-from odfa.session.device import device_named
 from odfa.session.disk import EmptyOnDisk, keep_on_disk
 from odfa.session.optimizers import Group
 from odfa.settings import require, tag_of

@@ -12,6 +12,7 @@ from odfa.session.memory import new_weights
 from odfa.store.checkpoint import check_model, load_model, newest
 from odfa.store.folder import Row, read_config, read_lines, read_result
 from odfa.store.kept import KeptData, read_kept
+from odfa.store.placed import where_asked
 from odfa.store.result import RunResult
 from odfa.store.shards import verify
 
@@ -48,7 +49,7 @@ def load_run(run_dir: Path | str) -> LoadedRun:
         config=config,
         kept=kept,
         metrics=metrics,
-        model=newest(path, lambda checkpoint: _model(config, kept, checkpoint)).eval(),
+        model=where_asked(newest(path, lambda checkpoint: _model(config, kept, checkpoint)).eval(), config),
         result=RunResult.from_json(result) if result else None,
     )
 

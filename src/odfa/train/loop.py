@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from odfa import data
+from odfa.devices import device_named
 from odfa.engine import FusedOptimizer
 from odfa.engine.unseen import fetch, is_near
 from odfa.errors import DataError, NonFinite, OdfaError, RunFolderError
@@ -18,7 +19,6 @@ from odfa.flow import Light
 from odfa.keys import forked
 from odfa.session.assembly import Session, build, check_device, check_threads, seed_step, try_loss
 from odfa.session.config import RunConfig
-from odfa.session.device import device_named
 from odfa.session.handle import give_targets
 from odfa.session.memory import set_rate
 from odfa.session.places import with_whole_paths

@@ -1,18 +1,20 @@
-"""Where the network is computed: on the processor, or on an accelerator that torch knows."""
+"""Where something is computed: on the processor, or on an accelerator that torch knows."""
 
 import re
 
 import torch
 
 from odfa.errors import ConfigError
+from odfa.settings import require
 
 TOLD = "cpu, cuda, cuda:N, mps, xpu, xpu:N or auto"
-"""The devices that a run may name."""
+"""The devices that may be named."""
+_OF_RUNS = "for a run that has begun, write another one into its config.json"
 _NAMED = re.compile(r"auto|cpu|mps|(cuda|xpu)(:\d{1,3})?")
 
 
 def is_device(name: str) -> bool:
-    """Whether a run may name this device, on whatever machine."""
+    """Whether a device may be named so, on whatever machine."""
     return _NAMED.fullmatch(name) is not None
 
 
@@ -25,8 +27,21 @@ def accelerators() -> list[torch.device]:
     return [torch.device(kind, number) for kind, count in counts.items() for number in range(count)]
 
 
-def device_named(name: str) -> torch.device:
+def check_name(name: object) -> None:
+    """Refuse a device that no machine has.
+
+    Raises:
+        SettingError: no name of a device.
+    """
+    require(isinstance(name, str) and is_device(name), "device", TOLD, name)
+
+
+def device_named(name: str, otherwise: str = _OF_RUNS) -> torch.device:
     """The device with its number; auto: the first accelerator, or the processor where there is none.
+
+    Args:
+        name: as `TOLD` says.
+        otherwise: what to do where it is absent.
 
     Raises:
         ConfigError: this machine has no such device.
@@ -41,6 +56,6 @@ def device_named(name: str) -> torch.device:
         known = dict.fromkeys(["cpu", "auto", *(word for one in here for word in (one.type, str(one)))])
         raise ConfigError(
             f"device: expected one of {', '.join(known)} on this machine, got {name}; torch {torch.__version__} sees "
-            "no such device (for a run that has begun, write another one into its config.json)"
+            f"no such device ({otherwise})"
         )
     return found
