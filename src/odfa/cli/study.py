@@ -12,6 +12,8 @@ from odfa.cli.quantities import label, quantity, short
 from odfa.settings import apply, to_dict
 
 if TYPE_CHECKING:
+    import torch
+
     from odfa.scaling import MachineMeasurement
 
 _QUICK_REPEATS = 2
@@ -90,29 +92,36 @@ def _execute(arguments: Namespace) -> Outcome:
 
 
 def _measure(arguments: Namespace) -> Outcome:
+    from odfa.devices import device_named
     from odfa.lab.destination import check_file
     from odfa.scaling.actions import MeasureSettings
     from odfa.scaling.measurement import planned, report
     from odfa.session.threads import using_threads
 
     config = apply(MeasureSettings(), arguments.settings)
-    path = check_file(config.out, "out")
+    path, device = check_file(config.out, "out"), device_named(config.device, "see odfa env")
     if arguments.dry_run:
-        return _told(planned(memory=config.memory, repeats=config.repeats))
-    note("timing this machine: a step of many small GPTs, some minutes …")
+        return _told(planned(memory=config.memory, repeats=config.repeats, device=device))
+    note(f"timing {device} of this machine: a step of many small GPTs, some minutes …")
     with using_threads(config.threads):
-        measured = _timed(path, memory=config.memory, repeats=config.repeats)
+        measured = _timed(path, memory=config.memory, repeats=config.repeats, device=device)
     machine = measured.machine()
     found = report(measured, machine)
     return Outcome(json={**found, "file": str(path)}, show=lambda: _show_measured(found, path))
 
 
-def _timed(path: Path, *, memory: bool, repeats: int) -> "MachineMeasurement":
+def _timed(path: Path, *, memory: bool, repeats: int, device: "torch.device") -> "MachineMeasurement":
     from odfa.scaling import measure_machine
 
-    measured = measure_machine(memory=memory, repeats=repeats, note=note)
+    measured = measure_machine(memory=memory, repeats=repeats, note=note, device=device)
     measured.write(path)
     return measured
+
+
+def _timed_here(path: Path) -> "MachineMeasurement":
+    import torch
+
+    return _timed(path, memory=False, repeats=_QUICK_REPEATS, device=torch.device("cpu"))
 
 
 def _scaling(arguments: Namespace) -> Outcome:
@@ -129,7 +138,7 @@ def _scaling(arguments: Namespace) -> Outcome:
     if arguments.dry_run:
         to_time = {} if timed else planned(memory=False, repeats=_QUICK_REPEATS)
         return _told({"measured": str(known) if timed else None, "to_time": to_time, "study": to_dict(config.study)})
-    measured = read(known) if timed else _timed(known, memory=False, repeats=_QUICK_REPEATS)
+    measured = read(known) if timed else _timed_here(known)
     note("computing times and energies up to a trillion parameters …")
     machine = measured.machine()
     found, checks = run_study(config.study), report(measured, machine)

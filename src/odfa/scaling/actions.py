@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from odfa.devices import check_name
 from odfa.scaling.measurement import require_repeats
 from odfa.scaling.share import MOST, SharingConditions
 from odfa.scaling.study import StudySettings
@@ -28,8 +29,11 @@ class MeasureSettings(Settings):
     """Rounds; the fastest of each step counts."""
     threads: int | None = None
     """Processor threads; none: as many as torch takes by itself."""
+    device: str = "cpu"
+    """What is timed: cpu, cuda, cuda:N, mps, xpu or xpu:N; auto: the first accelerator of this machine, or else cpu."""
 
     def __post_init__(self) -> None:
+        check_name(self.device)
         require_repeats(self.repeats)
         most = os.cpu_count() or 1
         fits = self.threads is None or 0 < self.threads <= most

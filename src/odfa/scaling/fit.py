@@ -18,9 +18,12 @@ from odfa.scaling.method import PRECISIONS
 from odfa.scaling.processor import Processor
 from odfa.scaling.tally import matmul
 from odfa.scaling.walk import Walk, walk_run
+from odfa.units import range_of
 
 RATES = ("matmul_flops_per_s", "attention_flops_per_s", "bytes_per_s", "call_s")
 """Fields of `Processor` that are fitted to steps; four more are fitted to projections through the twin."""
+_LIMITS = [limits[:2] for limits in map(range_of, RATES) if limits is not None]
+"""Least and greatest sensible value of each."""
 _PATTERNS, _PHASES = 2, 4
 _PARTS = {"forward": 1.0, "backward": 1.0, "update": 0.3, "step": 1.5}
 """Weights of the residuals; updates are short and noisy."""
@@ -109,7 +112,10 @@ def fit_machine(timings: Sequence[Timing], projections: Sequence[ProjectionTimin
 
 
 def _with_rates(start: Processor, logs: np.ndarray) -> Processor:
-    matmul_rate, attention_rate, memory_rate, call_s = (float(np.exp(log)) for log in logs)
+    # a rate that the steps say nothing of may run away: it ends where its unit does
+    matmul_rate, attention_rate, memory_rate, call_s = (
+        min(max(float(np.exp(log)), low), high) for log, (low, high) in zip(logs, _LIMITS, strict=True)
+    )
     return replace(
         start,
         matmul_flops_per_s=matmul_rate,

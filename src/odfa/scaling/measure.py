@@ -1,5 +1,6 @@
 """Time a training step of small GPTs on the machine at hand, phase by phase, and the memory it takes."""
 
+import gc
 import multiprocessing
 import statistics
 import time
@@ -8,14 +9,16 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from odfa.arms import arm
+from odfa.engine.unseen import Stopwatch
 from odfa.errors import ConfigError
+from odfa.keys import forked
 from odfa.opu import Twin
 from odfa.project import Gaussian, Optical
 from odfa.saved import Json
@@ -48,6 +51,9 @@ _LEAST_S, _MOST = 1.0, 60
 """Short steps are repeated for so many seconds or so often in each round."""
 PEAKED = tuple(gpt for gpt in CHECKED if gpt.depth * gpt.width <= 6144 and gpt.width != 320)
 """Networks whose peak memory is measured."""
+_CPU = torch.device("cpu")
+_SMALL = Gpt(depth=2, width=128, tokens=256)
+"""Run once before memory is measured: libraries allocate in their first calls."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +87,11 @@ class Timing:
 
 
 def time_steps(
-    jobs: Sequence[tuple[Gpt, Sequence[Timed]]], *, repeats: int, note: Callable[[str], None]
+    jobs: Sequence[tuple[Gpt, Sequence[Timed]]],
+    *,
+    repeats: int,
+    note: Callable[[str], None],
+    device: torch.device = _CPU,
 ) -> list[Timing]:
     """Time networks and methods in two rounds, the second in reverse order: a minute in which the machine is slow then
     falls on one of them only."""
@@ -89,7 +99,7 @@ def time_steps(
     for order in (1, -1):
         for gpt, methods in jobs[::order]:
             for method in methods[::order]:
-                step = _steps_of(gpt, method)
+                step = _steps_of(gpt, method, device)
                 for _ in range(2):  # the first steps allocate
                     step()
                 steps.setdefault((gpt, method), []).extend(_several(step, -(-repeats // 2)))
@@ -129,29 +139,33 @@ PROJECTED = (
 """Rows, inputs and outputs of the projections that are timed."""
 
 
-def time_projections(repeats: int) -> list[ProjectionTiming]:
+def time_projections(
+    repeats: int, device: torch.device = _CPU, shapes: Sequence[tuple[int, int, int]] = PROJECTED
+) -> list[ProjectionTiming]:
     """Time a digital projection and the twin on rows like those of a language model that has just begun to learn."""
     found = []
-    for rows, inputs, outputs in PROJECTED:
+    for rows, inputs, outputs in shapes:
         generator = torch.Generator().manual_seed(0)
         e_ND = torch.randn(rows, inputs, generator=generator).mul_(0.3).softmax(1)
         e_ND[torch.arange(rows), torch.arange(rows) % inputs] -= 1.0
+        e_ND = (e_ND / rows).to(device)
         twin = Optical(Twin.preset("opu-2021")).shaped(inputs, outputs)
         digital_s, twin_s = (
-            _fastest(partial(projection.project, e_ND / rows), repeats)
+            _fastest(partial(projection.project, e_ND), repeats, device)
             for projection in (Gaussian(seed=0).shaped(inputs, outputs), twin)
         )
         found.append(ProjectionTiming(rows=rows, inputs=inputs, outputs=outputs, digital_s=digital_s, twin_s=twin_s))
     return found
 
 
-def _fastest(call: Callable[[], object], repeats: int) -> float:
+def _fastest(call: Callable[[], object], repeats: int, device: torch.device) -> float:
     call()  # the first call draws the matrix and compiles
     times = []
     for _ in range(repeats):
-        start_s = time.perf_counter()
+        watch = Stopwatch(device)
         call()
-        times.append(time.perf_counter() - start_s)
+        watch.stop()
+        times.append(watch.seconds)
     return min(times)
 
 
@@ -180,14 +194,13 @@ def _timing(gpt: Gpt, method: Timed, steps: list[tuple[float, ...]]) -> Timing:
     )
 
 
-def _steps_of(
-    gpt: Gpt, method: Timed, memory: MemorySettings | None = None
-) -> Callable[[], tuple[float, float, float]]:
-    """A function that does one step on random tokens and returns the seconds of its phases."""
-    config = arm(gpt.run(memory=memory), "bp" if method == "inputs" else method)
-    with torch.random.fork_rng(devices=[]):
-        model = build_model(config, gpt.shape)
-        ids_NT = torch.randint(0, gpt.vocabulary, (config.batch_size, gpt.context))
+def _steps_of(gpt: Gpt, method: Timed, device: torch.device = _CPU) -> Callable[[], tuple[float, float, float]]:
+    """A function that does one step on random tokens and returns the seconds of its phases, each until the device is
+    done with it."""
+    config = arm(gpt.run(), "bp" if method == "inputs" else method)
+    with forked([device]):
+        model = build_model(config, gpt.shape).to(device)
+        ids_NT = torch.randint(0, gpt.vocabulary, (config.batch_size, gpt.context)).to(device)
     dfa = attach(model, config, gpt.shape)
     optimizer = fitted_optimizer(model, dfa, config)
     if method == "inputs":
@@ -196,17 +209,20 @@ def _steps_of(
 
     def step() -> tuple[float, float, float]:
         optimizer.zero_grad(set_to_none=True)  # type: ignore[union-attr]
-        start_s = time.perf_counter()
+        forward = Stopwatch(device)
         loss = _loss(model, ids_NT)
-        forward_s = time.perf_counter()
+        forward.stop()
+        backward = Stopwatch(device)
         dfa.backward(loss) if dfa else torch.autograd.backward(loss)
-        backward_s = time.perf_counter()
+        backward.stop()
+        update = Stopwatch(device)
         if method != "inputs":
             # training waits for the norm of all gradients in every step, so it is part of an update's time
             gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
             torch.nn.utils.get_total_norm(gradients).item()
             optimizer.step()  # type: ignore[union-attr]
-        return forward_s - start_s, backward_s - forward_s, time.perf_counter() - backward_s
+        update.stop()
+        return forward.seconds, backward.seconds, update.seconds
 
     return step
 
@@ -216,14 +232,29 @@ def _loss(model: torch.nn.Module, ids_NT: Tensor) -> Tensor:
     return cross_entropy(logits_NTV.flatten(0, 1).float(), ids_NT.flatten())
 
 
-def peak_bytes(gpt: Gpt, method: Timed) -> int:
-    """Largest resident size that two steps add to a process that has run a small one before; in a process of its own.
+def check_peaks_told(device: torch.device) -> None:
+    """Refuse to measure peak memory where nobody tells it.
 
     Raises:
-        ConfigError: the system does not tell (Linux does).
+        ConfigError: a system that is not Linux, or an accelerator of which torch does not know.
     """
-    if not Path("/proc/self/clear_refs").exists():
+    if device.type == "cpu" and not Path("/proc/self/clear_refs").exists():
         raise ConfigError("peak memory is read from /proc, which this system lacks; leave memory out (memory=false)")
+    if device.type != "cpu" and not hasattr(_module(device), "max_memory_allocated"):
+        raise ConfigError(f"torch does not tell the peak memory of {device}; leave memory out (memory=false)")
+
+
+def peak_bytes(gpt: Gpt, method: Timed, device: torch.device = _CPU) -> int:
+    """Largest memory that two steps add to what was there after a small one.
+
+    Of a processor it is the resident size of a process of its own, of an accelerator what torch has allocated there.
+
+    Raises:
+        ConfigError: nobody tells.
+    """
+    check_peaks_told(device)
+    if device.type != "cpu":
+        return _peak_bytes_there(gpt, method, device)
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(_peak_bytes, gpt, method, torch.get_num_threads()).result()
 
@@ -232,13 +263,29 @@ def _peak_bytes(gpt: Gpt, method: Timed, threads: int) -> int:
     torch.set_num_threads(threads)
     # freed tensors go back to the system at once: the peak is what is alive
     give_back_freed(MemorySettings(fused=True), from_bytes=2**16)
-    _steps_of(Gpt(depth=2, width=128, tokens=256), method)()
+    _steps_of(_SMALL, method)()
     before = _resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     step = _steps_of(gpt, method)
     for _ in range(2):
         step()
     return _resident("VmHWM") - before
+
+
+def _peak_bytes_there(gpt: Gpt, method: Timed, device: torch.device) -> int:
+    allocated = _module(device)
+    _steps_of(_SMALL, method, device)()
+    gc.collect()  # what refers to itself would be freed some time during the steps
+    before = allocated.memory_allocated(device)
+    allocated.reset_peak_memory_stats(device)
+    step = _steps_of(gpt, method, device)
+    for _ in range(2):
+        step()
+    return int(allocated.max_memory_allocated(device)) - int(before)
+
+
+def _module(device: torch.device) -> Any:
+    return torch.get_device_module(device)
 
 
 def _resident(key: str) -> int:

@@ -6,30 +6,35 @@ from dataclasses import asdict, dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 
+import torch
+
 from odfa.errors import DataError
 from odfa.saved import Json
 from odfa.scaling.family import Gpt
 from odfa.scaling.fit import FitCheck, check_peaks, check_steps, fit_machine, summary
 from odfa.scaling.measure import (
-    CHECKED,
-    FITTED,
-    PEAKED,
-    PROJECTED,
     ProjectionTiming,
     Timed,
     Timing,
+    check_peaks_told,
     fastest_of,
     peak_bytes,
     time_projections,
     time_steps,
 )
 from odfa.scaling.processor import PROCESSORS, Processor
+from odfa.scaling.timed import timed_on
 from odfa.settings import require
 from odfa.store import environment
 from odfa.store.folder import folder_errors, write_json
+from odfa.store.provenance import computed_on
+from odfa.structured import compiler_on
 
 HERE = "here"
 """Name of the machine that was measured."""
+_CPU = torch.device("cpu")
+_LIKE_CPU, _LIKE_GPU = "xeon-2", "h100"
+"""Presets whose power and links a machine has that none of them is named after."""
 TIMED_METHODS: tuple[Timed, ...] = ("bp", "shallow", "dfa", "odfa")
 
 
@@ -38,7 +43,7 @@ class MachineMeasurement:
     """Everything that was measured on one machine."""
 
     environment: Json
-    """Versions, commit, processor and threads of the machine that was measured."""
+    """Versions, commit, processor, threads and device of the machine that was measured."""
     fitted: Sequence[Timing]
     """Steps that the constants are fitted to."""
     checked: Sequence[Timing]
@@ -48,9 +53,26 @@ class MachineMeasurement:
     """Network, method, bytes; empty where memory was left out."""
 
     def machine(self) -> Processor:
-        """This machine, its constants fitted; power, links and memory are the preset's."""
-        start = replace(PROCESSORS["xeon-2"], name=HERE, source=f"measured: {self.environment.get('cpu', 'unknown')}")
-        return fit_machine(self.fitted, self.projections, start)
+        """The device that was measured, its constants fitted in float32.
+
+        Power and links are a preset's: the one that an accelerator is named after, or one of its kind; so is the
+        memory where torch does not tell it.
+        """
+        return fit_machine(self.fitted, self.projections, self._start())
+
+    def _start(self) -> Processor:
+        known = self.environment
+        if known.get("device", "cpu") == "cpu":
+            return replace(PROCESSORS[_LIKE_CPU], name=HERE, source=f"measured: {known.get('cpu', 'unknown')}")
+        name = str(known["device_name"])
+        like = PROCESSORS[next((one for one in PROCESSORS if one in name.lower()), _LIKE_GPU)]
+        return replace(
+            like,
+            name=HERE,
+            source=f"measured: {name}; power and links as assumed of {like.name}",
+            memory_bytes=float(known.get("device_memory_bytes") or like.memory_bytes),
+            uncertainty=PROCESSORS[_LIKE_CPU].uncertainty,
+        )
 
     def steps(self, machine: Processor) -> list[FitCheck]:
         """Step times that nothing was fitted to."""
@@ -117,47 +139,72 @@ def require_repeats(repeats: int) -> None:
     require(2 <= repeats <= 1000, "repeats", "2 to 1,000 rounds", repeats)
 
 
-def planned(*, memory: bool, repeats: int) -> Json:
-    """The steps, projections and peaks that `measure_machine` would measure; nothing is run."""
+def planned(*, memory: bool, repeats: int, device: torch.device = _CPU) -> Json:
+    """The steps, projections and peaks that `measure_machine` would measure; nothing is run.
+
+    Raises:
+        ConfigError: too few repeats, or peak memory where nobody tells it.
+    """
     require_repeats(repeats)
+    if memory:
+        check_peaks_told(device)
+    shapes = timed_on(device)
     return {
+        "device": str(device),
         "repeats": repeats,
         "methods": list(TIMED_METHODS),
-        "fitted": [asdict(gpt) for gpt in FITTED],
-        "checked": [asdict(gpt) for gpt in CHECKED],
-        "frozen_weights": [asdict(gpt) for gpt in FITTED],
-        "projections": [dict(zip(("rows", "inputs", "outputs"), shape, strict=True)) for shape in PROJECTED],
-        "peaks": [asdict(gpt) for gpt in PEAKED] if memory else [],
+        "fitted": [asdict(gpt) for gpt in shapes.fitted],
+        "checked": [asdict(gpt) for gpt in shapes.checked],
+        "frozen_weights": [asdict(gpt) for gpt in shapes.fitted],
+        "projections": [dict(zip(("rows", "inputs", "outputs"), shape, strict=True)) for shape in shapes.projected],
+        "peaks": [asdict(gpt) for gpt in shapes.peaked] if memory else [],
     }
 
 
-def measure_machine(*, memory: bool, repeats: int, note: Callable[[str], None]) -> MachineMeasurement:
-    """Time steps, projections and, unless left out, peak memory on this machine; ten minutes on two cores.
+def measure_machine(
+    *, memory: bool, repeats: int, note: Callable[[str], None], device: torch.device = _CPU
+) -> MachineMeasurement:
+    """Time steps, projections and, unless left out, peak memory on a device of this machine; ten minutes on two cores.
 
     Raises:
-        ConfigError: too few repeats, or a system that does not tell a process's peak memory.
+        ConfigError: too few repeats, or peak memory where nobody tells it.
     """
-    planned(memory=memory, repeats=repeats)
+    planned(memory=memory, repeats=repeats, device=device)
+    shapes = timed_on(device)
     # Fitted and checked networks in turns, and projections before and after: a machine that is slowed for some minutes
     # by others slows all of them.
     jobs: list[tuple[Gpt, Sequence[Timed]]] = [
-        (gpt, (*TIMED_METHODS, "inputs") if gpt in FITTED else TIMED_METHODS) for gpt in _in_turns(FITTED, CHECKED)
+        (gpt, (*TIMED_METHODS, "inputs") if gpt in shapes.fitted else TIMED_METHODS)
+        for gpt in _in_turns(shapes.fitted, shapes.checked)
     ]
-    before = time_projections(repeats)
-    timings = time_steps(jobs, repeats=repeats, note=note)
-    projections = fastest_of(before, time_projections(repeats))
-    fitted = [timing for timing in timings if timing.gpt in FITTED]
-    checked = [timing for timing in timings if timing.gpt in CHECKED]
+    before = time_projections(repeats, device, shapes.projected)
+    timings = time_steps(jobs, repeats=repeats, note=note, device=device)
+    projections = fastest_of(before, time_projections(repeats, device, shapes.projected))
+    fitted = [timing for timing in timings if timing.gpt in shapes.fitted]
+    checked = [timing for timing in timings if timing.gpt in shapes.checked]
     peaks = []
-    for gpt in PEAKED if memory else ():
+    for gpt in shapes.peaked if memory else ():
         for method in TIMED_METHODS:
-            peaks += [(gpt, method, peak_bytes(gpt, method))]
+            peaks += [(gpt, method, peak_bytes(gpt, method, device))]
         note(
             f"peak memory, {gpt.depth} blocks of {gpt.width}, {gpt.tokens} tokens: {peaks[-4][2] / 2**20:.0f} MiB by bp"
         )
     return MachineMeasurement(
-        environment=environment(), fitted=fitted, checked=checked, projections=projections, peaks=peaks
+        environment={**environment(), **_told_of(device)},
+        fitted=fitted,
+        checked=checked,
+        projections=projections,
+        peaks=peaks,
     )
+
+
+def _told_of(device: torch.device) -> Json:
+    """The device, its name, what computes projections there, and its memory where torch tells it."""
+    found = {**computed_on(device), "projections_by": compiler_on(device)}
+    if device.type in ("cuda", "xpu"):
+        properties = torch.get_device_module(device).get_device_properties(device)
+        found["device_memory_bytes"] = int(properties.total_memory)
+    return found
 
 
 def measured_points(measurement: MachineMeasurement, machine: Processor) -> list[Json]:
