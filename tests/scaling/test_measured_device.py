@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from tests.far import DEVICE, one_accelerator
-from tests.scaling.test_fit import SMALL, TINY, measurement
+from tests.scaling.test_fit import TINY, measurement
 
 from odfa.cli import main
 from odfa.errors import ConfigError
@@ -64,10 +64,11 @@ def test_steps_and_projections_are_timed_by_the_clock_of_the_device(monkeypatch:
 
 @pytest.mark.usefixtures("far")
 def test_an_accelerator_is_measured_and_its_rates_are_fitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shapes = TimedShapes(fitted=SMALL[1:3], checked=[TINY], peaked=[], projected=[(8, 16, 8), (4, 8, 16)])
+    deep, wide = replace(TINY, depth=2), replace(TINY, width=128)
+    shapes = TimedShapes(fitted=[TINY, deep], checked=[wide], peaked=[], projected=[(8, 16, 8), (4, 8, 16)])
     monkeypatch.setattr("odfa.scaling.measurement.timed_on", lambda _device: shapes)
     measured = measure_machine(memory=False, repeats=2, note=lambda _line: None, device=DEVICE)
-    assert [timing.gpt for timing in measured.checked] == [TINY] * 4
+    assert [timing.gpt for timing in measured.checked] == [wide] * 4
     assert {timing.method for timing in measured.fitted} == {"bp", "shallow", "dfa", "odfa", "inputs"}
     assert measured.environment["device"] == str(DEVICE)
     assert measured.environment["projections_by"]
@@ -140,6 +141,9 @@ def test_an_absent_device_is_refused_in_one_line(capsys: pytest.CaptureFixture[s
         assert main([*words, *more]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert f"got cuda:99; torch {torch.__version__} sees no such device (see odfa env)" in line
+    assert main([*words[:3], "precision=tf32", "--dry-run"]) == 2
+    assert "precision=tf32: expected a cuda or xpu device, got cpu; say precision=float32" in capsys.readouterr().err
+    assert planned(memory=False, repeats=2, device=CUDA, precision="tf32")["precision"] == "tf32"
     with pytest.raises(SettingError, match="device: expected cpu, cuda"):
         MeasureSettings(device="gpu")
     assert list(tmp_path.iterdir()) == []

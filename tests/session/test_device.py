@@ -285,3 +285,25 @@ def test_what_is_not_finite_there_stops_before_the_optimiser_moves(arm: str) -> 
         with pytest.raises(NonFinite, match=r"step 3: the feedback of .* contains NaN or infinity"):
             train_step(session, good)
         assert session.step == 2
+
+
+def test_tf32_is_how_float32_is_multiplied_during_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = apply(recipes.get("digits_tiny", "dfa"), ["steps=2", "memory.precision=tf32", *QUIET])
+    with pytest.raises(
+        ConfigError, match=r"memory\.precision=tf32: expected a cuda or xpu device, got cpu; say"
+    ):
+        train.run(config, tmp_path / "refused", progress=False)
+    assert not (tmp_path / "refused").exists()
+    monkeypatch.setattr("odfa.session.memory.device_named", lambda _name: torch.device("cuda", 0))
+    before, during = torch.get_float32_matmul_precision(), []
+
+    def step(session: Any, batch: Any) -> Any:
+        during.append(torch.get_float32_matmul_precision())
+        return train_step(session, batch)
+
+    monkeypatch.setattr("odfa.train.loop.train_step", step)
+    train.run(config, tmp_path / "run", progress=False)
+    train.run(apply(config, ["memory.precision=float32"]), tmp_path / "other", progress=False)
+    assert during == ["high"] * 2 + [before] * 2
+    assert torch.get_float32_matmul_precision() == before
+    assert {weight.dtype for weight in load_run(tmp_path / "run").model.parameters()} == {torch.float32}

@@ -12,8 +12,6 @@ from odfa.cli.quantities import label, quantity, short
 from odfa.settings import apply, to_dict
 
 if TYPE_CHECKING:
-    import torch
-
     from odfa.scaling import MachineMeasurement
 
 _QUICK_REPEATS = 2
@@ -100,28 +98,23 @@ def _measure(arguments: Namespace) -> Outcome:
 
     config = apply(MeasureSettings(), arguments.settings)
     path, device = check_file(config.out, "out"), device_named(config.device, "see odfa env")
+    words: dict[str, Any] = {name: getattr(config, name) for name in ("memory", "repeats", "precision")}
     if arguments.dry_run:
-        return _told(planned(memory=config.memory, repeats=config.repeats, device=device))
+        return _told(planned(**words, device=device))
     note(f"timing {device} of this machine: a step of many small GPTs, some minutes …")
     with using_threads(config.threads):
-        measured = _timed(path, memory=config.memory, repeats=config.repeats, device=device)
+        measured = _timed(path, **words, device=device)
     machine = measured.machine()
     found = report(measured, machine)
     return Outcome(json={**found, "file": str(path)}, show=lambda: _show_measured(found, path))
 
 
-def _timed(path: Path, *, memory: bool, repeats: int, device: "torch.device") -> "MachineMeasurement":
+def _timed(path: Path, **words: Any) -> "MachineMeasurement":
     from odfa.scaling import measure_machine
 
-    measured = measure_machine(memory=memory, repeats=repeats, note=note, device=device)
+    measured = measure_machine(**words, note=note)
     measured.write(path)
     return measured
-
-
-def _timed_here(path: Path) -> "MachineMeasurement":
-    import torch
-
-    return _timed(path, memory=False, repeats=_QUICK_REPEATS, device=torch.device("cpu"))
 
 
 def _scaling(arguments: Namespace) -> Outcome:
@@ -138,7 +131,7 @@ def _scaling(arguments: Namespace) -> Outcome:
     if arguments.dry_run:
         to_time = {} if timed else planned(memory=False, repeats=_QUICK_REPEATS)
         return _told({"measured": str(known) if timed else None, "to_time": to_time, "study": to_dict(config.study)})
-    measured = read(known) if timed else _timed_here(known)
+    measured = read(known) if timed else _timed(known, memory=False, repeats=_QUICK_REPEATS)
     note("computing times and energies up to a trillion parameters …")
     machine = measured.machine()
     found, checks = run_study(config.study), report(measured, machine)

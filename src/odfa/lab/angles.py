@@ -14,6 +14,7 @@ from odfa.lab.canvas import new_figure, open_frame, save_figure
 from odfa.lab.destination import check_figure
 from odfa.lab.wording import rule_of
 from odfa.session import build
+from odfa.session.memory import multiplying
 from odfa.settings import Settings
 from odfa.store.checkpoint import newest, restore
 from odfa.store.folder import check_unchanged, read_config, read_lines
@@ -73,7 +74,8 @@ def _measured(path: Path, asked: str | None) -> dict[str, Any]:
         session = build(config if asked is None else replace(config, device=asked))
     kept.check(session.splits, path)
     newest(path, lambda checkpoint: restore(session, checkpoint))
-    angles = measure_alignment(session)
+    with multiplying(config.memory.precision):
+        angles = measure_alignment(session)
     return {
         "run": str(path),
         "recipe": config.recipe,

@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from odfa.devices import check_name
 from odfa.scaling.measurement import require_repeats
@@ -31,6 +32,9 @@ class MeasureSettings(Settings):
     """Processor threads; none: as many as torch takes by itself."""
     device: str = "cpu"
     """What is timed: cpu, cuda, cuda:N, mps, xpu or xpu:N; auto: the first accelerator of this machine, or else cpu."""
+
+    precision: Literal["float32", "tf32"] = "float32"
+    """How the device multiplies; tf32: products read 11 of 24 bits (cuda, xpu)."""
 
     def __post_init__(self) -> None:
         check_name(self.device)

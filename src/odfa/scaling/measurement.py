@@ -24,6 +24,7 @@ from odfa.scaling.measure import (
 )
 from odfa.scaling.processor import PROCESSORS, Processor
 from odfa.scaling.timed import timed_on
+from odfa.session.memory import check_tf32, multiplying
 from odfa.settings import require
 from odfa.store import environment
 from odfa.store.folder import folder_errors, write_json
@@ -53,7 +54,7 @@ class MachineMeasurement:
     """Network, method, bytes; empty where memory was left out."""
 
     def machine(self) -> Processor:
-        """The device that was measured, its constants fitted in float32.
+        """The device that was measured, its constants fitted; weights and activations are float32.
 
         Power and links are a preset's: the one that an accelerator is named after, or one of its kind; so is the
         memory where torch does not tell it.
@@ -139,18 +140,21 @@ def require_repeats(repeats: int) -> None:
     require(2 <= repeats <= 1000, "repeats", "2 to 1,000 rounds", repeats)
 
 
-def planned(*, memory: bool, repeats: int, device: torch.device = _CPU) -> Json:
+def planned(*, memory: bool, repeats: int, device: torch.device = _CPU, precision: str = "float32") -> Json:
     """The steps, projections and peaks that `measure_machine` would measure; nothing is run.
 
     Raises:
-        ConfigError: too few repeats, or peak memory where nobody tells it.
+        ConfigError: too few repeats, peak memory where nobody tells it, or tf32 where there is none.
     """
     require_repeats(repeats)
+    if precision == "tf32":
+        check_tf32(device, "precision")
     if memory:
         check_peaks_told(device)
     shapes = timed_on(device)
     return {
         "device": str(device),
+        "precision": precision,
         "repeats": repeats,
         "methods": list(TIMED_METHODS),
         "fitted": [asdict(gpt) for gpt in shapes.fitted],
@@ -162,14 +166,19 @@ def planned(*, memory: bool, repeats: int, device: torch.device = _CPU) -> Json:
 
 
 def measure_machine(
-    *, memory: bool, repeats: int, note: Callable[[str], None], device: torch.device = _CPU
+    *,
+    memory: bool,
+    repeats: int,
+    note: Callable[[str], None],
+    device: torch.device = _CPU,
+    precision: str = "float32",
 ) -> MachineMeasurement:
     """Time steps, projections and, unless left out, peak memory on a device of this machine; ten minutes on two cores.
 
     Raises:
-        ConfigError: too few repeats, or peak memory where nobody tells it.
+        ConfigError: too few repeats, peak memory where nobody tells it, or tf32 where there is none.
     """
-    planned(memory=memory, repeats=repeats, device=device)
+    planned(memory=memory, repeats=repeats, device=device, precision=precision)
     shapes = timed_on(device)
     # Fitted and checked networks in turns, and projections before and after: a machine that is slowed for some minutes
     # by others slows all of them.
@@ -177,9 +186,10 @@ def measure_machine(
         (gpt, (*TIMED_METHODS, "inputs") if gpt in shapes.fitted else TIMED_METHODS)
         for gpt in _in_turns(shapes.fitted, shapes.checked)
     ]
-    before = time_projections(repeats, device, shapes.projected)
-    timings = time_steps(jobs, repeats=repeats, note=note, device=device)
-    projections = fastest_of(before, time_projections(repeats, device, shapes.projected))
+    with multiplying(precision):
+        before = time_projections(repeats, device, shapes.projected)
+        timings = time_steps(jobs, repeats=repeats, note=note, device=device)
+        projections = fastest_of(before, time_projections(repeats, device, shapes.projected))
     fitted = [timing for timing in timings if timing.gpt in shapes.fitted]
     checked = [timing for timing in timings if timing.gpt in shapes.checked]
     peaks = []
@@ -190,7 +200,7 @@ def measure_machine(
             f"peak memory, {gpt.depth} blocks of {gpt.width}, {gpt.tokens} tokens: {peaks[-4][2] / 2**20:.0f} MiB by bp"
         )
     return MachineMeasurement(
-        environment={**environment(), **_told_of(device)},
+        environment={**environment(), **_told_of(device), "precision": precision},
         fitted=fitted,
         checked=checked,
         projections=projections,

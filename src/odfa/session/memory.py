@@ -27,9 +27,9 @@ def check_memory(config: RunConfig) -> None:
     """Refuse settings of memory that the rule, the network or the optimiser cannot work with.
 
     Raises:
-        ConfigError: streaming with backpropagation, learned weights on disk, weights on disk for an accelerator,
-            clipping by the total norm with fused updates, bfloat16 with an optimiser that does not round
-            stochastically.
+        ConfigError: streaming with backpropagation, learned weights on disk, weights on disk for an accelerator, tf32
+            on a device that has none, clipping by the total norm with fused updates, bfloat16 with an optimiser that
+            does not round stochastically.
     """
     memory = config.memory
     if memory.activations == "stream" and not config.rule.cuts:
@@ -45,6 +45,8 @@ def check_memory(config: RunConfig) -> None:
             f"memory.storage=disk: weights in files are computed on the processor; expected memory with device="
             f"{config.device}, or device=cpu"
         )
+    if memory.precision == "tf32":
+        check_tf32(device_named(config.device), "memory.precision")
     if memory.fused and config.optimizer.clip_norm is not None:
         raise ConfigError(
             "memory.fused=true: gradients are freed before their total norm is known; expected "
@@ -56,6 +58,30 @@ def check_memory(config: RunConfig) -> None:
             "memory.precision=bfloat16: expected an optimizer that rounds stochastically, such as adam, got "
             f"{tag_of(config.optimizer)}"
         )
+
+
+def check_tf32(device: torch.device, name: str) -> None:
+    """Refuse tf32 where products have no such form.
+
+    Raises:
+        ConfigError: it is a processor or an mps device.
+    """
+    if device.type not in ("cuda", "xpu"):
+        raise ConfigError(f"{name}=tf32: expected a cuda or xpu device, got {device}; say {name}=float32")
+
+
+@contextmanager
+def multiplying(precision: str) -> Iterator[None]:
+    """Within this context float32 products are tf32 if the precision is, else in torch's current precision."""
+    if precision != "tf32":
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def give_back_freed(memory: MemorySettings, *, from_bytes: int = 2**20) -> None:
@@ -78,7 +104,7 @@ def new_weights(memory: MemorySettings) -> Iterator[None]:
     Making them in float32 and in memory first would need the room that these settings are to save.
     """
     before = torch.get_default_dtype()
-    torch.set_default_dtype(getattr(torch, memory.precision))
+    torch.set_default_dtype(torch.bfloat16 if memory.precision == "bfloat16" else torch.float32)
     try:
         with EmptyOnDisk() if memory.storage == "disk" else contextlib.nullcontext():
             yield

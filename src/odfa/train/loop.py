@@ -20,7 +20,7 @@ from odfa.keys import forked
 from odfa.session.assembly import Session, build, check_device, check_threads, seed_step, try_loss
 from odfa.session.config import RunConfig
 from odfa.session.handle import give_targets
-from odfa.session.memory import set_rate
+from odfa.session.memory import multiplying, set_rate
 from odfa.session.places import with_whole_paths
 from odfa.session.threads import using_threads
 from odfa.store import checkpoint
@@ -85,7 +85,12 @@ def run(
     check_device(config)
     if config.align_every is not None:
         check_measurable(config, "align_every: ")
-    with forked([device_named(config.device)]), using_threads(config.threads), _told_what_is_kept(path):
+    with (
+        forked([device_named(config.device)]),
+        using_threads(config.threads),
+        multiplying(config.memory.precision),
+        _told_what_is_kept(path),
+    ):
         session = _build(config, path)  # before the folder is made: a config that cannot run leaves nothing behind
         if not resume:
             try_loss(session)
