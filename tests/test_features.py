@@ -209,6 +209,20 @@ def test_an_accelerator_projects_as_the_processor_does(estimator, sparse, device
 
 
 @pytest.mark.usefixtures("far")
+@pytest.mark.parametrize("kind", ["intensity", "linear"])
+def test_hardware_gets_patterns_of_the_processor(kind):
+    class Hardware(odfa.Twin):
+        on_device = False
+
+    X = np.eye(30, dtype=np.float32)
+    near, there = (
+        OpticalFeatures(50, kind=kind, opu=Hardware(seed=5), device=device).fit_transform(X)
+        for device in ("cpu", "mps")
+    )
+    np.testing.assert_array_equal(there, near)
+
+
+@pytest.mark.usefixtures("far")
 def test_float64_is_refused_where_there_is_none():
     X = np.ones((3, 50))
     with pytest.raises(ConfigError, match="device=mps computes in float32: expected X of float32, got float64"):

@@ -163,7 +163,8 @@ class OpticalFeatures(_Features):
             "opu-2021", "ideal") with `random_state` as its key; with its noise and its camera's bits.
         levels: L, thresholds per feature; D L at most the OPU's mirrors.
         random_state: key of the twin's medium; without meaning for hardware.
-        device: where a twin computes: its medium is the same everywhere, its noise is not.
+        device: where a twin computes: its medium is the same everywhere, its noise is not. Hardware gets patterns from
+            the processor.
 
     >>> OpticalFeatures(8, random_state=0).fit_transform(np.eye(50)).shape
     (50, 8)
@@ -222,7 +223,7 @@ class OpticalFeatures(_Features):
         bits_ND = (part[:, None, :] > self.levels_LD_).reshape(len(part), -1)
         if not bits_ND.any():
             return np.zeros((len(part), int(self.n_components)), dtype=part.dtype)
-        x_ND = torch.from_numpy(bits_ND).to(device).float()
+        x_ND = torch.from_numpy(bits_ND).to(device if self.opu_.on_device else "cpu").float()
         if not hasattr(self, "_optical" if self.kind == "linear" else "_path"):
             self._open()
         if self.kind == "linear":

@@ -289,9 +289,7 @@ def test_what_is_not_finite_there_stops_before_the_optimiser_moves(arm: str) -> 
 
 def test_tf32_is_how_float32_is_multiplied_during_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = apply(recipes.get("digits_tiny", "dfa"), ["steps=2", "memory.precision=tf32", *QUIET])
-    with pytest.raises(
-        ConfigError, match=r"memory\.precision=tf32: expected a cuda or xpu device, got cpu; say"
-    ):
+    with pytest.raises(ConfigError, match=r"memory\.precision=tf32: expected a cuda or xpu device, got cpu; say"):
         train.run(config, tmp_path / "refused", progress=False)
     assert not (tmp_path / "refused").exists()
     monkeypatch.setattr("odfa.session.memory.device_named", lambda _name: torch.device("cuda", 0))
