@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from odfa.draws import Draws
 from odfa.encode import Ternary, base, quantise
 from odfa.keys import torch_generator
 
@@ -50,7 +51,7 @@ def test_repeats_divide_the_variance(quantiser, least, most):
 def test_an_entry_is_drawn_as_often_as_its_share_says(repeats, width, seed):
     """Systematic sampling: floor or ceil of R times its share, for every entry of every row."""
     e_ND = softmax_error(5, width, seed=seed)
-    bits_NFD, _ = quantise.sampled(e_ND, repeats=repeats, generator=torch_generator(seed))
+    bits_NFD, _ = quantise.sampled(e_ND, repeats=repeats, draws=Draws(seed))
     for sign, offset in ((1, 0), (-1, 1)):
         part_ND = (sign * e_ND).clamp(min=0)
         expected_ND = repeats * part_ND / part_ND.sum(1, keepdim=True)
@@ -59,8 +60,8 @@ def test_an_entry_is_drawn_as_often_as_its_share_says(repeats, width, seed):
 
 def test_stochastic_element_by_element():
     e_ND = softmax_error(6, 5)
-    bits_NFD, gain_NF = quantise.stochastic(e_ND, repeats=1, generator=torch_generator(7))
-    uniform_ND = torch.rand(6, 5, generator=torch_generator(7)).double()
+    bits_NFD, gain_NF = quantise.stochastic(e_ND, repeats=1, draws=Draws(7))
+    uniform_ND = Draws(7).uniform(6, 5).double()
     for n in range(6):
         peak = max(abs(x) for x in e_ND[n].tolist())
         assert gain_NF[n].tolist() == [peak, -peak]
@@ -121,7 +122,8 @@ def test_sampled_lights_one_mirror_per_pattern_on_the_right_side():
 
 
 def test_sampled_never_draws_what_has_no_probability(monkeypatch):
-    monkeypatch.setattr(quantise.torch, "rand", lambda size, **_: torch.zeros(size))  # the edge of the distribution
+    # the edge of the distribution
+    monkeypatch.setattr(quantise.Draws, "uniform", lambda self, rows, columns, **_: torch.zeros(rows, columns))
     frames = Ternary("sampled").encode(torch.tensor([[0.0, 0.3, 0.7, -1.0]]))
     assert frames.bits_NFD[0].tolist() == [[False, True, False, False], [False, False, False, True]]
 
@@ -149,7 +151,7 @@ def test_scale_equivariance_is_exact_for_powers_of_two(e, quantiser, power, dtyp
 def test_blocks_do_not_change_the_code(quantiser, monkeypatch):
     e_ND = softmax_error(50, 32)
     whole = Ternary(quantiser).encode(e_ND)
-    monkeypatch.setattr(base, "_BLOCK", 16 * 32)  # a multiple of torch's 16-wide generator
+    monkeypatch.setattr(base, "_BLOCK", 7 * 32)
     blocks = Ternary(quantiser).encode(e_ND)
     assert torch.equal(whole.bits_NFD, blocks.bits_NFD)
     assert torch.equal(whole.gain_NF, blocks.gain_NF)

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from odfa.draws import Draws
 from odfa.encode.quantise import drawn_entries
 from odfa.engine import DFA, AlignedHead, ElectronicOnly
 from odfa.feedback import LowRank, of_drawn
@@ -34,12 +35,12 @@ def test_entry_by_entry(draws: int, rank: int, seed: int) -> None:
     e_ND, matrix_DK, low_rank = errors(5), normal(OUTPUTS, WIDTH, seed=seed + 1), LowRank(rank)
     low_rank.fit(matrix_DK, seed)
     fit_DK = low_rank.u_Dr @ low_rank.v_rK if rank else torch.zeros_like(matrix_DK)
-    index_NF, gain_NF = drawn_entries(e_ND, repeats=draws, generator=torch_generator(seed))
+    index_NF, gain_NF = drawn_entries(e_ND, repeats=draws, draws=Draws(seed))
     expected_NK = torch.zeros(5, WIDTH, dtype=torch.float64)
     for n in range(5):
         for i, gain in zip(index_NF[n].tolist(), gain_NF[n].tolist(), strict=True):
             expected_NK[n] += gain * (matrix_DK[i] - fit_DK[i])
-    found_NK = of_drawn(e_ND, draws, matrix_DK, low_rank, torch_generator(seed))
+    found_NK = of_drawn(e_ND, draws, matrix_DK, low_rank, Draws(seed))
     torch.testing.assert_close(found_NK, expected_NK)
 
 
@@ -47,7 +48,7 @@ def test_it_is_right_on_the_average() -> None:
     e_1D, matrix_DK, low_rank, repeats = errors(1), normal(OUTPUTS, WIDTH), LowRank(2), 20_000
     low_rank.fit(matrix_DK, 0)
     e_ND = e_1D.expand(repeats, -1)
-    q_NK = low_rank(e_ND) + of_drawn(e_ND, 2, matrix_DK, low_rank, torch_generator(3))
+    q_NK = low_rank(e_ND) + of_drawn(e_ND, 2, matrix_DK, low_rank, Draws(3))
     exact_1K = e_1D @ matrix_DK
     assert ((q_NK.mean(0) - exact_1K[0]).abs() < 5 * q_NK.std(0) / repeats**0.5).all()
     assert (low_rank(e_1D) - exact_1K).norm() > 0.1 * exact_1K.norm()  # which low rank alone is not

@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from odfa.draws import Draws
 from odfa.encode import Ternary
 from odfa.engine import DFA, Drtp, ForwardGradient, KolenPollack, RandomFeedback
 from odfa.engine.rules import AbstractRule
 from odfa.errors import CheckpointError, ConfigError, MatchError, NonFinite
 from odfa.feedback import place
 from odfa.flow import ErrorSignal
-from odfa.keys import torch_generator
 from odfa.opu import Twin
 from odfa.project import Encoded, Gaussian, Optical, Rademacher
 from tests.engine.rule_laws import BATCH, CLASSES, RATE, batches, check_formula, check_survives, net, train
@@ -77,7 +77,7 @@ class Naive:
     def jacobians(self, h: list[Tensor]) -> list[Tensor]:
         """Mean over samples of (J_0 u_0 + J_1 u_1) u_l^T, J_l written out."""
         key = int.from_bytes(b"jvp")
-        u = [torch.randn(h[k + 1].shape, generator=torch_generator(key, self.passes, k)).double() for k in range(2)]
+        u = [Draws(key, self.passes, k).normal(*h[k + 1].shape).double() for k in range(2)]
         means = [torch.zeros(CLASSES, width, dtype=torch.float64) for width in (8, 6)]
         for n in range(BATCH):
             to_last = self.w[2] @ torch.diag(1 - h[2][n] ** 2) @ self.w[1]

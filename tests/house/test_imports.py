@@ -12,7 +12,7 @@ import pytest
 SOURCE = Path(__file__).parents[2] / "src" / "odfa"
 BASE = {
     *("flow", "errors", "keys", "units", "fourier", "sparse", "files", "saved"),
-    *("structured", "settings", "arguments", "devices"),
+    *("structured", "draws", "settings", "arguments", "devices"),
 }
 STAGES = {"error", "encode", "opu", "demodulate"}
 BELOW_ENGINE = BASE | STAGES | {"project", "feedback"}

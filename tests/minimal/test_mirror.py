@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from odfa.draws import Draws
 from odfa.encode import Ternary
 from odfa.engine import DFA
-from odfa.keys import torch_generator
 from odfa.opu import Twin
 from odfa.opu.twin.medium import transmission
 from odfa.project import Gaussian, Optical
@@ -91,7 +91,7 @@ def test_optical_dfa_py_equals_the_package_on_an_ideal_twin() -> None:
     stream = int.from_bytes(b"ternary")
 
     def mirror(t: int) -> float:
-        draws = torch.rand(16, 4, generator=torch_generator(stream, 2, t))
+        draws = Draws(stream, 2, t).uniform(16, 4)
         return minimal.step(x[t], y[t], weights, biases, opu, draws, LR)
 
     weights[:] = [w.clone() for w in weights]

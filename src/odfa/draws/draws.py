@@ -42,10 +42,11 @@ class Draws:
         device = torch.device(device)
         if dtype != torch.float64:
             return self._filled("uniform", rows, columns, first_row, device).to(dtype)
-        return torch.cat([
-            arithmetic.uniforms(arithmetic.words(self.key, part, 2 * columns, device), dtype)[:, :columns]
-            for part in _parts(first_row, rows, columns)
-        ])  # fmt: skip
+        out_RC = torch.empty((rows, columns), dtype=dtype, device=device)
+        for part in _parts(first_row, rows, columns):
+            words_4RQ = arithmetic.words(self.key, part, 2 * columns, device)
+            out_RC[part.start - first_row : part.stop - first_row] = arithmetic.uniforms(words_4RQ, dtype)[:, :columns]
+        return out_RC
 
     def normal(
         self,
@@ -95,6 +96,6 @@ def in_threads(work: Callable[[slice], object], rows: int, columns: int) -> None
 
 
 def _parts(first_row: int, rows: int, columns: int) -> list[range]:
-    step = max(1, _NUMBERS_A_CALL // columns)
+    step = max(1, _NUMBERS_A_CALL // max(1, columns))
     stop = first_row + rows
     return [range(start, min(stop, start + step)) for start in range(first_row, stop, step)]

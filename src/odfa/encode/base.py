@@ -82,13 +82,9 @@ class EncoderSettings(Settings, ABC, room="odfa.encode", group="odfa.encoders"):
         """The encoder, at the beginning of its random state; `seed` is the key of its draws, if it draws."""
 
 
-def row_blocks(e_ND: Tensor, *, drawing: bool = False) -> Iterator[slice]:
-    """Rows to handle at a time: on a CPU few, on a GPU nearly always all.
-
-    Who draws block by block (`drawing`) has the blocks of a CPU everywhere, and so the same draws.
-    """
-    few = drawing or e_ND.device.type == "cpu"
-    step = max(1, (_BLOCK if few else _DEVICE_BLOCK) // e_ND.shape[1])
+def row_blocks(e_ND: Tensor) -> Iterator[slice]:
+    """Rows to handle at a time: on a CPU few, on a GPU nearly always all."""
+    step = max(1, (_BLOCK if e_ND.device.type == "cpu" else _DEVICE_BLOCK) // e_ND.shape[1])
     return (slice(start, start + step) for start in range(0, len(e_ND), step))
 
 

@@ -2,11 +2,9 @@
 
 from typing import ClassVar
 
-import torch
-
 from odfa import arguments
+from odfa.draws import Draws
 from odfa.encode.base import AbstractEncoder
-from odfa.keys import torch_generator
 from odfa.saved import State, check_state
 
 
@@ -28,11 +26,11 @@ class DrawingEncoder(AbstractEncoder):
         arguments.whole("seed", seed, 0)
         self._seed, self._calls = seed, 0
 
-    def next_generator(self, device: torch.device | str = "cpu") -> torch.Generator:
-        """The generator of this call, on the processor or on `device`; the next call has another."""
-        generator = torch_generator(self.stream, self._seed, self._calls, device=device)
+    def next_draws(self) -> Draws:
+        """The random numbers of this call, the same on every device; the next call has others."""
+        draws = Draws(self.stream, self._seed, self._calls)
         self._calls += 1
-        return generator
+        return draws
 
     def state_dict(self) -> State:
         """Number of calls that have drawn."""

@@ -7,31 +7,33 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from odfa.draws import Draws
 from odfa.encode.base import row_blocks
 
 
-def stochastic(e_ND: Tensor, *, repeats: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def stochastic(e_ND: Tensor, *, repeats: int, draws: Draws) -> tuple[Tensor, Tensor]:
     """Keep entry i with probability |e_i| / max|e|, at the scale max|e|: unbiased, E[values] = e.
 
     Args:
         e_ND: error rows.
         repeats: R independent draws per row, averaged.
-        generator: source of the draws (CPU).
+        draws: source of the draws, a row for each repeat of each row.
 
     Returns:
         bits_NFD (bool) and gain_NF = +-max|e| / R.
     """
-    # One uniform number decides both patterns: plus where u peak < e, minus where -u peak > e, never both. It is always
-    # drawn on the CPU, so that a run on a GPU draws the same codes.
+    # one uniform number decides both patterns: plus where u peak < e, minus where -u peak > e, never both
     num_samples, num_inputs = e_ND.shape
     bits_NFD = e_ND.new_empty((num_samples, 2 * repeats, num_inputs), dtype=torch.bool)
     peak_N1 = _peak(e_ND)
-    for rows in row_blocks(e_ND, drawing=True):
+    for rows in row_blocks(e_ND):
         e_nD, peak_n1, bits_nFD = e_ND[rows], peak_N1[rows], bits_NFD[rows]
-        for r in range(repeats):
-            level_nD = torch.rand(e_nD.shape, dtype=e_ND.dtype, generator=generator).to(e_ND.device).mul_(peak_n1)
-            torch.lt(level_nD, e_nD, out=bits_nFD[:, 2 * r])
-            torch.gt(level_nD.neg_(), e_nD, out=bits_nFD[:, 2 * r + 1])
+        level_nRD = draws.uniform(
+            len(e_nD) * repeats, num_inputs, first_row=rows.start * repeats, device=e_ND.device, dtype=e_ND.dtype
+        ).view(len(e_nD), repeats, num_inputs)
+        level_nRD.mul_(peak_n1[:, None])
+        torch.lt(level_nRD, e_nD[:, None], out=bits_nFD[:, 0::2])
+        torch.gt(level_nRD.neg_(), e_nD[:, None], out=bits_nFD[:, 1::2])
     return bits_NFD, _signed(peak_N1 / repeats, repeats)
 
 
@@ -65,7 +67,7 @@ def relative_max(e_ND: Tensor, *, threshold: float) -> tuple[Tensor, Tensor]:
     return _threshold(e_ND, torch.nextafter(cut_N1, torch.full_like(cut_N1, torch.inf)))
 
 
-def sampled(e_ND: Tensor, *, repeats: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def sampled(e_ND: Tensor, *, repeats: int, draws: Draws) -> tuple[Tensor, Tensor]:
     """The entries of `drawn_entries`, each as a pattern of its own: at most two non-zeros per repeat.
 
     For a softmax cross-entropy error this is "+1 at a class drawn from the model, -1 at the target".
@@ -74,13 +76,13 @@ def sampled(e_ND: Tensor, *, repeats: int, generator: torch.Generator) -> tuple[
         bits_NFD (bool) and gain_NF = (+|e+|_1, -|e-|_1) / R in turn.
     """
     bits_NFD = torch.zeros((len(e_ND), 2 * repeats, e_ND.shape[1]), dtype=torch.bool, device=e_ND.device)
-    index_NF, gain_NF = drawn_entries(e_ND, repeats=repeats, generator=generator)
+    index_NF, gain_NF = drawn_entries(e_ND, repeats=repeats, draws=draws)
     for rows in row_blocks(e_ND):
         bits_NFD[rows].scatter_(2, index_NF[rows].unsqueeze(2), (gain_NF[rows] != 0).unsqueeze(2))
     return bits_NFD, gain_NF
 
 
-def drawn_entries(e_ND: Tensor, *, repeats: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def drawn_entries(e_ND: Tensor, *, repeats: int, draws: Draws) -> tuple[Tensor, Tensor]:
     """Draw one index from e+ / |e+|_1 and one from e- / |e-|_1 per repeat, by inverse cumulative distribution.
 
     The R draws of a sign are spread evenly, u_r = (r + u) / R with one uniform u: an entry of share s is drawn floor or
@@ -94,11 +96,9 @@ def drawn_entries(e_ND: Tensor, *, repeats: int, generator: torch.Generator) -> 
     num_samples = len(e_ND)
     index_NF = torch.zeros((num_samples, 2 * repeats), dtype=torch.int64, device=e_ND.device)
     gain_NF = e_ND.new_empty((num_samples, 2 * repeats))
-    spread_NF = torch.arange(repeats, dtype=e_ND.dtype).repeat_interleave(2)
-    uniform_NF = (
-        spread_NF + torch.rand((num_samples, 2), dtype=e_ND.dtype, generator=generator).repeat(1, repeats)
-    ).div_(repeats)
-    uniform_NF = uniform_NF.to(e_ND.device)
+    uniform_N2 = draws.uniform(num_samples, 2, device=e_ND.device, dtype=e_ND.dtype)
+    spread_F = torch.arange(repeats, dtype=e_ND.dtype, device=e_ND.device).repeat_interleave(2)
+    uniform_NF = (spread_F + uniform_N2.repeat(1, repeats)).div_(repeats)
     for rows in row_blocks(e_ND):
         for offset, sign in ((0, 1.0), (1, -1.0)):
             cumulative_nD = (sign * e_ND[rows]).clamp_(min=0).cumsum(1)

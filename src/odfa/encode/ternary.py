@@ -97,7 +97,7 @@ class Ternary(DrawingEncoder):
         if self._quantiser == "relative_max":
             return quantise.relative_max(e_ND, threshold=self._threshold)
         draw = quantise.stochastic if self._quantiser == "stochastic" else quantise.sampled
-        return draw(e_ND, repeats=self._repeats, generator=self.next_generator())
+        return draw(e_ND, repeats=self._repeats, draws=self.next_draws())
 
 
 @dataclass(frozen=True, kw_only=True)

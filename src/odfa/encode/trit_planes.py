@@ -53,15 +53,15 @@ class TritPlanes(DrawingEncoder):
             ConfigError: `e_ND` is not a matrix of floating-point numbers with at least one column.
         """
         e_ND = check_rows(e_ND)
-        generator = self.next_generator(e_ND.device)  # where the rows are, for there are as many draws as entries
+        draws, width = self.next_draws(), e_ND.shape[1]
         top = (3**self._trits - 1) // 2
         step_N1 = e_ND.abs().amax(1, keepdim=True) / top
         bits_NFD = torch.empty((len(e_ND), 2 * self._trits, e_ND.shape[1]), dtype=torch.bool, device=e_ND.device)
-        uniform_ND = torch.rand(e_ND.shape, dtype=e_ND.dtype, generator=generator, device=e_ND.device)
         for rows in row_blocks(e_ND):
             e_nD, step_n1 = e_ND[rows], step_N1[rows].clamp_min(torch.finfo(e_ND.dtype).tiny)
             # from 0 to 3^n - 1; the digits of k + top, less one each, are the balanced digits of k
-            level_nD = (e_nD / step_n1).add_(uniform_ND[rows]).floor_().clamp_(-top, top).add_(top).to(torch.int32)
+            uniform_nD = draws.uniform(len(e_nD), width, first_row=rows.start, device=e_ND.device, dtype=e_ND.dtype)
+            level_nD = (e_nD / step_n1).add_(uniform_nD).floor_().clamp_(-top, top).add_(top).to(torch.int32)
             for j in range(self._trits):
                 digit_nD = level_nD % 3
                 bits_NFD[rows, 2 * j], bits_NFD[rows, 2 * j + 1] = digit_nD == 2, digit_nD == 0

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
+from odfa.draws import Draws
 from odfa.errors import NonFinite
-from odfa.keys import torch_generator
 from odfa.saved import State, check_state
 
 _STREAM = int.from_bytes(b"lowrank")
@@ -34,8 +34,9 @@ class LowRank:
         # a few more test vectors than the rank, and two power iterations with a QR between: the singular values of a
         # head fall off slowly, and without either the leading directions would be mixed with the next ones
         width = min(self.rank + _OVERSAMPLING, *matrix_DK.shape)
-        test_Kq = torch.randn(matrix_DK.shape[1], width, generator=torch_generator(_STREAM, self.rank, fit_number))
-        basis_Dq = torch.linalg.qr(matrix_DK @ test_Kq.to(matrix_DK)).Q
+        draws = Draws(_STREAM, self.rank, fit_number)
+        test_Kq = draws.normal(matrix_DK.shape[1], width, device=matrix_DK.device, dtype=matrix_DK.dtype)
+        basis_Dq = torch.linalg.qr(matrix_DK @ test_Kq).Q
         for _ in range(_POWER_ITERATIONS):
             basis_Dq = torch.linalg.qr(matrix_DK @ torch.linalg.qr(matrix_DK.T @ basis_Dq).Q).Q
         try:

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from odfa.draws import Draws
 from odfa.engine.calls import Call
 from odfa.engine.rules.base import AbstractFeedback, Need
 from odfa.engine.rules.learned import Learned, LearnedRule
@@ -14,7 +16,6 @@ from odfa.engine.rules.placed import refuse_nonfinite
 from odfa.errors import NonFinite
 from odfa.feedback import Placement
 from odfa.flow import ErrorSignal
-from odfa.keys import torch_generator
 from odfa.project import AbstractProjection
 from odfa.saved import check_state, finite
 from odfa.settings import MAX_COUNT, require
@@ -94,10 +95,7 @@ class _Following(Learned):
         Raises:
             NonFinite: a derivative is not finite.
         """
-        directions = [
-            torch.randn(call.shape, generator=torch_generator(_DIRECTIONS, self.passes, number)).to(error.e_ND)
-            for number, call in enumerate(calls)
-        ]
+        directions = [self.direction(number, call.shape, error.e_ND) for number, call in enumerate(calls)]
         t_ND = error.products(directions).to(error.e_ND)
         if not finite(t_ND):
             raise NonFinite("the derivative of the outputs in forward mode contains NaN or infinity")
@@ -111,6 +109,11 @@ class _Following(Learned):
                 sums[call.block] = mean_DK if before is None else before.to(mean_DK) + mean_DK
         self.gathered = sums
         self.measured += 1
+
+    def direction(self, number: int, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """N(0, 1) of the shape of what the n-th call returned, of the device and type of `like`."""
+        draws, samples = Draws(_DIRECTIONS, self.passes, number), shape[0]
+        return draws.normal(samples, prod(shape[1:]), device=like.device, dtype=like.dtype).view(shape)
 
     def stepped(self, optimizer: Any) -> None:
         super().stepped(optimizer)

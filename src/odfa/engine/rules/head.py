@@ -7,12 +7,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from odfa.draws import Draws
 from odfa.engine.rules.base import AbstractRule
 from odfa.engine.tensors import is_spread
 from odfa.engine.wirings import AbstractWiring, Residual
 from odfa.errors import ConfigError, MatchError
 from odfa.feedback import LowRank, of_drawn
-from odfa.keys import torch_generator
 from odfa.project import AbstractProjection
 from odfa.settings import MAX_COUNT, MAX_WIDTH, SettingError, require
 
@@ -149,7 +149,7 @@ class FollowedHeadRule(RankedHeadRule):
         q_NK = low_rank(e_ND)
         if not self.drawn:
             return q_NK
-        rest_NK = of_drawn(e_ND, self.drawn, matrix_DK, low_rank, torch_generator(_STREAM, self.drawn, step))
+        rest_NK = of_drawn(e_ND, self.drawn, matrix_DK, low_rank, Draws(_STREAM, self.drawn, step))
         return rest_NK if q_NK is None else q_NK + rest_NK
 
 
