@@ -27,6 +27,13 @@ def accelerators() -> list[torch.device]:
     return [torch.device(kind, number) for kind, count in counts.items() for number in range(count)]
 
 
+def memory_bytes(device: torch.device) -> int | None:
+    """Memory of an accelerator, where torch tells it."""
+    if device.type not in ("cuda", "xpu"):
+        return None
+    return int(torch.get_device_module(device).get_device_properties(device).total_memory)
+
+
 def check_name(name: object) -> None:
     """Refuse a device that no machine has.
 

@@ -142,6 +142,20 @@ class View:
         return prod(self.shape)
 
 
+@dataclass(frozen=True)
+class Share:
+    """A count on its device, over a number known here; `float` waits for the device."""
+
+    count: Tensor
+    whole: float
+
+    def __float__(self) -> float:
+        return int(self.count) / self.whole
+
+    def __add__(self, other: "Share") -> "Share":
+        return Share(self.count + other.count, self.whole + other.whole)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Frames:
     """Stage 2 → 3: binary mirror patterns and the gains that recombine what they give.
@@ -187,7 +201,12 @@ class Frames:
     @property
     def density(self) -> float:
         """Share of non-zero entries per represented vector: lit mirrors over pairs of patterns, 2 / (N F D) * lit."""
-        return 2.0 * int(torch.count_nonzero(self.bits_NFD)) / max(1, self.bits_NFD.numel())
+        return float(self.density_there)
+
+    @property
+    def density_there(self) -> "Share":
+        """The same, which nobody has waited for."""
+        return Share(torch.count_nonzero(self.bits_NFD), max(1, self.bits_NFD.numel()) / 2)
 
     def values(self) -> Tensor:
         """The vectors the frames stand for, sum_F gain_NF * bits_NFD, shape (N, D)."""

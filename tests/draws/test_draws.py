@@ -96,6 +96,11 @@ def test_logarithms():
     assert ((arithmetic.log(u) - exact).abs() < 1.2e-7 * exact.abs().clamp_min(1)).all()
 
 
+def test_square_roots_are_rounded_to_the_nearest():
+    x = torch.cat([torch.zeros(1), torch.arange(1, 3000) * 2.0**-24, torch.rand(1_000_000) * 46])
+    assert torch.equal(arithmetic._sqrt(x), torch.from_numpy(np.sqrt(x.numpy())))
+
+
 def test_normal_numbers_follow_their_law():
     """Moments within five standard deviations, of pairs made of one counter too; tails as often as they should be."""
     x = Draws(11).normal(1000, 4000).double()

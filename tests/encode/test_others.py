@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from odfa.encode import BitPlanes, Sign, Threshold
+from odfa.encode import BitPlanes, Sign, Spread, Ternary, Threshold, TritPlanes
 from odfa.errors import ConfigError, Incompatible
 from odfa.keys import torch_generator
 from odfa.opu import Twin
@@ -108,3 +108,27 @@ def test_what_is_no_matrix_of_floats_is_refused(encoder):
     for wrong in (torch.ones(3), torch.ones(2, 3, dtype=torch.long), torch.ones(2, 0)):
         with pytest.raises(ConfigError, match=r"expected floating-point rows"):
             encoder.encode(wrong)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Ternary("stochastic", repeats=3, seed=4),
+        lambda: Ternary("sampled", repeats=2, seed=4),
+        lambda: TritPlanes(2, seed=4),
+        lambda: Spread(TritPlanes(2, seed=4)),
+        lambda: BitPlanes(3),
+    ],
+    ids=lambda make: repr(make()),
+)
+@settings(deadline=None)
+@given(shape=shapes, data=st.data())
+def test_parts_of_a_call_have_the_patterns_of_the_whole(make, shape, data):
+    e_ND, encoder, in_parts = rows((9, *shape[1:])), make(), make()
+    cut = data.draw(st.integers(0, 9))
+    for _ in range(2):  # the second call draws anew
+        whole = encoder.encode(e_ND)
+        parts = [in_parts.encode_part(e_nD, first) for e_nD, first in ((e_ND[:cut], 0), (e_ND[cut:], cut)) if len(e_nD)]
+        assert torch.equal(torch.cat([part.bits_NFD for part in parts]), whole.bits_NFD)
+        assert torch.equal(torch.cat([part.gain_NF for part in parts]), whole.gain_NF)
+        assert in_parts.state_dict() == encoder.state_dict()

@@ -225,6 +225,13 @@ def test_a_step_waits_for_the_accelerator_once(arm: str) -> None:
 
 
 @pytest.mark.usefixtures("far")
+def test_codes_are_waited_for_once_more() -> None:
+    """For the number of rows that are not zero: those are drawn and shown. Nobody waits for the density of the code."""
+    config = apply(recipes.get("digits_tiny", "tdfa"), ["clip_norm=none", *QUIET])
+    assert _waits(config) == [["aten._local_scalar_dense.default", "tolist"]] * 2
+
+
+@pytest.mark.usefixtures("far")
 @pytest.mark.parametrize("rule", ["random", "aligned", "exact"])
 def test_the_scales_of_norms_are_looked_at_once_more(tmp_path: Path, rule: str) -> None:
     """Blocks that are cut take the gradients of scales from weight gradients, which divides by the scales. What the

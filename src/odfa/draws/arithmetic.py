@@ -91,8 +91,13 @@ def log(u: Tensor) -> Tensor:
 
 
 def _sqrt(x: Tensor) -> Tensor:
-    # torch's own on a processor is no correctly rounded one in float32 (MKL's); mps has no float64
-    return x.sqrt() if x.device.type == "mps" else x.double().sqrt().float()
+    """Square root of float32 numbers, rounded to the nearest: torch's own is not on every device, MKL's for one."""
+    # the exact residual x - s^2 by Dekker's halves of 12 bits, and a step of Newton's method
+    s = x.sqrt()
+    high = (s.view(torch.int32) & -4096).view(torch.float32)
+    low = s - high
+    residual = x - high * high - 2.0 * high * low - low * low
+    return torch.where(x > 0, s + residual / (2.0 * s), s)
 
 
 def horner(coefficients: Sequence[float], x: Tensor) -> Tensor:

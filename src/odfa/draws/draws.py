@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 
 import torch
 from torch import Tensor
@@ -27,7 +28,13 @@ class Draws:
 
     def __init__(self, *parts: int) -> None:
         """Name the numbers by integers, such as (stream, seed, call)."""
-        self.key = mix(*parts)
+        self.key, self._first_row = mix(*parts), 0
+
+    def behind(self, rows: int) -> "Draws":
+        """The same numbers without their first `rows` rows."""
+        draws = copy(self)
+        draws._first_row += rows
+        return draws
 
     def uniform(
         self,
@@ -39,7 +46,7 @@ class Draws:
         dtype: torch.dtype = torch.float32,
     ) -> Tensor:
         """Evenly spread from 0 to below 1, (rows, columns): multiples of 2^-24, in float64 of 2^-53."""
-        device = torch.device(device)
+        device, first_row = torch.device(device), first_row + self._first_row
         if dtype != torch.float64:
             return self._filled("uniform", rows, columns, first_row, device).to(dtype)
         out_RC = torch.empty((rows, columns), dtype=dtype, device=device)
@@ -58,7 +65,7 @@ class Draws:
         dtype: torch.dtype = torch.float32,
     ) -> Tensor:
         """Independent N(0, 1), (rows, columns): float32 numbers in any `dtype`, none beyond 6.8."""
-        return self._filled("normal", rows, columns, first_row, torch.device(device)).to(dtype)
+        return self._filled("normal", rows, columns, first_row + self._first_row, torch.device(device)).to(dtype)
 
     def _filled(self, law: str, rows: int, columns: int, first_row: int, device: torch.device) -> Tensor:
         out_RC = torch.empty((rows, columns), device=device)

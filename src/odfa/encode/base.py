@@ -50,6 +50,11 @@ class AbstractEncoder(ABC):
     def encode(self, e_ND: Tensor) -> Frames:
         """Encode finite rows `e_ND`; the scale of each row travels in `gain_NF`, so encoding is scale-equivariant."""
 
+    def encode_part(self, e_ND: Tensor, first_row: int) -> Frames:
+        """The same of rows that follow `first_row` others, encoded before as parts of one call: in whatever parts rows
+        come, their patterns are those of all rows at once."""
+        return self.encode(e_ND)
+
     def state_dict(self) -> State:
         """Random state as plain integers (empty for deterministic encoders)."""
         return {}

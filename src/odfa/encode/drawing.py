@@ -2,9 +2,12 @@
 
 from typing import ClassVar
 
+from torch import Tensor
+
 from odfa import arguments
 from odfa.draws import Draws
 from odfa.encode.base import AbstractEncoder
+from odfa.flow import Frames
 from odfa.saved import State, check_state
 
 
@@ -24,13 +27,23 @@ class DrawingEncoder(AbstractEncoder):
             ConfigError: `seed` is no integer of at least 0.
         """
         arguments.whole("seed", seed, 0)
-        self._seed, self._calls = seed, 0
+        self._seed, self._calls, self._first_row = seed, 0, 0
 
     def next_draws(self) -> Draws:
-        """The random numbers of this call, the same on every device; the next call has others."""
-        draws = Draws(self.stream, self._seed, self._calls)
+        """The random numbers of this call, a row for each of its rows; the next call has others."""
+        draws = Draws(self.stream, self._seed, self._calls).behind(self._first_row)
         self._calls += 1
         return draws
+
+    def encode_part(self, e_ND: Tensor, first_row: int) -> Frames:
+        """Patterns of rows that follow `first_row` others of the same call."""
+        if first_row == 0:
+            return self.encode(e_ND)
+        self._calls, self._first_row = self._calls - 1, first_row
+        try:
+            return self.encode(e_ND)
+        finally:
+            self._first_row = 0
 
     def state_dict(self) -> State:
         """Number of calls that have drawn."""

@@ -17,7 +17,7 @@ def stochastic(e_ND: Tensor, *, repeats: int, draws: Draws) -> tuple[Tensor, Ten
     Args:
         e_ND: error rows.
         repeats: R independent draws per row, averaged.
-        draws: source of the draws, a row for each repeat of each row.
+        draws: source of the draws, a row for each row.
 
     Returns:
         bits_NFD (bool) and gain_NF = +-max|e| / R.
@@ -29,8 +29,8 @@ def stochastic(e_ND: Tensor, *, repeats: int, draws: Draws) -> tuple[Tensor, Ten
     for rows in row_blocks(e_ND):
         e_nD, peak_n1, bits_nFD = e_ND[rows], peak_N1[rows], bits_NFD[rows]
         level_nRD = draws.uniform(
-            len(e_nD) * repeats, num_inputs, first_row=rows.start * repeats, device=e_ND.device, dtype=e_ND.dtype
-        ).view(len(e_nD), repeats, num_inputs)
+            len(e_nD), repeats * num_inputs, first_row=rows.start, device=e_ND.device, dtype=e_ND.dtype
+        ).view(-1, repeats, num_inputs)
         level_nRD.mul_(peak_n1[:, None])
         torch.lt(level_nRD, e_nD[:, None], out=bits_nFD[:, 0::2])
         torch.gt(level_nRD.neg_(), e_nD[:, None], out=bits_nFD[:, 1::2])

@@ -65,7 +65,11 @@ class Spread(AbstractEncoder):
         Raises:
             ConfigError: `e_ND` is not a matrix of floating-point numbers with at least one column.
         """
-        return replace(self._patterns.encode(spread_rows(check_rows(e_ND))), encoder=self.name)
+        return self.encode_part(e_ND, 0)
+
+    def encode_part(self, e_ND: Tensor, first_row: int) -> Frames:
+        """Patterns of rows that follow `first_row` others of the same call."""
+        return replace(self._patterns.encode_part(spread_rows(check_rows(e_ND)), first_row), encoder=self.name)
 
     def folded(self, matrix_EM: Tensor, num_inputs: int) -> Tensor:
         """B_DM = T_DE A_EM."""

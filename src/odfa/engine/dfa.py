@@ -303,7 +303,7 @@ class DFA:
             norms_L=torch.stack(norms) if norms else error.e_ND.new_zeros(0),
             sizes=sizes,
             identity=self.projection.identity,
-            diagnostics=dict(self.projection.diagnostics),
+            diagnostics=dict(self.projection.diagnostics_there),
             light=self.spent - spent,
             watch=watch,
         )

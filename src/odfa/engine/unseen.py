@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from odfa.engine.rules import AbstractRule
 from odfa.errors import NonFinite
-from odfa.flow import Light, StepRecord
+from odfa.flow import Light, Share, StepRecord
 
 
 def is_near(device: torch.device) -> bool:
@@ -36,7 +36,8 @@ def fetch(parts: Sequence[Tensor]) -> list[list[float]]:
     """The numbers in each of some small tensors, in one transfer."""
     if len(parts) == 1 and parts[0].ndim == 1:
         return [parts[0].tolist()]
-    flat = [part.detach().flatten() for part in parts]
+    # counts stay whole numbers in float64, which an mps device does not have
+    flat = [part.detach().flatten().to(torch.float32 if part.device.type == "mps" else torch.float64) for part in parts]
     values: list[float] = torch.cat([one.to(flat[0].device) for one in flat]).tolist() if flat else []
     ends = [sum(map(len, flat[: number + 1])) for number in range(len(flat))]
     return [values[end - len(one) : end] for one, end in zip(flat, ends, strict=True)]
@@ -84,28 +85,37 @@ class Answered:
     """Largest entries of projected rows that nobody has looked at."""
     identity: str
     """Of the projection."""
-    diagnostics: dict[str, float]
+    diagnostics: Mapping[str, float | Share]
+    """Of the projection; what has been counted on an accelerator still there."""
     light: Light
     watch: Stopwatch
 
     @property
     def numbers(self) -> list[Tensor]:
         """What `record` wants to know."""
-        return [self.norms_L, *self.sizes]
+        return [self.norms_L, *self.sizes, *(share.count for share in self._there.values())]
 
-    def record(self, norms: list[float], sizes: Sequence[list[float]]) -> StepRecord:
-        """The same with numbers.
+    @property
+    def _there(self) -> dict[str, Share]:
+        return {name: value for name, value in self.diagnostics.items() if isinstance(value, Share)}
+
+    def record(self, norms: list[float], rest: Sequence[list[float]]) -> StepRecord:
+        """The same with numbers: those of `numbers`, after the norms.
 
         Raises:
             NonFinite: the error or a signal contains NaN or infinity.
         """
+        sizes, there = rest[: len(self.sizes)], rest[len(self.sizes) :]
+        seen = {name: value / share.whole for (name, share), (value,) in zip(self._there.items(), there, strict=True)}
         if not all(math.isfinite(size) for one in sizes for size in one):
             raise NonFinite("the output error contains NaN or infinity; lower the learning rate or look at the batch")
         if not all(map(math.isfinite, norms)):
             raise NonFinite(f"the feedback of {self.identity} contains NaN or infinity; the optimiser has not moved")
         return StepRecord(
             signal_norms=dict(zip(self.names, norms, strict=True)),
-            diagnostics=self.diagnostics,
+            diagnostics={
+                name: seen[name] if isinstance(value, Share) else value for name, value in self.diagnostics.items()
+            },
             light=self.light,
             projecting_s=self.watch.seconds,
         )
@@ -139,8 +149,8 @@ class Unseen:
         answers, rest, record = self._answered, list(values), None
         self.clear()
         for answered in answers:
-            norms, *sizes = (rest.pop(0) for _ in answered.numbers)
-            record = answered.record(norms, sizes)
+            norms, *others = (rest.pop(0) for _ in answered.numbers)
+            record = answered.record(norms, others)
         return record
 
     def __getstate__(self) -> dict[str, object]:

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from odfa.errors import ConfigError, NonFinite
-from odfa.flow import Light
+from odfa.flow import Light, Share
 from odfa.project.rows import SAFE, project_scaled
 from odfa.saved import State, check_state
 from odfa.settings import Settings
@@ -135,6 +135,11 @@ class AbstractProjection(ABC):
     def diagnostics(self) -> dict[str, float]:
         """Figures of the last call worth logging: density of non-zeros, saturated fraction, …"""
         return {}
+
+    @property
+    def diagnostics_there(self) -> Mapping[str, float | Share]:
+        """The same, counts on an accelerator as they are: a step does not wait for them."""
+        return self.diagnostics
 
     def close(self) -> None:  # noqa: B027 - digital projections hold nothing
         """Close the OPU, if there is one; the next projection opens it again."""

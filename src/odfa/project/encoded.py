@@ -1,6 +1,7 @@
 """A digital projection of the encoded error: the same codes that an OPU would be shown, without an OPU."""
 
 import copy
+from collections.abc import Mapping
 from typing import Self
 
 from torch import Tensor
@@ -8,7 +9,7 @@ from torch import Tensor
 from odfa import arguments
 from odfa.encode.base import AbstractEncoder
 from odfa.errors import ConfigError
-from odfa.flow import Light
+from odfa.flow import Light, Share
 from odfa.project.base import AbstractProjection
 from odfa.project.rows import project_lit
 from odfa.saved import State, check_state
@@ -37,7 +38,7 @@ class Encoded(AbstractProjection):
         self._projection, self._encoder = projection, encoder
         self.num_inputs, self.num_outputs = projection.num_inputs, projection.num_outputs
         self.isometric = projection.isometric
-        self._diagnostics: dict[str, float] = {}
+        self._density: Share | None = None
 
     def __repr__(self) -> str:
         return self.identity
@@ -76,7 +77,7 @@ class Encoded(AbstractProjection):
 
     def _project_lit(self, e_ND: Tensor) -> Tensor:
         frames = self._encoder.encode(e_ND)
-        self._diagnostics = {"density": frames.density}
+        self._density = frames.density_there
         return self._projection.project(frames.values())
 
     def cost(self, num_vectors: int) -> Light:
@@ -91,7 +92,13 @@ class Encoded(AbstractProjection):
     @property
     def diagnostics(self) -> dict[str, float]:
         """Density of non-zeros in the last call, and the inner projection's figures."""
-        return {**self._projection.diagnostics, **self._diagnostics}
+        return {name: float(value) for name, value in self.diagnostics_there.items()}
+
+    @property
+    def diagnostics_there(self) -> Mapping[str, float | Share]:
+        """`diagnostics`, of which nothing has been waited for."""
+        own = {} if self._density is None else {"density": self._density}
+        return {**self._projection.diagnostics_there, **own}
 
     def close(self) -> None:
         """Close what the inner projection holds."""

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from odfa import arguments
 from odfa.demodulate import AbstractDemodulator, DemodulatorSettings, PhaseSteps, PhaseStepsSettings
+from odfa.devices import memory_bytes
 from odfa.encode import AbstractEncoder, EncoderSettings, StochasticSettings, Ternary
 from odfa.errors import CheckpointError, Incompatible
-from odfa.flow import Frames, Light
+from odfa.flow import Frames, Light, Share
 from odfa.keys import mix
 from odfa.opu import AbstractOpu, Calibration, OpuSettings, TwinSettings
 from odfa.project.base import AbstractProjection, ProjectionSettings
@@ -32,6 +33,9 @@ _PIXELS_AT_A_TIME = 2**24
 """Camera pixels held at once: 64 MB as float32."""
 _MIRRORS_AT_A_TIME = 2**25
 """Entries of patterns held at once: 32 MB."""
+_BYTES_A_PIXEL = 2**9
+"""Memory of an accelerator for each camera pixel, and each entry of patterns, that is held at once there: a few percent
+of it, and few looks at counts, for which it has to wait."""
 
 
 class Optical(AbstractProjection):
@@ -96,7 +100,7 @@ class Optical(AbstractProjection):
         # by width, and shared by the projections that `shaped` makes: those of one width see the same part of the
         # matrix, and must not calibrate it twice
         self._watches: dict[int, Watch] = {}
-        self._diagnostics: dict[str, float] = {}
+        self._diagnostics: dict[str, float | Share] = {}
 
     def __repr__(self) -> str:
         return self.identity
@@ -149,21 +153,23 @@ class Optical(AbstractProjection):
         assert self._path is not None
         frames_per_sample = self._demodulator.exposures(self._encoder.patterns_per_sample)
         roi = self._roi
-        most = max(1, _PIXELS_AT_A_TIME // (frames_per_sample * roi[0] * roi[1]))
-        most = max(1, min(most, _MIRRORS_AT_A_TIME // (self._encoder.patterns_per_sample * self._path.num_inputs)))
-        totals, p_nM, start = {"density": 0.0, "saturated_fraction": 0.0}, [], 0
+        pixels, mirrors = _at_a_time(e_ND.device)
+        most = max(1, pixels // (frames_per_sample * roi[0] * roi[1]))
+        most = max(1, min(most, mirrors // (self._encoder.patterns_per_sample * self._path.num_inputs)))
+        density, saturated, p_nM, start = None, 0.0, [], 0
         while start < len(e_ND):
             e_nD = e_ND[start : start + min(most, self._before_next_look())]
+            code = self._encoder.encode_part(e_nD if self._opu.on_device else e_nD.cpu(), start)
             start += len(e_nD)
-            code = self._encoder.encode(e_nD if self._opu.on_device else e_nD.cpu())
             field_NM, capture = self._path.show(code, ops_useful=self._ops_useful(len(e_nD)))
             field_NM = field_NM if self._watch is None else self._watch.corrected(field_NM)
             p_nM.append(self._outputs(field_NM).to(e_ND))
-            totals["density"] += code.density * len(e_nD)
-            totals["saturated_fraction"] += capture.acquisition.saturated_fraction * len(e_nD)
+            density = code.density_there if density is None else density + code.density_there
+            saturated += capture.acquisition.saturated_fraction * (len(e_nD) / len(e_ND))
             if self._watch is not None:
                 self._watch.advance(len(e_nD))
-        self._diagnostics = {name: total / len(e_ND) for name, total in totals.items()}
+        assert density is not None  # there is a row
+        self._diagnostics = {"density": density, "saturated_fraction": saturated}
         return torch.cat(p_nM)
 
     def _outputs(self, field_NM: Tensor) -> Tensor:
@@ -234,6 +240,11 @@ class Optical(AbstractProjection):
     def diagnostics(self) -> dict[str, float]:
         """Of the last call: density of non-zeros in the codes, share of camera pixels at full scale; of the last look
         at the witnesses: correlation with the calibration, phase, gain."""
+        return {name: float(value) for name, value in self.diagnostics_there.items()}
+
+    @property
+    def diagnostics_there(self) -> Mapping[str, float | Share]:
+        """`diagnostics`, of which nothing has been waited for."""
         watched = {} if self._watch is None else self._watch.diagnostics
         return self._diagnostics | (watched if self._diagnostics else {})
 
@@ -266,6 +277,12 @@ class Optical(AbstractProjection):
             for width, watched in state["guard"].items():
                 self._watches[int(width)] = self._guard.watch(int(width))
                 self._watches[int(width)].load_state_dict(watched)
+
+
+def _at_a_time(device: torch.device) -> tuple[int, int]:
+    """Camera pixels and entries of patterns to hold at once on a device; results do not depend on it."""
+    more = (memory_bytes(device) or 0) // _BYTES_A_PIXEL
+    return max(_PIXELS_AT_A_TIME, more), max(_MIRRORS_AT_A_TIME, more)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,10 +18,11 @@ def project_lit(e_ND: Tensor, num_outputs: int, project: Callable[[Tensor], Tens
     """Apply `project` to the rows of `e_ND` that are not all zero; the others give zeros."""
     # padding and ignored labels give rows of zeros; an OPU would spend frames, and add noise, on each of them
     lit_N = e_ND.any(dim=1)
-    if lit_N.all() and len(lit_N):
+    num_lit = int(lit_N.sum())  # the one number that is waited for: it decides what is drawn and shown
+    if num_lit == len(e_ND) > 0:
         return project(e_ND)
     p_NM = e_ND.new_zeros((len(e_ND), num_outputs))
-    if lit_N.any():
+    if num_lit:
         p_NM[lit_N] = project(e_ND[lit_N])
     return p_NM
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from odfa.devices import memory_bytes
 from odfa.errors import DataError
 from odfa.saved import Json
 from odfa.scaling.family import Gpt
@@ -211,10 +212,8 @@ def measure_machine(
 def _told_of(device: torch.device) -> Json:
     """The device, its name, what computes projections there, and its memory where torch tells it."""
     found = {**computed_on(device), "projections_by": compiler_on(device)}
-    if device.type in ("cuda", "xpu"):
-        properties = torch.get_device_module(device).get_device_properties(device)
-        found["device_memory_bytes"] = int(properties.total_memory)
-    return found
+    memory = memory_bytes(device)
+    return found if memory is None else {**found, "device_memory_bytes": memory}
 
 
 def measured_points(measurement: MachineMeasurement, machine: Processor) -> list[Json]:
