@@ -11,8 +11,9 @@ from odfa.draws import arithmetic
 from odfa.keys import mix
 from odfa.structured import compiler_on
 
-_NUMBERS_A_CALL = 2**20
-"""Numbers that torch's operations make at a time: their temporaries take fifty times as much memory."""
+_NUMBERS_A_CALL, _NUMBERS_ON_DEVICE = 2**14, 2**24
+"""Numbers that torch's operations make at a time, temporaries of 8 bytes each: in cache on a processor, and many on a
+device that is busy only with much."""
 _WORTH_A_THREAD = 2**18
 """Numbers below which a second thread costs more than it brings."""
 
@@ -50,7 +51,7 @@ class Draws:
         if dtype != torch.float64:
             return self._filled("uniform", rows, columns, first_row, device).to(dtype)
         out_RC = torch.empty((rows, columns), dtype=dtype, device=device)
-        for part in _parts(first_row, rows, columns):
+        for part in _parts(first_row, rows, columns, device):
             words_4RQ = arithmetic.words(self.key, part, 2 * columns, device)
             out_RC[part.start - first_row : part.stop - first_row] = arithmetic.uniforms(words_4RQ, dtype)[:, :columns]
         return out_RC
@@ -82,7 +83,7 @@ class Draws:
 
             fill_on_accelerator(law, out_RC, self.key, first_row)
         else:
-            for part in _parts(first_row, rows, columns):
+            for part in _parts(first_row, rows, columns, device):
                 words_4RQ = arithmetic.words(self.key, part, columns, device)
                 made = (
                     arithmetic.normals(words_4RQ) if law == "normal" else arithmetic.uniforms(words_4RQ, out_RC.dtype)
@@ -102,7 +103,8 @@ def in_threads(work: Callable[[slice], object], rows: int, columns: int) -> None
         list(threads.map(work, [slice(start, min(rows, start + step)) for start in range(0, rows, step)]))
 
 
-def _parts(first_row: int, rows: int, columns: int) -> list[range]:
-    step = max(1, _NUMBERS_A_CALL // max(1, columns))
+def _parts(first_row: int, rows: int, columns: int, device: torch.device) -> list[range]:
+    numbers = _NUMBERS_A_CALL if device.type == "cpu" else _NUMBERS_ON_DEVICE
+    step = max(1, numbers // max(1, columns))
     stop = first_row + rows
     return [range(start, min(stop, start + step)) for start in range(first_row, stop, step)]
