@@ -117,6 +117,7 @@ def test_what_is_no_matrix_of_floats_is_refused(encoder):
         lambda: Ternary("sampled", repeats=2, seed=4),
         lambda: TritPlanes(2, seed=4),
         lambda: Spread(TritPlanes(2, seed=4)),
+        lambda: Ternary("best_cosine"),
         lambda: BitPlanes(3),
     ],
     ids=lambda make: repr(make()),

@@ -39,11 +39,12 @@ class DrawingEncoder(AbstractEncoder):
         """Patterns of rows that follow `first_row` others of the same call."""
         if first_row == 0:
             return self.encode(e_ND)
-        self._calls, self._first_row = self._calls - 1, first_row
+        calls = self._calls
+        self._calls, self._first_row = calls - 1, first_row
         try:
             return self.encode(e_ND)
-        finally:
-            self._first_row = 0
+        finally:  # codes without draws have left the number of calls as it was
+            self._calls, self._first_row = calls, 0
 
     def state_dict(self) -> State:
         """Number of calls that have drawn."""
