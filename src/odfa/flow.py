@@ -6,7 +6,7 @@ Shape letters of the whole package: `N` samples (batch x tokens, flattened) · `
 `B T C` batch, time, channels.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Literal
@@ -82,6 +82,27 @@ class ErrorSignal:
     known_products: Callable[[Sequence[Tensor]], Tensor] | None = None
 
     @property
+    def like(self) -> Tensor:
+        """No rows, of the error's width, dtype and device."""
+        return self.e_ND[:0]
+
+    def chunks(self) -> Iterator[Tensor]:
+        """The rows in order, some at a time; an error that is there as a whole comes at once."""
+        yield self.e_ND
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Tensor:
+        """`change` of the rows, some at a time, as one tensor of a row for each."""
+        made, place = None, 0
+        for e_nD in self.chunks():
+            part = change(e_nD)
+            if len(e_nD) == prod(self.lead):
+                return part
+            made = part.new_empty(prod(self.lead), *part.shape[1:]) if made is None else made
+            made[place : place + len(part)] = part
+            place += len(part)
+        return change(self.like) if made is None else made
+
+    @property
     def targets(self) -> Tensor:
         """What outputs should have been, one row per row of the error: (N,) labels or (N, …) values.
 
@@ -122,6 +143,42 @@ class ErrorSignal:
         _expect(prod(self.lead) == len(self.e_ND), f"lead {self.lead} must hold the {len(self.e_ND)} rows")
         known = self.known_targets
         _expect(known is None or len(known) == len(self.e_ND), "targets must have one row per error row")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ErrorInChunks(ErrorSignal):
+    """An output error that is made some rows at a time, as all of them do not fit into memory: it has no `e_ND`."""
+
+    e_ND: Tensor = field(init=False, repr=False)
+    made: Callable[[], Iterator[Tensor]] = field(repr=False)
+    like_0D: Tensor = field(repr=False)
+
+    @property
+    def like(self) -> Tensor:
+        """No rows, of the error's width, dtype and device."""
+        return self.like_0D
+
+    def chunks(self) -> Iterator[Tensor]:
+        """The rows in order, some at a time; they are made anew each time."""
+        return self.made()
+
+    def __getattr__(self, name: str) -> Tensor:
+        """Say why there is no `e_ND`.
+
+        Raises:
+            ConfigError: it was asked for.
+        """
+        if name != "e_ND":
+            raise AttributeError(name)
+        raise ConfigError(
+            f"the error at {self.tap} is made some rows at a time; expected a rule that reads error.chunks() alone and "
+            "says so by by_rows = True in its class"
+        )
+
+    def check(self) -> None:
+        """Raise AssertionError unless shapes and types are as declared."""
+        sizes = [tuple(e_nD.shape[1:]) for e_nD in self.chunks()]
+        _expect(set(sizes) <= {tuple(self.like.shape[1:])}, f"chunks must be as wide as {self.like.shape}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from odfa.engine.alignment import Alignment
 from odfa.engine.compiled import CompiledBlocks, compile_blocks
 from odfa.engine.dfa import DFA
 from odfa.engine.fused import FusedOptimizer, fuse_optimizer
+from odfa.engine.linear_cross_entropy import LinearCrossEntropy
 from odfa.engine.rules import (
     AbstractRule,
     AlignedHead,
@@ -31,6 +32,7 @@ __all__ = [
     "ForwardGradient",
     "FusedOptimizer",
     "KolenPollack",
+    "LinearCrossEntropy",
     "LowRankHead",
     "RandomFeedback",
     "Shallow",

@@ -11,6 +11,7 @@ from odfa.engine.handle import Handle
 from odfa.engine.record import Tie
 from odfa.engine.step import Step
 from odfa.engine.tensors import first_tensor, map_tensors, whole
+from odfa.error import HeadError
 from odfa.errors import MatchError
 
 
@@ -21,16 +22,31 @@ class Answers:
         self.handle = handle
         self.waiting: Step | None = None
 
+    def in_chunks(self, step: Step, tie: Tie, error: HeadError) -> None:
+        """The backward of a loss that computes the head, before the gate's: the error, some rows at a time."""
+        tie.error = error
+        try:
+            tie.signals = self.handle.answer(step, tie)
+        finally:
+            tie.error = None
+
     def at_tap(self, step: Step, tie: Tie, grad_y: Tensor | None) -> Sequence[Tensor | None]:
         """A gate's backward: dL/dy in; dL/dy for what lies behind the tap, and one gradient per target, out.
 
         Raises:
-            MatchError: backward is asked for a graph of its own.
+            MatchError: backward is asked for a graph of its own, or came by a loss that does not compute the head.
         """
         if torch.is_grad_enabled():
             raise MatchError("feedback has no second derivative; leave create_graph=True out, or use passthrough()")
         if step.exact and not step.execution.connects:  # data flow is followed to find the batch: no signals
             return [grad_y, *[None] * tie.targets]
+        if tie.withheld:
+            grad_y, signals, tie.signals = None, tie.signals, None  # the head's gradients are there already
+            if signals is None:
+                raise MatchError(
+                    "a loss depends on the logits of a pass in which LinearCrossEntropy computes them; expected its own"
+                )
+            return [grad_y, *self._send(step, tie, grad_y, signals)]
         tie.error = None if grad_y is None else whole(grad_y)
         if not tie.calls and tie is not step.taps.ties[0]:
             return [grad_y]
@@ -38,10 +54,13 @@ class Answers:
         if tie is step.taps.ties[0]:  # the oldest gate is the last one that a backward pass comes to
             for answered in step.taps.ties:
                 answered.error = None
+        return [grad_y, *self._send(step, tie, grad_y, signals)]
+
+    def _send(self, step: Step, tie: Tie, grad_y: Tensor | None, signals: list[Tensor]) -> list[Tensor | None]:
         step.wiring.keep(step, tie, signals)
         gradients = step.execution.feed(step, tie, grad_y, signals)
         self.waiting = step if step.execution.waiting else None
-        return [grad_y, *gradients]
+        return gradients
 
     def run_again(self, name: str, output: Any) -> Any:
         """Reentrant checkpointing has run a block again: its output, behind a gate that brings the signal."""

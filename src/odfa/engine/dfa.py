@@ -287,7 +287,7 @@ class DFA:
             error = replace(error, known_products=products)
         calls = [step.calls[number] for number in tie.calls]
         names = step.wiring.names(calls, self.taps)
-        spent, watch = self.spent, Stopwatch(error.e_ND.device)
+        spent, watch = self.spent, Stopwatch(error.like.device)
         with keeping_sizes() as sizes:
             signals = self.at_work.signals(error, calls)
         watch.stop()
@@ -300,7 +300,7 @@ class DFA:
         norms = [vector_norm(signal) for signal in signals]
         answered = Answered(
             names=names,
-            norms_L=torch.stack(norms) if norms else error.e_ND.new_zeros(0),
+            norms_L=torch.stack(norms) if norms else error.like.new_zeros(0),
             sizes=sizes,
             identity=self.projection.identity,
             diagnostics=dict(self.projection.diagnostics_there),

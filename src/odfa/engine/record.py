@@ -8,6 +8,7 @@ from torch.autograd.graph import Node
 
 from odfa.engine.calls import Call
 from odfa.engine.trace import Trace
+from odfa.error import HeadError
 
 
 @dataclass
@@ -21,7 +22,12 @@ class Tie:
     """How many tensors the gate is tied to, so many gradients its backward returns beside that of the output."""
     like: Tensor
     """No elements; of the output's dtype and device."""
-    error: Tensor | None = None
+    error: Tensor | HeadError | None = None
+    withheld: bool = False
+    """The head was not computed: the loss does it some rows at a time, and hands the error over before backward comes to
+    the gate."""
+    signals: list[Tensor] | None = None
+    """What the rule has answered to that error."""
 
 
 @dataclass

@@ -12,6 +12,7 @@ from odfa.engine.handle import Handle
 from odfa.engine.record import Tie
 from odfa.engine.step import Step
 from odfa.engine.tensors import first_tensor, map_tensors
+from odfa.engine.withheld import Withheld, check_by_rows, withheld
 from odfa.errors import MatchError
 
 
@@ -29,9 +30,10 @@ class TapReader:
         """
         step.taps.refused = True  # until every check has passed
         main = self._source(step, number, value)
+        run = self._withheld(number, main)
         targets = step.wiring.targets(step)
-        tie = self._tie(step, number, main, len(targets))
-        step.taps.outputs.append((main, first_tensor(inputs)))
+        tie = self._tie(step, number, main, len(targets), run)
+        step.taps.outputs.append((main, first_tensor(inputs)) if run is None or run.h is None else (run.h, run.h))
         step.execution.at_tap(step, tie, main, targets)
         step.taps.ties.append(tie)
         self._note_read(step, main)
@@ -42,16 +44,40 @@ class TapReader:
         if not step.wiring.feeds:
             return None
         tied = self._gate(step, tie, main, targets)
+        if run is not None:
+            run.ask = partial(self._answers.in_chunks, step, tie)
         step.taps.gates.add(tied.grad_fn)
         if step.trace is not None:
             step.trace.gates.add(tied.grad_fn)
         return map_tensors(value, lambda t: tied if t is main else t)
 
     @staticmethod
-    def _tie(step: Step, number: int, main: Tensor, targets: int) -> Tie:
+    def _tie(step: Step, number: int, main: Tensor, targets: int, run: Withheld | None) -> Tie:
         answered = step.taps.ties[-1].calls.stop if step.taps.ties else 0
         like = torch.empty(0, dtype=main.dtype, device=main.device)
-        return Tie(number, main.shape, range(answered, len(step.calls)), targets, like)
+        # the shape that the head's output would have
+        shape = main.shape if run is None or run.h is None else run.h.shape[:-1] + main.shape[-1:]
+        return Tie(number, shape, range(answered, len(step.calls)), targets, like, withheld=run is not None)
+
+    def _withheld(self, number: int, main: Tensor) -> Withheld | None:
+        """The run whose loss computes the head, if the error is read at the head's output.
+
+        Raises:
+            MatchError: the head is left out and the error read behind it, at several places, or in another shape than
+                (B, D) or (B, T, D).
+            ConfigError: the rule reads the error as a whole.
+        """
+        run, tap = withheld(), self.handle.taps[number]
+        if run is None or run.h is None or tap.side == "input":
+            return None
+        if tap.module is not run.head or len(self.handle.taps) > 1 or run.h.ndim > 3:
+            raise MatchError(
+                f"the error is read at {' and '.join(map(str, self.handle.taps))}, and LinearCrossEntropy hands over "
+                "that of one head alone, of shape (B, D) or (B, T, D); choose error_at, or a loss of the model's output"
+            )
+        if self.handle.rule.wiring.feeds:
+            check_by_rows(self.handle.rule)
+        return run
 
     @staticmethod
     def _note_read(step: Step, main: Tensor) -> None:

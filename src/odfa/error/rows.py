@@ -7,11 +7,12 @@ from math import prod
 import torch
 from torch import Tensor
 
+from odfa.error.head_loss import HeadError
 from odfa.error.tap import Tap
 from odfa.errors import MatchError
-from odfa.flow import ErrorSignal
+from odfa.flow import ErrorInChunks, ErrorSignal
 
-Read = Mapping[int, tuple[Tensor | None, Tensor, torch.Size]]
+Read = Mapping[int, tuple[Tensor | HeadError | None, Tensor, torch.Size]]
 """Number of a tap → dL/dy (None where the loss does not depend on it), an empty tensor of its kind, the shape of y."""
 
 
@@ -54,8 +55,11 @@ class Errors:
         Raises:
             MatchError: the heads' outputs hold different samples or tokens, or a head has not run yet.
         """
+        if len(self.taps) == 1 and isinstance(made := read[0][0], HeadError):
+            lead = leading_shape(tuple(read[0][2]))
+            return ErrorInChunks(tap=str(self.taps[0]), lead=lead, made=made.chunks, like_0D=made.like)
         found = {
-            tap: error_rows(like.new_zeros(shape) if grad is None else grad, str(self.taps[tap]))
+            tap: error_rows(grad if isinstance(grad, Tensor) else like.new_zeros(shape), str(self.taps[tap]))
             for tap, (grad, like, shape) in read.items()
         }
         if len(self.taps) == 1:

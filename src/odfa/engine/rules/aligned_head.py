@@ -55,8 +55,7 @@ class _Aligned(StartedHead[AlignedHead]):
             self.low_rank.fit(self.head.drift_VK, self.steps)
         self.steps += 1
         drift_VK = self.head.drift_VK if self.rule.drawn else self.head.start_VK
-        extra_NK = self.rule.electronic_product(error.e_ND, drift_VK, self.low_rank, self.steps)
-        return [self.signal(error, extra_NK)]
+        return [self.signal(error, self.rule.electronic_product(drift_VK, self.low_rank, self.steps))]
 
     @property
     def beside(self) -> str:

@@ -109,6 +109,9 @@ class AbstractRule(Settings, ABC, room="odfa.engine.rules", group="odfa.rules"):
     and nothing else."""
     label: ClassVar[str]
     """For tables and legends."""
+    by_rows: ClassVar[bool] = False
+    """Its feedback reads the error by `error.chunks()` or `error.each` alone, so that it need never be there as a whole
+    (`LinearCrossEntropy`)."""
     colour: ClassVar[str] = "#8C564B"
     """Of its curves in figures, as #RRGGBB."""
     rate_factor: ClassVar[float] = 1.0

@@ -42,6 +42,9 @@ class Drtp(SlicedRule, kind="drtp"):
 
 
 class _Targets(Slices):
+    def projected(self, error: ErrorSignal, projection: AbstractProjection) -> Tensor:
+        return projection.project(self.rows(error))
+
     def rows(self, error: ErrorSignal) -> Tensor:
         refuse_nonfinite(error)  # the head learns from it in the same backward pass
         labels_N, width = error.targets, error.e_ND.shape[1]

@@ -53,9 +53,14 @@ class _Electronic(AbstractFeedback):
         if self.steps % self.rule.every == 0:
             self.low_rank.fit(self.head.matrix_VK, self.steps)
         self.steps += 1
-        q_NK = self.rule.electronic_product(error.e_ND, self.head.matrix_VK, self.low_rank, self.steps)
-        assert q_NK is not None
-        return [torch.unflatten(q_NK, 0, error.lead)]
+        product = self.rule.electronic_product(self.head.matrix_VK, self.low_rank, self.steps)
+
+        def q_of(e_NV: Tensor) -> Tensor:
+            q_NK = product(e_NV)
+            assert q_NK is not None
+            return q_NK
+
+        return [torch.unflatten(error.each(q_of), 0, error.lead)]
 
     @property
     def hop_weight(self) -> float:

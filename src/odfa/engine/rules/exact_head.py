@@ -42,7 +42,8 @@ class _Exact(AbstractFeedback):
 
     def signals(self, error: ErrorSignal, calls: Sequence[Call]) -> list[Tensor]:
         self.steps += 1
-        q_NK = error.e_ND @ self.head.matrix_VK.to(error.e_ND)
+        matrix_VK = self.head.matrix_VK.to(error.like)
+        q_NK = error.each(lambda e_NV: e_NV @ matrix_VK)
         return [torch.unflatten(q_NK, 0, error.lead)]
 
     @property

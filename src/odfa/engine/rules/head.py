@@ -1,6 +1,6 @@
 """What the rules share that start a head from a projection's measured matrix."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -38,6 +38,7 @@ class HeadRule(AbstractRule):
 
     wiring = Residual
     sets_head = True
+    by_rows = True
 
     def __post_init__(self) -> None:
         require(self.scale > 0, "scale", "a positive number", self.scale)
@@ -143,14 +144,21 @@ class FollowedHeadRule(RankedHeadRule):
         drawn = 2 * self.drawn * (width + rank) / (num_outputs * width)
         return super().electronic_share(rank, num_outputs=num_outputs, width=width) + drawn
 
-    def electronic_product(self, e_ND: Tensor, matrix_DK: Tensor, low_rank: LowRank, step: int) -> Tensor | None:
-        """What `low_rank`, fitted to a matrix, and the matrix at drawn entries make of the error; the n-th step always
-        draws from the same numbers."""
-        q_NK = low_rank(e_ND)
-        if not self.drawn:
-            return q_NK
-        rest_NK = of_drawn(e_ND, self.drawn, matrix_DK, low_rank, Draws(_STREAM, self.drawn, step))
-        return rest_NK if q_NK is None else q_NK + rest_NK
+    def electronic_product(self, matrix_DK: Tensor, low_rank: LowRank, step: int) -> Callable[[Tensor], Tensor | None]:
+        """What `low_rank`, fitted to a matrix, and the matrix at drawn entries make of rows of the error, which come in
+        order, in whatever parts; the n-th step always draws from the same numbers."""
+        numbers = Draws(_STREAM, self.drawn, step)
+
+        def product(e_ND: Tensor) -> Tensor | None:
+            nonlocal numbers
+            q_NK = low_rank(e_ND)
+            if not self.drawn:
+                return q_NK
+            rest_NK = of_drawn(e_ND, self.drawn, matrix_DK, low_rank, numbers)
+            numbers = numbers.behind(len(e_ND))
+            return rest_NK if q_NK is None else q_NK + rest_NK
+
+        return product
 
 
 class Head:

@@ -53,7 +53,7 @@ class _LowRank(StartedHead[LowRankHead]):
     def signals(self, error: ErrorSignal, calls: Sequence[Call]) -> list[Tensor]:
         self.check_head()
         self.steps += 1
-        return [self.signal(error, self.low_rank(error.e_ND))]
+        return [self.signal(error, self.low_rank)]
 
     def stepped(self, optimizer: Optimizer) -> None:
         moved = any(p is self.head.weight for group in optimizer.param_groups for p in group["params"])

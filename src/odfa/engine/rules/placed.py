@@ -143,16 +143,16 @@ class Slices(Places):
     def __init__(self, projection: AbstractProjection, rule: SlicedRule) -> None:
         super().__init__(projection, rule, shared=rule.shared)
 
-    def rows(self, error: ErrorSignal) -> Tensor:
-        """What is projected, one row per row of the error, as wide as the error."""
-        return error.e_ND
+    def projected(self, error: ErrorSignal, projection: AbstractProjection) -> Tensor:
+        """B r for all blocks, one row per row of the error; r is as wide as the error."""
+        return error.each(projection.project)
 
     def signals(self, error: ErrorSignal, calls: Sequence[Call]) -> list[Tensor]:
         """A slice of the projected rows at each block's output."""
         places = self.places(error, calls)
         if not calls:
             return []
-        p_NM = self.fit(error.e_ND.shape[1]).project(self.rows(error))
+        p_NM = self.projected(error, self.fit(error.like.shape[1]))
         return [placed.signal(p_NM[:, cut], self.gain(placed)) for cut, placed in places]
 
     @property

@@ -12,5 +12,6 @@ class RandomFeedback(SlicedRule, kind="random"):
     Source: Nøkland, arXiv 1609.01596; by light, arXiv 2409.12965.
     """
 
+    by_rows = True
     label = "random feedback"
     colour = "#0072B2"

@@ -1,6 +1,7 @@
 """What the rules at work share whose head started from the measured matrix and whose signal is the light and more."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -43,10 +44,15 @@ class StartedHead(AbstractFeedback, Generic[RankedHeadRuleT]):
             )
         self.moved = False
 
-    def signal(self, error: ErrorSignal, extra_NK: Tensor | None) -> Tensor:
+    def signal(self, error: ErrorSignal, electronic: Callable[[Tensor], Tensor | None]) -> Tensor:
         """q = a B e + what is electronic, in the shape of the head's input."""
-        q_NK = self.head.gain * self.projection.project(error.e_ND)
-        return torch.unflatten(q_NK if extra_NK is None else q_NK + extra_NK, 0, error.lead)
+
+        def q_of(e_NV: Tensor) -> Tensor:
+            extra_NK = electronic(e_NV)
+            q_NK = self.head.gain * self.projection.project(e_NV)
+            return q_NK if extra_NK is None else q_NK + extra_NK
+
+        return torch.unflatten(error.each(q_of), 0, error.lead)
 
     @property
     def hop_weight(self) -> float:
