@@ -24,8 +24,8 @@ class Tie:
     """No elements; of the output's dtype and device."""
     error: Tensor | HeadError | None = None
     withheld: bool = False
-    """The head was not computed: the loss does it some rows at a time, and hands the error over before backward comes to
-    the gate."""
+    """The head was not computed: the loss does it some rows at a time, and hands the error over before backward comes
+    to the gate."""
     signals: list[Tensor] | None = None
     """What the rule has answered to that error."""
 

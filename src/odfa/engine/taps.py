@@ -12,7 +12,7 @@ from odfa.engine.handle import Handle
 from odfa.engine.record import Tie
 from odfa.engine.step import Step
 from odfa.engine.tensors import first_tensor, map_tensors
-from odfa.engine.withheld import Withheld, check_by_rows, withheld
+from odfa.engine.withheld import Withheld, check_by_rows, running
 from odfa.errors import MatchError
 
 
@@ -67,7 +67,7 @@ class TapReader:
                 (B, D) or (B, T, D).
             ConfigError: the rule reads the error as a whole.
         """
-        run, tap = withheld(), self.handle.taps[number]
+        run, tap = running(), self.handle.taps[number]
         if run is None or run.h is None or tap.side == "input":
             return None
         if tap.module is not run.head or len(self.handle.taps) > 1 or run.h.ndim > 3:

@@ -47,7 +47,7 @@ class Withheld:
         self.logits = output
 
 
-def withheld() -> Withheld | None:
+def running() -> Withheld | None:
     """The run in progress whose head is left out, if there is one."""
     return _running.get()
 
@@ -75,6 +75,6 @@ def check_by_rows(rule: AbstractRule) -> None:
     """
     if rule.wiring.feeds and not rule.by_rows:
         raise ConfigError(
-            f"rule {rule.name} reads the error as a whole, and LinearCrossEntropy makes some rows at a time; expected a "
-            "rule that works row by row, such as RandomFeedback() or AlignedHead(), or a loss of the model's output"
+            f"rule {rule.name} reads the error as a whole, and LinearCrossEntropy makes some rows at a time; expected "
+            "a rule that works row by row, such as RandomFeedback() or AlignedHead(), or a loss of the model's output"
         )

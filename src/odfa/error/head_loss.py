@@ -199,5 +199,5 @@ def head_loss(sums: HeadSums, reduction: Reduction, *, ask: Ask | None = None, g
         ask: gets the error in backward, before the gradients are handed on; going through it costs nothing then.
         gate: a tensor without elements; backward comes to it after `ask`.
     """
-    loss: Tensor = _HeadLoss.apply(sums, reduction, ask, gate, sums.h_NK, sums.w_VK, sums.b_V)  # type: ignore[no-untyped-call]
+    loss: Tensor = _HeadLoss.apply(sums, reduction, ask, gate, sums.h_NK, sums.w_VK, sums.b_V)
     return loss
