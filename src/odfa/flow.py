@@ -92,12 +92,14 @@ class ErrorSignal:
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Tensor:
         """`change` of the rows, some at a time, as one tensor of a row for each."""
-        made, place = None, 0
+        rows, made, place = prod(self.lead), None, 0
         for e_nD in self.chunks():
             part = change(e_nD)
-            if len(e_nD) == prod(self.lead):
-                return part
-            made = part.new_empty(prod(self.lead), *part.shape[1:]) if made is None else made
+            del e_nD  # before the next rows are made
+            if len(part) == rows:
+                made = part
+                continue
+            made = part.new_empty(rows, *part.shape[1:]) if made is None else made
             made[place : place + len(part)] = part
             place += len(part)
         return change(self.like) if made is None else made

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from odfa.engine.rules import AbstractRule
 from odfa.engine.tensors import eager, first_tensor
-from odfa.error.head_loss import Ask
+from odfa.error.by_rows import Ask
 from odfa.errors import ConfigError, MatchError
 
 _running: ContextVar["Withheld | None"] = ContextVar("the run whose head is left out", default=None)

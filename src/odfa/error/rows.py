@@ -7,7 +7,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from odfa.error.head_loss import HeadError
+from odfa.error.by_rows import HeadError
 from odfa.error.tap import Tap
 from odfa.errors import MatchError
 from odfa.flow import ErrorInChunks, ErrorSignal

@@ -23,6 +23,7 @@ from odfa.errors import MatchError, OdfaError
 from odfa.project import AbstractProjection
 from odfa.scaling.tally import Counting, Tally, fused_attention
 from odfa.session import RunConfig, attach
+from odfa.session.head_rows import learner_of
 from odfa.session.memory import new_weights
 
 Learning = Literal["bp", "shallow", "feedback"]
@@ -160,7 +161,9 @@ def _walk_run(config: RunConfig, shape: DataShape) -> Walk:
     with _walkable(type(model).__name__):
         dfa = attach(model, config, shape, projection=Assumed())
         blocks = [model.get_submodule(name) for name in config.network.blocks]
+        learner = learner_of(model, config)
         loss = partial(_class_loss if config.task.of_classes else _field_loss, model, inputs)
+        loss = loss if learner is model else partial(_loss_in_rows, learner, inputs)
         return _walk_step(model, inputs, dfa, loss, blocks=blocks, fused=config.memory.fused)
 
 
@@ -296,6 +299,12 @@ def _class_loss(model: nn.Module, inputs: Sequence[Tensor]) -> Tensor:
     logits = _output(model, inputs)
     rows_NV = logits.flatten(0, -2).float()
     return cross_entropy(rows_NV, rows_NV.new_zeros(len(rows_NV), dtype=torch.long))
+
+
+def _loss_in_rows(learner: nn.Module, inputs: Sequence[Tensor]) -> Tensor:
+    """The same, computed with the head some rows at a time."""
+    loss: Tensor = learner(inputs[0].new_zeros(inputs[0].shape), *inputs, use_cache=False)
+    return loss
 
 
 def _field_loss(model: nn.Module, inputs: Sequence[Tensor]) -> Tensor:

@@ -15,6 +15,7 @@ from odfa.keys import forked, mix
 from odfa.session.average import averaged
 from odfa.session.config import RunConfig
 from odfa.session.handle import attach, check_feedback
+from odfa.session.head_rows import learner_of
 from odfa.session.memory import check_memory, check_shares, fitted_optimizer, give_back_freed, new_weights
 from odfa.settings import SettingError
 from odfa.tasks.base import AbstractTask, device_of, evaluating
@@ -50,9 +51,14 @@ class Session:
         return device_of(self.model)
 
     @property
+    def learner(self) -> nn.Module:
+        """What the task computes its loss with: the model, or the model with its loss."""
+        return learner_of(self.model, self.config)
+
+    @property
     def evaluated(self) -> nn.Module:
-        """The model that is evaluated: with the moving average of the weights if the run keeps one, else the model."""
-        return self.model if self.average is None else self.average.module
+        """What is evaluated: the same with the moving average of the weights if the run keeps one."""
+        return self.learner if self.average is None else learner_of(self.average.module, self.config)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -163,6 +169,6 @@ def try_loss(session: Session) -> None:
         seed_step(config, 0)
         batch = train.take(torch.arange(min(2, config.batch_size)))
         batch = config.data.augmented(batch, session.splits.shape).to(session.device)
-        session.task.loss(session.model, batch)
+        session.task.loss(session.learner, batch)
     for module, training in modes.items():
         module.training = training

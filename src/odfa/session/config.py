@@ -42,6 +42,12 @@ class MemorySettings(Settings):
     storage: Literal["memory", "disk"] = "memory"
     """Where large weights and moments are; disk: in memory-mapped files in the cache folder, which are gone when the
     process ends (Linux)."""
+    head_rows: int | None = None
+    """Rows (tokens) whose logits and error are there at a time; each is computed twice then, and the head takes a third
+    or a half more products. none: those of the whole batch. For language, and rules that work row by row."""
+
+    def __post_init__(self) -> None:
+        require_counts(self, "head_rows", what="a positive number of rows or none")
 
 
 @dataclass(frozen=True, kw_only=True)

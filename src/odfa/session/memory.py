@@ -27,9 +27,9 @@ def check_memory(config: RunConfig) -> None:
     """Refuse settings of memory that the rule, the network or the optimiser cannot work with.
 
     Raises:
-        ConfigError: streaming with backpropagation, learned weights on disk, weights on disk for an accelerator, tf32
-            on a device that has none, clipping by the total norm with fused updates, bfloat16 with an optimiser that
-            does not round stochastically.
+        ConfigError: streaming with backpropagation, learned weights on disk, weights on disk for an accelerator, a
+            head in rows for a task or a rule that takes all of them, tf32 on a device that has none, clipping by the
+            total norm with fused updates, bfloat16 with an optimiser that does not round stochastically.
     """
     memory = config.memory
     if memory.activations == "stream" and not config.rule.cuts:
@@ -45,6 +45,8 @@ def check_memory(config: RunConfig) -> None:
             f"memory.storage=disk: weights in files are computed on the processor; expected memory with device="
             f"{config.device}, or device=cpu"
         )
+    if memory.head_rows is not None:
+        _check_head_rows(config)
     if memory.precision == "tf32":
         check_tf32(device_named(config.device), "memory.precision")
     if memory.fused and config.optimizer.clip_norm is not None:
@@ -57,6 +59,19 @@ def check_memory(config: RunConfig) -> None:
         raise ConfigError(
             "memory.precision=bfloat16: expected an optimizer that rounds stochastically, such as adam, got "
             f"{tag_of(config.optimizer)}"
+        )
+
+
+def _check_head_rows(config: RunConfig) -> None:
+    if not config.task.by_rows:
+        raise ConfigError(
+            f"memory.head_rows: task={tag_of(config.task)} computes its loss from all outputs of the head; expected "
+            "none, or a task that takes them row by row (by_rows = True in its class), such as language"
+        )
+    if config.rule.feeds and not config.rule.by_rows:
+        raise ConfigError(
+            f"memory.head_rows: rule={tag_of(config.rule)} reads the error as a whole; expected none, or a rule that "
+            "works row by row, such as random or aligned"
         )
 
 

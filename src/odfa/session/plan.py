@@ -11,6 +11,7 @@ from odfa.flow import Light
 from odfa.session.assembly import check_device, check_fit, check_threads
 from odfa.session.config import RunConfig
 from odfa.session.handle import fed, num_inputs, num_projected
+from odfa.session.head_rows import learner_of
 from odfa.session.memory import check_shares, new_weights
 from odfa.settings import tag_of
 
@@ -38,7 +39,9 @@ def dry_run(config: RunConfig) -> dict[str, Any]:
     with torch.device("meta"), new_weights(config.memory):
         model = network.build(shape)
         check_shares(model, config)
-        activations = _activation_bytes(model, network.example(shape, config.batch_size), config)
+        activations = _activation_bytes(
+            model, network.example(shape, config.batch_size), config, network.num_outputs(shape)
+        )
     steps = config.steps or config.epochs * (shape.num_train // config.batch_size)
     each = [_bytes(parameter) for parameter in model.parameters()]
     roles = config.optimizer.roles(model, network.blocks)
@@ -79,11 +82,14 @@ def _light(config: RunConfig, shape: DataShape, rows: int) -> Light:
     return projection.shaped(num_inputs(config, shape), num_projected(config, shape)).cost(vectors)
 
 
-def _activation_bytes(model: nn.Module, inputs: tuple[Tensor, ...], config: RunConfig) -> int:
+def _activation_bytes(model: nn.Module, inputs: tuple[Tensor, ...], config: RunConfig, width: int) -> int:
     """Bytes of the inputs and of the outputs of leaf modules that are alive at once.
 
     keep: the outputs of all leaf modules. recompute, stream: those outside the blocks and of the largest block alone,
     because each block's are freed before the next one runs; recompute also keeps what goes from block to block.
+
+    Args:
+        width: outputs of the head.
     """
     kept = config.memory.activations
     blocks = fed(config, config.network.blocks)
@@ -100,11 +106,21 @@ def _activation_bytes(model: nn.Module, inputs: tuple[Tensor, ...], config: RunC
             # leaf modules alone are counted: a container returns the tensors of its last child once more
             block = next((block for block in blocks if name == block or name.startswith(f"{block}.")), "")
             module.register_forward_hook(partial(note, block))
-    model(*inputs)
-    outside = sum(map(_bytes, inputs)) + sizes.pop("")
+    outside = _head_bytes(model, inputs, config, width) + sum(map(_bytes, inputs)) + sizes.pop("")
     if kept == "keep":
         return outside + sum(sizes.values())
     return outside + max(sizes.values()) + (sum(outputs) if kept == "recompute" else 0)
+
+
+def _head_bytes(model: nn.Module, inputs: tuple[Tensor, ...], config: RunConfig, width: int) -> int:
+    """Run the model; bytes of the head's output that no module returns, as the loss computes it in rows."""
+    learner = learner_of(model, config)
+    if learner is model:
+        model(*inputs)
+        return 0
+    targets = torch.zeros(inputs[0].shape, dtype=torch.long)
+    loss: Tensor = learner(targets, *inputs)
+    return min(config.memory.head_rows or 0, targets.numel()) * width * loss.element_size()
 
 
 def _target_bytes(config: RunConfig, shape: DataShape) -> int:

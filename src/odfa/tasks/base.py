@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -195,6 +195,14 @@ class StackNetwork(AbstractNetwork):
             require(value is None or 0 < value <= most, name, f"a positive number up to {most}", value)
 
 
+class LossModel(nn.Module, ABC):
+    """A model with its cross-entropy, called in place of the model whose outputs are too many to be there at once."""
+
+    @abstractmethod
+    def forward(self, targets: Tensor, *, reduction: Literal["mean", "sum"] = "mean", **inputs: Any) -> Tensor:
+        """Mean or sum of the cross-entropies of the outputs for these inputs; targets of -100 do not count."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class AbstractTask(Settings, ABC, room="odfa.tasks", group="odfa.tasks"):
     """A task: the loss that is minimised, and the figures by which a part is evaluated."""
@@ -207,6 +215,9 @@ class AbstractTask(Settings, ABC, room="odfa.tasks", group="odfa.tasks"):
     """Whether the outputs are logits for a cross-entropy; False: they are values."""
     labelled: ClassVar[bool] = False
     """Whether `targets` gives what outputs are compared with, which some rules need beside the error."""
+    by_rows: ClassVar[bool] = False
+    """Whether `loss` and `evaluate` take a `LossModel`, too, as the loss is the cross-entropy of the outputs and
+    nothing else (`memory.head_rows`)."""
     samples: ClassVar[str] = ""
     """Word of the settings by which `odfa sample` samples from a run (`odfa.lab.SampleSettings`): a kind, an entry
     point of `odfa.samples`, or package.module:Name; empty: the task offers no samples."""

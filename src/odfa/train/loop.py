@@ -181,7 +181,7 @@ def train_step(session: Session, batch: data.Split) -> Row:
         session.optimizer.zero_grad(set_to_none=True)
     batch = config.data.augmented(batch, session.splits.shape).to(session.device)
     give_targets(session.dfa, config, batch)
-    loss = session.task.loss(session.model, batch)
+    loss = session.task.loss(session.learner, batch)
     fused = isinstance(session.optimizer, FusedOptimizer)
     figures = _fused_step(session, loss) if fused else _step(session, loss)
     if session.average is not None:

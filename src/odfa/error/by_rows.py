@@ -108,8 +108,8 @@ class HeadError:
     def gradients(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Of h_NK, W_VK and b_V; None where it is not asked for. Nothing is computed if somebody has been through."""
         if self._gradients is None:
-            for _ in self.chunks():
-                pass
+            for e_nV in self.chunks():
+                del e_nV
         assert self._gradients is not None
         return self._gradients
 
@@ -167,7 +167,7 @@ class _HeadLoss(torch.autograd.Function):
         return loss_N.sum() * scale
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         h_NK, w_VK, b_V, target_N, log_N, scale = ctx.saved_tensors
         rows, ignored, dtype = ctx.form
@@ -199,5 +199,6 @@ def head_loss(sums: HeadSums, reduction: Reduction, *, ask: Ask | None = None, g
         ask: gets the error in backward, before the gradients are handed on; going through it costs nothing then.
         gate: a tensor without elements; backward comes to it after `ask`.
     """
-    loss: Tensor = _HeadLoss.apply(sums, reduction, ask, gate, sums.h_NK, sums.w_VK, sums.b_V)
+    tensors = gate, sums.h_NK, sums.w_VK, sums.b_V
+    loss: Tensor = _HeadLoss.apply(sums, reduction, ask, *tensors)  # type: ignore[no-untyped-call]
     return loss
