@@ -29,6 +29,7 @@ SITUATIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "opu.demodulator.share": (("opu.mirror_rows=50",), ("0.01",)),
     "opu.demodulator.steps": ((), ("3",)),
     "hop_every": (("hops=1",), ("2",)),
+    "head_rows": ((), ("1024",)),
 }
 NEVER = {"processor.uncertainty", "opu.uncertainty", "opu.demodulator.flat_field"}
 
@@ -82,6 +83,9 @@ def test_every_setting_of_a_plan_acts_or_is_refused(demodulator: str) -> None:
         ("digits_tiny", "opu.demodulator.flat_field=true", "a plan is of one step"),
         ("tests.scaling.test_unheard_plan:pair", "tokens=64", "its function gives the inputs"),
         ("tests.scaling.test_unheard_plan:pair", "granularity=linear", "its function gives the inputs"),
+        ("tests.scaling.test_unheard_plan:pair", "head_rows=2", "its function gives the inputs"),
+        ("FOLDER", "head_rows=2", "a model by folder is planned block by block"),
+        ("digits_tiny", "head_rows=2", "memory.head_rows: task=classify computes its loss from all outputs"),
         ("FOLDER", "granularity=sublayer", "a model by folder is planned block by block"),
     ],
 )

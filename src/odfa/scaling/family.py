@@ -38,9 +38,11 @@ class Gpt:
     """Hops of credit across the blocks."""
     hop_every: int = 1
     """Steps of which one computes the hops."""
+    head_rows: int | None = None
+    """Tokens whose logits are there at a time; None: all of a step."""
 
     def __post_init__(self) -> None:
-        require_counts(self, "depth", "width", "tokens", "context", "vocabulary", "hop_every")
+        require_counts(self, "depth", "width", "tokens", "context", "vocabulary", "hop_every", "head_rows")
         require(self.hops > 0 or self.hop_every == 1, "hop_every", "1, as hops=0 computes none", self.hop_every)
         fits = self.width % HEAD_WIDTH == 0
         require(fits, "width", f"a multiple of {HEAD_WIDTH}, the width of a head", self.width)
@@ -71,7 +73,7 @@ class Gpt:
             rule=AlignedHead(hops=self.hops, hop_every=self.hop_every) if self.hops else RandomFeedback(shared=True),
             projection=OpticalSettings(guard=None),
             feedback=FeedbackSettings(granularity=granularity),
-            memory=memory or MemorySettings(),
+            memory=memory or MemorySettings(head_rows=self.head_rows),
         )
 
     @property

@@ -67,6 +67,7 @@ def _variant(config: RunConfig, key: WalkKey, precision: str) -> RunConfig:
         activations=activations,
         fused=activations == "stream",
         precision="float32" if precision == "float32" else "bfloat16",
+        head_rows=config.memory.head_rows,
     )
     run = arm(config, _ARMS[learning])
     return replace(run, rule=plannable(run.rule), optimizer=AdamSettings(), memory=memory)

@@ -24,6 +24,7 @@ from odfa.scaling.model import model_of, walks_of_gpt, walks_of_module, walks_of
 from odfa.scaling.plan_settings import PlanSettings
 from odfa.scaling.walk import Walk
 from odfa.session import RunConfig
+from odfa.session.memory import check_memory
 from odfa.settings import SettingError, require, tag_of
 from odfa.tasks.language.folder import from_folder
 
@@ -80,7 +81,16 @@ def subject(name: str, config: PlanSettings) -> Subject:
         if isinstance(made, RunConfig):
             return _of_recipe(made, config)
         module, inputs = made
-        _refuse(config, "its function gives the inputs", "tokens", "context", "granularity", "hops", "hop_every")
+        _refuse(
+            config,
+            "its function gives the inputs",
+            "tokens",
+            "context",
+            "granularity",
+            "hops",
+            "hop_every",
+            "head_rows",
+        )
         walks = walks_of_module(module, inputs)
         rows = walks["feedback", "keep"].rows
         return Subject(name=name, walks=walks, sequences=min(rows, len(inputs[0]) if inputs[0].ndim else 1))
@@ -128,7 +138,7 @@ def _of_recipe(run: RunConfig, config: PlanSettings) -> Subject:
 
 
 def _fine(run: RunConfig, config: PlanSettings) -> RunConfig:
-    """The recipe with the granularity and the hops of the plan.
+    """The recipe with the granularity, the hops and the rows of the head of the plan.
 
     Raises:
         ConfigError: its rule does not have them.
@@ -140,6 +150,9 @@ def _fine(run: RunConfig, config: PlanSettings) -> RunConfig:
             told = f"{run.recipe} has rule={tag_of(run.rule)}, which cannot hop; expected none"
             raise SettingError(next(iter(hops)), told)
         run = replace(run, rule=replace(run.rule, **hops))
+    if config.head_rows is not None:
+        run = replace(run, memory=replace(run.memory, head_rows=config.head_rows))
+        check_memory(run)
     if config.granularity == "block":
         return run
     if run.feedback is None:
@@ -161,8 +174,9 @@ def _of_gpt(name: str, config: PlanSettings) -> Subject:
     require(tokens > 1, "tokens", "2 or more, as each is predicted from those before it", tokens)
     hops, every = config.hops or 0, config.hop_every or 1
     gpt = Gpt(
-        depth=depth, width=width, tokens=tokens, context=context, vocabulary=vocabulary, hops=hops, hop_every=every
-    )
+        depth=depth, width=width, tokens=tokens, context=context, vocabulary=vocabulary, hops=hops, hop_every=every,
+        head_rows=config.head_rows,
+    )  # fmt: skip
     require(gpt.hops < depth, "hops", f"at most {depth - 1}, as {name} has {depth} blocks", gpt.hops)
     walks = walks_of_gpt(gpt, config.layout.precision, config.granularity)
     return Subject(name=name, walks=walks, sequences=tokens / context)
@@ -186,7 +200,7 @@ def _batch(name: str, positions: int | None, config: PlanSettings) -> tuple[int,
 
 
 def _of_folder(folder: Path, config: PlanSettings) -> Subject:
-    _refuse(config, "a model by folder is planned block by block", "granularity", "hops", "hop_every")
+    _refuse(config, "a model by folder is planned block by block", "granularity", "hops", "hop_every", "head_rows")
     found = from_folder(folder, torch.float32 if config.layout.precision == "float32" else torch.bfloat16)
     tokens, context = _batch(folder.name, found.positions, config)
     ids_NT = torch.zeros(tokens // context, context, dtype=torch.long, device="meta")

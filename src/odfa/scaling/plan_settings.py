@@ -24,6 +24,8 @@ class PlanSettings(Settings):
     """Hops of credit across the blocks; none: as many as the recipe has, 0 for GPTs and modules."""
     hop_every: int | None = None
     """Backward passes of which one computes the hops; none: as in the recipe, 1 for GPTs and modules."""
+    head_rows: int | None = None
+    """Tokens whose logits and error are there at a time; none: as the recipe says, or those of the whole step."""
     layout: StepLayout = field(default_factory=StepLayout)
     """How a step is laid out over devices, microbatches and OPUs."""
     processor: Processor = field(default_factory=lambda: get_processor("a100"))
@@ -34,7 +36,7 @@ class PlanSettings(Settings):
     def __post_init__(self) -> None:
         require_counts(self, "tokens", "context")
         require(self.hops is None or 0 <= self.hops <= MAX_COUNT, "hops", f"0 to {MAX_COUNT:,}, or none", self.hops)
-        require_counts(self, "hop_every")
+        require_counts(self, "hop_every", "head_rows")
 
     def unread(self) -> Mapping[str, str]:
         """What studies read and plans do not; the link between processors where there is one."""
