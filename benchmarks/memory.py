@@ -22,13 +22,17 @@ from odfa.arms import name_of
 from odfa.session import MemorySettings, RunConfig, build
 from odfa.train.monitor import peak_memory_bytes
 
+ROWS = 256
+"""Tokens whose logits are there at a time."""
 WAYS: dict[str, tuple[str, MemorySettings]] = {
     "bp": ("bp", MemorySettings()),
     "bp, checkpointing": ("bp", MemorySettings(activations="recompute")),
+    "bp, head in rows": ("bp", MemorySettings(head_rows=ROWS)),
     "bp, checkpointing, fused": ("bp", MemorySettings(activations="recompute", fused=True)),
     "odfa": ("odfa", MemorySettings()),
     "odfa, recompute, fused": ("odfa", MemorySettings(activations="recompute", fused=True)),
     "odfa, stream, fused": ("odfa", MemorySettings(activations="stream", fused=True)),
+    "odfa, stream, fused, head in rows": ("odfa", MemorySettings(activations="stream", fused=True, head_rows=ROWS)),
 }
 
 

@@ -333,6 +333,8 @@ def test_bad_use() -> None:
     loss_of = LinearCrossEntropy(model, model.head)
     with pytest.raises(MatchError, match=r"targets: expected \(4, 7\), one class for each row"):
         loss_of(y[:, 1:], x)
+    with pytest.raises(MatchError, match="labels: expected none, as LinearCrossEntropy computes the loss"):
+        loss_of(y, x, labels=y)
     with pytest.raises(MatchError, match="the head did not run in this forward"):
         LinearCrossEntropy(_Holds(model), model.head)(y, x)
     capped = Model(cap=True)

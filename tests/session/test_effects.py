@@ -162,7 +162,7 @@ def test_settings_of_a_field_network_and_its_data_act(runs: Runs) -> None:
 
 def test_settings_of_a_language_model_and_its_data_act_or_are_refused(runs: Runs, tmp_path: Path) -> None:
     base = replace(small_run(write_corpus(tmp_path), "dfa", "aligned"), **OFTEN)
-    own = ("network.", "data.", "feedback.", "optimizer.embedding_share")
+    own = ("network.", "data.", "feedback.", "optimizer.embedding_share", "memory.head_rows")
     fates = _fates(runs, base, [path for path, _ in leaves(base) if path.startswith(own)])
     of_head = {"network.tied": "refused", "network.head_scale": "refused"}
     assert {path: fate for path, fate in fates.items() if fate != "acts"} == of_head

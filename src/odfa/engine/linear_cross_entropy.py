@@ -64,9 +64,13 @@ class LinearCrossEntropy(nn.Module):
             reduction: the mean, or the sum.
 
         Raises:
-            MatchError: the head did not run once on one tensor, its output does not come out as it is, the targets have
+            MatchError: the model gets labels, the head did not run once on one tensor, its output does not come out as it is, the targets have
                 another shape, its weight is spread over processes, or the error is read behind it.
         """
+        if kwargs.get("labels") is not None:
+            raise MatchError(
+                "labels: expected none, as LinearCrossEntropy computes the loss; hand the next tokens over as its targets"
+            )
         head = self._head[0]
         with withholding(head) as run:
             output = self.model(*args, **kwargs)
