@@ -64,12 +64,13 @@ class LinearCrossEntropy(nn.Module):
             reduction: the mean, or the sum.
 
         Raises:
-            MatchError: the model gets labels, the head did not run once on one tensor, its output does not come out as it is, the targets have
-                another shape, its weight is spread over processes, or the error is read behind it.
+            MatchError: the model gets labels, the head did not run once on one tensor, its output does not come out as
+                it is, the targets have another shape, its weight is spread over processes, or the error is read behind
+                it.
         """
         if kwargs.get("labels") is not None:
             raise MatchError(
-                "labels: expected none, as LinearCrossEntropy computes the loss; hand the next tokens over as its targets"
+                "labels: expected none, as LinearCrossEntropy computes the loss; hand them over as its targets, shifted"
             )
         head = self._head[0]
         with withholding(head) as run:
