@@ -16,7 +16,7 @@ from odfa import keys, recipes, train
 from odfa.cli import main
 from odfa.errors import ConfigError, NonFinite
 from odfa.lab.angles import align
-from odfa.session import RunConfig, build, dry_run
+from odfa.session import MemorySettings, RunConfig, build, dry_run
 from odfa.session.assembly import try_loss
 from odfa.settings import SettingError, apply
 from odfa.store import load_run
@@ -92,9 +92,10 @@ def test_fields_and_noise_are_learned_on_an_accelerator(recipe: str, arm: str) -
 
 
 @pytest.mark.usefixtures("far")
+@pytest.mark.parametrize("head_rows", [None, 7])
 @pytest.mark.parametrize("rule", ["random", "aligned"])
-def test_language_is_learned_on_an_accelerator(tmp_path: Path, rule: str) -> None:
-    config = small_run(write_corpus(tmp_path), "dfa", rule)
+def test_language_is_learned_on_an_accelerator(tmp_path: Path, rule: str, head_rows: int | None) -> None:
+    config = small_run(write_corpus(tmp_path), "dfa", rule, memory=MemorySettings(head_rows=head_rows))
     assert _steps(replace(config, device=FAR)) == _steps(config)
 
 
@@ -232,12 +233,16 @@ def test_codes_are_waited_for_once_more() -> None:
 
 
 @pytest.mark.usefixtures("far")
+@pytest.mark.parametrize("head_rows", [None, 7])
 @pytest.mark.parametrize("rule", ["random", "aligned", "exact"])
-def test_the_scales_of_norms_are_looked_at_once_more(tmp_path: Path, rule: str) -> None:
+def test_the_scales_of_norms_are_looked_at_once_more(tmp_path: Path, rule: str, head_rows: int | None) -> None:
     """Blocks that are cut take the gradients of scales from weight gradients, which divides by the scales. What the
     library waits for by itself, it waits for in backpropagation too."""
-    corpus = write_corpus(tmp_path)
-    plain, ours = (_waits(replace(small_run(corpus, *words), tensorboard=False)) for words in (["bp"], ["dfa", rule]))
+    corpus, memories = write_corpus(tmp_path), (MemorySettings(), MemorySettings(head_rows=head_rows))
+    plain, ours = (
+        _waits(replace(small_run(corpus, *words, memory=memory), tensorboard=False))
+        for words, memory in zip((["bp"], ["dfa", rule]), memories, strict=True)
+    )
     assert [sorted(found) for found in ours] == [sorted([*found, _SCALES]) for found in plain]
     assert [found.count("tolist") for found in ours] == [1, 1]
 
