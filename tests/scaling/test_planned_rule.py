@@ -151,7 +151,7 @@ def test_a_name_that_is_near_to_nothing_gets_a_short_list(capsys: pytest.Capture
     assert main(["plan", "gpt2", "zzz=1"]) == 2
     said = capsys.readouterr().err
     assert (
-        "unknown setting 'zzz'; settings: tokens, context, granularity, hops, hop_every, layout, processor, opu and "
+        "unknown setting 'zzz'; settings: tokens, context, granularity, hops, hop_every, head_rows, layout, processor, opu and "
         in said
     )
     assert "more (--help lists them)" in said
