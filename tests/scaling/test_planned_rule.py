@@ -150,10 +150,8 @@ def test_the_batch_of_a_run_is_told_in_rows(capsys: pytest.CaptureFixture[str]) 
 def test_a_name_that_is_near_to_nothing_gets_a_short_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "gpt2", "zzz=1"]) == 2
     said = capsys.readouterr().err
-    assert (
-        "unknown setting 'zzz'; settings: tokens, context, granularity, hops, hop_every, head_rows, layout, processor, opu and "
-        in said
-    )
+    listed = "tokens, context, granularity, hops, hop_every, head_rows, layout, processor, opu and "
+    assert f"unknown setting 'zzz'; settings: {listed}" in said
     assert "more (--help lists them)" in said
     assert len(said) < 200
 
