@@ -1,7 +1,7 @@
-"""Blocks whose forward is compiled by torch, with every hook around the compiled code and none inside of it."""
+"""Blocks whose forward is compiled by torch: hooks run around the compiled code, or become a part of it."""
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import count
 from types import FunctionType
@@ -28,13 +28,19 @@ class CompiledBlocks:
     share what is compiled, so that a deep model compiles as often as one of two blocks.
     """
 
-    def __init__(self, blocks: Mapping[str, nn.Module], backend: str = USUAL) -> None:
-        """Replace the forwards of blocks that `check_compile` has let pass; they are compiled when they run."""
+    def __init__(
+        self, blocks: Mapping[str, nn.Module], backend: str = USUAL, inside: Sequence[Container[nn.Module]] = ()
+    ) -> None:
+        """Replace the forwards of blocks that `check_compile` has let pass; they are compiled when they run.
+
+        Args:
+            inside: for each kind of hooks of ours inside blocks the modules that get them.
+        """
         self.backend = backend
         self._forwards: list[_Forward] = []
         codes: dict[object, _Code] = {}
         for name, block in blocks.items():
-            code = codes.setdefault(_structure(block), _Code(backend))
+            code = codes.setdefault(_structure(block, inside), _Code(backend))
             self._forwards.append(_Forward(name, block, code))
         for forward in self._forwards:
             forward.block.__dict__["forward"] = forward
@@ -47,9 +53,15 @@ class CompiledBlocks:
         self._forwards.clear()
 
 
-def compiled_as(blocks: Mapping[str, nn.Module], choice: Compile) -> CompiledBlocks | None:
-    """The blocks compiled as `DFA(compile=choice)` says; None: they are not."""
-    return None if choice is False else CompiledBlocks(blocks, USUAL if choice is True else choice)
+def compiled_as(
+    blocks: Mapping[str, nn.Module], choice: Compile, inside: Sequence[Container[nn.Module]] = ()
+) -> CompiledBlocks | None:
+    """The blocks compiled as `DFA(compile=choice)` says; None: they are not.
+
+    Args:
+        inside: for each kind of hooks of ours inside blocks the modules that get them.
+    """
+    return None if choice is False else CompiledBlocks(blocks, USUAL if choice is True else choice, inside)
 
 
 def uncompiled(model: nn.Module) -> AbstractContextManager[Any]:
@@ -78,26 +90,16 @@ def check_compile(
     model: nn.Module,
     blocks: Mapping[str, nn.Module],
     rule: AbstractRule | None = None,
-    *,
-    inside: Sequence[str] = (),
 ) -> None:
     """Refuse what cannot be compiled, before anything is touched.
 
-    Args:
-        inside: names of modules in blocks that get hooks of ours.
-
     Raises:
-        ConfigError: no backend of that name; hooks inside blocks; a rule that runs blocks in forward mode.
+        ConfigError: no backend of that name; a rule that runs blocks in forward mode.
         MatchError: the model is compiled already, or a block's forward is not that of its class.
     """
     if choice is False:
         return
     _check_backend(USUAL if choice is True else choice)
-    if inside:
-        raise ConfigError(
-            f"compile: expected no branches= and no linears=, got {inside[0]}: their hooks run inside blocks, where "
-            "compiled code has none; leave one of them out"
-        )
     if rule is not None and "forward products" in rule.needs:
         raise ConfigError(
             f"compile: expected a rule without forward products, got {rule.name}: compiled code has no derivative in "
@@ -150,9 +152,12 @@ def _check_forwards(blocks: Mapping[str, nn.Module]) -> None:
             )
 
 
-def _structure(block: nn.Module) -> object:
-    """What blocks must have in common to run the same code."""
-    modules = tuple((name, type(module)) for name, module in block.named_modules())
+def _structure(block: nn.Module, inside: Sequence[Container[nn.Module]]) -> object:
+    """What blocks must have in common to run the same code, hooks inside too: torch does not look at those again."""
+    modules = tuple(
+        (name, type(module), *(module in kind for kind in inside), len(module._forward_pre_hooks), len(module._forward_hooks))
+        for name, module in block.named_modules()
+    )
     tensors = (*block.named_parameters(remove_duplicate=False), *block.named_buffers(remove_duplicate=False))
     return modules, tuple((name, t.shape, t.dtype, t.device, t.requires_grad) for name, t in tensors)
 

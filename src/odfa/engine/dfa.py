@@ -122,7 +122,7 @@ class DFA:
         self.last_block = list(self.blocks)[-1]
         self.branches = match_inside(model, branches, self.blocks)
         self.linears = LinearFeedback(match_inside(model, linears, self.blocks))
-        check_compile(compile, model, self.blocks, self.rule, inside=[*self.branches, *self.linears.layers])
+        check_compile(compile, model, self.blocks, self.rule)
         self.taps = find_taps(model, error_at, self.blocks.values())
         self.unread, self.input_gradient = unread, input_gradient
         check_taps(self.taps, self.blocks)
@@ -145,7 +145,9 @@ class DFA:
         self._measurement: Measurement | None = None
         self._errors = Errors(self.taps)
         self._answered = 0
-        self.compiled = compiled_as(self.blocks, compile)
+        self.compiled = compiled_as(
+            self.blocks, compile, [set(self.branches.values()), set(self.linears.layers.values())]
+        )
         self._hooks = Hooks(self)
         self.optimizer_steps.listen()
         self._hooks.attach()

@@ -16,6 +16,7 @@ from odfa.engine.ends import BlockEnds
 from odfa.engine.executions.again import Pass
 from odfa.engine.gates import mark
 from odfa.engine.handle import Handle
+from odfa.engine.inside import Branches
 from odfa.engine.leaves import guard_input, main_of
 from odfa.engine.norms import NormReaders
 from odfa.engine.places import check_read
@@ -47,6 +48,8 @@ class Hooks:
         self._reader = TapReader(handle, self.answers)
         seen = handle.blocks.values() if handle.compiled is None else ()  # hooks inside compiled code would be lost
         self._norms = NormReaders(seen, without=set(handle.linears.layers.values()))
+        handle.linears.compiled = handle.compiled is not None
+        self.branches = Branches(handle, self.before_branch)
         self._removable: list[RemovableHandle] = []
         self._cutting: list[tuple[nn.Module, RemovableHandle]] = []
 
@@ -68,9 +71,7 @@ class Hooks:
             keep(block.register_forward_pre_hook(partial(self.before_block, name), with_kwargs=True, prepend=True))
             keep(block.register_forward_hook(partial(self.after_block, name), always_call=failures))
             self._cutting.append((block, self._removable[-1]))
-        for module in handle.branches.values():
-            keep(module.register_forward_pre_hook(self.before_branch, prepend=True))
-        self._removable += self._norms.attach() + handle.linears.attach()
+        self._removable += self.branches.attach() + self._norms.attach() + handle.linears.attach()
         if handle.rule.wiring.reads_head_input:
             keep(handle.tap.module.register_forward_pre_hook(self.before_head))
         for number, tap in enumerate(handle.taps):
@@ -105,12 +106,14 @@ class Hooks:
         self._axes.begin(args, kwargs)
         self._norms.begin()
         self.handle.linears.begin()
+        self.handle.linears.hand_in()
         # an interrupted pass may have left autograd switched off or a recomputation open; the newest is ended first
         for left in reversed(self.steps):
             if left is not None:
                 left.close()
         self.steps.clear()
         wiring = self.handle.new_wiring()
+        wiring.crossing = self.branches.crossing()
         step = Step(wiring=wiring, execution=self.handle.new_execution(wiring, args, kwargs))
         step.trace = Trace() if step.execution.connects or self.handle.passes.wants_trace() else None
         step.taps.targets = self.handle.take_targets()

@@ -32,6 +32,8 @@ class LayerHooks(ABC, Generic[Needed]):
 
     def __init__(self) -> None:
         self._running: Needed | None = None
+        self.compiled = False
+        """The layers run in compiled code of ours, which then holds the node, too."""
 
     def begin(self) -> None:
         """A recorded forward pass begins: what an interrupted one left is forgotten."""
@@ -50,11 +52,20 @@ class LayerHooks(ABC, Generic[Needed]):
     def node(self, layer: Any, needed: Needed, output: Tensor) -> Tensor:
         """`output`, tied to the layer's parameters and whatever else learns from it."""
 
+    @abstractmethod
+    def inside(self, layer: Any, x: Tensor, output: Tensor) -> Tensor | None:
+        """In compiled code: what `takes` and `node` do, as torch can trace it; `output` has no history."""
+
     def cannot_take(self, _why: str) -> None:
         """`takes` asked for a call that cannot run without a graph, so the layer runs as it is, by autograd."""
 
     def hook(self, layer: nn.Module) -> list[RemovableHandle]:
-        """Register the two hooks on one layer; the second one also runs when the layer fails."""
+        """Register the two hooks on one layer; the second one also runs when the layer fails.
+
+        Compiled code has one behind the layer: torch would look at what always runs once for each layer.
+        """
+        if self.compiled:
+            return [layer.register_forward_hook(self._behind)]
         before = layer.register_forward_pre_hook(self._before)
         return [before, layer.register_forward_hook(self._after, always_call=True)]
 
@@ -64,7 +75,7 @@ class LayerHooks(ABC, Generic[Needed]):
         needed = self.takes(layer, args[0])
         if needed is None:
             return
-        why = _unusual(layer, args[0])
+        why = self.unusual(layer, args[0])
         if why:
             self.cannot_take(why)
             return
@@ -79,12 +90,28 @@ class LayerHooks(ABC, Generic[Needed]):
         return None if output is None else self.node(layer, needed, output)  # None: the layer failed
 
 
-def _unusual(layer: nn.Module, x: Tensor) -> str:
-    """Why a layer cannot run without a graph; empty if it can."""
-    if torch.compiler.is_compiling():
-        return "compiled code"
-    if in_transform():
-        return "torch.func transforms"
-    if not x.is_meta and torch.is_autocast_enabled(x.device.type):
-        return "autocast"
-    return "" if len(layer._forward_hooks) == len(layer._forward_pre_hooks) == 1 else "a layer with other hooks"
+    def _behind(self, layer: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        """Compiled, or run as it is: the layer has built a graph, in whose place comes the node."""
+        if not torch.is_grad_enabled() or not args or not isinstance(args[0], Tensor):
+            return None
+        if torch.compiler.is_compiling():
+            return self.inside(layer, args[0], output.detach())
+        needed = self.takes(layer, args[0])
+        if needed is None:
+            return None
+        why = self.unusual(layer, args[0])
+        if why:
+            self.cannot_take(why)
+            return None
+        return self.node(layer, needed, output.detach())
+
+    def unusual(self, layer: nn.Module, x: Tensor) -> str:
+        """Why a layer cannot run without a graph; empty if it can."""
+        if torch.compiler.is_compiling():
+            return "compiled code"
+        if in_transform():
+            return "torch.func transforms"
+        if not x.is_meta and torch.is_autocast_enabled(x.device.type):
+            return "autocast"
+        hooks = len(layer._forward_pre_hooks), len(layer._forward_hooks)
+        return "" if hooks == (0 if self.compiled else 1, 1) else "a layer with other hooks"

@@ -40,6 +40,21 @@ class LinearFeedback(LayerHooks[Tensor]):
         self._mean: dict[Shape, Tensor] = {}
         self._last: dict[Shape, tuple[Tensor, Tensor]] = {}
 
+    def hand_in(self) -> None:
+        """Before a pass of compiled blocks: their code gets the mean weights as tensors and computes none itself.
+
+        Raises:
+            MatchError: a layer has other hooks, or autocast is on.
+        """
+        if not self.compiled:
+            return
+        for layer in self.layers.values():
+            why = self.unusual(layer, layer.weight)
+            if why and not self.exact:
+                self.cannot_take(why)
+        for weight in self._weights():
+            self._mean_of(tuple(weight.shape))
+
     def attach(self) -> list[RemovableHandle]:
         """Set all layers of a shape to one start and register the hooks."""
         starts: dict[Shape, Tensor] = {}
@@ -91,11 +106,22 @@ class LinearFeedback(LayerHooks[Tensor]):
         shape = tuple(weight.shape)
         if shape in self._last and _same_memory(self._last[shape][0], delta_NO):
             return self._last[shape][1]
-        if shape not in self._mean:  # fused updates move the weights during backward: once, before the first
-            self._mean[shape] = _mean([weight for weight in self._weights() if weight.shape == shape])
-        product = _times(delta_NO, self._mean[shape], layout)
+        product = _times(delta_NO, self._mean_of(shape), layout)
         self._last[shape] = (delta_NO, product)
         return product
+
+    def inside(self, layer: Any, x: Tensor, output: Tensor) -> Tensor | None:
+        """The same in compiled code, where each layer computes its own product."""
+        if not x.requires_grad or self.exact:
+            return None
+        mean = self._mean[tuple(layer.weight.shape)]
+        tied: Tensor = _FedInside.apply(output, x, layer.weight, layer.bias, mean, layout_of(layer))  # type: ignore[no-untyped-call]
+        return tied
+
+    def _mean_of(self, shape: Shape) -> Tensor:
+        if shape not in self._mean:  # fused updates move the weights during backward: once, before the first
+            self._mean[shape] = _mean([weight for weight in self._weights() if weight.shape == shape])
+        return self._mean[shape]
 
     def _weights(self) -> Iterator[Tensor]:
         layers: Any = self.layers.values()
@@ -144,4 +170,24 @@ class _Fed(torch.autograd.Function):
         delta_NO, x_NI = delta.flatten(0, -2), x.flatten(0, -2)
         at_input = ctx.feedback.at_input(weight, ctx.layout, delta_NO).reshape(x.shape)
         grad = weight_gradient(ctx.layout, delta_NO, x_NI) if ctx.needs_input_grad[2] else None
+        return None, at_input, grad, delta_NO.sum(0) if ctx.has_bias else None, None, None
+
+
+class _FedInside(torch.autograd.Function):
+    """The same for code that torch compiles: the mean weight is given, and no Python is left in backward."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, output: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, mean: Tensor, layout: Layout
+    ) -> Tensor:
+        ctx.save_for_backward(x, mean)
+        ctx.has_bias, ctx.layout = bias is not None, layout
+        return output.detach()
+
+    @staticmethod
+    def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
+        x, mean = ctx.saved_tensors
+        delta_NO, x_NI = delta.flatten(0, -2), x.flatten(0, -2)
+        at_input = _times(delta_NO, mean, ctx.layout).reshape(x.shape)
+        grad = weight_gradient(ctx.layout, delta_NO, x_NI)
         return None, at_input, grad, delta_NO.sum(0) if ctx.has_bias else None, None, None

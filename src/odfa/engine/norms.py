@@ -67,6 +67,10 @@ class NormReaders(LayerHooks[tuple[Tensor, Any]]):
         tied: Tensor = _Reader.apply(output, h, *parameters, layout_of(layer))  # type: ignore[no-untyped-call]
         return tied
 
+    def inside(self, layer: Any, x: Tensor, output: Tensor) -> Tensor | None:
+        """None: in compiled code the gradients are taken the usual way."""
+        return None
+
     def _after_norm(self, norm: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if torch.compiler.is_compiling() or not (self._usable and torch.is_grad_enabled()):
             return

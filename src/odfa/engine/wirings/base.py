@@ -1,9 +1,10 @@
 """The contract of a wiring."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
@@ -48,12 +49,24 @@ class AbstractWiring(ABC):
         """Calls around which a residual leads that is added behind the block."""
         self.begins: list[Tensor] = []
         """Where signals cross blocks: what went on in place of each block's output."""
-        self.crosses = False
-        """Signals cross blocks now: what arrives at a mark between two blocks is read there, and not refused."""
+        self.crossing: Mapping[torch.device, Tensor] = {}
+        """What tells compiled code whether signals cross blocks now, on each device."""
+        self._crosses = False
         self.hop_weight = 1.0
         """What the hops of this pass are multiplied by; the rule says it with its signals."""
         self.keeps_signals = False
         """Signals are needed again after the gate: by residuals around blocks, or by a measurement."""
+
+    @property
+    def crosses(self) -> bool:
+        """Signals cross blocks now: what arrives at a mark between two blocks is read there, and not refused."""
+        return self._crosses
+
+    @crosses.setter
+    def crosses(self, now: bool) -> None:
+        self._crosses = now
+        for flag in self.crossing.values():
+            flag.data.fill_(now)  # `data` has a version of its own: the flag is saved for backward
 
     @classmethod  # noqa: B027 - most work from anywhere
     def check(cls, rule: str, taps: Sequence[Tap], *, at_model: bool, unread: str) -> None:
