@@ -37,11 +37,13 @@ class CompiledBlocks:
             inside: for each kind of hooks of ours inside blocks the modules that get them.
         """
         self.backend = backend
+        self.behind: Callable[[], None] | None = None
+        """Called in the compiled code, as its last line."""
         self._forwards: list[_Forward] = []
         codes: dict[object, _Code] = {}
         for name, block in blocks.items():
             code = codes.setdefault(_structure(block, inside), _Code(backend))
-            self._forwards.append(_Forward(name, block, code))
+            self._forwards.append(_Forward(name, block, code, self))
         for forward in self._forwards:
             forward.block.__dict__["forward"] = forward
 
@@ -162,8 +164,13 @@ def _structure(block: nn.Module, inside: Sequence[Container[nn.Module]]) -> obje
     return modules, tuple((name, t.shape, t.dtype, t.device, t.requires_grad) for name, t in tensors)
 
 
-def _run(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return type(block).forward(block, *args, **kwargs)
+def _run(
+    block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], behind: Callable[[], None] | None
+) -> Any:
+    output = type(block).forward(block, *args, **kwargs)
+    if behind is not None:
+        behind()
+    return output
 
 
 class _Code:
@@ -180,7 +187,9 @@ class _Code:
     def __getstate__(self) -> dict[str, Any]:
         return {"_backend": self._backend, "_made": {}}
 
-    def __call__(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def __call__(
+        self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], behind: Callable[[], None] | None
+    ) -> Any:
         recorded = torch.is_grad_enabled()
         if not recorded:  # what an input asks for makes no difference, and would be compiled for
             args, kwargs = map_tensors(args, Tensor.detach), map_tensors(kwargs, Tensor.detach)
@@ -191,7 +200,7 @@ class _Code:
             code = _run.__code__.replace(co_name=f"block_{next(_numbers)}")
             one = FunctionType(code, globals())
             made = self._made[recorded] = torch.compile(one, backend=_kept(self._backend), fullgraph=True)
-        return made(block, args, kwargs)
+        return made(block, args, kwargs, behind)
 
 
 def _kept(backend: str) -> Callable[..., Any]:
@@ -220,8 +229,8 @@ def _kept(backend: str) -> Callable[..., Any]:
 class _Forward:
     """In place of `block.forward`."""
 
-    def __init__(self, name: str, block: nn.Module, code: _Code) -> None:
-        self.name, self.block, self._code = name, block, code
+    def __init__(self, name: str, block: nn.Module, code: _Code, owner: CompiledBlocks) -> None:
+        self.name, self.block, self._code, self._owner = name, block, code, owner
         parameters = list(inspect.signature(type(block).forward).parameters)[1:]
         self._cache_at = parameters.index(_CACHE) if _CACHE in parameters else len(parameters)
 
@@ -236,7 +245,7 @@ class _Forward:
         from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 
         try:
-            return self._code(self.block, args, kwargs)
+            return self._code(self.block, args, kwargs, self._owner.behind)
         except (TorchDynamoException, FailOnRecompileLimitHit) as error:
             raise MatchError(_complaint(self.name, error)) from error
 

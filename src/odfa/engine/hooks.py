@@ -46,9 +46,11 @@ class Hooks:
         self._axes = BatchAxes(handle)
         self._ends = BlockEnds(handle, self._axes)
         self._reader = TapReader(handle, self.answers)
-        seen = handle.blocks.values() if handle.compiled is None else ()  # hooks inside compiled code would be lost
-        self._norms = NormReaders(seen, without=set(handle.linears.layers.values()))
-        handle.linears.compiled = handle.compiled is not None
+        compiled = handle.linears.compiled = handle.compiled is not None
+        without = set(handle.linears.layers.values())
+        self._norms = NormReaders(handle.blocks.values(), without=without, compiled=compiled)
+        if handle.compiled is not None:
+            handle.compiled.behind = self._norms.forget
         self.branches = Branches(handle, self.before_branch)
         self._removable: list[RemovableHandle] = []
         self._cutting: list[tuple[nn.Module, RemovableHandle]] = []

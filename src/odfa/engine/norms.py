@@ -27,13 +27,18 @@ class NormReaders(LayerHooks[tuple[Tensor, Any]]):
         dL/dgamma_k = sum_o W_ok (G_ok - g_o beta_k) / gamma_k,        dL/dbeta_k = sum_o W_ok g_o.
     """
 
-    def __init__(self, blocks: Iterable[nn.Module], *, without: Container[nn.Module] = ()) -> None:
+    def __init__(
+        self, blocks: Iterable[nn.Module], *, without: Container[nn.Module] = (), compiled: bool = False
+    ) -> None:
         super().__init__()
+        self.compiled = compiled
         modules = {id(module): module for block in blocks for module in block.modules()}.values()
         self._norms = {module: type(module) for module in modules if _scales(module)}
         layers = [module for module in modules if layout_of(module) is not None and module not in without]
         self._layers = layers if self._norms else []
         self._latest: tuple[weakref.ref[Tensor], nn.Module] | None = None
+        self._traced: tuple[Tensor, nn.Module] | None = None
+        """The same while a compiled block is traced."""
         self._usable = False
 
     def attach(self) -> list[RemovableHandle]:
@@ -47,7 +52,7 @@ class NormReaders(LayerHooks[tuple[Tensor, Any]]):
         scales: Any = [norm.weight for norm in self._norms]
         self._latest = None
         known = [scale for scale in scales if not scale.is_meta]  # meta tensors have no values
-        if any(is_spread(scale) for scale in scales):
+        if any(is_spread(scale) for scale in scales) or (self.compiled and self._changed()):
             self._usable = False
             return
         nonzero = not known or bool(torch.stack([scale.all() for scale in known]).all())
@@ -68,13 +73,33 @@ class NormReaders(LayerHooks[tuple[Tensor, Any]]):
         return tied
 
     def inside(self, layer: Any, x: Tensor, output: Tensor) -> Tensor | None:
-        """None: in compiled code the gradients are taken the usual way."""
-        return None
+        """The same in compiled code, under autocast too."""
+        if self._traced is None or not layer.weight.requires_grad:
+            return None
+        h, norm = self._traced
+        if h is not x:
+            return None
+        parameters = (layer.weight, layer.bias, norm.weight, getattr(norm, "bias", None))
+        tied: Tensor = _ReaderInside.apply(output, h.detach(), *parameters, layout_of(layer))  # type: ignore[no-untyped-call]
+        return tied
+
+    def forget(self) -> None:
+        """The last line of compiled code: what it has set here would be one of its results."""
+        self._traced = None
+
+    def _changed(self) -> bool:
+        """Whether a norm has another type than it had, or a layer hooks of others: compiled code does not look."""
+        hooked = any((len(layer._forward_pre_hooks), len(layer._forward_hooks)) != (0, 1) for layer in self._layers)
+        return hooked or any(type(norm) is not kind for norm, kind in self._norms.items())
 
     def _after_norm(self, norm: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if torch.compiler.is_compiling() or not (self._usable and torch.is_grad_enabled()):
+        if not (self._usable and torch.is_grad_enabled()):
             return
         inputs = [arg for arg in args if isinstance(arg, Tensor)]
+        if torch.compiler.is_compiling():
+            starts = self.compiled and len(inputs) == 1 and not inputs[0].requires_grad and output.requires_grad
+            self._traced = (output, norm) if starts else None
+            return
         same = type(norm) is self._norms[norm]  # sharding by itself gives a norm another type, and frees its scale
         starts = same and len(inputs) == 1 and not inputs[0].requires_grad and output.requires_grad
         self._latest = (weakref.ref(output), norm) if starts else None
@@ -102,15 +127,48 @@ class _Reader(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
         h, weight, gamma, beta = ctx.saved_tensors
-        delta_NO, h_NI = delta.flatten(0, -2), h.flatten(0, -2)
-        outputs, w_OI = (0, weight) if ctx.layout == "outputs x inputs" else (1, weight.T)
-        grad = weight_gradient(ctx.layout, delta_NO, h_NI)
-        g_O = delta_NO.sum(0) if ctx.has_bias or beta is not None else None
-        scaled_I, beta_grad_I = (weight * grad).sum(outputs), None
-        if beta is not None:
-            beta_grad_I = g_O @ w_OI
-            scaled_I = scaled_I - beta_grad_I * beta
-        return None, None, grad, g_O if ctx.has_bias else None, scaled_I / gamma, beta_grad_I, None
+        found = _gradients(delta, h, weight, gamma, beta, ctx.layout, has_bias=ctx.has_bias)
+        return None, None, *found, None
+
+
+class _ReaderInside(torch.autograd.Function):
+    """The same for code that torch compiles. Under autocast products are in the type of what the layer returned."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        output: Tensor,
+        h: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        gamma: Tensor,
+        beta: Tensor | None,
+        layout: Layout,
+    ) -> Tensor:
+        ctx.save_for_backward(h, weight, gamma, beta)
+        ctx.has_bias, ctx.layout = bias is not None, layout
+        return output.detach()
+
+    @staticmethod
+    def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
+        h, weight, gamma, beta = ctx.saved_tensors
+        found = _gradients(delta, h.to(delta.dtype), weight, gamma, beta, ctx.layout, has_bias=ctx.has_bias)
+        return None, None, *found, None
+
+
+def _gradients(
+    delta: Tensor, h: Tensor, weight: Tensor, gamma: Tensor, beta: Tensor | None, layout: Layout, *, has_bias: bool
+) -> tuple[Tensor | None, ...]:
+    """Of a layer's weight and bias, and of the scale and shift of the norm that it reads."""
+    delta_NO, h_NI = delta.flatten(0, -2), h.flatten(0, -2)
+    outputs, w_OI = (0, weight) if layout == "outputs x inputs" else (1, weight.T)
+    grad = weight_gradient(layout, delta_NO, h_NI).to(weight.dtype)
+    g_O = delta_NO.sum(0).to(weight.dtype) if has_bias or beta is not None else None
+    scaled_I, beta_grad_I = (weight * grad).sum(outputs), None
+    if g_O is not None and beta is not None:
+        beta_grad_I = g_O @ w_OI
+        scaled_I = scaled_I - beta_grad_I * beta
+    return grad, g_O if has_bias else None, scaled_I / gamma, beta_grad_I
 
 
 def _scales(module: nn.Module) -> bool:
