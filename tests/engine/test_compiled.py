@@ -290,8 +290,6 @@ def test_what_cannot_be_compiled_is_said_in_one_line() -> None:
             r"compile: expected True, False or a backend of torch\.compile .*, got 'fast'",
         ),
         ({"compile": 3}, ConfigError, "compile: expected True, False or a backend"),
-        ({"compile": True, "branches": "*.norm"}, ConfigError, r"expected no branches= and no linears=, got 1\.norm"),
-        ({"compile": True, "linears": "*.down"}, ConfigError, r"expected no branches= and no linears=, got 1\.down"),
         ({"compile": True, "rule": ForwardGradient()}, ConfigError, "expected a rule without forward products"),
     ):
         with pytest.raises(error, match=told) as caught:

@@ -17,6 +17,7 @@ from odfa.scaling.walk import walk_run
 from odfa.session import MemorySettings, RunConfig, build, compiled, dry_run
 from odfa.settings import apply
 from odfa.tasks.language import text
+from odfa.train import loop
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch's compiler warns of itself
 
@@ -57,6 +58,14 @@ WAYS = [
 ]
 
 
+INSIDE = [
+    ("dfa", "aligned", "keep", "sublayer"),
+    ("odfa", "exact", "stream", "sublayer"),
+    ("dfa", "random", "recompute", "linear"),
+    ("odfa", "aligned", "stream", "linear"),
+]
+
+
 def _compare(config: RunConfig, folder: Path) -> None:
     plain = train.run(config, folder / "plain", progress=False)
     assert not counters["stats"]
@@ -80,6 +89,39 @@ def test_inductor_learns_the_same(tmp_path, small, arm, rule, activations) -> No
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(("arm", "rule", "activations", "granularity"), INSIDE)
+def test_feedback_inside_compiled_blocks_learns_the_same(tmp_path, small, arm, rule, activations, granularity) -> None:
+    _compare(apply(small(arm, rule, activations), [f"feedback.granularity={granularity}"]), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("arm", "rule", "activations", "granularity"), INSIDE)
+def test_inductor_learns_the_same_inside_blocks(tmp_path, small, arm, rule, activations, granularity) -> None:
+    _compare(apply(small(arm, rule, activations), [f"feedback.granularity={granularity}"]), tmp_path)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("granularity", ["sublayer", "linear"])
+def test_a_resumed_run_with_feedback_inside_compiled_blocks_is_the_run(
+    tmp_path, small, monkeypatch, granularity
+) -> None:
+    config = apply(small("dfa", "aligned"), [f"feedback.granularity={granularity}", "compile=true"])
+    whole = train.run(config, tmp_path / "whole", progress=False)
+    step = loop.train_step
+
+    def third(session, batch):
+        if session.step == 2:
+            raise RuntimeError("stopped")
+        return step(session, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "train_step", third)
+        with pytest.raises(RuntimeError, match="stopped"):
+            train.run(config, tmp_path / "stopped", progress=False)
+    assert train.run(config, tmp_path / "stopped", resume=True, progress=False).metric == whole.metric
+
+
+@pytest.mark.usefixtures("quick")
 def test_blocks_inside_a_group_are_compiled_too(small) -> None:
     config = apply(small("dfa"), ["feedback.group=2", "compile=true"])
     session = build(config)
@@ -90,7 +132,6 @@ def test_blocks_inside_a_group_are_compiled_too(small) -> None:
 def test_what_cannot_be_compiled_is_said_before_anything_is_written(small, tmp_path, monkeypatch, capsys) -> None:
     run = replace(small("dfa"), compile=True)
     for words, told in (
-        (["granularity=sublayer"], "compile=true: expected feedback.granularity=block, got sublayer"),
         (
             ["rule=forward_gradient"],
             "compile=true: expected a rule without forward products, got rule=forward",

@@ -156,17 +156,17 @@ def _check_forwards(blocks: Mapping[str, nn.Module]) -> None:
 
 def _structure(block: nn.Module, inside: Sequence[Container[nn.Module]]) -> object:
     """What blocks must have in common to run the same code, hooks inside too: torch does not look at those again."""
-    modules = tuple(
-        (name, type(module), *(module in kind for kind in inside), len(module._forward_pre_hooks), len(module._forward_hooks))
-        for name, module in block.named_modules()
-    )
+    hooked = {
+        name: (*(m in kind for kind in inside), len(m._forward_pre_hooks), len(m._forward_hooks))
+        for name, m in block.named_modules()
+        if m is not block
+    }
+    modules = tuple((name, type(module), hooked.get(name)) for name, module in block.named_modules())
     tensors = (*block.named_parameters(remove_duplicate=False), *block.named_buffers(remove_duplicate=False))
     return modules, tuple((name, t.shape, t.dtype, t.device, t.requires_grad) for name, t in tensors)
 
 
-def _run(
-    block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], behind: Callable[[], None] | None
-) -> Any:
+def _run(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], behind: Callable[[], None] | None) -> Any:
     output = type(block).forward(block, *args, **kwargs)
     if behind is not None:
         behind()

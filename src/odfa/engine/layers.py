@@ -89,7 +89,6 @@ class LayerHooks(ABC, Generic[Needed]):
         resume_recording()
         return None if output is None else self.node(layer, needed, output)  # None: the layer failed
 
-
     def _behind(self, layer: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         """Compiled, or run as it is: the layer has built a graph, in whose place comes the node."""
         if not torch.is_grad_enabled() or not args or not isinstance(args[0], Tensor):

@@ -48,11 +48,10 @@ class LinearFeedback(LayerHooks[Tensor]):
         """
         if not self.compiled:
             return
-        for layer in self.layers.values():
-            why = self.unusual(layer, layer.weight)
-            if why and not self.exact:
+        for layer, weight in zip(self.layers.values(), self._weights(), strict=True):
+            why = self.unusual(layer, weight)
+            if why:
                 self.cannot_take(why)
-        for weight in self._weights():
             self._mean_of(tuple(weight.shape))
 
     def attach(self) -> list[RemovableHandle]:

@@ -12,19 +12,14 @@ from odfa.settings import tag_of
 
 
 def check_compiled(config: RunConfig) -> None:
-    """Refuse to compile where hooks run inside blocks, in forward mode, or without a compiler.
+    """Refuse to compile in forward mode, or without a compiler.
 
     Raises:
-        ConfigError: feedback inside blocks, a rule that needs forward products, or no compiler for the run's device.
+        ConfigError: a rule that needs forward products, or no compiler for the run's device.
     """
     if not config.compile:
         return
-    rule, feedback = config.rule, config.feedback
-    if feedback is not None and feedback.granularity != "block":
-        raise ConfigError(
-            f"compile=true: expected feedback.granularity=block, got {feedback.granularity}, whose hooks run inside "
-            "blocks, where compiled code has none; or say compile=false"
-        )
+    rule = config.rule
     if "forward products" in rule.needs:
         raise ConfigError(
             f"compile=true: expected a rule without forward products, got rule={tag_of(rule)}: compiled code has no "
