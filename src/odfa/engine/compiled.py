@@ -1,7 +1,7 @@
 """Blocks whose forward is compiled by torch: hooks run around the compiled code, or become a part of it."""
 
 import inspect
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, nullcontext
 from itertools import count
 from types import FunctionType
@@ -29,7 +29,7 @@ class CompiledBlocks:
     """
 
     def __init__(
-        self, blocks: Mapping[str, nn.Module], backend: str = USUAL, inside: Sequence[Container[nn.Module]] = ()
+        self, blocks: Mapping[str, nn.Module], backend: str = USUAL, inside: Sequence[Set[nn.Module]] = ()
     ) -> None:
         """Replace the forwards of blocks that `check_compile` has let pass; they are compiled when they run.
 
@@ -42,7 +42,7 @@ class CompiledBlocks:
         self._forwards: list[_Forward] = []
         codes: dict[object, _Code] = {}
         for name, block in blocks.items():
-            code = codes.setdefault(_structure(block, inside), _Code(backend))
+            code = codes.setdefault(_structure(block, inside), _Code(backend, twins=any(map(len, inside))))
             self._forwards.append(_Forward(name, block, code, self))
         for forward in self._forwards:
             forward.block.__dict__["forward"] = forward
@@ -56,7 +56,7 @@ class CompiledBlocks:
 
 
 def compiled_as(
-    blocks: Mapping[str, nn.Module], choice: Compile, inside: Sequence[Container[nn.Module]] = ()
+    blocks: Mapping[str, nn.Module], choice: Compile, inside: Sequence[Set[nn.Module]] = ()
 ) -> CompiledBlocks | None:
     """The blocks compiled as `DFA(compile=choice)` says; None: they are not.
 
@@ -154,7 +154,7 @@ def _check_forwards(blocks: Mapping[str, nn.Module]) -> None:
             )
 
 
-def _structure(block: nn.Module, inside: Sequence[Container[nn.Module]]) -> object:
+def _structure(block: nn.Module, inside: Sequence[Set[nn.Module]]) -> object:
     """What blocks must have in common to run the same code, hooks inside too: torch does not look at those again."""
     hooked = {
         name: (*(m in kind for kind in inside), len(m._forward_pre_hooks), len(m._forward_hooks))
@@ -180,12 +180,12 @@ class _Code:
     dynamic.
     """
 
-    def __init__(self, backend: str) -> None:
-        self._backend = backend
+    def __init__(self, backend: str, *, twins: bool) -> None:
+        self._backend, self._twins = backend, twins
         self._made: dict[bool, Callable[..., Any]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_backend": self._backend, "_made": {}}
+        return {**self.__dict__, "_made": {}}
 
     def __call__(
         self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], behind: Callable[[], None] | None
@@ -199,15 +199,18 @@ class _Code:
             # structures it would soon reach its limit, and take other structures for other sizes
             code = _run.__code__.replace(co_name=f"block_{next(_numbers)}")
             one = FunctionType(code, globals())
-            made = self._made[recorded] = torch.compile(one, backend=_kept(self._backend), fullgraph=True)
+            made = self._made[recorded] = torch.compile(one, backend=_kept(self._backend, self._twins), fullgraph=True)
         return made(block, args, kwargs, behind)
 
 
-def _kept(backend: str) -> Callable[..., Any]:
+def _kept(backend: str, twins: bool) -> Callable[..., Any]:
     """The backend, compiling backward passes that may run more than once.
 
     Otherwise a backward pass overwrites what the forward pass saved for it. Measured angles, hops and the search for
     the batch go through one graph several times.
+
+    Args:
+        twins: several branches end in one signal, so that their biases have one and the same gradient.
     """
     import torch._functorch.config as settings
     from torch._dynamo.backends.registry import lookup_backend
@@ -215,15 +218,27 @@ def _kept(backend: str) -> Callable[..., Any]:
 
     compiler = lookup_backend(backend)
 
-    def keeping(graph: Any, inputs: list[Tensor]) -> Any:
+    def keeping(graph: Any, inputs: list[Any]) -> Any:
         with settings.patch(donated_buffer=False):
-            made = compiler(graph, inputs)
+            made = (_apart if twins and backend == "inductor" and _narrow(inputs) else compiler)(graph, inputs)
         context = TracingContext.try_get()
         if context is not None and context.fw_metadata is not None:
             context.fw_metadata.bw_donated_idxs = []  # torch takes None for "not known" and refuses a second pass
         return made
 
     return keeping
+
+
+def _narrow(inputs: list[Any]) -> bool:
+    tensors = [given for given in inputs if isinstance(given, Tensor) and given.device.type == "cpu"]
+    return any(tensor.dtype in (torch.bfloat16, torch.float16) for tensor in tensors)
+
+
+def _apart(graph: Any, inputs: list[Any]) -> Any:
+    """Inductor, without loops that serve two results: those of two equal sums of 16 bits are no C++ (torch 2.13)."""
+    from torch._inductor.compile_fx import compile_fx
+
+    return compile_fx(graph, inputs, config_patches={"cpp.max_horizontal_fusion_size": 1})
 
 
 class _Forward:
