@@ -113,6 +113,7 @@ def close(found: list[Tensor], expected: list[Tensor]) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch's compiler warns of itself
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 @pytest.mark.parametrize("recompute", [False, True, "stream"])
 @pytest.mark.parametrize("case", CASES)
 def test_every_gradient_is_that_of_the_whole(case: str, recompute: bool | str) -> None:
