@@ -35,11 +35,18 @@ TURN = math.pi / 2 * 2.0**-30
 """Angle of one step of the 30 lower bits of a word; its two upper bits are the quadrant."""
 
 
-def words(key: int, rows: range, columns: int, device: torch.device) -> list[Tensor]:
-    """The four words of each counter (columns // 4, row), each (R, Q) int64 from 0 to 2^32 - 1."""
+def words(
+    key: int, rows: range | Tensor, columns: int, device: torch.device, *, first_column: int = 0
+) -> list[Tensor]:
+    """The four words of each counter (columns // 4, row), each (R, Q) int64 from 0 to 2^32 - 1.
+
+    Rows are counted up, or these (R,); columns from `first_column`, a multiple of four.
+    """
     quads = -(-columns // 4)
-    c0 = torch.arange(quads, device=device).expand(len(rows), -1)
-    c2 = torch.arange(rows.start, rows.stop, device=device)[:, None].expand(-1, quads)
+    if isinstance(rows, range):
+        rows = torch.arange(rows.start, rows.stop, device=device)
+    c0 = (torch.arange(quads, device=device) + first_column // 4).expand(len(rows), -1)
+    c2 = rows.to(device, torch.int64)[:, None].expand(-1, quads)
     c1, c3 = c0 >> 32, c2 >> 32
     c0, c2, keys = c0 & MASK, c2 & MASK, (key & MASK, key >> 32)
     for _ in range(ROUNDS):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from odfa.draws import arithmetic
+from odfa.errors import ConfigError
 from odfa.keys import mix
 from odfa.structured import compiler_on
 
@@ -67,6 +68,29 @@ class Draws:
     ) -> Tensor:
         """Independent N(0, 1), (rows, columns): float32 numbers in any `dtype`, none beyond 6.8."""
         return self._filled("normal", rows, columns, first_row + self._first_row, torch.device(device)).to(dtype)
+
+    def normal_at(self, row_L: Tensor, columns: int, *, first_column: int = 0) -> Tensor:
+        """The numbers of `normal` in these rows (int64) and the columns from `first_column`, (L, columns), on their device.
+
+        Raises:
+            ConfigError: `first_column` is no multiple of four.
+        """
+        if first_column % 4:
+            raise ConfigError(f"expected a first column that is a multiple of 4, got {first_column}")
+        device, key = row_L.device, self.key
+        if compiler_on(device) == "numba":
+            from odfa.draws.kernels import fill_normal_at
+
+            out_LC, row = torch.empty((len(row_L), columns)), row_L.contiguous().numpy()
+            out, quad = out_LC.numpy(), first_column // 4
+            in_threads(lambda part: fill_normal_at(out[part], key, row[part], quad), len(row_L), columns)
+            return out_LC
+        out_LC = torch.empty((len(row_L), columns), device=device)
+        for part in _parts(0, len(row_L), columns):
+            rows = slice(part.start, part.stop)
+            words_4LQ = arithmetic.words(key, row_L[rows], columns, device, first_column=first_column)
+            out_LC[rows] = arithmetic.normals(words_4LQ)[:, :columns]
+        return out_LC
 
     def _filled(self, law: str, rows: int, columns: int, first_row: int, device: torch.device) -> Tensor:
         out_RC = torch.empty((rows, columns), device=device)

@@ -121,6 +121,23 @@ def fill_normal(
 
 
 @kernel
+def fill_normal_at(
+    out,  # (L, C) float32, written
+    key,  # (), int64
+    row_L,  # (L,) int64
+    first_quad,  # (), int64, column // 4 of the first column
+):
+    """Normal numbers of these rows, columns from 4 first_quad."""
+    words, numbers = np.empty((4, BLOCK), np.uint32), np.empty((4, BLOCK), np.float32)
+    quads = (out.shape[1] + 3) // 4
+    for i in range(len(row_L)):
+        for quad in range(0, quads, BLOCK):
+            draw_words(key, row_L[i], first_quad + quad, first_quad + quad + BLOCK, words)
+            normals_of(words, numbers)
+            _store(numbers, out[i : i + 1], 0, quad, quads)
+
+
+@kernel
 def fill_uniform(
     out,  # (R, C) float32, written
     key,  # (), int64
