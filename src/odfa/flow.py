@@ -7,7 +7,7 @@ Shape letters of the whole package: `N` samples (batch x tokens, flattened) · `
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Literal
 
@@ -270,6 +270,43 @@ class Frames:
     def values(self) -> Tensor:
         """The vectors the frames stand for, sum_F gain_NF * bits_NFD, shape (N, D)."""
         return torch.einsum("nf,nfd->nd", self.gain_NF, self.bits_NFD.to(self.gain_NF.dtype))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entries:
+    """Stage 2 → projections without light: patterns of one entry each, as the places of these entries and their gains.
+
+    The vector they stand for is sum_F gain_NF * one_hot(index_NF), up to rounding `Frames.values` of the same code. A
+    pattern whose gain is zero is dark.
+    """
+
+    index_NF: Tensor
+    gain_NF: Tensor
+    num_inputs: int
+
+    def check(self) -> None:
+        """Raise AssertionError unless shapes and types are as declared."""
+        _expect(self.index_NF.dtype == torch.int64 and self.index_NF.ndim == 2, "index_NF must be int64 with 2 axes")
+        _expect(self.gain_NF.shape == self.index_NF.shape, "gain_NF must have one gain per entry")
+
+    @property
+    def density(self) -> float:
+        """`Frames.density` of the same code: 2 / (N F D) times the entries whose gain is not zero."""
+        return 2.0 * int(torch.count_nonzero(self.gain_NF)) / max(1, self.gain_NF.numel() * self.num_inputs)
+
+    def values(self) -> Tensor:
+        """The vectors the entries stand for, shape (N, D)."""
+        values_ND = self.gain_NF.new_zeros((len(self.gain_NF), self.num_inputs))
+        return values_ND.scatter_add_(1, self.index_NF, self.gain_NF)
+
+    def times(self, matrix_DM: Tensor) -> Tensor:
+        """Those vectors times a matrix, by gathering its rows: (N, M)."""
+        return torch.nn.functional.embedding_bag(self.index_NF, matrix_DM, mode="sum", per_sample_weights=self.gain_NF)
+
+    def numbered(self) -> tuple[Tensor, "Entries"]:
+        """The inputs that occur (U,), in order, and the same code over these inputs alone."""
+        input_U, index_NF = torch.unique(self.index_NF, return_inverse=True)
+        return input_U, replace(self, index_NF=index_NF, num_inputs=len(input_U))
 
 
 @dataclass(frozen=True, kw_only=True)

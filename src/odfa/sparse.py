@@ -1,6 +1,6 @@
 """Rows of a few non-zeros (sampled errors, patterns with a few lit mirrors) by gathering instead of products."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -9,6 +9,11 @@ from torch import Tensor
 _LEAST_INPUTS, _FEWER = 256, 64
 """Gathering replaces a dense product up to one lit entry in 64, where it takes half the time or less
 (benchmarks/crossover.py)."""
+
+
+def is_few(num_entries: int, num_inputs: int) -> bool:
+    """Whether gathering `num_entries` rows of a matrix of `num_inputs` rows is faster than a dense product."""
+    return num_inputs >= _LEAST_INPUTS and num_entries * _FEWER <= num_inputs
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,11 @@ class Few:
         return torch.nn.functional.embedding_bag(
             self.place_L, matrix_DM, self.start_N, mode="sum", per_sample_weights=self.weight_L
         )
+
+    def numbered(self) -> tuple[Tensor, "Few"]:
+        """The places that occur (U,), in order, and the same rows over these places alone."""
+        place_U, place_L = torch.unique(self.place_L, return_inverse=True)
+        return place_U, replace(self, place_L=place_L)
 
 
 def few_nonzeros(e_ND: Tensor) -> Few | None:

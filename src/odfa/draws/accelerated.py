@@ -57,7 +57,7 @@ def multiply_normal(x_ND: Tensor, out_NM: Tensor, key: int, *, precision: str | 
 
 
 def gather_normal(index_NF: Tensor, gain_NF: Tensor, out_NM: Tensor, key: int) -> None:
-    """out_nm = sum_F gain B_dm, d the index of each entry (int64) and B as in `multiply_normal`; gains and out float32."""
+    """out_nm = sum_F gain B_dm in float32, d the index of each entry (int64) and B as in `multiply_normal`."""
     from odfa.draws.triton_product import gather
 
     (num_rows, num_outputs), blocks = out_NM.shape, -(-out_NM.shape[1] // (4 * _GATHERED_QUADS))

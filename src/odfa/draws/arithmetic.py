@@ -35,9 +35,7 @@ TURN = math.pi / 2 * 2.0**-30
 """Angle of one step of the 30 lower bits of a word; its two upper bits are the quadrant."""
 
 
-def words(
-    key: int, rows: range | Tensor, columns: int, device: torch.device, *, first_column: int = 0
-) -> list[Tensor]:
+def words(key: int, rows: range | Tensor, columns: int, device: torch.device, *, first_column: int = 0) -> list[Tensor]:
     """The four words of each counter (columns // 4, row), each (R, Q) int64 from 0 to 2^32 - 1.
 
     Rows are counted up, or these (R,); columns from `first_column`, a multiple of four.

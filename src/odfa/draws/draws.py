@@ -70,7 +70,7 @@ class Draws:
         return self._filled("normal", rows, columns, first_row + self._first_row, torch.device(device)).to(dtype)
 
     def normal_at(self, row_L: Tensor, columns: int, *, first_column: int = 0) -> Tensor:
-        """The numbers of `normal` in these rows (int64) and the columns from `first_column`, (L, columns), on their device.
+        """What `normal` has in these rows (int64), in the columns from `first_column`: (L, columns) on their device.
 
         Raises:
             ConfigError: `first_column` is no multiple of four.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from odfa.errors import ConfigError
-from odfa.flow import Frames
+from odfa.flow import Entries, Frames
 from odfa.saved import State, check_state
 from odfa.settings import Settings
 
@@ -54,6 +54,19 @@ class AbstractEncoder(ABC):
         """The same of rows that follow `first_row` others, encoded before as parts of one call: in whatever parts rows
         come, their patterns are those of all rows at once."""
         return self.encode(e_ND)
+
+    @property
+    def lights_one(self) -> bool:
+        """Whether every pattern has one lit entry at most, so that `entries` gives the code."""
+        return False
+
+    def entries(self, e_ND: Tensor) -> Entries:
+        """The code of `encode` without its patterns, of encoders that light one entry a pattern; draws what it draws.
+
+        Raises:
+            ConfigError: patterns of this encoder have more.
+        """
+        raise ConfigError(f"{self.name} lights more than one entry a pattern; use encode(e_ND)")
 
     def state_dict(self) -> State:
         """Random state as plain integers (empty for deterministic encoders)."""

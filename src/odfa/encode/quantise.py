@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from odfa.draws import Draws
+from odfa.encode.accelerated import draw_entries_on_accelerator
 from odfa.encode.base import row_blocks
+from odfa.structured import triton_runs_on
 
 
 def stochastic(e_ND: Tensor, *, repeats: int, draws: Draws) -> tuple[Tensor, Tensor]:
@@ -97,6 +99,9 @@ def drawn_entries(e_ND: Tensor, *, repeats: int, draws: Draws) -> tuple[Tensor, 
     index_NF = torch.zeros((num_samples, 2 * repeats), dtype=torch.int64, device=e_ND.device)
     gain_NF = e_ND.new_empty((num_samples, 2 * repeats))
     uniform_N2 = draws.uniform(num_samples, 2, device=e_ND.device, dtype=e_ND.dtype)
+    if triton_runs_on(e_ND.device) and e_ND.dtype == torch.float32:
+        draw_entries_on_accelerator(e_ND.detach(), uniform_N2, index_NF, gain_NF)
+        return index_NF, gain_NF
     spread_F = torch.arange(repeats, dtype=e_ND.dtype, device=e_ND.device).repeat_interleave(2)
     uniform_NF = (spread_F + uniform_N2.repeat(1, repeats)).div_(repeats)
     for rows in row_blocks(e_ND):

@@ -9,7 +9,7 @@ from odfa.encode import quantise
 from odfa.encode.base import EncoderSettings, check_rows
 from odfa.encode.drawing import DrawingEncoder
 from odfa.errors import ConfigError
-from odfa.flow import Frames
+from odfa.flow import Entries, Frames
 from odfa.settings import require
 
 Quantiser = Literal["stochastic", "best_cosine", "relative_max", "sampled"]
@@ -90,6 +90,22 @@ class Ternary(DrawingEncoder):
         """
         bits_NFD, gain_NF = self._quantise(check_rows(e_ND))
         return Frames(bits_NFD=bits_NFD, gain_NF=gain_NF, encoder=self.name)
+
+    @property
+    def lights_one(self) -> bool:
+        """Whether the quantiser is `sampled`."""
+        return self._quantiser == "sampled"
+
+    def entries(self, e_ND: Tensor) -> Entries:
+        """The drawn entries of each row; of the quantiser `sampled`.
+
+        Raises:
+            ConfigError: another quantiser, or rows that `encode` does not take.
+        """
+        if not self.lights_one:
+            return super().entries(e_ND)
+        index_NF, gain_NF = quantise.drawn_entries(check_rows(e_ND), repeats=self._repeats, draws=self.next_draws())
+        return Entries(index_NF=index_NF, gain_NF=gain_NF, num_inputs=e_ND.shape[1])
 
     def _quantise(self, e_ND: Tensor) -> tuple[Tensor, Tensor]:
         if self._quantiser == "best_cosine":

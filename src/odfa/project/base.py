@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from odfa.errors import ConfigError, NonFinite
-from odfa.flow import Light, Share
+from odfa.flow import Entries, Light, Share
 from odfa.project.rows import SAFE, project_scaled
 from odfa.saved import State, check_state
 from odfa.settings import Settings
@@ -101,6 +101,19 @@ class AbstractProjection(ABC):
         if half and not read:  # sums of D products would overflow or lose their digits
             return project_scaled(e_ND.float(), largest, self._project).to(e_ND.dtype)
         return project_scaled(e_ND, largest, self._project)
+
+    def project_entries(self, entries: Entries) -> Tensor:
+        """Project a code of a few entries: p_NM = sum_F gain_NF B[index_NF], `project(entries.values())` to rounding.
+
+        Raises:
+            ConfigError: the projection has no shape yet, or the code another width.
+        """
+        if entries.num_inputs != self.num_inputs:
+            raise ConfigError(f"expected a code of {self.num_inputs} inputs, got one of {entries.num_inputs}")
+        return self._project_entries(entries)
+
+    def _project_entries(self, entries: Entries) -> Tensor:
+        return self.project(entries.values())
 
     def _reads_half(self, device: torch.device) -> bool:
         """Whether `_project` takes half precisions on this device as they are, and sums in float32 all the same."""

@@ -13,6 +13,7 @@ from odfa.flow import Light, Share
 from odfa.project.base import AbstractProjection
 from odfa.project.rows import project_lit
 from odfa.saved import State, check_state
+from odfa.sparse import is_few
 
 
 class Encoded(AbstractProjection):
@@ -76,6 +77,10 @@ class Encoded(AbstractProjection):
         return project_lit(e_ND, self.num_outputs, self._project_lit)
 
     def _project_lit(self, e_ND: Tensor) -> Tensor:
+        if self._encoder.lights_one and is_few(self._encoder.patterns_per_sample, e_ND.shape[1]):
+            entries = self._encoder.entries(e_ND)
+            self._diagnostics = {"density": entries.density}
+            return self._projection.project_entries(entries)
         frames = self._encoder.encode(e_ND)
         self._density = frames.density_there
         return self._projection.project(frames.values())

@@ -10,18 +10,21 @@ import torch
 from torch import Tensor
 
 from odfa.errors import ConfigError
+from odfa.flow import Entries
 from odfa.keys import mix
 from odfa.project.base import AbstractProjection
 from odfa.project.digital import DigitalSettings
 from odfa.project.rows import check_seed, check_shape
 from odfa.project.ternary_rows import split_ternary
 from odfa.structured import kernels_available, triton_runs_on
-from odfa.structured.accelerated import sign_rows
-from odfa.structured.counter import entries
+from odfa.structured.accelerated import gather_signs, sign_rows
+from odfa.structured.counter import entries, entries_at
 
 _STREAM = int.from_bytes(b"signs")
 _CHUNK = 256
 """Columns made at a time where real rows are multiplied."""
+_GATHERED = 2**18
+"""Signs made at a time where rows of the matrix are gathered."""
 
 
 class Rademacher(AbstractProjection):
@@ -94,6 +97,21 @@ class Rademacher(AbstractProjection):
             columns = range(start, min(num_outputs, start + _CHUNK))
             signs_Dm = torch.from_numpy(entries(key, columns, e_ND.shape[1])).to(e_ND.device, e_ND.dtype)
             p_NM[:, start : columns.stop] = e_ND @ signs_Dm
+        return p_NM
+
+    def _project_entries(self, entries: Entries) -> Tensor:
+        key, num_outputs = self._shape()
+        index_NF, gain_NF = entries.index_NF, entries.gain_NF
+        p_NM = gain_NF.new_zeros((len(gain_NF), num_outputs))
+        if triton_runs_on(gain_NF.device) and gain_NF.dtype == torch.float32:
+            gather_signs(index_NF, gain_NF, p_NM, key)
+            return p_NM
+        step = max(1, _GATHERED // num_outputs)
+        for start in range(0, len(p_NM), step):
+            rows = slice(start, start + step)
+            for index_n, gain_n in zip(index_NF[rows].unbind(1), gain_NF[rows].unbind(1), strict=True):
+                is_minus_nM = entries_at(key, index_n, num_outputs)
+                p_NM[rows] += torch.where(is_minus_nM, -gain_n[:, None], gain_n[:, None])
         return p_NM
 
     def _reads_half(self, device: torch.device) -> bool:

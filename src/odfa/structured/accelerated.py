@@ -32,6 +32,8 @@ _LEAST_SHARED_BYTES = 2**16
 _ENTRIES_A_WARP = 512
 _SIGN_ROWS, _LEAST_SIGN_ROWS, _SIGN_COLUMNS = 128, 16, 128
 """Rows and columns of a program that makes signs: the more rows, the less often each sign is made."""
+_GATHERED_COLUMNS = 512
+"""Columns of a program that gathers signs."""
 _BUFFER_BYTES = 2**28
 """Memory for intermediate results of longer vectors; rows are taken in parts that fit. Not measured yet."""
 _PROGRAMS = 1024
@@ -232,4 +234,18 @@ def sign_rows(x_ND: Tensor, out_NM: Tensor, key: int, *, precision: str | None =
             x_ND, *x_ND.stride(), *x_ND.shape, out_NM, *out_NM.stride(), num_outputs, key,
             ROWS=rows, COLUMNS=_SIGN_COLUMNS, PRECISION=precision or precision_on(x_ND.device), WIDE=wide,
             **_options(_TILE_LOG),
+        )  # fmt: skip
+
+
+def gather_signs(index_NF: Tensor, gain_NF: Tensor, out_NM: Tensor, key: int) -> None:
+    """out_nm = sum_F gain B_dm, d the index of each entry (int64) and B as in `sign_rows`; gains and out float32."""
+    from odfa.structured.triton_signs import gather
+
+    (num_rows, num_outputs), blocks = out_NM.shape, -(-out_NM.shape[1] // _GATHERED_COLUMNS)
+    if not num_rows:
+        return
+    with at(out_NM.device):
+        gather[(num_rows * blocks,)](
+            index_NF.contiguous(), gain_NF.contiguous(), index_NF.shape[1], out_NM, num_outputs, key, blocks,
+            COLUMNS=_GATHERED_COLUMNS, **_options(_ROW_LOG),
         )  # fmt: skip

@@ -63,3 +63,27 @@ def multiply(
             sums = _add_product(sums, part, signs, PRECISION)
     inside = (row < num_rows)[:, None] & (column < num_outputs)[None, :]
     tl.store(out + row[:, None] * out_row + column[None, :] * out_column, sums.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit(do_not_specialize=["key"])
+def gather(
+    index,  # (N, F) int64, contiguous
+    gain,  # (N, F) float32, contiguous
+    num_entries,  # (), int: F
+    out,  # (N, M) float32, contiguous, written
+    num_outputs,  # (), int: M
+    key,  # (), int64: key of the matrix
+    blocks,  # (), int: programs of a row
+    COLUMNS: tl.constexpr,  # of a program
+):
+    """out = sum_F gain B[index], grid (rows x blocks,), in the order of the entries."""
+    program = tl.program_id(0).to(tl.int64)
+    row = program // blocks
+    column = program % blocks * COLUMNS + tl.arange(0, COLUMNS)
+    sums = tl.zeros([COLUMNS], dtype=tl.float32)
+    for entry in range(num_entries):
+        at = row * num_entries + entry
+        weight, place = tl.load(gain + at), tl.load(index + at)
+        bits = _words(key, column.to(tl.uint64), place >> 6) >> (place & 63).to(tl.uint64)
+        sums += tl.where((bits & 1) != 0, -weight, weight)
+    tl.store(out + row * num_outputs + column, sums, mask=column < num_outputs)
