@@ -292,7 +292,12 @@ class Entries:
     @property
     def density(self) -> float:
         """`Frames.density` of the same code: 2 / (N F D) times the entries whose gain is not zero."""
-        return 2.0 * int(torch.count_nonzero(self.gain_NF)) / max(1, self.gain_NF.numel() * self.num_inputs)
+        return float(self.density_there)
+
+    @property
+    def density_there(self) -> Share:
+        """The same, which nobody has waited for."""
+        return Share(torch.count_nonzero(self.gain_NF), max(1, self.gain_NF.numel() * self.num_inputs) / 2)
 
     def values(self) -> Tensor:
         """The vectors the entries stand for, shape (N, D)."""

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from odfa.draws import Draws, arithmetic, draws
+from odfa.errors import ConfigError
 from tests.draws import reference
 
 CPU = torch.device("cpu")
@@ -78,6 +79,37 @@ def test_a_part_is_what_it_is_in_the_whole(rows, columns, first_row, data):
         whole = getattr(Draws(1), law)(rows, columns, first_row=first_row)
         part = getattr(Draws(1), law)(rows - start, width, first_row=first_row + start)
         assert torch.equal(part, whole[start:, :width])
+
+
+@pytest.mark.parametrize("by", ["numba", "torch"])
+@pytest.mark.parametrize("columns", [1, 3, 4, 5, 255, 256, 257, 513])
+@pytest.mark.parametrize("first_column", [0, 4, 252, 256, 1024])
+def test_rows_by_index(columns, first_column, by, monkeypatch):
+    if by == "torch":
+        monkeypatch.setattr(draws, "compiler_on", lambda _device: "torch")
+        monkeypatch.setattr(draws, "_NUMBERS_A_CALL", 600)
+    row_L = torch.tensor([3, 0, 6, 6, 2])
+    whole = Draws(4).normal(7, first_column + columns)
+    found_LC = Draws(4).normal_at(row_L, columns, first_column=first_column)
+    assert torch.equal(found_LC, whole[row_L, first_column:])
+    far = Draws(4).normal_at(torch.tensor([2**33]), columns, first_column=first_column)
+    assert torch.equal(far, Draws(4).normal(1, first_column + columns, first_row=2**33)[:, first_column:])
+    assert torch.equal(Draws(4).behind(2).normal_at(row_L[1:2], columns), Draws(4).normal(1, columns, first_row=2))
+
+
+def test_rows_by_index_in_threads(monkeypatch):
+    row_L = torch.tensor([9, 0, 4, 4, 1])
+    one = Draws(5).normal_at(row_L, 129)
+    monkeypatch.setattr(draws, "_WORTH_A_THREAD", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert torch.equal(Draws(5).normal_at(row_L, 129), one)
+
+
+def test_no_rows_by_index():
+    assert Draws(1).normal_at(torch.zeros(0, dtype=torch.int64), 5).shape == (0, 5)
+    assert Draws(1).normal_at(torch.zeros(2, dtype=torch.int64, device="meta"), 5, first_column=8).shape == (2, 5)
+    with pytest.raises(ConfigError, match="multiple of 4"):
+        Draws(1).normal_at(torch.zeros(1, dtype=torch.int64), 5, first_column=2)
 
 
 def test_numbers_made_in_parts(monkeypatch):

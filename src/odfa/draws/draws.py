@@ -77,15 +77,16 @@ class Draws:
         """
         if first_column % 4:
             raise ConfigError(f"expected a first column that is a multiple of 4, got {first_column}")
-        device, key = row_L.device, self.key
+        device, key, row_L = row_L.device, self.key, row_L + self._first_row
+        out_LC = torch.empty((len(row_L), columns), device=device)
+        if not out_LC.numel():
+            return out_LC
         if compiler_on(device) == "numba":
             from odfa.draws.kernels import fill_normal_at
 
-            out_LC, row = torch.empty((len(row_L), columns)), row_L.contiguous().numpy()
-            out, quad = out_LC.numpy(), first_column // 4
-            in_threads(lambda part: fill_normal_at(out[part], key, row[part], quad), len(row_L), columns)
+            out, row, quad = out_LC.numpy(), row_L.numpy(), first_column // 4
+            in_threads(lambda part: fill_normal_at(out[part], key, row[part], quad), len(row), columns)
             return out_LC
-        out_LC = torch.empty((len(row_L), columns), device=device)
         for part in _parts(0, len(row_L), columns):
             rows = slice(part.start, part.stop)
             words_4LQ = arithmetic.words(key, row_L[rows], columns, device, first_column=first_column)

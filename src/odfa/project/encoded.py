@@ -79,7 +79,7 @@ class Encoded(AbstractProjection):
     def _project_lit(self, e_ND: Tensor) -> Tensor:
         if self._encoder.lights_one and is_few(self._encoder.patterns_per_sample, e_ND.shape[1]):
             entries = self._encoder.entries(e_ND)
-            self._diagnostics = {"density": entries.density}
+            self._density = entries.density_there
             return self._projection.project_entries(entries)
         frames = self._encoder.encode(e_ND)
         self._density = frames.density_there
