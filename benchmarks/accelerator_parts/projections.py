@@ -9,7 +9,8 @@ from measuring import interleaved, release, typical
 
 import odfa
 from accelerator_parts.found import Found, Setting
-from odfa.project import hadamard
+from odfa.encode import Ternary
+from odfa.project import AbstractProjection, hadamard
 from odfa.structured import compiler_on
 
 Shape = tuple[int, int, int]
@@ -24,7 +25,7 @@ SMALL = {"narrow": (10, 100, 4), "square": (1000, 1000, 8), "widest": (1024, 204
 CROSSOVER = [16, 32, 64, 128, 256, 512]
 """Inputs at which `Hadamard` is timed beside its stored matrix, 2,048 outputs, 8,192 rows."""
 _SLOW_ENTRIES = 2**42
-"""Rows x inputs x outputs above which `Rademacher` takes too long."""
+"""Rows x inputs x outputs above which products with a matrix made on the fly take too long."""
 _STORED_BYTES = 2**33
 """Matrices above this are not stored."""
 _BUDGET_S = 8.0
@@ -62,17 +63,31 @@ def _calls(shape: Shape, device: torch.device) -> dict[str, Callable[[], object]
     x_ND = torch.randn(num_rows, num_inputs, device=device)
     rows = {"float32": x_ND, "bfloat16": x_ND.bfloat16(), "int8": x_ND.clamp(-1, 1).round().to(torch.int8)}
     calls: dict[str, Callable[[], object]] = {}
-    for make in (odfa.Hadamard, odfa.Rademacher):
-        if make is odfa.Rademacher and num_inputs * num_outputs * num_rows > _SLOW_ENTRIES:
-            continue
-        projection = make(0).shaped(num_inputs, num_outputs)
-        for dtype, e_ND in rows.items():
-            calls[f"{make.__name__} {dtype}"] = partial(projection.project, e_ND)
+    code = Ternary("sampled").entries(x_ND)
+    is_slow = num_inputs * num_outputs * num_rows > _SLOW_ENTRIES
+    for name, bare in _projections(shape).items():
+        projection = bare.shaped(num_inputs, num_outputs)
+        for dtype, e_ND in rows.items() if name == "Hadamard" or not is_slow else ():
+            calls[f"{name} {dtype}"] = partial(projection.project, e_ND)
+        if name != "Hadamard":
+            calls[f"{name} two entries"] = partial(projection.project_entries, code)
+    calls["draw of two entries"] = partial(Ternary("sampled").entries, x_ND)
     if 4 * num_inputs * num_outputs <= _STORED_BYTES:
         matrix_DM = torch.randn(num_inputs, num_outputs, device=device)
         for dtype in ("float32", "bfloat16"):
             calls[f"dense {dtype}"] = partial(torch.mm, rows[dtype], matrix_DM.to(rows[dtype].dtype))
     return calls
+
+
+def _projections(shape: Shape) -> dict[str, AbstractProjection]:
+    bare: dict[str, AbstractProjection] = {
+        "Hadamard": odfa.Hadamard(0),
+        "Rademacher": odfa.Rademacher(0),
+        "Gaussian on the fly": odfa.Gaussian(0, stored=False),
+    }
+    if 4 * shape[0] * shape[1] <= _STORED_BYTES:
+        bare["Gaussian stored"] = odfa.Gaussian(0)
+    return bare
 
 
 def crossover(num_inputs: int, num_rows: int, device: torch.device, rounds: int) -> float:
@@ -96,6 +111,6 @@ def told(found: Found) -> list[str]:
         lines.append(f"{size['inputs']:,} -> {size['outputs']:,}, {size['rows']:,} rows")
         for name, rate in size["per_s"].items():
             ratio = size["over_dense"].get(name)
-            lines.append(f"    {name:22}{rate:16,.0f} vectors/s" + (f"{ratio:10.3g} x dense float32" if ratio else ""))
+            lines.append(f"    {name:31}{rate:16,.0f} vectors/s" + (f"{ratio:10.3g} x dense float32" if ratio else ""))
     crossed = "   ".join(f"{inputs}: {ratio:.2f}" for inputs, ratio in found.more["crossover"].items())
     return [*lines, f"Hadamard's transforms over its stored matrix, by inputs   {crossed}"]

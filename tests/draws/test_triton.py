@@ -17,8 +17,15 @@ def test_elements():
 
 
 @needs_triton
-def test_the_kernel_compiles_for_a_gpu(tmp_path):
-    words = (HERE / "triton_compiled.py",)
+def test_kernels_compile_for_a_gpu(tmp_path):
+    words = (HERE / "triton_compiled.py", "small")
+    assert "compiled" in run(words, TRITON_CACHE_DIR=str(tmp_path), TRITON_INTERPRET="0")
+
+
+@needs_triton
+@pytest.mark.slow
+def test_kernels_stay_in_registers_and_in_shared_memory(tmp_path):
+    words = (HERE / "triton_compiled.py", "large")
     assert "compiled" in run(words, TRITON_CACHE_DIR=str(tmp_path), TRITON_INTERPRET="0")
 
 

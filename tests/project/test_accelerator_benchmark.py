@@ -59,6 +59,8 @@ def test_small_sizes_on_the_processor(run):
     for size in found["projections"]:
         assert size["per_s"].keys() == size["over_dense"].keys()
         assert {"Hadamard int8", "Rademacher bfloat16", "dense float32"} <= set(size["per_s"])
+        ways = [f"Gaussian {kept} {rows}" for kept in ("stored", "on the fly") for rows in ("float32", "two entries")]
+        assert {*ways, "draw of two entries"} <= set(size["per_s"])
         assert min(size["per_s"].values()) > 0
     assert min(found["crossover"].values()) > 0
     assert "x dense float32" in told

@@ -14,7 +14,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from odfa.structured import accelerated
-from odfa.structured.triton_signs import multiply
+from odfa.structured.triton_signs import gather, multiply
 from odfa.structured.triton_transform import cross, enter, leave, middle, whole
 
 TOOL = Path(triton.backends.nvidia.__file__).parent / "bin" / "cuobjdump"
@@ -22,6 +22,8 @@ POINTERS = {
     **dict.fromkeys(("x", "z", "y", "out", "table"), "*fp32"),
     **dict.fromkeys(("signs1", "signs2", "signs3", "signs4", "order"), "*i32"),
     "rows": "*u8",
+    "index": "*i64",
+    "gain": "*fp32",
     "key": "i64",
 }
 SHARED = 227 * 1024
@@ -60,6 +62,7 @@ def compile_small():
     compiled(leave, 9, J=1 << 13, LOG_COLUMNS=9, PRECISION="tf32")
     compiled(multiply, 13, ROWS=16, COLUMNS=128, PRECISION="tf32", WIDE=False)
     compiled(multiply, 13, {"x": "*i8"}, ROWS=16, COLUMNS=128, PRECISION="tf32", WIDE=False)
+    assert stack_bytes(compiled(gather, 12, COLUMNS=accelerated._GATHERED_COLUMNS)) == 0
 
 
 def compile_large():

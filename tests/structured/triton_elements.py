@@ -14,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import hadamard
 
-from odfa import Hadamard, Rademacher
+from odfa import Hadamard, Rademacher, Ternary
+from odfa.project import Encoded
 from odfa.project import hadamard as hadamard_module
 from odfa.project import rademacher as rademacher_module
 from odfa.structured import Structured, accelerated, counter, transform
-from odfa.structured.accelerated import Tables, sign_rows, split, tile_columns, transform_rows
+from odfa.structured.accelerated import Tables, gather_signs, sign_rows, split, tile_columns, transform_rows
 from odfa.structured.keyed import plus_minus
 from tests.structured import reference
 
@@ -200,6 +201,26 @@ def test_strides_of_products_with_signs():
         sign_rows(x_ND, room.T[::3], 9, precision="tf32")
         check(room.T[::3], x_ND.double() @ exact_DM, x_ND)
         assert room.T[1::3].isnan().all()
+
+
+@pytest.mark.parametrize("num_outputs", [1, 511, 512, 513, 1100])
+@pytest.mark.parametrize("num_entries", [1, 2, 7])
+def test_gathered_signs(num_entries, num_outputs):
+    """Bit for bit what a processor adds up in the same order."""
+    index_NF, gain_NF = torch.randint(200, (5, num_entries)), rows(5, num_entries)
+    got_NM, expected_NM = torch.full((5, num_outputs), torch.nan), torch.zeros(5, num_outputs)
+    gather_signs(index_NF, gain_NF, got_NM, 2**62 + 9)
+    signs_DM = torch.from_numpy(counter.entries(2**62 + 9, range(num_outputs), 200)).float()
+    for index_N, gain_N in zip(index_NF.unbind(1), gain_NF.unbind(1), strict=True):
+        expected_NM += gain_N[:, None] * signs_DM[index_N]
+    assert torch.equal(got_NM, expected_NM)
+    gather_signs(index_NF[:0], gain_NF[:0], got_NM[:0], 1)
+
+
+def test_codes_of_few_entries(as_if_accelerated):
+    encoded = Encoded(Rademacher(3), Ternary("sampled", repeats=2)).shaped(300, 530)
+    on_processor = Ternary("sampled", repeats=2).encode(rows(4, 300)).values()
+    check(encoded.project(rows(4, 300)), on_processor.double() @ encoded.matrix().double(), on_processor)
 
 
 @pytest.fixture
