@@ -87,7 +87,7 @@ class Draws:
             out, row, quad = out_LC.numpy(), row_L.numpy(), first_column // 4
             in_threads(lambda part: fill_normal_at(out[part], key, row[part], quad), len(row), columns)
             return out_LC
-        for part in _parts(0, len(row_L), columns):
+        for part in _parts(0, len(row_L), columns, device):
             rows = slice(part.start, part.stop)
             words_4LQ = arithmetic.words(key, row_L[rows], columns, device, first_column=first_column)
             out_LC[rows] = arithmetic.normals(words_4LQ)[:, :columns]
