@@ -10,9 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from odfa.draws import Draws
 from odfa.errors import ConfigError, NonFinite
 from odfa.keys import torch_generator
-from odfa.project import Gaussian
+from odfa.project import Gaussian, GaussianSettings
 
 
 def rows(num_samples: int, num_inputs: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -45,6 +46,32 @@ def test_wider_begins_with_narrower():
     narrow, wide = (Gaussian(0).shaped(12, width) for width in (300, 1000))
     assert torch.equal(narrow.matrix(), wide.matrix()[:, :300])
     assert narrow.identity == wide.identity
+
+
+def test_a_stored_matrix_is_drawn_on_its_device(monkeypatch):
+    seen, filled = [], Draws._filled
+    gaussian = Gaussian(5).shaped(40, 700)
+
+    def watched(self, law, rows, columns, first_row, device):
+        seen.append((rows, columns, device.type))
+        return filled(self, law, rows, columns, first_row, device)
+
+    monkeypatch.setattr(Draws, "_filled", watched)
+    for _ in range(2):
+        assert gaussian.project(torch.zeros(3, 40, device="meta")).shape == (3, 700)
+    assert seen == [(40, 700, "meta")]
+
+
+def test_settings_choose_whether_it_is_stored():
+    for stored in (True, False):
+        assert GaussianSettings(seed=3, stored=stored).bare()._stored is stored
+
+
+def test_codes_of_int8_are_answered_in_float32():
+    codes_ND = torch.randint(-1, 2, (5, 300), dtype=torch.int8)
+    for stored in (True, False):
+        gaussian = Gaussian(5, stored=stored).shaped(300, 70)
+        assert torch.equal(gaussian.project(codes_ND), gaussian.project(codes_ND.float()))
 
 
 def test_golden_values():

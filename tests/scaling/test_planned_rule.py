@@ -82,6 +82,11 @@ def hadamard() -> RunConfig:
     return recipes.worded("digits_tiny", ["arm=dfa", "projection=hadamard"])[1]
 
 
+def on_the_fly() -> RunConfig:
+    """By a Gaussian matrix that is not stored."""
+    return recipes.worded("digits_tiny", ["arm=dfa", "projection.stored=false"])[1]
+
+
 def grouped() -> RunConfig:
     """Fed at every second block."""
     return replace(recipes.worded("digits", ["arm=odfa", "feedback.group=2"])[1], seed=3)
@@ -117,6 +122,7 @@ def test_a_rule_that_projects_nothing_in_a_step_is_told(capsys: pytest.CaptureFi
         (shallow, "planned with rule=random, as rule=shallow of the recipe projects nothing"),
         (backprop, "planned with rule=random, as rule=backprop of the recipe projects nothing"),
         (hadamard, "planned with a dense matrix, not with projection=hadamard of the recipe"),
+        (on_the_fly, "planned with a stored matrix, not with projection.stored=false of the recipe"),
         (learned, "planned with rule=random: what rule=kolen_pollack computes beside the projection"),
         (followed, "planned with rule=aligned: what rule=low_rank computes beside the projection"),
         (drtp, "planned with rule=random: what rule=drtp computes beside the projection"),

@@ -58,6 +58,7 @@ ELSEWHERE = {
     "rule.per_sample": "errors per token: tests/engine/test_rows.py",
     "rule.batch_axes": "errors and outputs of three axes: tests/engine/test_rows.py",
     "projection.opu.name": "a part of the OPU's id, by which calibrations are told apart: tests/opu/test_settings.py",
+    "projection.stored": "memory alone, the same numbers bit for bit: tests/project/test_gaussian.py",
     "projection.calibration": "a folder: tests/project/test_calibrating.py",
 }
 NEVER = {

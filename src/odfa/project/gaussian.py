@@ -131,6 +131,9 @@ class Gaussian(AbstractProjection):
 
     def _by_columns(self, like: Tensor, times: Callable[[Tensor], Tensor]) -> Tensor:
         """What `times` makes of parts of the matrix, put together."""
+        if self._stored and like.device.type != "cpu":
+            (matrix_DM,) = self._columns(like.device)
+            return times(matrix_DM.to(like.dtype))
         # on a processor part by part even where all are stored: one product with the whole matrix could round otherwise
         _, num_outputs = self._shape()
         p_NM, start = like.new_empty((len(like), num_outputs)), 0
@@ -167,8 +170,11 @@ class Gaussian(AbstractProjection):
 
 @dataclass(frozen=True, kw_only=True)
 class GaussianSettings(DigitalSettings, kind="gaussian"):
-    """Independent N(0, 1) entries, drawn from the key and stored (4 D M bytes)."""
+    """Independent N(0, 1) entries, drawn from the key."""
+
+    stored: bool = True
+    """Keep the matrix, 4 D M bytes; otherwise its entries are made again wherever they are multiplied or gathered."""
 
     def bare(self) -> Gaussian:
         """`Gaussian(seed)` with this key, without a shape."""
-        return Gaussian(seed=self.seed)
+        return Gaussian(seed=self.seed, stored=self.stored)

@@ -29,6 +29,8 @@ def assumed(run: RunConfig, opu: Opu) -> Iterator[str]:
     projection = run.projection
     if isinstance(projection, DigitalSettings) and not isinstance(projection, GaussianSettings):
         yield f"dfa is planned with a dense matrix, not with projection={tag_of(projection)} of the recipe"
+    if isinstance(projection, GaussianSettings) and not projection.stored:
+        yield "dfa is planned with a stored matrix, not with projection.stored=false of the recipe"
     if isinstance(projection, OpticalSettings):
         patterns = build_encoder(projection.encoder, run.seed).patterns_per_sample
         theirs = projection.demodulator.build().exposures(patterns)
