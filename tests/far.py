@@ -15,8 +15,6 @@ from torch.autograd.function import BackwardCFunction
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_flatten, tree_map
 
-from odfa import keys
-
 DEVICE, CPU = torch.device("mps", 0), torch.device("cpu")
 FETCHED: list[str] = []
 """What has been asked of values there since somebody cleared this list, each a wait for an accelerator."""
@@ -112,14 +110,13 @@ def one_accelerator(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setattr(f"{at}.state_on", lambda _device: torch.get_rng_state())
         monkeypatch.setattr(f"{at}.put_back", lambda _device, _state: None)
     monkeypatch.setattr("odfa.engine.unseen.moment", lambda _device: time.perf_counter())
-    on_cpu, tensor = keys.torch_generator, torch.tensor
+    tensor = torch.tensor
 
     def made(*args: Any, device: Any = None, **words: Any) -> Tensor:  # torch makes it past every mode
         near = tensor(*args, **words)
         return near if device is None else near.to(device)
 
     monkeypatch.setattr(torch, "tensor", made)
-    monkeypatch.setattr("odfa.opu.twin.twin.torch_generator", lambda *parts, device=CPU: on_cpu(*parts))
     with Accelerator():
         yield
 

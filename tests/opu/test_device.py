@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.far import DEVICE, FETCHED, one_accelerator
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from odfa import fourier
@@ -17,7 +18,6 @@ from odfa.flow import Acquisition, Capture, Frames, View
 from odfa.keys import torch_generator
 from odfa.opu import AbstractOpu, Drift, Medium, Mirrors, Reference, Sensor, Twin
 from odfa.opu.base import _brightest
-from odfa.opu.twin import sensor as sensor_file
 from odfa.opu.twin import twin as twin_file
 from odfa.opu.twin.medium import Scatterer
 from odfa.opu.twin.sensor import detect
@@ -46,7 +46,7 @@ FAKE = "lazy"
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
-def frames_on(device: str, *, num_samples: int = 6) -> Frames:
+def frames_on(device: torch.device | str, *, num_samples: int = 6) -> Frames:
     bits_NFD = torch.rand(num_samples, 2, INPUTS, generator=torch_generator(1)) < 0.4
     gain_NF = torch.tensor([1.0, -1.0]).expand(num_samples, 2).contiguous()
     return Frames(bits_NFD=bits_NFD.to(device), gain_NF=gain_NF.to(device), encoder="test")
@@ -61,8 +61,6 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorMode]:
     """Tensors made under this mode may be on the device `FAKE`, though no machine has one."""
     mode, from_numpy, bins = FakeTensorMode(allow_non_fake_inputs=True), torch.from_numpy, fourier.pupil_bins(VIEW)
     kept = (fourier.pupil_index, off_axis._interference)
-    # a fake device has no generator, and any other one will do for numbers that are not told
-    monkeypatch.setattr(twin_file, "torch_generator", lambda *key, device="cpu": torch_generator(*key))
     monkeypatch.setattr(torch, "from_numpy", lambda array: mode.from_tensor(from_numpy(array)))
     monkeypatch.setattr(fourier, "pupil_bins", lambda view: tuple(mode.from_tensor(bins_M) for bins_M in bins))
     for function in kept:
@@ -156,14 +154,38 @@ def test_the_brightest_count_and_how_many_have_it(dtype, largest):
     assert found[1] == (0 if largest < 100 else 2)
 
 
-def test_electrons_drawn_at_once_have_the_mean_and_variance_of_those_drawn_in_parts():
-    for mean_e in (0.0, 0.3, 30.0, 99.0, 101.0, 5000.0):
-        mean_N = torch.full((200_000,), mean_e)
-        noise_N = torch.randn(len(mean_N), generator=torch_generator(1))
-        drawn_N = sensor_file._electrons_at_once(mean_N.clone(), noise_N, 2.0, torch_generator(2)).double()
-        variance = mean_e + 4.0
-        assert drawn_N.mean() == pytest.approx(mean_e, abs=5 * (variance / len(mean_N)) ** 0.5)
-        assert drawn_N.var() == pytest.approx(variance, rel=0.02)
+NOISY = {
+    "usual": {},
+    "faint": TWINS["faint"],
+    "unquantised": {"sensor": Sensor(bits=None, exposure_fill=0.01)},
+    "every effect": TWINS["every effect"],
+}
+
+
+@pytest.mark.parametrize("settings", NOISY.values(), ids=NOISY)
+@pytest.mark.parametrize("demodulator", DEMODULATORS, ids=repr)
+def test_counts_there_are_those_here_and_nobody_waits_for_them(demodulator, settings, monkeypatch):
+    twin, frames = Twin(**settings), demodulator.expand(frames_on("cpu"))
+    here = [_capture(twin, demodulator, frames).counts_NFPQ for _ in range(2)]
+    with one_accelerator(monkeypatch):
+        twin, frames = Twin(**settings), demodulator.expand(frames_on(DEVICE))
+        FETCHED.clear()
+        there = [_capture(twin, demodulator, frames).counts_NFPQ for _ in range(2)]
+        assert FETCHED == []
+        assert all(counts_NFPQ.device == DEVICE for counts_NFPQ in there)
+        found = [counts_NFPQ.cpu() for counts_NFPQ in there]
+    assert all(torch.equal(*pair) for pair in zip(found, here, strict=True))
+
+
+@pytest.mark.parametrize("settings", NOISY.values(), ids=NOISY)
+@pytest.mark.parametrize("demodulator", DEMODULATORS, ids=repr)
+def test_counts_do_not_depend_on_how_frames_are_shared_among_blocks(demodulator, settings, monkeypatch):
+    frames = demodulator.expand(frames_on("cpu"))
+    here = _capture(Twin(**settings), demodulator, frames).counts_NFPQ
+    for pixels in (1, 3000):
+        monkeypatch.setattr(twin_file, "_BLOCK", pixels)
+        monkeypatch.setattr(twin_file, "_TILTED_BLOCK", pixels)
+        assert torch.equal(_capture(Twin(**settings), demodulator, frames).counts_NFPQ, here)
 
 
 @needs_cuda
@@ -192,18 +214,12 @@ def test_counts_in_float32_are_those_of_the_cpu_but_for_rounding(demodulator):
 
 
 @needs_cuda
+@pytest.mark.parametrize("bits", [8, 12, 16, None])
 @pytest.mark.parametrize("mean_e", [0.2, 3.0, 60.0, 99.0, 101.0, 2000.0])
-def test_noise_has_the_mean_and_variance_of_the_cpus(mean_e):
-    sensor = Sensor(bits=16, full_well_e=65_535.0, read_noise_e=3.0, dark_e_per_s=1e5)
-    drawn_N = {
-        device: detect(
-            torch.full((400_000,), mean_e, device=device), sensor, torch_generator(4, device=device)
-        ).double()
-        for device in ("cpu", "cuda")
-    }
-    here, there = drawn_N["cpu"], drawn_N["cuda"].cpu()
-    assert here.mean() == pytest.approx(float(there.mean()), abs=5 * (2 * float(here.var()) / len(here)) ** 0.5)
-    assert here.var() == pytest.approx(float(there.var()), rel=0.02)
+def test_noise_is_that_of_the_cpu(mean_e, bits):
+    sensor = Sensor(bits=bits, full_well_e=65_535.0, read_noise_e=3.0, dark_e_per_s=1e5)
+    mean_RC = mean_e * torch.rand(400, 1001, generator=torch_generator(1))
+    assert torch.equal(detect(mean_RC.cuda(), sensor, (4,), 3).cpu(), detect(mean_RC, sensor, (4,), 3))
 
 
 @needs_cuda

@@ -9,6 +9,7 @@ import torch
 from tests.structured.reference import matrix as structured_matrix
 
 from odfa.demodulate import PhaseSteps
+from odfa.draws import Draws
 from odfa.errors import ConfigError, Incompatible
 from odfa.flow import Frames
 from odfa.keys import mix, torch_generator
@@ -182,11 +183,10 @@ def test_phase_jitter_and_gain_jitter_have_the_spread_that_was_set():
         .flatten()
     )
     assert counts_N.std() / counts_N.mean() == pytest.approx(0.05, rel=0.05)
-    generator = torch_generator(0)
-    phase_F = Drift(phase_jitter_rad=0.3).phase_F(torch.zeros(20_000, dtype=torch.float64), generator)
+    phase_F = Drift(phase_jitter_rad=0.3).phase_F(torch.zeros(20_000, dtype=torch.float64), Draws(0))
     assert phase_F.std() == pytest.approx(0.3, rel=0.03)
-    assert not Drift().phase_F(torch.ones(5, dtype=torch.float64), generator).any()
-    assert Drift().gain_F(5, generator) is None
+    assert not Drift().phase_F(torch.ones(5, dtype=torch.float64), Draws(0)).any()
+    assert Drift().gain_F(5, Draws(0)) is None
 
 
 def test_the_medium_turns_into_another_and_never_stops():

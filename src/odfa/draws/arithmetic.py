@@ -43,10 +43,14 @@ def words(key: int, rows: range | Tensor, columns: int, device: torch.device, *,
     quads = -(-columns // 4)
     if isinstance(rows, range):
         rows = torch.arange(rows.start, rows.stop, device=device)
-    c0 = (torch.arange(quads, device=device) + first_column // 4).expand(len(rows), -1)
-    c2 = rows.to(device, torch.int64)[:, None].expand(-1, quads)
-    c1, c3 = c0 >> 32, c2 >> 32
-    c0, c2, keys = c0 & MASK, c2 & MASK, (key & MASK, key >> 32)
+    row_RQ = rows.to(device, torch.int64)[:, None].expand(-1, quads)
+    return words_at(key, row_RQ, (torch.arange(quads, device=device) + first_column // 4).expand(len(rows), -1))
+
+
+def words_at(key: int, row: Tensor, quad: Tensor) -> list[Tensor]:
+    """The four words of the counters (quad, row), int64 of one shape, each of that shape."""
+    c1, c3 = quad >> 32, row >> 32
+    c0, c2, keys = quad & MASK, row & MASK, (key & MASK, key >> 32)
     for _ in range(ROUNDS):
         # products of two numbers below 2^32 wrap in int64 and keep their 64 bits
         first, second = c0 * MULTIPLIERS[0], c2 * MULTIPLIERS[1]
@@ -62,18 +66,23 @@ def uniforms(words_4RQ: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
         w0, w1, w2, w3 = words_4RQ
         high_low = ((w0, w1), (w2, w3))
         return _interleaved([((high << 21) + (low >> 11)).double() * 2.0**-53 for high, low in high_low])
-    return _interleaved([(word >> 8).float() * 2.0**-24 for word in words_4RQ])
+    return _interleaved([uniform(word) for word in words_4RQ])
+
+
+def uniform(word: Tensor) -> Tensor:
+    """A multiple of 2^-24 from 0 to below 1, float32."""
+    return (word >> 8).float() * 2.0**-24
 
 
 def normals(words_4RQ: Sequence[Tensor]) -> Tensor:
     """Independent N(0, 1) to 6.7 standard deviations, (R, 4 Q) float32."""
     w0, w1, w2, w3 = words_4RQ
-    return _interleaved([*_pair(w0, w1), *_pair(w2, w3)])
+    return _interleaved([*pair(w0, w1), *pair(w2, w3)])
 
 
-def _pair(radius_word: Tensor, angle_word: Tensor) -> tuple[Tensor, Tensor]:
-    """sqrt(-2 ln u) cos(a) and sin(a), u and the angle a evenly spread."""
-    radius = _sqrt(log(radius_word.float() * 2.0**-32 + 2.0**-33) * -2.0)
+def pair(radius_word: Tensor, angle_word: Tensor) -> tuple[Tensor, Tensor]:
+    """Two normal numbers of two words: sqrt(-2 ln u) cos(a) and sin(a), u and the angle a evenly spread."""
+    radius = sqrt(log(radius_word.float() * 2.0**-32 + 2.0**-33) * -2.0)
     quadrant = angle_word >> 30
     t = ((angle_word & 0x3FFFFFFF) - 2**29).float() * TURN
     z = t * t
@@ -95,7 +104,7 @@ def log(u: Tensor) -> Tensor:
     return x + y + power * LN2_HIGH
 
 
-def _sqrt(x: Tensor) -> Tensor:
+def sqrt(x: Tensor) -> Tensor:
     """Square root of float32 numbers, rounded to the nearest: torch's own is not on every device, MKL's for one."""
     # the exact residual x - s^2 by Dekker's halves of 12 bits, and a step of Newton's method
     s = x.sqrt()

@@ -41,6 +41,12 @@ def _philox(c0, c1, c2, c3, k0, k1):
     return c0, c1, c2, c3
 
 
+@njit(inline="always")
+def uniform(word):
+    """A multiple of 2^-24 from 0 to below 1."""
+    return float32(word >> uint32(8)) * _UNIFORM_STEP
+
+
 @kernel
 def draw_words(
     key,  # (), int64
@@ -50,19 +56,35 @@ def draw_words(
     words,  # (4, BLOCK) uint32, written
 ):
     """The words of the next counters, row after row."""
-    k0, k1 = uint32(key), uint32(uint64(key) >> _32)
     if quad + BLOCK <= quads:
+        k0, k1 = uint32(key), uint32(uint64(key) >> _32)
         for i in range(BLOCK):
             at = uint64(quad + i)
             a, b, c, d = _philox(uint32(at), uint32(at >> _32), uint32(row), uint32(uint64(row) >> _32), k0, k1)
             words[0, i], words[1, i], words[2, i], words[3, i] = a, b, c, d
         return
     for i in range(BLOCK):
-        words[0, i], words[1, i] = uint32(quad), uint32(uint64(quad) >> _32)
-        words[2, i], words[3, i] = uint32(row), uint32(uint64(row) >> _32)
+        put_counter(words, i, row, quad)
         quad += 1
         if quad == quads:
             quad, row = int64(0), row + 1
+    words_of(words, key)
+
+
+@njit(inline="always")
+def put_counter(words, i, row, quad):
+    """Place counter `i` of a block."""
+    words[0, i], words[1, i] = uint32(quad), uint32(uint64(quad) >> _32)
+    words[2, i], words[3, i] = uint32(row), uint32(uint64(row) >> _32)
+
+
+@kernel
+def words_of(
+    words,  # (4, BLOCK) uint32, counters; overwritten
+    key,  # (), int64
+):
+    """The words of these counters."""
+    k0, k1 = uint32(key), uint32(uint64(key) >> _32)
     for i in range(BLOCK):
         a, b, c, d = _philox(words[0, i], words[1, i], words[2, i], words[3, i], k0, k1)
         words[0, i], words[1, i], words[2, i], words[3, i] = a, b, c, d
@@ -152,7 +174,7 @@ def fill_uniform(
         draw_words(key, first_row + row, quad, quads, words)
         for j in range(4):
             for i in range(BLOCK):
-                numbers[j, i] = float32(words[j, i] >> uint32(8)) * _UNIFORM_STEP
+                numbers[j, i] = uniform(words[j, i])
         _store(numbers, out, row, quad, quads)
 
 

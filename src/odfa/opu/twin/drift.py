@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from odfa.draws import Draws
 from odfa.settings import Settings, require
 from odfa.units import check_fields
 
@@ -35,20 +36,18 @@ class Drift(Settings):
         acts = self.warmup_rad is not None or self.warmup_s == type(self).warmup_s
         require(acts, "warmup_s", "nothing set with warmup_rad=none", self.warmup_s)
 
-    def phase_F(self, time_F: Tensor, generator: torch.Generator) -> Tensor:
+    def phase_F(self, time_F: Tensor, draws: Draws) -> Tensor:
         """Phase of the reference beyond the one asked for, rad: drift * t + jitter * N(0, 1), float64."""
         phase_F = time_F * (self.phase_drift_rad_per_s or 0.0)
         if self.phase_jitter_rad:
-            phase_F = phase_F + self.phase_jitter_rad * torch.randn(
-                len(time_F), generator=generator, dtype=torch.float64
-            )
+            phase_F = phase_F + self.phase_jitter_rad * _of_frames(draws, len(time_F), time_F.device)
         return phase_F
 
-    def gain_F(self, num_frames: int, generator: torch.Generator) -> Tensor | None:
-        """Laser power of each frame relative to its mean; None where it does not fluctuate."""
+    def gain_F(self, num_frames: int, draws: Draws, device: torch.device | None = None) -> Tensor | None:
+        """Laser power of each frame relative to its mean, float64; None where it does not fluctuate."""
         if not self.gain_jitter:
             return None
-        noise_F = torch.randn(num_frames, generator=generator, dtype=torch.float64)
+        noise_F = _of_frames(draws, num_frames, device or torch.device("cpu"))
         return (1.0 + self.gain_jitter * noise_F).clamp_(min=0.0)
 
     def epoch(self, time_s: float) -> int:
@@ -71,3 +70,7 @@ class Drift(Settings):
         place_D = torch.linspace(-1.0, 1.0, num_inputs, dtype=torch.float64)
         profile_D = place_D + place_D.square() - 1 / 3
         return profile_D * (left_rad / profile_D.square().mean().sqrt())
+
+
+def _of_frames(draws: Draws, num_frames: int, device: torch.device) -> Tensor:
+    return draws.normal(1, num_frames, device=device, dtype=torch.float64)[0]

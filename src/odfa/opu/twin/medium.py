@@ -110,7 +110,8 @@ class Scatterer:
         real_FM, imag_FM = self._fields(x_FD, drawn, few)
         if kernel_k is None:
             return real_FM, imag_FM
-        return smooth(real_FM, kernel_k / kernel_k.norm()), smooth(imag_FM, kernel_k / kernel_k.norm())
+        kernel_k = kernel_k / torch.linalg.vector_norm(kernel_k)
+        return smooth(real_FM, kernel_k), smooth(imag_FM, kernel_k)
 
     def _fields(self, x_FD: Tensor, num_modes: int, few: Few | None) -> tuple[Tensor, Tensor]:
         # real and imaginary parts are two real products: patterns are real, and half of a complex product is wasted

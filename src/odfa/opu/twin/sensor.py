@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from odfa import arguments
+from odfa.draws import Draws
+from odfa.opu.twin.electrons import Reading, count
 from odfa.settings import Settings, require
 from odfa.units import check_fields
 
-_GAUSSIAN_ABOVE_E = 100.0
-"""Mean electrons above which shot noise is drawn as N(lambda, lambda): skewness and excess kurtosis of the Poisson law,
-lambda^-1/2 and lambda^-1, are then below 0.1 and 0.01."""
+_BRIGHT, _FAINT = int.from_bytes(b"bright"), int.from_bytes(b"faint")
 _UNQUANTISED_BITS = 30
 
 
@@ -78,40 +78,24 @@ class Sensor(Settings):
         return torch.uint8 if self.full_scale < 2**8 else torch.int16 if self.full_scale < 2**15 else torch.int32
 
 
-def detect(mean_e: Tensor, sensor: Sensor, generator: torch.Generator) -> Tensor:
-    """Counts of pixels with `mean_e` expected electrons each: round, clip at 0 and full scale.
+def detect(mean_e: Tensor, sensor: Sensor, key: tuple[int, ...], first_row: int = 0) -> Tensor:
+    """Counts of frames (R) of pixels (C) with `mean_e` expected electrons each: round, clip at 0 and full scale.
 
     electrons = Poisson(mean_e) + N(0, read_noise_e^2); counts = clip(round(electrons * full_scale / full_well_e)).
-    The linear camera model of EMVA Standard 1288; dark current adds electrons of its own. `mean_e` is used as working
-    memory.
+    The linear camera model of EMVA Standard 1288; dark current adds electrons of its own. Noise is named by `key`, by
+    the frame's number, counted from `first_row`, and by the pixel's, and is the same on every device.
     """
+    reading = Reading(
+        bright=Draws(*key, _BRIGHT),
+        faint=Draws(*key, _FAINT),
+        shot=sensor.shot_noise,
+        read_e=sensor.read_noise_e or 0.0,
+        counts_per_e=sensor.counts_per_e,
+        full_scale=sensor.full_scale,
+        dtype=sensor.count_dtype,
+    )
+    if sensor.bits is None:
+        mean_e = mean_e.double()
     if sensor.dark_e_per_s:
-        mean_e.add_(sensor.dark_e_per_s * sensor.exposure_s)
-    electrons = _electrons(mean_e, sensor.shot_noise, sensor.read_noise_e or 0.0, generator)
-    return electrons.mul_(sensor.counts_per_e).round_().clamp_(0, sensor.full_scale).to(sensor.count_dtype)
-
-
-def _electrons(mean_e: Tensor, shot_noise: bool, read_noise_e: float, generator: torch.Generator) -> Tensor:
-    if not shot_noise and not read_noise_e:
-        return mean_e
-    noise = torch.empty_like(mean_e).normal_(generator=generator)
-    if not shot_noise:
-        return mean_e.add_(noise, alpha=read_noise_e)
-    if not mean_e.is_cpu:
-        return _electrons_at_once(mean_e, noise, read_noise_e, generator)
-    # Poisson draws cost far more than Gaussian ones, so only faint pixels, where the laws differ, are drawn so. They
-    # are put aside first, as the next lines overwrite `mean_e` and `noise`.
-    faint = (mean_e < _GAUSSIAN_ABOVE_E).flatten().nonzero().squeeze(1)
-    faint_mean_e, faint_noise = mean_e.flatten()[faint], noise.flatten()[faint]
-    # one Gaussian draw carries both noises where the shot noise is Gaussian
-    electrons = noise.mul_((mean_e + read_noise_e**2).sqrt_()).add_(mean_e)
-    electrons.view(-1)[faint] = torch.poisson(faint_mean_e, generator=generator).add_(faint_noise, alpha=read_noise_e)
-    return electrons
-
-
-def _electrons_at_once(mean_e: Tensor, noise: Tensor, read_noise_e: float, generator: torch.Generator) -> Tensor:
-    # The same laws without counting the faint pixels, for which the CPU would have to wait for the device. A Poisson
-    # draw of mean 0 is the cheapest there is: bright pixels, whose draw is not used, take that one.
-    faint = mean_e < _GAUSSIAN_ABOVE_E
-    drawn = torch.poisson(torch.where(faint, mean_e, 0.0), generator=generator).add_(noise, alpha=read_noise_e)
-    return torch.where(faint, drawn, noise.mul_((mean_e + read_noise_e**2).sqrt_()).add_(mean_e))
+        mean_e = mean_e + sensor.dark_e_per_s * sensor.exposure_s
+    return count(mean_e, reading, first_row)

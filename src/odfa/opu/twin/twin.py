@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from odfa import arguments, fourier
+from odfa.draws import Draws
 from odfa.errors import ConfigError, Incompatible
 from odfa.flow import Arm, View
-from odfa.keys import fingerprint, torch_generator
+from odfa.keys import fingerprint
 from odfa.opu.base import AbstractOpu
 from odfa.opu.twin.drift import Drift
 from odfa.opu.twin.medium import Medium, Scatterer, later_seed, transmission_chunk
@@ -20,6 +21,7 @@ from odfa.sparse import Few, few_lit
 from odfa.units import check
 
 _STREAM = int.from_bytes(b"camera")
+_PHASE, _POWER = int.from_bytes(b"phase"), int.from_bytes(b"power")
 _BLOCK = 2**15
 """Camera pixels handled at a time: temporaries stay in cache, and torch does not wake its threads for so few."""
 _TILTED_BLOCK = 2**16
@@ -42,9 +44,9 @@ class Twin(AbstractOpu):
     electrons on average; without a reference I * speckle_fill * full_well_e / (D / 2).
     Stepped and blocked arm: every pixel is a mode. Tilted arm: the modes fill the pupil disc of the camera's Fourier
     plane (see `odfa.fourier`). Mode m has the same matrix column with every arm.
-    All of this is calculated on the device that the patterns lie on (one that has float64). The medium is the same on
-    every device; the camera's noise is drawn by a generator of the device, whose numbers differ from the CPU's and
-    repeat for equal seeds on a device of the same kind. Matrix products follow `torch.set_float32_matmul_precision`.
+    All of this is calculated on the device that the patterns lie on (one that has float64). The medium and all noise,
+    which capture, frame and pixel name, are the same on every device; fields differ by the rounding of matrix products,
+    which follow `torch.set_float32_matmul_precision`.
 
     >>> Twin(seed=1)
     twin(custom, seed=1, medium=e170633ad795)
@@ -219,22 +221,19 @@ class Twin(AbstractOpu):
         return nominal_e / self._reference.nominal_intensity(num_inputs)
 
     def _run_hw(self, bits_FD: Tensor, *, phase_S: tuple[float, ...], arm: Arm, roi: tuple[int, int]) -> Tensor:
-        # One generator for each capture, keyed by its number: noise is repeated after a resume without saving any
-        # generator, and does not depend on what other captures drew. Within a capture the draws come in this order:
-        # phase jitter, laser power, camera noise block by block. What is one number a frame is drawn on the CPU.
+        # Noise is named by the number of the capture: it is repeated after a resume without saving any generator, and
+        # does not depend on what other captures drew, nor on how frames are shared among blocks.
         (num_patterns, num_inputs), device = bits_FD.shape, bits_FD.device
         steps_S = torch.tensor(phase_S or (0.0,), dtype=torch.float64)
         key = (_STREAM, self._noise_seed, self._captures)
-        generator = torch_generator(*key)
-        camera = generator if device.type == "cpu" else torch_generator(*key, device=device)
         self._captures += 1
         shown = num_patterns * len(steps_S)
-        time_F = self.spent.seconds + self.frame_s(roi) * torch.arange(shown, dtype=torch.float64)
+        time_F = self.spent.seconds + self.frame_s(roi) * torch.arange(shown, dtype=torch.float64, device=device)
         # a blocked arm has no phase, and draws none, so that its settings change nothing at all
-        drawn_F = torch.zeros_like(time_F) if arm == "blocked" else self._drift.phase_F(time_F, generator)
-        phase_FS = (drawn_F.view(num_patterns, len(steps_S)) + steps_S).to(device)
-        gain_F = self._drift.gain_F(shown, generator)
-        gain_FS1 = None if gain_F is None else gain_F.view(num_patterns, len(steps_S), 1).to(device)
+        drawn_F = torch.zeros_like(time_F) if arm == "blocked" else self._drift.phase_F(time_F, Draws(*key, _PHASE))
+        phase_FS = drawn_F.view(num_patterns, len(steps_S)) + steps_S.to(device)
+        gain_F = self._drift.gain_F(shown, Draws(*key, _POWER), device)
+        gain_FS1 = None if gain_F is None else gain_F.view(num_patterns, len(steps_S), 1)
         view = View(shape=roi, carrier_cpp=self.carrier_cpp, pupil_cpp=self.pupil_cpp)
         real_FM, imag_FM = self._speckle(bits_FD, time_F[:: len(steps_S)], arm, view)
 
@@ -256,7 +255,8 @@ class Twin(AbstractOpu):
             mean_e.mul_(e_per_intensity)
             if gain_FS1 is not None:
                 mean_e.mul_(gain_FS1[rows].to(mean_e.dtype))
-            counts_FSN[rows] = detect(mean_e, self._sensor, camera)
+            counts_RN = detect(mean_e.flatten(0, 1), self._sensor, key, start * len(steps_S))
+            counts_FSN[rows] = counts_RN.view(mean_e.shape)
         return counts_FSN.view(shown, *roi)
 
     def _speckle(self, bits_FD: Tensor, time_F: Tensor, arm: Arm, view: View) -> tuple[Tensor, Tensor]:
