@@ -73,4 +73,4 @@ class Drift(Settings):
 
 
 def _of_frames(draws: Draws, num_frames: int, device: torch.device) -> Tensor:
-    return draws.normal(1, num_frames, device=device, dtype=torch.float64)[0]
+    return draws.normal(num_frames, 1, device=device, dtype=torch.float64)[:, 0]

@@ -110,7 +110,6 @@ class Twin(AbstractOpu):
         self.carrier_cpp, self.pupil_cpp = self._reference.carrier_cpp, self._reference.pupil_cpp
         self.exposure_s, self.full_scale = self._sensor.exposure_s, self._sensor.full_scale
         self.opu_id = self._name_medium(name)
-        self._captures = 0
         self._scatterers: dict[tuple[int, int], Scatterer] = {}
 
     def _name_medium(self, name: str) -> str:
@@ -200,19 +199,14 @@ class Twin(AbstractOpu):
         real_DM, imag_DM = scatterer.propagate(torch.diag(weight_D), num_modes, few=one_each)
         return torch.complex(real_DM, imag_DM)
 
-    def state_dict(self) -> State:
-        """Light spent and number of captures: with `noise_seed` all there is to the random state and to drift."""
-        return {**super().state_dict(), "captures": self._captures}
-
     def load_state_dict(self, state: State) -> None:
-        """Restore what `state_dict` returned.
+        """Restore what `state_dict` returned: the light spent is, with `noise_seed`, all there is to noise and drift.
 
         Raises:
             CheckpointError: this is not the state of a twin.
         """
-        check_state(state, {"spent": object, "captures": int}, "opu")
+        check_state(state, {"spent": object}, "opu")
         super().load_state_dict(state)
-        self._captures = state["captures"]
 
     def _e_per_intensity(self, num_inputs: int, arm: Arm) -> float:
         if arm == "blocked":
@@ -221,18 +215,21 @@ class Twin(AbstractOpu):
         return nominal_e / self._reference.nominal_intensity(num_inputs)
 
     def _run_hw(self, bits_FD: Tensor, *, phase_S: tuple[float, ...], arm: Arm, roi: tuple[int, int]) -> Tensor:
-        # Noise is named by the number of the capture: it is repeated after a resume without saving any generator, and
-        # does not depend on what other captures drew, nor on how frames are shared among blocks.
+        # Noise is named by the number of the frame, of all that were ever shown: it is repeated after a resume without
+        # saving any generator, and does not depend on how frames are shared among captures and blocks.
         (num_patterns, num_inputs), device = bits_FD.shape, bits_FD.device
         steps_S = torch.tensor(phase_S or (0.0,), dtype=torch.float64)
-        key = (_STREAM, self._noise_seed, self._captures)
-        self._captures += 1
+        key, before = (_STREAM, self._noise_seed), self.spent.frames
         shown = num_patterns * len(steps_S)
         time_F = self.spent.seconds + self.frame_s(roi) * torch.arange(shown, dtype=torch.float64, device=device)
         # a blocked arm has no phase, and draws none, so that its settings change nothing at all
-        drawn_F = torch.zeros_like(time_F) if arm == "blocked" else self._drift.phase_F(time_F, Draws(*key, _PHASE))
+        drawn_F = (
+            torch.zeros_like(time_F)
+            if arm == "blocked"
+            else self._drift.phase_F(time_F, Draws(*key, _PHASE).behind(before))
+        )
         phase_FS = drawn_F.view(num_patterns, len(steps_S)) + steps_S.to(device)
-        gain_F = self._drift.gain_F(shown, Draws(*key, _POWER), device)
+        gain_F = self._drift.gain_F(shown, Draws(*key, _POWER).behind(before), device)
         gain_FS1 = None if gain_F is None else gain_F.view(num_patterns, len(steps_S), 1)
         view = View(shape=roi, carrier_cpp=self.carrier_cpp, pupil_cpp=self.pupil_cpp)
         real_FM, imag_FM = self._speckle(bits_FD, time_F[:: len(steps_S)], arm, view)
@@ -255,7 +252,7 @@ class Twin(AbstractOpu):
             mean_e.mul_(e_per_intensity)
             if gain_FS1 is not None:
                 mean_e.mul_(gain_FS1[rows].to(mean_e.dtype))
-            counts_RN = detect(mean_e.flatten(0, 1), self._sensor, key, start * len(steps_S))
+            counts_RN = detect(mean_e.flatten(0, 1), self._sensor, key, before + start * len(steps_S))
             counts_FSN[rows] = counts_RN.view(mean_e.shape)
         return counts_FSN.view(shown, *roi)
 
