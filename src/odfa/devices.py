@@ -34,6 +34,13 @@ def memory_bytes(device: torch.device) -> int | None:
     return int(torch.get_device_module(device).get_device_properties(device).total_memory)
 
 
+def casts_to_bfloat16(device: torch.device) -> bool:
+    """Whether torch.autocast has bfloat16 there, multiplied by the device itself."""
+    if not torch.amp.is_autocast_available(device.type):
+        return False
+    return device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
+
+
 def check_name(name: object) -> None:
     """Refuse a device that no machine has.
 

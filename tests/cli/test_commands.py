@@ -24,6 +24,7 @@ def test_env(odfa):
     assert said.json["packages"]["torch"] == torch.__version__
     assert set(said.json["extras"]) == {"language", "vision", "climate", "diffusion", "features", "scaling", "bench"}
     assert said.json["projections_by"]["cpu"] in ("numba", "torch")
+    assert "cpu" in said.json["autocast_on"]
     assert torch.__version__ in odfa("env").out
 
 

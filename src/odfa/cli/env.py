@@ -25,7 +25,7 @@ def _configure(parser: ArgumentParser) -> None:
 def _execute(_arguments: Namespace) -> Outcome:
     import torch
 
-    from odfa.devices import accelerators
+    from odfa.devices import accelerators, casts_to_bfloat16
     from odfa.store import environment
     from odfa.store.provenance import device_name
     from odfa.structured import compiler_on
@@ -34,7 +34,9 @@ def _execute(_arguments: Namespace) -> Outcome:
     here = accelerators()
     devices = [f"{device} ({device_name(device)})" for device in here]
     kernels = {str(device): compiler_on(device) for device in (torch.device("cpu"), *here)}
-    result = {**environment(), "accelerators": devices, "projections_by": kernels, "extras": found}
+    cast = [str(device) for device in (torch.device("cpu"), *here) if casts_to_bfloat16(device)]
+    lists = {"accelerators": devices, "projections_by": kernels, "autocast_on": cast, "extras": found}
+    result = {**environment(), **lists}
     return Outcome(json=result, show=lambda: _show(result))
 
 
@@ -42,6 +44,7 @@ def _show(result: dict[str, Any]) -> None:
     flat = {**result, **result["packages"]}
     flat["extras"] = ", ".join(extra for extra, present in result["extras"].items() if present) or "none"
     flat["accelerators"] = ", ".join(result["accelerators"]) or "none"
+    flat["autocast_on"] = ", ".join(result["autocast_on"]) or "none"
     flat["projections_by"] = ", ".join(f"{name} on {device}" for device, name in result["projections_by"].items())
     commit = result["commit"]
     flat["commit"] = commit["id"] + (" (with changes)" if commit["dirty"] else "") if commit else "not a git tree"

@@ -59,6 +59,11 @@ def _refuse_of_runs(settings: list[str]) -> None:
             continue
         if part == "batch_size":
             raise ConfigError(f"{name}: a plan takes the rows of a whole step, expected tokens=N, got {setting}")
+        if name == "memory.precision":
+            raise ConfigError(
+                f"{name}: a plan takes layout.precision=float32, bfloat16 or mixed, got {setting}; mixed has as many "
+                "bytes a parameter as memory.precision=autocast, but for its copies in two bytes while a step lasts"
+            )
         raise ConfigError(
             f"{name}: a plan compares bp, dfa and odfa, with checkpointing, offloading and streaming, on one page, and "
             "takes no settings of a run; those of a recipe are planned as they stand, so name one, or a function that "

@@ -137,16 +137,19 @@ class _Classifier(nn.Module):
         found: list[Tensor] = []
         handle = self.head.register_forward_pre_hook(lambda _module, inputs: found.append(inputs[0]))
         try:
-            for x_nD in torch.split(x_ND, _BATCH):
-                self.model((x_nD - self.mean) / self.std)
+            with self.run.computing():
+                for x_nD in torch.split(x_ND, _BATCH):
+                    self.model((x_nD - self.mean) / self.std)
         finally:
             handle.remove()
-        return torch.cat(found).cpu()
+        return torch.cat(found).cpu().float()
 
     @torch.no_grad()
     def classes(self, x_ND: Tensor) -> Tensor:
         """The class that each image is taken for."""
-        logits_NK: Tensor = self.head(self(x_ND).to(self.head.weight.device))
+        features_NK = self(x_ND).to(self.head.weight)
+        with self.run.computing():
+            logits_NK: Tensor = self.head(features_NK)
         return logits_NK.argmax(dim=1).cpu()
 
 

@@ -49,7 +49,8 @@ class SampleSettings(Settings, ABC, room="odfa.tasks", group="odfa.samples"):
     def make(self, run_dirs: Sequence[Path | str]) -> Samples:
         """Sample from these runs (`odfa.load_run` opens one); `run_dirs` is not empty.
 
-        Models are given tensors of the processor and answer with them, wherever they compute.
+        Models are given tensors of the processor and answer with them, wherever they compute; within
+        `run.computing()` in the precision that the run was evaluated in.
 
         Raises:
             RunFolderError: not a run folder. CheckpointError: no checkpoint, or one of another architecture.

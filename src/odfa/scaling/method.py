@@ -85,7 +85,8 @@ class StepLayout(Settings):
     opus: int = 1
     """OPUs that share the error vectors."""
     precision: Literal["float32", "bfloat16", "mixed"] = "mixed"
-    """Bytes per parameter: float32 16, bfloat16 8, mixed 16 of which 12 are the optimiser's."""
+    """Bytes per parameter: float32 16, bfloat16 8, mixed 16 of which 12 are the optimiser's; a run that has mixed
+    precision by memory.precision=autocast keeps up to 2 more while a step lasts."""
     off: tuple[str, ...] = ()
     """Terms that are switched off (`SWITCHES`)."""
 

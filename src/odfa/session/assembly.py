@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from odfa.data import DataShape, Splits
+from odfa.data import DataShape, Split, Splits
 from odfa.devices import device_named
 from odfa.engine.compiled import uncompiled
 from odfa.errors import ConfigError
@@ -16,7 +16,7 @@ from odfa.session.average import averaged
 from odfa.session.config import RunConfig
 from odfa.session.handle import attach, check_feedback
 from odfa.session.head_rows import learner_of
-from odfa.session.memory import check_memory, check_shares, fitted_optimizer, give_back_freed, new_weights
+from odfa.session.memory import casting, check_memory, check_shares, fitted_optimizer, give_back_freed, new_weights
 from odfa.settings import SettingError
 from odfa.tasks.base import AbstractTask, device_of, evaluating
 
@@ -59,6 +59,16 @@ class Session:
     def evaluated(self) -> nn.Module:
         """What is evaluated: the same with the moving average of the weights if the run keeps one."""
         return self.learner if self.average is None else learner_of(self.average.module, self.config)
+
+    def loss(self, batch: Split) -> Tensor:
+        """Mean loss of a batch, in the precision of the run; call backward outside."""
+        with casting(self.config.memory.precision, self.device):
+            return self.task.loss(self.learner, batch)
+
+    def evaluate(self, part: Split) -> dict[str, float]:
+        """Loss and metric of the evaluated model over a part, in the precision of the run."""
+        with casting(self.config.memory.precision, self.device):
+            return self.task.evaluate(self.evaluated, part)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -169,6 +179,6 @@ def try_loss(session: Session) -> None:
         seed_step(config, 0)
         batch = train.take(torch.arange(min(2, config.batch_size)))
         batch = config.data.augmented(batch, session.splits.shape).to(session.device)
-        session.task.loss(session.learner, batch)
+        session.loss(batch)
     for module, training in modes.items():
         module.training = training

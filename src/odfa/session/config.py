@@ -35,10 +35,11 @@ class MemorySettings(Settings):
     stream: none, the model runs a second time and each block learns as soon as it has run."""
     fused: bool = False
     """Update each parameter during the backward pass as soon as its gradient is ready, then free the gradient."""
-    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    precision: Literal["float32", "tf32", "autocast", "bfloat16"] = "float32"
     """Type of weights, activations and moments; bfloat16 weights are rounded stochastically, which needs torchao and a
-    C++ compiler. tf32: all are float32, and products read 11 of its 24 bits (cuda, xpu); torch computes convolutions on
-    NVIDIA GPUs so by default."""
+    C++ compiler. autocast: weights and moments are float32, and products of the forward pass are bfloat16, as
+    torch.autocast chooses them. tf32: all are float32, and products read 11 of its 24 bits (cuda, xpu); torch computes
+    convolutions on NVIDIA GPUs so by default."""
     storage: Literal["memory", "disk"] = "memory"
     """Where large weights and moments are; disk: in memory-mapped files in the cache folder, which are gone when the
     process ends (Linux)."""

@@ -1,4 +1,4 @@
-"""Saves memory during a step: recomputed activations, fused updates, bfloat16 weights, weights on disk."""
+"""Memory and precision of a step: recomputed activations, fused updates, bfloat16 or cast weights, weights on disk."""
 
 import contextlib
 import ctypes
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from odfa.devices import device_named
+from odfa.devices import casts_to_bfloat16, device_named
 from odfa.errors import ConfigError
 from odfa.session.config import MemorySettings, RunConfig
 from odfa.session.disk import EmptyOnDisk, keep_on_disk
@@ -28,8 +28,9 @@ def check_memory(config: RunConfig) -> None:
 
     Raises:
         ConfigError: streaming with backpropagation, learned weights on disk, weights on disk for an accelerator, a
-            head in rows for a task or a rule that takes all of them, tf32 on a device that has none, clipping by the
-            total norm with fused updates, bfloat16 with an optimiser that does not round stochastically.
+            head in rows for a task or a rule that takes all of them, tf32 on a device that has none, autocast on one
+            that cannot or with feedback per linear layer, clipping by the total norm with fused updates, bfloat16 with
+            an optimiser that does not round stochastically.
     """
     memory = config.memory
     if memory.activations == "stream" and not config.rule.cuts:
@@ -49,6 +50,8 @@ def check_memory(config: RunConfig) -> None:
         _check_head_rows(config)
     if memory.precision == "tf32":
         check_tf32(device_named(config.device), "memory.precision")
+    if memory.precision == "autocast":
+        _check_autocast(config, device_named(config.device))
     if memory.fused and config.optimizer.clip_norm is not None:
         raise ConfigError(
             "memory.fused=true: gradients are freed before their total norm is known; expected "
@@ -83,6 +86,38 @@ def check_tf32(device: torch.device, name: str) -> None:
     """
     if device.type not in ("cuda", "xpu"):
         raise ConfigError(f"{name}=tf32: expected a cuda or xpu device, got {device}; say {name}=float32")
+
+
+def _check_autocast(config: RunConfig, device: torch.device) -> None:
+    """Refuse autocast where it cannot work.
+
+    Raises:
+        ConfigError: the device has no autocast to bfloat16, or layers get feedback of their own, which are linear maps
+            in the type of their weights.
+    """
+    if not casts_to_bfloat16(device):
+        raise ConfigError(
+            f"memory.precision=autocast: expected a device that multiplies bfloat16, got {device}; say "
+            "memory.precision=float32"
+        )
+    if config.feedback is not None and config.feedback.granularity == "linear":
+        raise ConfigError(
+            "memory.precision=autocast: expected feedback.granularity=block or sublayer, got linear, whose maps are "
+            "computed in the type of the weights; or say memory.precision=float32"
+        )
+
+
+@contextmanager
+def casting(precision: str, device: torch.device) -> Iterator[None]:
+    """Within this context forward passes and losses are computed as the precision says: under autocast to bfloat16.
+
+    Backward passes stay outside: autograd computes each step of theirs in the type that the forward pass had.
+    """
+    if precision != "autocast":
+        yield
+        return
+    with torch.autocast(device.type, torch.bfloat16):
+        yield
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Predicts what a run will cost. The model is built on torch's meta device, which allocates nothing."""
 
+import contextlib
 from functools import partial
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from odfa.data import DataShape
 from odfa.flow import Light
 from odfa.session.assembly import check_device, check_fit, check_threads
+from odfa.session.casts import Casting
 from odfa.session.config import RunConfig
 from odfa.session.handle import fed, num_inputs, num_projected
 from odfa.session.head_rows import learner_of
@@ -36,9 +38,11 @@ def dry_run(config: RunConfig) -> dict[str, Any]:
     check_fit(config, shape)
     if network.learned:
         network.check_splits(config.task.load(config.data))
+    cast = config.memory.precision == "autocast"
     with torch.device("meta"), new_weights(config.memory):
         model = network.build(shape)
         check_shares(model, config)
+    with torch.device("meta"), new_weights(config.memory), Casting() if cast else contextlib.nullcontext():
         activations = _activation_bytes(
             model, network.example(shape, config.batch_size), config, network.num_outputs(shape)
         )
@@ -52,6 +56,8 @@ def dry_run(config: RunConfig) -> dict[str, Any]:
         # fused updates free each gradient before the next one is made
         "gradients": max(each) if config.memory.fused else weights,
         **({} if config.optimizer.average is None else {"average": weights}),
+        # the forward pass and its graph keep copies in two bytes of weights that are multiplied; at most of all
+        **({"cast_weights": weights // 2} if cast else {}),
         "optimizer": sum(size * moments for size, moments in zip(each, remembered, strict=True)),
         "activations": activations,
         "data": (sum(map(_bytes, network.example(shape, 1))) + _target_bytes(config, shape))

@@ -1,5 +1,7 @@
 """Reads a run folder: config, metrics, model and result."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,13 +10,14 @@ from torch import nn
 
 from odfa.session.assembly import build_model
 from odfa.session.config import RunConfig
-from odfa.session.memory import new_weights
+from odfa.session.memory import casting, multiplying, new_weights
 from odfa.store.checkpoint import check_model, load_model, newest
 from odfa.store.folder import Row, read_config, read_lines, read_result
 from odfa.store.kept import KeptData, read_kept
 from odfa.store.placed import where_asked
 from odfa.store.result import RunResult
 from odfa.store.shards import verify
+from odfa.tasks.base import device_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +33,14 @@ class LoadedRun:
     model: nn.Module
     result: RunResult | None
     """Final figures; None if the run is not complete."""
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Within this context the model computes in the precision that the run was evaluated in: under autocast, by
+        tf32, or as its weights are."""
+        precision = self.config.memory.precision
+        with multiplying(precision), casting(precision, device_of(self.model)):
+            yield
 
 
 def load_run(run_dir: Path | str) -> LoadedRun:

@@ -42,5 +42,5 @@ def measure_alignment(session: Session) -> Alignment:
         seed_step(session.config, session.step)
         batch = alignment_batch(session).to(session.device)
         give_targets(session.dfa, session.config, batch)
-        session.dfa.backward(session.task.loss(session.learner, batch))
+        session.dfa.backward(session.loss(batch))
     return angles

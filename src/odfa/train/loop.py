@@ -149,7 +149,7 @@ def _train(session: Session, folder: RunFolder, stop: StopRequest, progress: boo
             if session.step % config.log_every == 0 or session.step == session.total_steps:
                 log(row)
             if session.step % look_every == 0:
-                figures = session.task.evaluate(session.evaluated, session.splits.validation)
+                figures = session.evaluate(session.splits.validation)
                 log(_row(session, "validation", figures))
             if config.align_every is not None and session.step % config.align_every == 0:
                 log(_alignment_row(session))
@@ -181,7 +181,7 @@ def train_step(session: Session, batch: data.Split) -> Row:
         session.optimizer.zero_grad(set_to_none=True)
     batch = config.data.augmented(batch, session.splits.shape).to(session.device)
     give_targets(session.dfa, config, batch)
-    loss = session.task.loss(session.learner, batch)
+    loss = session.loss(batch)
     fused = isinstance(session.optimizer, FusedOptimizer)
     figures = _fused_step(session, loss) if fused else _step(session, loss)
     if session.average is not None:
@@ -297,7 +297,7 @@ def _finish(session: Session, folder: RunFolder, validation: dict[str, float] | 
     """Evaluate on the test part, write the result, return it."""
     # the only place that reads the test part: no choice during training may depend on it
     metric = session.task.metric
-    test = session.task.evaluate(session.evaluated, session.splits.test)
+    test = session.evaluate(session.splits.test)
     with _told_when(session.step):
         folder.log("metrics", _row(session, "test", test))
     folder.sync_logs()
@@ -305,7 +305,7 @@ def _finish(session: Session, folder: RunFolder, validation: dict[str, float] | 
         status="complete",
         steps=session.step,
         metric=FinalMetric(name=metric.name, better=metric.better, value=test[metric.name]),
-        validation=validation or session.task.evaluate(session.evaluated, session.splits.validation),
+        validation=validation or session.evaluate(session.splits.validation),
         parameters=session.num_parameters,
         seconds=session.seconds,
         compute_s=session.seconds - session.projecting_s,

@@ -115,7 +115,7 @@ class Stream(AbstractExecution):
         """Run the model again; `handle.second_run` tells the hooks to call `learn` at every block."""
         self._signals, self._handle.second_run = list(signals), self
         try:
-            with recording(), self._pass.same_draws():
+            with recording(), self._pass.as_before():
                 self._handle.model(*self._pass.args, **self._pass.kwargs)
         except PassedLast:
             pass

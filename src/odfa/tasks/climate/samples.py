@@ -49,7 +49,7 @@ class MapSamples(DrawnSamples, kind="maps"):
         size, name, metric = splits.field[1:], one.names[0], runs[0].config.task.metric.name
         truth_HW = one.whole(one.y_N).view(size)
         with torch.no_grad():
-            predicted_RG = torch.cat([run.model(one.x_ND) for run in runs])
+            predicted_RG = torch.cat([_predicted(run, one.x_ND) for run in runs])
         projected_RHW = one.whole(predicted_RG).view(-1, *size)
         unit = metric.partition("_")[2] or "in the unit of the files"
         _draw(splits, (name, unit), runs, truth_HW, projected_RHW, path)
@@ -63,6 +63,13 @@ class MapSamples(DrawnSamples, kind="maps"):
             json={"figure": str(path), "sample": name, "metric": metric, "runs": rows},
             text="\n".join([name, *lines, f"figure: {path}"]),
         )
+
+
+def _predicted(run: LoadedRun, x_ND: torch.Tensor) -> torch.Tensor:
+    """What the run's model projects, in its precision."""
+    with run.computing():
+        answer_NG: torch.Tensor = run.model(x_ND)
+    return answer_NG
 
 
 def _common_data(runs: Sequence[LoadedRun]) -> FieldSplits:

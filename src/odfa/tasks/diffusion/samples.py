@@ -74,7 +74,7 @@ def generate(
     if not 0 < steps <= task.timesteps:
         raise ConfigError(f"steps: expected 1 to {task.timesteps}, got {steps}")
     # the caller's random numbers go on as if nothing was drawn
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), run.computing():
         torch.manual_seed(mix(_NOISE_KEY, seed))
         parts = torch.split(class_N, _BATCH)
         return torch.cat([_denoised(model, part_N, _scheduler(task, sampler, steps), guidance) for part_N in parts])
@@ -96,9 +96,9 @@ def _denoised(model: Denoiser, c_N: Tensor, scheduler: Any, guidance: float) -> 
     none_N = torch.full_like(c_N, model.num_classes)
     for t in scheduler.timesteps:
         noisy_ND, t_N = scheduler.scale_model_input(x_ND, t), t.expand(len(c_N))
-        predicted_ND = model(noisy_ND, t_N, c_N)
+        predicted_ND = model(noisy_ND, t_N, c_N).to(x_ND.dtype)
         if guidance != 1:  # at 1 the prediction without a class has no weight: half the work
-            free_ND = model(noisy_ND, t_N, none_N)
+            free_ND = model(noisy_ND, t_N, none_N).to(x_ND.dtype)
             predicted_ND = free_ND + guidance * (predicted_ND - free_ND)
         x_ND = scheduler.step(predicted_ND, t, x_ND).prev_sample
     return x_ND.clamp(-1, 1)

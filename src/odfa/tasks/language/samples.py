@@ -132,7 +132,7 @@ def _generate(run: LoadedRun, ids_CT: Tensor, tokens: int, *, temperature: float
     drawing: dict[str, bool | float] = {"do_sample": False}
     if temperature > 0:
         drawing = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), run.computing():
         warnings.simplefilter("ignore")  # transformers warns of token numbers that these models do not have
         torch.manual_seed(mix(_SAMPLE_KEY, seed))
         written: Tensor = run.model.generate(  # type: ignore[operator]
