@@ -20,6 +20,11 @@ Arm = Literal["blocked", "stepped", "tilted"]
 """What the reference arm does during a capture: it is shut, it steps its phase, or it arrives under an angle."""
 
 
+def wide(values: Tensor) -> Tensor:
+    """The same values in float32 where they have half precision."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
 def _expect(condition: bool, message: str) -> None:
     if not condition:
         raise AssertionError(message)
@@ -67,7 +72,9 @@ class Light:
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorSignal:
-    """Stage 1 → 2: the output error e = dL/dy, one row per sample or token.
+    """Stage 1 → 2: the output error e = dL/dy, one row per sample or token, in float32 or better.
+
+    In bfloat16 it comes only where the device multiplies that as it is, to feedback that `takes_half`.
 
     `lead` is the shape that the rows were flattened from: (B, T) for sequences, (B,) otherwise. Rows that are exactly
     zero (padding, labels of -100) are skipped by the projection and cost no light.

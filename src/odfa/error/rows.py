@@ -7,10 +7,11 @@ from math import prod
 import torch
 from torch import Tensor
 
+from odfa import devices
 from odfa.error.by_rows import HeadError
 from odfa.error.tap import Tap
 from odfa.errors import MatchError
-from odfa.flow import ErrorInChunks, ErrorSignal
+from odfa.flow import ErrorInChunks, ErrorSignal, wide
 
 Read = Mapping[int, tuple[Tensor | HeadError | None, Tensor, torch.Size]]
 """Number of a tap → dL/dy (None where the loss does not depend on it), an empty tensor of its kind, the shape of y."""
@@ -25,11 +26,11 @@ def error_rows(grad_y: Tensor, tap: str) -> ErrorSignal:
     """Flatten dL/dy to `e_ND`, keeping its leading shape: (B, T) for sequences, (B,) otherwise.
 
     A three-axis output (B, T, D) is a sequence of tokens; two axes (B, D) and images (B, C, H, W) give one row per
-    sample. Every row stays as it is, before any mean over the batch; half precisions become float32. An empty
-    batch has no rows and keeps its width.
+    sample. Every row stays as it is, before any mean over the batch; half precisions become float32 unless the
+    device multiplies them as they are (`devices.multiplies`). An empty batch has no rows and keeps its width.
     """
-    if grad_y.dtype in (torch.float16, torch.bfloat16):
-        grad_y = grad_y.float()
+    if not devices.multiplies(grad_y.dtype, grad_y.device):
+        grad_y = wide(grad_y)
     lead = leading_shape(tuple(grad_y.shape))
     if grad_y.ndim == 3:
         return ErrorSignal(e_ND=grad_y.flatten(0, 1), tap=tap, lead=lead)
@@ -68,7 +69,7 @@ class Errors:
         # they are in the row
         self._widths |= {tap: error.e_ND.shape[1] for tap, error in found.items()}
         lead = max((error.lead for error in found.values()), key=len)
-        device, dtype = next((error.e_ND.device, error.e_ND.dtype) for error in found.values())
+        device, dtype = next((error.e_ND.device, wide(error.e_ND[:0]).dtype) for error in found.values())
         zeros = partial(torch.zeros, prod(lead), device=device, dtype=dtype)
         parts = [
             _per_token(found[tap], lead) if tap in found else zeros(self._width(tap)) for tap in range(len(self.taps))
@@ -86,9 +87,9 @@ class Errors:
 
 def _per_token(error: ErrorSignal, lead: tuple[int, ...]) -> Tensor:
     if error.lead == lead:
-        return error.e_ND
+        return wide(error.e_ND)
     if len(error.lead) == 1 and len(lead) == 2 and error.lead[0] == lead[0]:
-        return (error.e_ND / lead[1]).repeat_interleave(lead[1], dim=0)
+        return (wide(error.e_ND) / lead[1]).repeat_interleave(lead[1], dim=0)
     raise MatchError(
         f"the error at {error.tap} has leading shape {error.lead}, another head's has {lead}: heads that are read "
         "together must have rows of the same samples or tokens"

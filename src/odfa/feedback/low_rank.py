@@ -5,6 +5,7 @@ from torch import Tensor
 
 from odfa.draws import Draws
 from odfa.errors import NonFinite
+from odfa.flow import wide
 from odfa.saved import State, check_state
 
 _STREAM = int.from_bytes(b"lowrank")
@@ -49,10 +50,11 @@ class LowRank:
         self.v_rK = v_qK[: self.rank].contiguous()
 
     def __call__(self, e_ND: Tensor) -> Tensor | None:
-        """Correction for rows `e_ND`, or None before the first fit."""
+        """Correction for rows `e_ND`, in float32 or better; None before the first fit."""
         if self.u_Dr is None or self.v_rK is None:
             return None
-        return e_ND @ self.u_Dr.to(e_ND) @ self.v_rK.to(e_ND)
+        h_Nr = wide(e_ND @ self.u_Dr.to(e_ND))
+        return h_Nr @ self.v_rK.to(h_Nr)
 
     @property
     def product_DK(self) -> Tensor | None:

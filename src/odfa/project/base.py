@@ -63,7 +63,8 @@ class AbstractProjection(ABC):
         """p_NM for rows of the right width."""
 
     def project(self, e_ND: Tensor) -> Tensor:
-        """Project rows: p_NM = e_ND B_DM, in the dtype of `e_ND` (half precisions are computed in float32).
+        """Project rows: p_NM = e_ND B_DM, in the dtype of `e_ND`; half precisions are computed in float32 unless the
+        device reads them as they are (`reads_half`).
 
         Projections that take int8 rows of -1, 0 and 1 answer them in float32.
 
@@ -97,7 +98,7 @@ class AbstractProjection(ABC):
                     "the output error contains NaN or infinity; lower the learning rate or look at the batch"
                 )
         half = e_ND.dtype in (torch.float16, torch.bfloat16)
-        read = self._reads_half(e_ND.device) and (largest is None or largest <= SAFE)
+        read = self.reads_half(e_ND.dtype, e_ND.device) and (largest is None or largest <= SAFE)
         if half and not read:  # sums of D products would overflow or lose their digits
             return project_scaled(e_ND.float(), largest, self._project).to(e_ND.dtype)
         return project_scaled(e_ND, largest, self._project)
@@ -115,8 +116,9 @@ class AbstractProjection(ABC):
     def _project_entries(self, entries: Entries) -> Tensor:
         return self.project(entries.values())
 
-    def _reads_half(self, device: torch.device) -> bool:
-        """Whether `_project` takes half precisions on this device as they are, and sums in float32 all the same."""
+    def reads_half(self, dtype: torch.dtype, device: torch.device) -> bool:
+        """Whether rows of this half precision are projected on this device as they are, with sums in float32 all the
+        same; otherwise they are computed in float32."""
         return False
 
     def _takes(self, dtype: torch.dtype) -> bool:

@@ -8,6 +8,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from odfa import devices
 from odfa.draws import Draws
 from odfa.draws.accelerated import gather_normal, multiply_normal
 from odfa.errors import ConfigError
@@ -92,8 +93,9 @@ class Gaussian(AbstractProjection):
     def _takes(self, dtype: torch.dtype) -> bool:
         return dtype.is_floating_point or dtype == torch.int8
 
-    def _reads_half(self, device: torch.device) -> bool:
-        return not self._stored and triton_runs_on(device)
+    def reads_half(self, dtype: torch.dtype, device: torch.device) -> bool:
+        """Where the device, or Triton's kernel, multiplies it so: the entries of the matrix are rounded to it."""
+        return devices.multiplies(dtype, device) or (not self._stored and triton_runs_on(device))
 
     def _project(self, e_ND: Tensor) -> Tensor:
         draws, num_outputs = self._shape()

@@ -149,7 +149,8 @@ class Hadamard(AbstractProjection):
         e_ND = e_ND.float() if e_ND.dtype == torch.int8 and not on_triton else e_ND
         return structure.project(e_ND, num_outputs)
 
-    def _reads_half(self, device: torch.device) -> bool:
+    def reads_half(self, dtype: torch.dtype, device: torch.device) -> bool:
+        """Where Triton's kernels compute."""
         return triton_runs_on(device)
 
     def _dense(self, like: Tensor) -> Tensor:

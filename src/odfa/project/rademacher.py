@@ -114,7 +114,8 @@ class Rademacher(AbstractProjection):
                 p_NM[rows] += torch.where(is_minus_nM, -gain_n[:, None], gain_n[:, None])
         return p_NM
 
-    def _reads_half(self, device: torch.device) -> bool:
+    def reads_half(self, dtype: torch.dtype, device: torch.device) -> bool:
+        """Where Triton's kernels compute."""
         return triton_runs_on(device)
 
     def _shape(self) -> tuple[int, int]:

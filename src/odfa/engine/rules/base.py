@@ -42,6 +42,9 @@ class AbstractFeedback(ABC):
     """A rule at work: what it computes from an error, and the state it keeps."""
 
     projection: AbstractProjection | None = None
+    takes_half: ClassVar[bool] = False
+    """Whether `signals` takes the error in bfloat16 where the device multiplies that as it is (`odfa.devices`), and
+    answers in float32; otherwise every error comes in float32 or better."""
 
     @abstractmethod
     def signals(self, error: ErrorSignal, calls: Sequence[Call]) -> list[Tensor]:

@@ -42,6 +42,8 @@ class Drtp(SlicedRule, kind="drtp"):
 
 
 class _Targets(Slices):
+    takes_half = False
+
     def projected(self, error: ErrorSignal, projection: AbstractProjection) -> Tensor:
         return projection.project(self.rows(error))
 

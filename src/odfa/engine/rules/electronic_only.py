@@ -43,6 +43,8 @@ class ElectronicOnly(FollowedHeadRule, kind="electronic"):
 
 
 class _Electronic(AbstractFeedback):
+    takes_half = True
+
     def __init__(self, head: Head, rule: ElectronicOnly) -> None:
         self.head, self.rule = head, rule
         num_outputs, width = head.start_VK.shape

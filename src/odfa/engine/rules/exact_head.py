@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from odfa.engine.calls import Call
 from odfa.engine.rules.base import AbstractFeedback
 from odfa.engine.rules.head import Head, HeadRule
-from odfa.flow import ErrorSignal
+from odfa.flow import ErrorSignal, wide
 from odfa.project import AbstractProjection
 from odfa.saved import check_state
 
@@ -36,14 +36,16 @@ class ExactHead(HeadRule, kind="exact"):
 
 
 class _Exact(AbstractFeedback):
+    takes_half = True
+
     def __init__(self, head: Head, rule: ExactHead) -> None:
         self.head, self.rule = head, rule
         self.steps = 0
 
     def signals(self, error: ErrorSignal, calls: Sequence[Call]) -> list[Tensor]:
         self.steps += 1
-        matrix_VK = self.head.matrix_VK.to(error.like)
-        q_NK = error.each(lambda e_NV: e_NV @ matrix_VK)
+        matrix_VK = self.head.weight_VK.to(error.like)
+        q_NK = error.each(lambda e_NV: wide(e_NV @ matrix_VK))
         return [torch.unflatten(q_NK, 0, error.lead)]
 
     @property

@@ -13,6 +13,7 @@ from odfa.engine.tensors import is_spread
 from odfa.engine.wirings import AbstractWiring, Residual
 from odfa.errors import ConfigError, MatchError
 from odfa.feedback import LowRank, of_drawn
+from odfa.flow import wide
 from odfa.project import AbstractProjection
 from odfa.settings import MAX_COUNT, MAX_WIDTH, SettingError, require
 
@@ -154,7 +155,7 @@ class FollowedHeadRule(RankedHeadRule):
             q_NK = low_rank(e_ND)
             if not self.drawn:
                 return q_NK
-            rest_NK = of_drawn(e_ND, self.drawn, matrix_DK, low_rank, numbers)
+            rest_NK = of_drawn(wide(e_ND), self.drawn, matrix_DK, low_rank, numbers)
             numbers = numbers.behind(len(e_ND))
             return rest_NK if q_NK is None else q_NK + rest_NK
 
@@ -187,11 +188,15 @@ class Head:
         self.weight.copy_(self._as_weight(matrix_VK))
 
     @property
-    def matrix_VK(self) -> Tensor:
-        """The weight as it is now, in float32 or better (looked up each time: loading weights may replace it)."""
+    def weight_VK(self) -> Tensor:
+        """The weight as it is now, in its own type (looked up each time: loading weights may replace it)."""
         weight = self.weight.detach()
-        weight = weight if weight.dtype == torch.float64 else weight.float()
         return weight.T if self.transposed else weight
+
+    @property
+    def matrix_VK(self) -> Tensor:
+        """The weight as it is now, in float32 or better."""
+        return wide(self.weight_VK)
 
     @property
     def drift_VK(self) -> Tensor:

@@ -11,7 +11,7 @@ from odfa.engine.calls import Call
 from odfa.engine.rules.base import AbstractFeedback, AbstractRule
 from odfa.engine.wirings import Direct
 from odfa.errors import MatchError, NonFinite
-from odfa.feedback import Axes, Placement, Slots
+from odfa.feedback import Axes, Placement, Slots, projected
 from odfa.feedback.patterns import matches
 from odfa.flow import ErrorSignal
 from odfa.project import AbstractProjection
@@ -140,12 +140,14 @@ class Places(AbstractFeedback):
 class Slices(Places):
     """s_l = gain * B_l r for rows r that are made of the error: the error itself, unless a subclass says otherwise."""
 
+    takes_half = True
+
     def __init__(self, projection: AbstractProjection, rule: SlicedRule) -> None:
         super().__init__(projection, rule, shared=rule.shared)
 
     def projected(self, error: ErrorSignal, projection: AbstractProjection) -> Tensor:
         """B r for all blocks, one row per row of the error; r is as wide as the error."""
-        return error.each(projection.project)
+        return error.each(lambda e_ND: projected(projection, e_ND))
 
     def signals(self, error: ErrorSignal, calls: Sequence[Call]) -> list[Tensor]:
         """A slice of the projected rows at each block's output."""

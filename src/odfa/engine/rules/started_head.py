@@ -10,7 +10,7 @@ from torch import Tensor
 from odfa.engine.rules.base import AbstractFeedback
 from odfa.engine.rules.head import Head, RankedHeadRule
 from odfa.errors import CheckpointError
-from odfa.feedback import LowRank
+from odfa.feedback import LowRank, projected
 from odfa.flow import ErrorSignal
 from odfa.project import AbstractProjection
 from odfa.saved import check_state, misfit, shown
@@ -22,6 +22,7 @@ class StartedHead(AbstractFeedback, Generic[RankedHeadRuleT]):
     """q = a B e, plus an electronic part of low rank in what the head has learned since."""
 
     projection: AbstractProjection
+    takes_half = True
 
     def __init__(self, head: Head, rule: RankedHeadRuleT) -> None:
         self.head, self.rule = head, rule
@@ -49,7 +50,7 @@ class StartedHead(AbstractFeedback, Generic[RankedHeadRuleT]):
 
         def q_of(e_NV: Tensor) -> Tensor:
             extra_NK = electronic(e_NV)
-            q_NK = self.head.gain * self.projection.project(e_NV)
+            q_NK = self.head.gain * projected(self.projection, e_NV)
             return q_NK if extra_NK is None else q_NK + extra_NK
 
         return torch.unflatten(error.each(q_of), 0, error.lead)
