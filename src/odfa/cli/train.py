@@ -35,6 +35,7 @@ def _execute(arguments: Namespace) -> Outcome:
 
 def _run(arguments: Namespace) -> dict[str, Any]:
     from odfa import train
+    from odfa.devices import device_named
     from odfa.lab.destination import check_folder
     from odfa.session import dry_run
 
@@ -48,6 +49,7 @@ def _run(arguments: Namespace) -> dict[str, Any]:
     run_dir = arguments.run_dir or default_run_dir(arguments.recipe, arm, config)
     if not run_dir.is_file():  # train.run refuses a file by a message of its own
         check_folder(run_dir, "--run-dir")
+    device_named(config.device)  # refused in one line, before anything is told
     note(f"{config.recipe}: reading data, building the network …")
     return {**train.run(config, run_dir, note=note).to_json(), "run_dir": str(run_dir)}
 

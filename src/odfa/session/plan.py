@@ -32,9 +32,9 @@ def dry_run(config: RunConfig) -> dict[str, Any]:
     """
     # data of another task are refused before their files are looked for
     config.task.check_data(config.data)
-    shape, network = config.data.peek(), config.network
     check_threads(config)
     check_device(config)
+    shape, network = config.data.peek(), config.network
     check_fit(config, shape)
     if network.learned:
         network.check_splits(config.task.load(config.data))

@@ -178,3 +178,49 @@ def deep_gpt_tiny() -> RunConfig:
         data=KernelDocsData(vocabulary=1024, context=64, validation=256, test=1024, limit=24_000),
         optimizer=replace(run.optimizer, learning_rate=2e-3),
     )
+
+
+@recipe(
+    source=_MANUALS,
+    size="5.2 million tokens, GPT-2 26x2048, 1.34 B parameters, on a GPU of 80 GB",
+    expected_time="five minutes each on a GPU, as planned",
+    arm="odfa",
+)
+def manuals_gpt_1b() -> RunConfig:
+    """A GPT-2 of 1.34 billion parameters on manuals, in bfloat16 and compiled, for one GPU; no token comes twice."""
+    run = dialogue_gpt_1b()
+    return replace(
+        run,
+        recipe="manuals_gpt_1b",
+        steps=640,
+        batch_size=8,
+        log_every=1,
+        checkpoint_every=640,
+        evaluate_every=80,
+        device="cuda",
+        compile=True,
+        data=KernelDocsData(vocabulary=8192, context=1024, validation=64, test=128),
+        optimizer=replace(run.optimizer, warmup_steps=64),
+        memory=MemorySettings(precision="bfloat16"),
+    )
+
+
+@recipe(source=_MANUALS, size="20 thousand tokens, GPT-2 2x32", expected_time="seconds", arm="odfa")
+def manuals_tiny() -> RunConfig:
+    """`manuals_gpt_1b` on a processor, in float32 and small: says that it runs, and nothing of what it learns."""
+    run = manuals_gpt_1b()
+    return replace(
+        run,
+        recipe="manuals_tiny",
+        steps=40,
+        checkpoint_every=20,
+        evaluate_every=10,
+        threads=1,
+        device="cpu",
+        compile=False,
+        network=replace(_GPT, width=32, layers=2, heads=2),
+        data=KernelDocsData(vocabulary=512, context=64, validation=32, test=64, limit=400),
+        optimizer=replace(run.optimizer, learning_rate=3e-3, warmup_steps=4, embedding_share=1.0),
+        rule=AlignedHead(scale=1.0, rank=4),
+        memory=MemorySettings(),
+    )
