@@ -97,6 +97,10 @@ class ErrorSignal:
         """The rows in order, some at a time; an error that is there as a whole comes at once."""
         yield self.e_ND
 
+    def widened(self) -> "ErrorSignal":
+        """The same in float32 or better."""
+        return replace(self, e_ND=wide(self.e_ND))
+
     def each(self, change: Callable[[Tensor], Tensor]) -> Tensor:
         """`change` of the rows, some at a time, as one tensor of a row for each."""
         rows, made, place = prod(self.lead), None, 0
@@ -170,6 +174,11 @@ class ErrorInChunks(ErrorSignal):
     def chunks(self) -> Iterator[Tensor]:
         """The rows in order, some at a time; they are made anew each time."""
         return self.made()
+
+    def widened(self) -> ErrorSignal:
+        """The same in float32 or better."""
+        made = self.made
+        return replace(self, like_0D=wide(self.like_0D), made=lambda: map(wide, made()))
 
     def __getattr__(self, name: str) -> Tensor:
         """Say why there is no `e_ND`.

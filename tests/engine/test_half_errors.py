@@ -27,7 +27,7 @@ from odfa import (
     devices,
 )
 from odfa.demodulate import PhaseSteps
-from odfa.engine import Drtp, KolenPollack, LowRankHead
+from odfa.engine import Drtp, KolenPollack, LinearCrossEntropy, LowRankHead
 from odfa.engine.rules import AbstractRule
 from odfa.error import error_rows
 from odfa.feedback import projected
@@ -223,3 +223,29 @@ def test_gradients_under_autocast_are_those_of_float32(pretended: None, rule: Ab
         found.append({name: p.grad for name, p in dfa.model.named_parameters() if p.ndim == 2})
     for name, exact in found[0].items():
         assert (found[1][name] - exact).norm() <= 24**0.5 * U / 2 * exact.norm(), name
+
+
+@pytest.mark.parametrize("rule", [*RULES, AlignedHead(rank=2, drawn=3, every=1)], ids=repr)
+def test_a_head_in_rows_has_the_signals_of_a_whole_one(pretended: None, rule: AbstractRule) -> None:
+    """The error of a head in rows is made from logits that are not rounded: it differs by that, at most 2 u of it."""
+    found = []
+    for rows in (None, 7):
+        (x, y), net = _batch(), _net()
+        model = nn.Sequential(*list(net)[:3], nn.LayerNorm(24), net[3])  # type: ignore[arg-type, index]
+        dfa = DFA(model, ["0", "1", "2"], rule=rule, projection=Gaussian(seed=3))
+        given: list[torch.dtype] = []
+        usual = dfa.at_work.signals
+
+        def noted(error: Any, calls: Any, given: list[torch.dtype] = given, usual: Any = usual) -> list[Tensor]:
+            given.extend(e_nD.dtype for e_nD in error.chunks())
+            return usual(error, calls)
+
+        dfa.at_work.signals = noted  # type: ignore[method-assign]
+        whole = None if rows is None else LinearCrossEntropy(model, model[4], rows=rows)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = cross_entropy(model(x), y) if whole is None else whole(y, x)
+        dfa.backward(loss)
+        assert set(given) == {torch.bfloat16}
+        found.append({name: p.grad for name, p in model.named_parameters() if p.ndim == 2})
+    for name, one in found[0].items():
+        assert (found[1][name] - one).norm() <= 24**0.5 * U / 2 * one.norm(), name

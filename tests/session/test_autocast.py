@@ -137,7 +137,7 @@ def test_a_streamed_pass_learns_whether_backward_is_in_autocast_or_not(inside: b
         torch.testing.assert_close(streamed, plain, rtol=0.02, atol=1e-3)
 
 
-@pytest.mark.parametrize("memory", [MIXED, replace(MIXED, activations="stream", fused=True)])
+@pytest.mark.parametrize("memory", [replace(MIXED, head_rows=5), replace(MIXED, activations="stream", fused=True)])
 def test_a_run_cut_in_two_equals_a_whole_one(tmp_path: Path, small, memory: MemorySettings) -> None:
     config = small("odfa", "aligned", memory)
     train.run(config, tmp_path / "whole", progress=False)

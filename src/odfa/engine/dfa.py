@@ -39,7 +39,7 @@ from odfa.engine.unseen import Answered, Stopwatch, Unseen, complain_loss, fetch
 from odfa.engine.wirings import AbstractWiring
 from odfa.error import Errors, Tap, find_taps
 from odfa.errors import CheckpointError, MatchError, NonFinite
-from odfa.flow import Light, StepRecord, wide
+from odfa.flow import Light, StepRecord
 from odfa.project import AbstractProjection, Gaussian
 from odfa.project.base import keeping_sizes
 from odfa.saved import check_state, word
@@ -289,7 +289,7 @@ class DFA:
             products = ForwardProducts(self, step.wiring, self.tap, step.execution.before, self.linears.true_gradients)
             error = replace(error, known_products=products)
         if not self.at_work.takes_half:
-            error = replace(error, e_ND=wide(error.e_ND))
+            error = error.widened()
         calls = [step.calls[number] for number in tie.calls]
         names = step.wiring.names(calls, self.taps)
         spent, watch = self.spent, Stopwatch(error.like.device)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from odfa import devices
+
 Reduction = Literal["mean", "sum"]
 
 
@@ -39,6 +41,11 @@ class HeadSums:
     def wide(self) -> torch.dtype:
         """Of what is summed over a row: float32, or float64 where the products are."""
         return torch.float64 if self.dtype == torch.float64 else torch.float32
+
+    @property
+    def told(self) -> torch.dtype:
+        """Of the error's rows: as precise as the products where the device multiplies these so, wide elsewhere."""
+        return self.dtype if devices.multiplies(self.dtype, self.h_NK.device) else self.wide
 
     @property
     def counts_N(self) -> Tensor:
@@ -88,7 +95,7 @@ class HeadError:
     @property
     def like(self) -> Tensor:
         """No rows, of the error's width, dtype and device."""
-        return self._log_N.new_empty(0, len(self.sums.w_VK))
+        return self._log_N.new_empty(0, len(self.sums.w_VK), dtype=self.sums.told)
 
     def chunks(self) -> Iterator[Tensor]:
         """e_nV, in order; rows that do not count are zero."""
@@ -100,7 +107,7 @@ class HeadError:
             e_nV.mul_(self._scale_N[part, None])
             if gathered is not None:
                 e_nV = gathered.add(part, e_nV, weights[0])
-            yield e_nV
+            yield e_nV.to(self.sums.told)
             del e_nV
         if gathered is not None and self._gradients is None:
             self._gradients = gathered.gradients()
@@ -140,7 +147,7 @@ class _Gathered:
                 w_sum_VK.addmm_(narrow_nV.T, h_nK)
             else:
                 w_sum_VK += narrow_nV.T @ h_nK
-        return narrow_nV.to(self.sums.wide)
+        return narrow_nV if narrow_nV.dtype == self.sums.told else narrow_nV.to(self.sums.wide)
 
     def gradients(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """In the types of what they are gradients of."""
