@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-ROOMS  := $(addprefix odfa.,engine error feedback encode opu demodulate structured project features settings tasks session store train arms recipes scaling data lab compat flow fourier errors)
+ROOMS  := $(addprefix odfa.,engine error feedback encode opu demodulate structured draws project features settings tasks session store train arms recipes scaling data lab compat flow fourier errors)
 STAMP  := $(VENV)/.installed
 
 .PHONY: help demo test test-slow lint bench docs lock clean

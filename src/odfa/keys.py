@@ -25,12 +25,12 @@ def mix(*parts: int) -> int:
     return state >> 1
 
 
-def torch_generator(*parts: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """Generator of a device, seeded by the key `parts`; for noise and sampling, where speed matters.
+def torch_generator(*parts: int) -> torch.Generator:
+    """Generator of the processor, seeded by the key `parts`; for orders, splits and patterns, drawn before a step.
 
-    Devices draw different numbers from the same key; one device repeats its own.
+    What is drawn in a step comes from `odfa.draws`, whose numbers are the same on every device.
     """
-    return torch.Generator(device=device).manual_seed(mix(*parts))
+    return torch.Generator().manual_seed(mix(*parts))
 
 
 def numpy_generator(*parts: int) -> np.random.Generator:

@@ -32,12 +32,12 @@ class Block(nn.Module):
 class Model(nn.Module):
     """A stack of blocks with a norm and a head behind them; attached by "blocks.*"."""
 
-    def __init__(self, *, bias: bool = True, tied: bool = False, cap: bool = False) -> None:
+    def __init__(self, *, bias: bool = True, tied: bool = False, cap: bool = False, bare: bool = False) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.embedding = nn.Embedding(V, K)
         self.blocks = nn.ModuleList(Block() for _ in range(3))
-        self.norm, self.head = nn.LayerNorm(K), nn.Linear(K, V, bias=bias)
+        self.norm, self.head = nn.Identity() if bare else nn.LayerNorm(K), nn.Linear(K, V, bias=bias)
         if tied:
             self.head.weight = self.embedding.weight
         self.cap = cap
@@ -91,6 +91,8 @@ CASES: dict[str, tuple[AbstractRule | None, dict[str, Any]]] = {
     "random": (odfa.RandomFeedback(), {}),
     "random, shared": (odfa.RandomFeedback(shared=True), {}),
     "random, tied": (odfa.RandomFeedback(), {"model": {"tied": True}}),
+    "random, nothing before the head": (odfa.RandomFeedback(), {"model": {"bare": True}}),
+    "aligned, nothing before the head": (odfa.AlignedHead(**RANKED), {"model": {"bare": True}}),
     "random, per sample": (odfa.RandomFeedback(per_sample=("blocks.0",)), {}),
     "random, ternary": (odfa.RandomFeedback(), {"encoder": odfa.Ternary(quantiser="relative_max")}),
     "random, hadamard": (odfa.RandomFeedback(), {"projection": odfa.Hadamard(seed=1)}),

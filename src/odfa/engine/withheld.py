@@ -38,8 +38,10 @@ class Withheld:
             )
         if self.h is not None:
             raise MatchError("LinearCrossEntropy: the head ran twice in one forward; compute the loss from its outputs")
-        self.h = value
-        return (value[..., :0, :],)
+        # a node of its own: where the head reads a block's output itself, the way from the loss to it must be one that
+        # the trace finds between the block and the gate
+        self.h = value.view_as(value)
+        return (self.h[..., :0, :],)
 
     @eager
     def after(self, _head: nn.Module, _args: tuple[Any, ...], output: Tensor) -> None:

@@ -124,7 +124,7 @@ class Structured:
             ConfigError: an entry is not -1, 0 or 1, the rows are not on the CPU, or the kernels are missing.
         """
         if not kernels_available():
-            raise ConfigError("int16 arithmetic needs numba: pip install odfa[features]")
+            raise ConfigError("int16 arithmetic needs numba: pip install numba")
         if t_ND.device.type != "cpu":
             raise ConfigError(f"int16 arithmetic runs on the CPU, got rows on {t_ND.device}; use precision='float32'")
         from odfa.structured.kernels import count_lit
