@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from accelerator_parts.found import Found, Setting
 from odfa import DFA, AlignedHead, Gaussian, Hadamard, Optical, RandomFeedback, Ternary, Twin
-from odfa.engine import compile_blocks
+from odfa.engine import LinearCrossEntropy, compile_blocks
 
 BLOCKS = "transformer.h.*"
 
@@ -41,6 +41,8 @@ class Method:
     size: Size
     feedback: dict[str, Any] | None = field(default_factory=dict)
     """Arguments of `DFA`; None: backpropagation."""
+    head_rows: int | None = None
+    """Tokens whose logits and error are there at a time; None: all."""
 
 
 def gpt2(size: Size, device: torch.device) -> nn.Module:
@@ -91,11 +93,12 @@ def step(method: Method, setting: Setting, *, compiled: bool) -> Call:
         compile_blocks(model, names, *([compiler] if isinstance(compiler, str) else []))
     ids = torch.randint(0, size.vocabulary, (size.batch, size.context), device=device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    in_rows = None if method.head_rows is None else LinearCrossEntropy(model, model.lm_head, rows=method.head_rows)
 
     def train() -> None:
         optimizer.zero_grad()
         with torch.autocast(device.type, torch.bfloat16, enabled=not size.pure):
-            loss = model(input_ids=ids, labels=ids).loss
+            loss = model(input_ids=ids, labels=ids).loss if in_rows is None else in_rows(ids, input_ids=ids)
         backward(loss)
         optimizer.step()
 

@@ -23,6 +23,11 @@ NAMES = [
     *(f"aligned, linear, bfloat16 weights: {way}" for way in WAYS),
     "peak memory, aligned, exact error: over compiled bp",
     "peak memory, aligned, exact error, stream: over compiled bp",
+    *(
+        f"peak memory, aligned, exact error{how}, head in rows: over compiled bp{under}"
+        for how in ("", ", stream")
+        for under in ("", ", head in rows")
+    ),
     "2^20 -> 2^21, float32: vectors a second",
     "2^20 -> 2^21, half: vectors a second",
     "10,000 -> 10,000: over the bfloat16 product",
