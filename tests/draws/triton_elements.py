@@ -17,8 +17,8 @@ assert os.environ.get("TRITON_INTERPRET") == "1", "expected TRITON_INTERPRET=1; 
 
 
 @pytest.mark.parametrize("law", LAWS)
-@pytest.mark.parametrize("first_row", FIRST)
-@pytest.mark.parametrize("shape", [*SHAPES, (3, 4099)], ids=str)
+@pytest.mark.parametrize("first_row", FIRST[1::2])
+@pytest.mark.parametrize("shape", [*SHAPES[1::2], (3, 4099)], ids=str)
 def test_numbers_are_those_of_the_processor(shape, first_row, law, monkeypatch):
     monkeypatch.setattr(accelerated, "_COUNTERS", 64)
     found_RC = torch.full(shape, torch.nan)

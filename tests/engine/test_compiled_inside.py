@@ -90,7 +90,13 @@ def compare(where: str, backend: str, steps: int = 3, **more: Any) -> list[int]:
 
 @pytest.mark.parametrize("recompute", MEMORY)
 @pytest.mark.parametrize(
-    ("where", "rule"), [*((where, RULES[0]) for where in PLACES), *(("both", rule) for rule in RULES[1:])], ids=repr
+    ("where", "rule"),
+    [
+        ("both", RULES[0]),
+        *(pytest.param(where, RULES[0], marks=pytest.mark.slow) for where in PLACES if where != "both"),
+        *(pytest.param("both", rule, marks=pytest.mark.slow) for rule in RULES[1:]),
+    ],
+    ids=repr,
 )
 def test_gradients_are_those_of_blocks_that_are_not_compiled(where: str, rule: AbstractRule, recompute: Any) -> None:
     """One graph for inputs that ask for a gradient, one for the others, one for passes without a graph."""
@@ -119,7 +125,7 @@ def test_inductor_compiles_weights_of_16_bits(where: str) -> None:
             assert F.cosine_similarity(ours[name].float().flatten(), gradient.float().flatten(), dim=0) > 0.99
 
 
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("backend", [pytest.param("eager", marks=pytest.mark.slow), "aot_eager"])
 @pytest.mark.parametrize("where", PLACES)
 def test_llama_learns_as_without_compiling(where: str, backend: str) -> None:
     assert compare(where, backend, name="llama", steps=2) == [2, 2]
@@ -138,7 +144,9 @@ def test_inductor_lets_hops_cross(recompute: Any) -> None:
 
 
 @pytest.mark.parametrize("recompute", MEMORY)
-@pytest.mark.parametrize("where", PLACES)
+@pytest.mark.parametrize(
+    "where", [where if where == "linears" else pytest.param(where, marks=pytest.mark.slow) for where in PLACES]
+)
 def test_a_fused_optimiser_does_not_move_the_mean_weights_during_backward(where: str, recompute: Any) -> None:
     models = []
     for choice in (False, "aot_eager"):

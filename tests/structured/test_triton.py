@@ -13,7 +13,7 @@ from odfa.errors import ConfigError
 from odfa.structured import Structured, accelerated, compiler_on, kernels_available, triton_runs_on
 from odfa.structured.accelerated import Tables, precision_on, transform_rows
 
-HERE = Path(__file__).parent
+HERE, ROOT = Path(__file__).parent, Path(__file__).parents[2]
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed: Linux only")
 
 
@@ -23,7 +23,7 @@ def run(words, **environment):
         capture_output=True,
         text=True,
         timeout=880,
-        env={**os.environ, **environment},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]), **environment},
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

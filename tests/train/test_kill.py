@@ -43,7 +43,7 @@ def _start(children: ForkServerContext, config: RunConfig, run_dir: Path) -> mul
     return child
 
 
-@pytest.mark.parametrize("arm", ["dfa", "odfa"])
+@pytest.mark.parametrize("arm", [pytest.param("dfa", marks=pytest.mark.slow), "odfa"])
 def test_killed_runs_resume_bit_for_bit(
     tmp_path: Path,
     children: ForkServerContext,

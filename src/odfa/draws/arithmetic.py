@@ -106,12 +106,20 @@ def log(u: Tensor) -> Tensor:
 
 def sqrt(x: Tensor) -> Tensor:
     """Square root of float32 numbers, rounded to the nearest: torch's own is not on every device, MKL's for one."""
-    # the exact residual x - s^2 by Dekker's halves of 12 bits, and a step of Newton's method
     s = x.sqrt()
+    # a step of Newton's method gives the nearest number or its neighbour
+    s = torch.where(x > 0, s + _residual(x, s) / (2.0 * s), s)
+    left, bits = _residual(x, s), s.view(torch.int32)
+    above, below = (bits + 1).view(torch.float32) - s, s - (bits - 1).view(torch.float32)
+    # (s + a / 2)^2 = s^2 + a s + a^2 / 4, and what is left of x is a whole number of a^2
+    return torch.where(left > above * s, s + above, torch.where(left <= -below * s, s - below, s))
+
+
+def _residual(x: Tensor, s: Tensor) -> Tensor:
+    """x - s^2 without rounding, by Dekker's halves of 12 bits."""
     high = (s.view(torch.int32) & -4096).view(torch.float32)
     low = s - high
-    residual = x - high * high - 2.0 * high * low - low * low
-    return torch.where(x > 0, s + residual / (2.0 * s), s)
+    return x - high * high - 2.0 * high * low - low * low
 
 
 def horner(coefficients: Sequence[float], x: Tensor) -> Tensor:

@@ -108,7 +108,6 @@ class Hooks:
         self._axes.begin(args, kwargs)
         self._norms.begin()
         self.handle.linears.begin()
-        self.handle.linears.hand_in()
         # an interrupted pass may have left autograd switched off or a recomputation open; the newest is ended first
         for left in reversed(self.steps):
             if left is not None:

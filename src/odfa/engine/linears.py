@@ -40,12 +40,8 @@ class LinearFeedback(LayerHooks[Tensor]):
         self._mean: dict[Shape, Tensor] = {}
         self._last: dict[Shape, tuple[Tensor, Tensor]] = {}
 
-    def hand_in(self) -> None:
-        """Before a pass of compiled blocks: their code gets the mean weights as tensors and computes none itself.
-
-        Raises:
-            MatchError: a layer has other hooks, or autocast is on.
-        """
+    def _hand_in(self) -> None:
+        """Before a pass of compiled blocks: their code gets the mean weights as tensors and computes none itself."""
         if not self.compiled:
             return
         for layer, weight in zip(self.layers.values(), self._weights(), strict=True):
@@ -63,10 +59,15 @@ class LinearFeedback(LayerHooks[Tensor]):
         return [hook for layer in self.layers.values() for hook in self.hook(layer)]
 
     def begin(self) -> None:
-        """Forget the last pass, its mean weights and its products."""
+        """Forget the last pass, its mean weights and its products; compiled blocks get those of the next.
+
+        Raises:
+            MatchError: blocks are compiled, and a layer has other hooks, or autocast is on.
+        """
         super().begin()
         self._mean.clear()
         self._last.clear()
+        self._hand_in()
 
     @contextmanager
     def true_gradients(self) -> Iterator[None]:
