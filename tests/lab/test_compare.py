@@ -112,6 +112,7 @@ def test_the_curves_are_those_of_the_runs(finished):
         assert [step for step, _ in of_seeds[0]] == [step for step, _ in of_seeds[1]] != []
 
 
+@pytest.mark.slow
 def test_runs_side_by_side_are_the_same_runs(finished, tmp_path, monkeypatch):
     def refuse(*_arguments):
         raise AssertionError("a run was trained in this process")

@@ -128,7 +128,7 @@ def test_both_noises_of_a_pixel_and_those_of_neighbours_are_independent(mean_e):
 
 
 @pytest.mark.parametrize("sensor", CAMERAS.values(), ids=CAMERAS)
-@pytest.mark.parametrize("pick", [True, False])
+@pytest.mark.parametrize("pick", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_torch_makes_the_counts_of_compiled_code(sensor, pick, monkeypatch):
     types = (torch.float32, torch.float64)
     cases = [speckle(shape, mean_e, dtype) for shape in SHAPES for mean_e in MEANS for dtype in types]

@@ -1,6 +1,7 @@
 """No setting of a plan is swallowed: each changes the page, or is refused with the reason."""
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,7 @@ SITUATIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 NEVER = {"processor.uncertainty", "opu.uncertainty", "opu.demodulator.flat_field"}
 
 
+@cache
 def _page(config: PlanSettings) -> object:
     return make_plan("gpt2", config)
 

@@ -60,8 +60,8 @@ WAYS = [
 
 INSIDE = [
     ("dfa", "aligned", "keep", "sublayer"),
-    ("odfa", "exact", "stream", "sublayer"),
-    ("dfa", "random", "recompute", "linear"),
+    pytest.param("odfa", "exact", "stream", "sublayer", marks=pytest.mark.slow),
+    pytest.param("dfa", "random", "recompute", "linear", marks=pytest.mark.slow),
     ("odfa", "aligned", "stream", "linear"),
 ]
 

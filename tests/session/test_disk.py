@@ -39,7 +39,14 @@ def mapped_bytes() -> int:
 
 
 @pytest.mark.filterwarnings("ignore")  # torch's compiler, which torchao uses, warns of itself
-@pytest.mark.parametrize("memory", [MemorySettings(), LEAN, replace(LEAN, precision="bfloat16")])
+@pytest.mark.parametrize(
+    "memory",
+    [
+        MemorySettings(),
+        LEAN,
+        pytest.param(replace(LEAN, precision="bfloat16"), marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_on_disk_is_the_run_in_memory(tmp_path, config, memory) -> None:
     weights = []
     for storage in ("memory", "disk"):

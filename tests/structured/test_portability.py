@@ -25,7 +25,8 @@ for num_inputs, num_outputs in ((1000, 3000), (9000, 20_000)):
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="names of x86 processors")
-@pytest.mark.parametrize("processor", [pytest.param("haswell", marks=pytest.mark.slow), "nehalem"])  # AVX2; SSE 4.2
+@pytest.mark.slow
+@pytest.mark.parametrize("processor", ["haswell", "nehalem"])  # AVX2; SSE 4.2
 def test_older_processors(processor, tmp_path):
     environment = {**os.environ, "NUMBA_CPU_NAME": processor, "NUMBA_CACHE_DIR": str(tmp_path)}
     subprocess.run([sys.executable, "-c", _CHECK], check=True, timeout=250, env=environment)
