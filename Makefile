@@ -10,7 +10,7 @@ STAMP  := $(VENV)/.installed
 
 help:
 	@echo "make demo       digits, then a GPT on dialogues, by backprop and through simulated light, side by side (6 minutes)"
-	@echo "make test       the tests (10 minutes)      make test-slow  the long ones too"
+	@echo "make test       the tests (12 minutes)      make test-slow  the long ones too"
 	@echo "make lint       style and types             make docs       pages in site/"
 	@echo "make bench      step times of the engine, speed of light path and projections"
 
