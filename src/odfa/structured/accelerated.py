@@ -19,17 +19,19 @@ from odfa.structured.keyed import UNIT, KeyedNumbers, exchanged, plus_minus
 
 _LEAST_CAPABILITY = (8, 0)
 """NVIDIA GPUs before this one have no tf32 and no bfloat16; torch computes there."""
-_ONE_PROGRAM_LOG, _ONE_PROGRAM_BYTES = 13, 17
-"""log2 of the most entries that one program holds, and bytes of shared memory that each of them takes: compiled for
-NVIDIA GPUs, 2^13 still stay in registers. Not measured yet (benchmarks/accelerator.py)."""
+_ONE_PROGRAM_LOG, _ONE_PROGRAM_BYTES = 14, 4.5
+"""log2 of the most entries that one program holds, and bytes of shared memory that each of them takes, compiled for
+NVIDIA GPUs: registers end here (docs/projections.md). Not measured yet (benchmarks/accelerator.py)."""
 _ROW_LOG = 12
 """log2 of the entries that a program of a pass along rows holds."""
-_TILE_LOG, _TILE_BYTES, _TILE_COLUMNS = 13, 8.5, (8, 128)
-"""log2 of the entries that a program of a pass down columns should hold, bytes of shared memory of each; the columns
-below which memory is read in pieces, and above which nothing is gained."""
+_TILE_LOG, _TILE_BYTES, _TILE_COLUMNS = 13, 4.25, (8, 128)
+"""log2 of the entries that a program of a pass down columns should hold (twice as many fit into registers), bytes of
+shared memory of each; the columns below which memory is read in pieces, and above which nothing is gained."""
 _LEAST_SHARED_BYTES = 2**16
 """Shared memory of a program where torch does not tell it."""
 _ENTRIES_A_WARP = 512
+_ONE_STAGE = {"num_stages": 1}
+"""Of transforms: what Triton would read ahead for the next block takes twice the shared memory of a vector."""
 _SIGN_ROWS, _LEAST_SIGN_ROWS, _SIGN_COLUMNS = 128, 16, 128
 """Rows and columns of a program that makes signs: the more rows, the less often each sign is made."""
 _GATHERED_COLUMNS = 512
@@ -84,7 +86,7 @@ class Tables:
     order_U: Tensor
     """Output unit of each unit of exchanged tiles, int32."""
     rows_U: Tensor
-    """Row of the table for each natural unit, bytes."""
+    """Row of the table for each natural unit, int32: Triton lays out products otherwise after reading bytes."""
     table_V32: Tensor
     """S / N, float32."""
 
@@ -110,7 +112,7 @@ class Tables:
             tensor(third_BU.reshape(len(third_BU), per_row, -1).swapaxes(1, 2).reshape(third_BU.shape).view(np.int32)),
             tensor(keyed.signs4.view(np.int32)),
             tensor(keyed.order),
-            tensor(keyed.rows.reshape(per_row, -1).T.reshape(-1)),
+            tensor(keyed.rows.reshape(per_row, -1).T.reshape(-1).astype(np.int32)),
             tensor((keyed.values / keyed.points).astype(np.float32)),
         )
 
@@ -156,10 +158,12 @@ def _in_one(x_ND: Tensor, out_NM: Tensor, tables: Tables, first_block: int, log_
 
     num_rows, num_blocks = len(x_ND), -(-out_NM.shape[1] >> log_points)
     per_program = max(1, num_blocks * num_rows // _PROGRAMS)
+    options = _options(log_points, most_warps=16) | _ONE_STAGE
     whole[num_rows, -(-num_blocks // per_program)](
         x_ND, *x_ND.stride(), x_ND.shape[1], out_NM, *out_NM.stride(), out_NM.shape[1], first_block, per_program,
         tables.signs1_U, tables.signs2_BU, tables.signs3_BU, tables.signs4_U, tables.order_U, tables.rows_U,
-        tables.table_V32, LOG=log_points, PRECISION=precision, **_options(log_points),
+        tables.table_V32, LOG=log_points, LOG_WARPS=options["num_warps"].bit_length() - 1, PRECISION=precision,
+        **options,
     )  # fmt: skip
 
 
@@ -171,8 +175,8 @@ def _in_four(x_ND: Tensor, out_NM: Tensor, tables: Tables, first_block: int, log
     log_rows, log_columns = split(log_points)
     width = tile_columns(log_rows, shared_bytes(x_ND.device))
     tile = {"LOG_ROWS": log_rows, "STEP": 1 << log_columns, "W": width, "PRECISION": precision}
-    tile |= _options(log_rows + width.bit_length() - 1)
-    line = {"J": points, "LOG_COLUMNS": log_columns, "PRECISION": precision, **_options(log_columns)}
+    tile |= _options(log_rows + width.bit_length() - 1) | _ONE_STAGE
+    line = {"J": points, "LOG_COLUMNS": log_columns, "PRECISION": precision, **_options(log_columns), **_ONE_STAGE}
     part = max(1, _BUFFER_BYTES // (4 * points * (num_blocks + 1)))
     z_nJ = torch.empty((min(part, len(x_ND)), points), device=x_ND.device)
     y_nBJ = torch.empty((len(z_nJ), num_blocks, points), device=x_ND.device)
@@ -200,13 +204,13 @@ def split(log_points: int) -> tuple[int, int]:
 def tile_columns(log_rows: int, shared: int) -> int:
     """Columns of a program of a pass down columns of 2^log_rows entries, a power of two, at most 128."""
     least, most = _TILE_COLUMNS
-    fits = 1 << int(math.log2(shared / _TILE_BYTES)) >> log_rows
+    fits = 1 << min(_TILE_LOG + 1, int(math.log2(shared / _TILE_BYTES))) >> log_rows
     wanted = min(most, max(least, 1 << _TILE_LOG >> log_rows))
     return max(1, min(fits, wanted))
 
 
-def _options(log_entries: int) -> dict[str, int]:
-    warps = 16 if log_entries > _TILE_LOG else max(4, min(8, (1 << log_entries) // _ENTRIES_A_WARP))
+def _options(log_entries: int, *, most_warps: int = 8) -> dict[str, int]:
+    warps = 16 if log_entries > _TILE_LOG else max(4, min(most_warps, (1 << log_entries) // _ENTRIES_A_WARP))
     # fusing is named because Triton's default changes with its version
     return {"num_warps": warps, "enable_fp_fusion": True}
 

@@ -1,10 +1,10 @@
 """The passes of a structured projection on an accelerator, compiled by Triton: the same matrix as on the processor.
 
 A vector of J = 2^k entries is held in natural order. A transform of up to 2^6 points is a product with a small matrix
-of signs, which matrix units compute; a longer one is a chain of them, and every product also turns the index bits, so
-that after all of them the bits are back in their order. Sums are float32 throughout. Up to 2^13 entries one program
-holds the vector and does everything; a longer vector is a matrix of R rows and 2^b columns in memory and goes through
-four passes:
+of signs, which matrix units compute; a longer one is a chain of them. Sums are float32 throughout. Up to 2^14 entries
+one program holds the vector and does everything (its transforms: `triton_places`); a longer vector is a matrix of R
+rows and 2^b columns in memory and goes through four passes, whose products also turn the index bits, so that after all
+of them the bits are back in their order:
 
     enter   D1 and H down the columns
     cross   H along the rows; for every block D2_b and H along the rows
@@ -19,26 +19,7 @@ Shape letters: `J` entries of a vector Â· `P` entries of a tile, one program's Â
 import triton
 import triton.language as tl
 
-
-@triton.jit
-def _signs(LOG: tl.constexpr):
-    """H of 2^LOG points."""
-    place = tl.arange(0, 1 << LOG)
-    both = place[:, None] & place[None, :]
-    both ^= both >> 4
-    both ^= both >> 2
-    both ^= both >> 1
-    return (1 - 2 * (both & 1)).to(tl.float32)
-
-
-@triton.jit
-def _dot(h_KK, x_PK, PRECISION: tl.constexpr):
-    """H x^T, (K, P). tf32 keeps 11 bits of a number: x as two numbers of 11 bits each; signs are exact."""
-    if PRECISION == "tf32":
-        high_PK = (x_PK.to(tl.int32, bitcast=True) & -8192).to(tl.float32, bitcast=True)
-        z_KP = tl.dot(h_KK, tl.trans(x_PK - high_PK), input_precision="tf32")
-        return tl.dot(h_KK, tl.trans(high_PK), acc=z_KP, input_precision="tf32")
-    return tl.dot(h_KK, tl.trans(x_PK), input_precision=PRECISION)
+from odfa.structured.triton_places import multiply, signs, transform
 
 
 @triton.jit
@@ -47,7 +28,7 @@ def _transform(x_P, POINTS: tl.constexpr, LOG: tl.constexpr, PRECISION: tl.const
     FACTORS: tl.constexpr = LOG // 4
     for i in tl.static_range(FACTORS):
         x_PK = tl.reshape(x_P, [POINTS >> (LOG + i) // FACTORS, 1 << (LOG + i) // FACTORS])
-        x_P = tl.reshape(_dot(_signs((LOG + i) // FACTORS), x_PK, PRECISION), [POINTS])
+        x_P = tl.reshape(multiply(signs((LOG + i) // FACTORS), tl.trans(x_PK), PRECISION), [POINTS])
     return x_P
 
 
@@ -79,7 +60,7 @@ def _stretch(
     x_P, rows, table, first, ROWS: tl.constexpr, STEP: tl.constexpr, COLUMNS: tl.constexpr, SPAN: tl.constexpr
 ):
     """x times the singular values of a tile: `rows` has the row of `table`, (V, 32), of each unit."""
-    row = tl.load(rows + _units(first, ROWS, STEP, COLUMNS, SPAN)).to(tl.int32)
+    row = tl.load(rows + _units(first, ROWS, STEP, COLUMNS, SPAN))
     at = row[:, :, None] * 32 + (first % 32 + tl.arange(0, SPAN))[None, None, :]
     x = tl.reshape(x_P, [ROWS, COLUMNS // SPAN, SPAN])
     return tl.reshape(x * tl.load(table + at), [ROWS * COLUMNS])
@@ -118,9 +99,10 @@ def whole(
     signs3,  # (B, J / 32) int32
     signs4,  # (J / 32,) int32
     order,  # (J / 32,) int32
-    rows,  # (J / 32,) uint8
+    rows,  # (J / 32,) int32
     table,  # (V, 32) float32: S / N
     LOG: tl.constexpr,  # log2 J, 11 to 14
+    LOG_WARPS: tl.constexpr,  # log2 of the warps of a program, at least 2
     PRECISION: tl.constexpr,  # of products: tf32 or ieee
 ):
     """A whole projection of one row for some blocks, grid (N, programs for the blocks)."""
@@ -128,12 +110,12 @@ def whole(
     row, begin = tl.program_id(0).to(tl.int64), tl.program_id(1) * per_program
     place = tl.arange(0, J)
     z_J = tl.load(x + row * x_row + place * x_column, mask=place < num_inputs, other=0).to(tl.float32)
-    z_J = _transform(_flip(z_J, signs1, 0, 1, J, J, 32), J, LOG, PRECISION)
+    z_J = transform(_flip(z_J, signs1, 0, 1, J, J, 32), LOG, LOG_WARPS, False, PRECISION)
     for b in range(begin, tl.minimum(begin + per_program, tl.cdiv(num_outputs, J))):
         words = tl.cast(first_block + b, tl.int64) * (J // 32)
-        y_J = _transform(_flip(z_J, signs2 + words, 0, 1, J, J, 32), J, LOG, PRECISION)
+        y_J = transform(_flip(z_J, signs2 + words, 0, 1, J, J, 32), LOG, LOG_WARPS, True, PRECISION)
         y_J = _flip(_stretch(y_J, rows, table, 0, 1, J, J, 32), signs3 + words, 0, 1, J, J, 32)
-        y_J = _transform(y_J, J, LOG, PRECISION)
+        y_J = transform(y_J, LOG, LOG_WARPS, False, PRECISION)
         to = out + row * out_row + tl.cast(b, tl.int64) * J * out_column
         _deliver(y_J, to, out_column, num_outputs - b * J, signs4, order, 0, J)
 
@@ -189,7 +171,7 @@ def middle(
     first_block,  # (), int
     num_blocks,  # (), int
     signs3,  # (B, J / 32) int32
-    rows,  # (J / 32,) uint8
+    rows,  # (J / 32,) int32
     table,  # (V, 32) float32: S / N
     LOG_ROWS: tl.constexpr,
     STEP: tl.constexpr,
