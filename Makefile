@@ -4,6 +4,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 ROOMS  := $(addprefix odfa.,engine error feedback encode opu demodulate structured draws project features settings tasks session store train arms recipes scaling data lab compat flow fourier errors)
 STAMP  := $(VENV)/.installed
+# a process for each core, four at most, of one thread each: two threads a test would be twice as many as there are cores
+TESTS  := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist loadfile
 
 .PHONY: help demo test test-slow lint bench docs lock clean
 .DEFAULT_GOAL := help
@@ -29,10 +31,10 @@ demo: $(STAMP)
 	  prompt="Hi, how are you?"
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q
+	$(TESTS)
 
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest -q -m "slow or not slow"
+	$(TESTS) -m "slow or not slow"
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

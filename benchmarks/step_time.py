@@ -1,9 +1,12 @@
 """Step time of block-level DFA against backpropagation: one run, steps interleaved, medians and ratios.
 
     python benchmarks/step_time.py [--steps 40] [--threads N] [--only gpt2_768] [--json]
+    python benchmarks/step_time.py --only host
 
 A step is forward, backward and the optimiser's update, on random data of the recipe's shape. The order of the methods
 changes from round to round, so that a machine that slows down slows all of them; quote the ratios, not the times.
+`host`, only if asked for, is a network so small that its time is what a processor needs to tell an accelerator what to
+do, with blocks compiled (by torch's inductor) and as they are.
 """
 
 import argparse
@@ -19,6 +22,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from odfa import DFA, AlignedHead, Gaussian, Optical, RandomFeedback, Shallow, Ternary, Twin
+from odfa.engine import compile_blocks
+from odfa.engine.blocks import match_blocks
 from odfa.tasks.vision.mlp import Mlp
 
 Problem = tuple[nn.Module, str, Callable[[nn.Module], Tensor]]
@@ -63,7 +68,19 @@ def deep_gpt() -> Problem:
     return GPT2LMHeadModel(config), "transformer.h.*", lambda model: model(input_ids=ids, labels=ids).loss
 
 
-PROBLEMS = {"fashion_mlp": fashion_mlp, "gpt2": gpt2, "gpt2_768": gpt2_768, "deep_gpt": deep_gpt}
+def host() -> Problem:
+    """GPT-2 with 12 blocks of width 32, vocabulary 64, on 16 tokens."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(n_layer=12, n_embd=32, n_head=2, vocab_size=64, n_positions=8, tie_word_embeddings=False,
+                        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0,
+                        use_cache=False)  # fmt: skip
+    ids = torch.randint(0, 64, (2, 8))
+    return GPT2LMHeadModel(config), "transformer.h.*", lambda model: model(input_ids=ids, labels=ids).loss
+
+
+PROBLEMS = {"fashion_mlp": fashion_mlp, "gpt2": gpt2, "gpt2_768": gpt2_768, "deep_gpt": deep_gpt, "host": host}
+USUAL = tuple(PROBLEMS)[:-1]
 
 
 def _hops() -> dict[str, dict[str, Any] | None]:
@@ -99,6 +116,19 @@ def _granularities() -> dict[str, dict[str, Any] | None]:
     }
 
 
+def _compiled() -> dict[str, dict[str, Any] | None]:
+    """Each method with blocks as they are and with compiled blocks."""
+    aligned = {"projection": Gaussian(seed=0), "rule": AlignedHead(rank=8)}
+    settings: dict[str, dict[str, Any] | None] = {"bp": None, "bp, compiled": {"compile": True}}
+    for name, chosen in {
+        "dfa, aligned": aligned,
+        "tdfa, aligned": {**aligned, "encoder": Ternary("sampled", repeats=4)},
+        "dfa, aligned, sublayer": {**aligned, "branches": "transformer.h.*.ln_2"},
+    }.items():
+        settings |= {name: chosen, f"{name}, compiled": {**chosen, "compile": True}}
+    return settings
+
+
 def contenders(name: str, model: nn.Module, blocks: str) -> dict[str, nn.Module]:
     """The same model, attached in different ways; every copy has weights of its own."""
     exact = {"projection": Gaussian(seed=0)}
@@ -106,6 +136,8 @@ def contenders(name: str, model: nn.Module, blocks: str) -> dict[str, nn.Module]
         return attached(model, blocks, _granularities())
     if name == "deep_gpt":
         return attached(model, blocks, _hops())
+    if name == "host":
+        return attached(model, blocks, _compiled())
     settings: dict[str, dict[str, Any] | None] = {
         "bp": None,
         "shallow": {"rule": Shallow()},
@@ -125,7 +157,9 @@ def attached(model: nn.Module, blocks: str, settings: dict[str, dict[str, Any] |
     """A copy of the model for each setting."""
     models = {method: copy.deepcopy(model) for method in settings}
     for method, chosen in settings.items():
-        if chosen is not None:
+        if chosen == {"compile": True}:
+            compile_blocks(models[method], match_blocks(models[method], blocks))
+        elif chosen is not None:
             DFA(models[method], blocks, **chosen)
     return models
 
@@ -156,7 +190,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     rows = []
     for name, build in PROBLEMS.items():
-        if options.only in (None, name):
+        if name == options.only or (options.only is None and name in USUAL):
             torch.manual_seed(0)
             model, blocks, loss = build()
             methods = contenders(name, model, blocks)

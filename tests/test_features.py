@@ -18,21 +18,22 @@ from odfa.errors import ConfigError, Incompatible, NonFinite
 from odfa.features import OpticalFeatures, RandomProjection
 from tests.far import one_accelerator
 
-EVERY = [
-    RandomProjection(20, random_state=0),
-    RandomProjection(20, kind="gaussian"),
-    RandomProjection(20, kind="rademacher", random_state=np.random.RandomState(1)),
-    OpticalFeatures(20, random_state=0),
-    OpticalFeatures(20, kind="linear", opu="ideal", random_state=0),
-]
+EVERY = {
+    "hadamard": RandomProjection(20, random_state=0),
+    "gaussian": RandomProjection(20, kind="gaussian"),
+    "rademacher": RandomProjection(20, kind="rademacher", random_state=np.random.RandomState(1)),
+    "intensity": OpticalFeatures(20, random_state=0),
+    "linear": OpticalFeatures(20, kind="linear", opu="ideal", random_state=0),
+}
+RANDOM = {name: estimator for name, estimator in EVERY.items() if isinstance(estimator, RandomProjection)}
 
 
-@pytest.mark.parametrize("estimator", EVERY, ids=str)
+@pytest.mark.parametrize("estimator", EVERY.values(), ids=EVERY)
 def test_keeps_the_contract_of_estimators(estimator):
     check_estimator(estimator, on_skip=None)
 
 
-@pytest.mark.parametrize("estimator", EVERY[:3], ids=str)
+@pytest.mark.parametrize("estimator", RANDOM.values(), ids=RANDOM)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_sparse_equals_dense_and_dtypes_stay(estimator, dtype):
     X = scipy.sparse.random(1100, 50, 0.1, random_state=0, dtype=dtype, format="csr")
@@ -193,7 +194,7 @@ def far(monkeypatch):
 
 
 @pytest.mark.usefixtures("far")
-@pytest.mark.parametrize("estimator", EVERY, ids=str)
+@pytest.mark.parametrize("estimator", EVERY.values(), ids=EVERY)
 @pytest.mark.parametrize("sparse", [False, True])
 @pytest.mark.parametrize("device", ["mps", "auto"])
 def test_an_accelerator_projects_as_the_processor_does(estimator, sparse, device):
