@@ -81,14 +81,15 @@ class HeadError:
     """dL/dlogits of a cross-entropy, made some rows at a time; the head's gradients are summed up on the way.
 
     Each run through `chunks` computes the logits again.
-    """
 
-    def __init__(self, sums: HeadSums, log_N: Tensor, scale_N: Tensor, wanted: tuple[bool, bool, bool]) -> None:
-        """Args:
+    Args:
+        sums: what the head computes.
         log_N: what `HeadSums.losses` gave.
         scale_N: dL/d(loss of a row).
         wanted: whether the gradients of h, W and b are asked for.
-        """
+    """
+
+    def __init__(self, sums: HeadSums, log_N: Tensor, scale_N: Tensor, wanted: tuple[bool, bool, bool]) -> None:
         self.sums, self._log_N, self._scale_N, self._wanted = sums, log_N, scale_N, wanted
         self._gradients: tuple[Tensor | None, Tensor | None, Tensor | None] | None = None
 
