@@ -312,7 +312,8 @@ def counted() -> Iterator[list[int]]:
     found: list[int] = []
 
     def backward(graph: Any, _inputs: Any) -> Any:
-        products = [node for node in graph.graph.nodes if node.target is torch.ops.aten.mm.default]
+        kinds = (torch.ops.aten.mm.default, torch.ops.odfa.product.default)
+        products = [node for node in graph.graph.nodes if node.target in kinds]
         found.append(sum(node.args[0].meta["val"].shape[0] > 1 for node in products))
         return make_boxed_func(graph.forward)
 

@@ -105,11 +105,11 @@ def test_layers_of_one_shape_start_equal() -> None:
 @pytest.mark.parametrize("fused", [False, True])
 def test_one_product_serves_all_blocks(monkeypatch: pytest.MonkeyPatch, fused: bool) -> None:
     """The same answer for the same question; updates in the middle of backward do not change it."""
-    from odfa.engine import linears
+    from odfa.engine import products
 
     calls: list[tuple[int, ...]] = []
-    plain = linears._times
-    monkeypatch.setattr(linears, "_times", lambda d, m, layout: calls.append(tuple(m.shape)) or plain(d, m, layout))
+    plain = products.times
+    monkeypatch.setattr(products, "times", lambda d, m, layout: calls.append(tuple(m.shape)) or plain(d, m, layout))
     model, problem = _problem("gpt2")
     _attach(model, problem, "gpt2", rule=AlignedHead(rank=0), recompute="stream")
     if fused:

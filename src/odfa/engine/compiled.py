@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from odfa.engine.rules import AbstractRule
-from odfa.engine.tensors import eager, map_tensors
+from odfa.engine.tensors import eager, map_tensors, named_tensors
 from odfa.errors import ConfigError, MatchError
 
 Compile = bool | str
@@ -39,6 +39,8 @@ class CompiledBlocks:
         self.backend = backend
         self.behind: Callable[[], None] | None = None
         """Called in the compiled code, as its last line."""
+        self.arrives: Callable[[Tensor], None] | None = None
+        """Called in backward with the gradient of each output, just before the compiled code gets it."""
         self._forwards: list[_Forward] = []
         codes: dict[object, _Code] = {}
         for name, block in blocks.items():
@@ -260,9 +262,14 @@ class _Forward:
         from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 
         try:
-            return self._code(self.block, args, kwargs, self._owner.behind)
+            output = self._code(self.block, args, kwargs, self._owner.behind)
         except (TorchDynamoException, FailOnRecompileLimitHit) as error:
             raise MatchError(_complaint(self.name, error)) from error
+        if self._owner.arrives is not None:
+            for _, tensor in named_tensors(output):
+                if tensor.requires_grad:
+                    tensor.register_hook(self._owner.arrives)  # type: ignore[no-untyped-call]
+        return output
 
     def _runs_as_it_is(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether there is nothing to compile: sizes alone (the meta device), or text that grows token by token.

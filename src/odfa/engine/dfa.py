@@ -69,9 +69,7 @@ class DFA:
             from the block's signal, and the input gradient of the MLP's first layer is saved.
         linears: patterns of linear layers inside blocks whose input gets M^T delta instead of W^T delta, M the mean
             weight of all of them that have its shape; attaching sets these to the same start. With the layers that end
-            the branches ("transformer.h.*.c_proj") and `branches`, no layer computes an input gradient of its own; in
-            compiled blocks each of these computes M^T delta for itself.
-
+            the branches ("transformer.h.*.c_proj") and `branches`, no layer computes an input gradient of its own.
         unread: what happens when a loss depends on the blocks past `error_at`, for instance through a second head:
             "refuse" it, or "allow" it, so that it trains what lies behind the blocks and no block hears of it.
         input_gradient: the gradient that the model's input receives is the first block's local one. "refuse" stops a

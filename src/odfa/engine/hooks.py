@@ -51,6 +51,7 @@ class Hooks:
         self._norms = NormReaders(handle.blocks.values(), without=without, compiled=compiled)
         if handle.compiled is not None:
             handle.compiled.behind = self._norms.forget
+            handle.compiled.arrives = handle.linears.share_compiled()
         self.branches = Branches(handle, self.before_branch)
         self._removable: list[RemovableHandle] = []
         self._cutting: list[tuple[nn.Module, RemovableHandle]] = []

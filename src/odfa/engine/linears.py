@@ -1,6 +1,6 @@
 """Feedback per linear layer: the mean of the layers' weights where backpropagation uses the weights of each."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from odfa.engine.layers import LayerHooks, Layout, layout_of, weight_gradient
+from odfa.engine.products import Products, times
 from odfa.engine.tensors import is_spread
 from odfa.errors import MatchError
 
@@ -38,7 +39,7 @@ class LinearFeedback(LayerHooks[Tensor]):
         self.layers = layers
         self.exact = False
         self._mean: dict[Shape, Tensor] = {}
-        self._last: dict[Shape, tuple[Tensor, Tensor]] = {}
+        self.products = Products()
 
     def _hand_in(self) -> None:
         """Before a pass of compiled blocks: their code gets the mean weights as tensors and computes none itself."""
@@ -49,6 +50,15 @@ class LinearFeedback(LayerHooks[Tensor]):
             if why:
                 self.cannot_take(why)
             self._mean_of(tuple(weight.shape))
+
+    def share_compiled(self) -> Callable[[Tensor], None] | None:
+        """Compiled code shares products, too; what is to be called with the gradients that it is about to get."""
+        if not self.layers:
+            return None
+        from odfa.engine.product_operation import OpaqueProducts
+
+        self.products = OpaqueProducts()
+        return self.products.arrives
 
     def attach(self) -> list[RemovableHandle]:
         """Set all layers of a shape to one start and register the hooks."""
@@ -66,7 +76,7 @@ class LinearFeedback(LayerHooks[Tensor]):
         """
         super().begin()
         self._mean.clear()
-        self._last.clear()
+        self.products.forget()
         self._hand_in()
 
     @contextmanager
@@ -99,23 +109,18 @@ class LinearFeedback(LayerHooks[Tensor]):
         """M^T delta for every row, (N, inputs).
 
         All layers of a shape ask for the same product if their delta is the same tensor, as in residual wiring; the
-        product of the last delta is therefore kept, and returned where the next delta is that tensor again.
+        last one is therefore kept.
         """
         if self.exact:
-            return _times(delta_NO, weight, layout)
-        shape = tuple(weight.shape)
-        if shape in self._last and _same_memory(self._last[shape][0], delta_NO):
-            return self._last[shape][1]
-        product = _times(delta_NO, self._mean_of(shape), layout)
-        self._last[shape] = (delta_NO, product)
-        return product
+            return times(delta_NO, weight, layout)
+        return self.products.once(delta_NO, self._mean_of(tuple(weight.shape)), layout)
 
     def inside(self, layer: Any, x: Tensor, output: Tensor) -> Tensor | None:
-        """The same in compiled code, where each layer computes its own product."""
+        """The same in compiled code, where one operation finds out whether the product is there."""
         if not x.requires_grad or self.exact:
             return None
         mean = self._mean[tuple(layer.weight.shape)]
-        tied: Tensor = _FedInside.apply(output, x, layer.weight, layer.bias, mean, layout_of(layer))  # type: ignore[no-untyped-call]
+        tied: Tensor = _FedInside.apply(output, x, layer.weight, layer.bias, mean, layout_of(layer), self.products)  # type: ignore[no-untyped-call]
         return tied
 
     def _mean_of(self, shape: Shape) -> Tensor:
@@ -128,22 +133,12 @@ class LinearFeedback(LayerHooks[Tensor]):
         return (layer.weight for layer in layers)
 
 
-def _times(delta_NO: Tensor, matrix: Tensor, layout: Layout) -> Tensor:
-    return delta_NO @ (matrix if layout == "outputs x inputs" else matrix.T)
-
-
 def _mean(weights: list[Tensor]) -> Tensor:
     """Summed one by one: no copy of all of them."""
     total = torch.zeros_like(weights[0])
     for weight in weights:
         total += weight.detach()
     return total / len(weights)
-
-
-def _same_memory(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors are one: `one` is kept alive, so that its memory cannot have been given to another."""
-    same = one.data_ptr() == other.data_ptr() and one.shape == other.shape and one.stride() == other.stride()
-    return same and one._version == other._version
 
 
 class _Fed(torch.autograd.Function):
@@ -174,20 +169,27 @@ class _Fed(torch.autograd.Function):
 
 
 class _FedInside(torch.autograd.Function):
-    """The same for code that torch compiles: the mean weight is given, and no Python is left in backward."""
+    """The same for code that torch compiles: the mean weight is given, and the product is one operation."""
 
     @staticmethod
     def forward(
-        ctx: Any, output: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, mean: Tensor, layout: Layout
+        ctx: Any,
+        output: Tensor,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        mean: Tensor,
+        layout: Layout,
+        products: Products,
     ) -> Tensor:
         ctx.save_for_backward(x, mean)
-        ctx.has_bias, ctx.layout = bias is not None, layout
+        ctx.has_bias, ctx.layout, ctx.products = bias is not None, layout, products
         return output.detach()
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
         x, mean = ctx.saved_tensors
         delta_NO, x_NI = delta.flatten(0, -2), x.flatten(0, -2)
-        at_input = _times(delta_NO, mean, ctx.layout).reshape(x.shape)
+        at_input = torch.ops.odfa.product(delta_NO, mean, ctx.layout, ctx.products).reshape(x.shape)
         grad = weight_gradient(ctx.layout, delta_NO, x_NI)
-        return None, at_input, grad, delta_NO.sum(0) if ctx.has_bias else None, None, None
+        return None, at_input, grad, delta_NO.sum(0) if ctx.has_bias else None, None, None, None
