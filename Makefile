@@ -12,7 +12,7 @@ TESTS  := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n logical --maxprocesses
 
 help:
 	@echo "make demo       digits, then a GPT on dialogues, by backprop and through simulated light, side by side (6 minutes)"
-	@echo "make test       the tests (12 minutes)      make test-slow  the long ones too"
+	@echo "make test       the tests (12 to 22 minutes)      make test-slow  the long ones too"
 	@echo "make lint       style and types             make docs       pages in site/"
 	@echo "make bench      step times of the engine, speed of light path and projections"
 
