@@ -23,7 +23,7 @@ NOISY = {name: sensor for name, sensor in CAMERAS.items() if "no noise" not in n
 def test_counts_are_those_of_the_processor(sensor, monkeypatch):
     monkeypatch.setattr(accelerated, "COUNTERS", 128)
     dtype = torch.float64 if sensor.bits == 16 else torch.float32
-    cases = [speckle(shape, mean_e, dtype) for shape in SHAPES[1:-1] for mean_e in MEANS[1::2]]
+    cases = [speckle(shape, mean_e, dtype) for shape, mean_e in zip(SHAPES[1:-1], MEANS[1:], strict=True)]
     here = [detect(mean_RC, sensor, KEY, FIRST) for mean_RC in cases]
     monkeypatch.setattr(counting, "compiler_on", lambda _device: "triton")
     for mean_RC, counts_RC in zip(cases, here, strict=True):

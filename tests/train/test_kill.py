@@ -13,8 +13,6 @@ from odfa import train
 from odfa.session import RunConfig
 from odfa.store import checkpoint, load_run
 
-_NUM_KILLS = 20
-
 
 @pytest.fixture(scope="module")
 def children() -> ForkServerContext:
@@ -43,13 +41,16 @@ def _start(children: ForkServerContext, config: RunConfig, run_dir: Path) -> mul
     return child
 
 
-@pytest.mark.parametrize("arm", [pytest.param("dfa", marks=pytest.mark.slow), "odfa"])
+@pytest.mark.parametrize(
+    ("arm", "kills"), [("odfa", 6), *(pytest.param(arm, 20, marks=pytest.mark.slow) for arm in ("dfa", "odfa"))]
+)
 def test_killed_runs_resume_bit_for_bit(
     tmp_path: Path,
     children: ForkServerContext,
     quick: Callable[..., RunConfig],
     traces: Callable[[Path], dict[str, bytes]],
     arm: str,
+    kills: int,
 ) -> None:
     config, draw = quick(arm), random.Random(arm)
     start_s = time.perf_counter()
@@ -61,7 +62,7 @@ def test_killed_runs_resume_bit_for_bit(
     whole.join()
     length_s, expected = time.perf_counter() - begun_s, traces(tmp_path / "whole")
     found = set()
-    for trial in range(_NUM_KILLS):
+    for trial in range(kills):
         run_dir = tmp_path / f"killed{trial}"
         child = _start(children, config, run_dir)
         while not (run_dir / "config.json").exists():
