@@ -188,6 +188,8 @@ def test_an_export_loads_in_transformers_with_equal_logits(tmp_path: Path, corpu
     words = AutoTokenizer.from_pretrained(tmp_path / "plain")
     ids = torch.tensor([words("<|a|>is 3<|b|>no")["input_ids"]])
     assert words.decode(ids[0]) == "<|a|>is 3<|b|>no"
+    for name, tensor in (*ours.named_parameters(), *ours.named_buffers()):
+        assert torch.equal(theirs.get_parameter_or_buffer(name), tensor), name
     assert torch.equal(theirs(ids).logits, ours(ids).logits)
     with pytest.raises(RunFolderError, match="plain exists"):
         export(tmp_path / "run", tmp_path / "plain")
