@@ -63,6 +63,25 @@ def test_a_damaged_archive_is_refused_in_one_line(tmp_path: Path) -> None:
         read_documents(file)
 
 
+@pytest.mark.parametrize("compression", ["gz", "bz2", "xz"])
+def test_an_archive_cut_at_any_byte_is_read_whole_or_refused(tmp_path: Path, compression: str) -> None:
+    file = _archive(tmp_path / "sources", {"page.txt": b"hello"}, f"w:{compression}")
+    content, refused = file.read_bytes(), 0
+    for length in range(11, len(content)):  # a shorter piece may be text: bzip2 begins with letters
+        file.write_bytes(content[:length])
+        try:
+            assert read_documents(file) == [(("", "hello"),)]
+        except DataError:
+            refused += 1
+    assert refused > 20
+
+
+def test_three_bytes_of_a_compressed_file_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "talk.txt").write_bytes(b"\x1f\x8b\x08")
+    with pytest.raises(DataError, match=r"talk\.txt: the archive is damaged \(.*\); fetch it again$"):
+        read_documents(tmp_path / "talk.txt")
+
+
 def test_a_member_that_is_no_text_is_named(tmp_path: Path) -> None:
     file = _archive(tmp_path / "sources.tar", {**MANUALS, "linux/latin.txt": b"caf\xe9"})
     with pytest.raises(DataError, match=r"sources\.tar, linux/latin\.txt: expected UTF-8 text, got the byte 0xe9"):

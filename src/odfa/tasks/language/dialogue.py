@@ -51,12 +51,22 @@ def _read(place: Path) -> Iterable[Document]:
         return _cornell(place)
     if place.suffix == ".json":
         return _chitchat_documents(place)
-    if place.is_file() and tarfile.is_tarfile(place):
+    if place.is_file() and _is_archive(place):
         return _archive(place)
     files = sorted(file for file in place.rglob("*.txt") if not file.is_dir()) if place.is_dir() else [place]
     if not files:
         raise DataError(f"{place} holds no .txt files; give a text file or a folder of them as data.path")
     return ((("", piece),) for piece in _pieces([_text(file) for file in files]))
+
+
+_DAMAGE = (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error)
+
+
+def _is_archive(file: Path) -> bool:
+    try:
+        return tarfile.is_tarfile(file)
+    except _DAMAGE as error:  # compressed, and cut in the first block
+        raise _damaged(file, error) from error
 
 
 def _archive(file: Path) -> list[Document]:
@@ -70,9 +80,13 @@ def _archive(file: Path) -> list[Document]:
                     content = archive.extractfile(member)
                     assert content is not None  # it is a file
                     texts[member.name] = _decoded(content.read(), f"{file}, {member.name}")
-    except (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error) as error:
-        raise DataError(f"{file}: the archive is damaged ({error}); fetch it again") from error
+    except _DAMAGE as error:
+        raise _damaged(file, error) from error
     return [(("", texts[name]),) for name in sorted(texts)]
+
+
+def _damaged(file: Path, error: Exception) -> DataError:
+    return DataError(f"{file}: the archive is damaged ({error}); fetch it again")
 
 
 def _text(file: Path) -> str:
