@@ -11,7 +11,7 @@ TESTS  := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n logical --maxprocesses
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo       digits, then a GPT on dialogues, by backprop and through simulated light, side by side (6 minutes)"
+	@echo "make demo       digits, then a GPT on dialogues, by backprop and through simulated light, side by side (6 to 10 minutes)"
 	@echo "make test       the tests (12 to 22 minutes)      make test-slow  the long ones too"
 	@echo "make lint       style and types             make docs       pages in site/"
 	@echo "make bench      step times of the engine, speed of light path and projections"
