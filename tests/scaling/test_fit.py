@@ -65,6 +65,17 @@ def test_the_constants_of_a_machine_are_found_from_its_times():
         assert getattr(found, name) == pytest.approx(getattr(MACHINE, name), rel=0.02), name
 
 
+def test_constants_that_the_times_say_nothing_of_end_where_their_units_do():
+    # one projection cannot tell four constants apart, and a second or a day of it makes each of them absurd
+    steps = [made_up(gpt, "bp") for gpt in SMALL]
+    for twin_s_each in (1e-9, 1.0, 86_400.0):
+        one = ProjectionTiming(rows=4, inputs=8, outputs=4, digital_s=1e-3, twin_s=twin_s_each)
+        slow = replace(START, call_s=1.0)
+        for timings in (steps, [replace(s, forward_s=1e3, backward_s=1e-9, update_s=1e-12) for s in steps]):
+            found = fit_machine(timings, [one], slow)
+            assert found.scaled(1.0) == found  # within the range of every unit, or it could not be made again
+
+
 def test_too_little_to_fit_to_is_refused():
     with pytest.raises(DataError, match="at least 4"):
         fit_machine([made_up(SMALL[0], "bp")], projections(), START)

@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -21,9 +22,9 @@ from odfa.scaling.walk import Walk, walk_run
 from odfa.units import range_of
 
 RATES = ("matmul_flops_per_s", "attention_flops_per_s", "bytes_per_s", "call_s")
-"""Fields of `Processor` that are fitted to steps; four more are fitted to projections through the twin."""
-_LIMITS = [limits[:2] for limits in map(range_of, RATES) if limits is not None]
-"""Least and greatest sensible value of each."""
+"""Fields of `Processor` that are fitted to steps."""
+_TWIN = ("twin_vector_s", "twin_entry_s", "twin_product_s", "twin_pixel_s")
+"""Fields that are fitted to projections through the digital twin."""
 _PATTERNS, _PHASES = 2, 4
 _PARTS = {"forward": 1.0, "backward": 1.0, "update": 0.3, "step": 1.5}
 """Weights of the residuals; updates are short and noisy."""
@@ -58,8 +59,8 @@ def twin_s(processor: Processor, rows: float, inputs: float, outputs: float) -> 
 
     t = N (vector + D entry + D M product + pixels pixel),   pixels = 2 signs x 4 phases x M / 2 modes
     """
-    constants = (processor.twin_vector_s, processor.twin_entry_s, processor.twin_product_s, processor.twin_pixel_s)
-    return sum(count * seconds for count, seconds in zip(_twin_counts(rows, inputs, outputs), constants, strict=True))
+    counts = zip(_twin_counts(rows, inputs, outputs), _TWIN, strict=True)
+    return sum(count * float(getattr(processor, name)) for count, name in counts)
 
 
 def _twin_counts(rows: float, inputs: float, outputs: float) -> list[float]:
@@ -101,30 +102,22 @@ def fit_machine(timings: Sequence[Timing], projections: Sequence[ProjectionTimin
     rows = [_twin_counts(p.rows, p.inputs, p.outputs) for p in projections]
     # the twin's time is linear in its four constants; divided by what was measured, errors count relative to it
     relative = np.array(rows) / np.array([[p.twin_s] for p in projections])
-    vector_s, entry_s, product_s, pixel_s = nnls(relative, np.ones(len(projections)))[0].tolist()
-    return replace(
-        _with_rates(start, found.x),
-        twin_vector_s=vector_s,
-        twin_entry_s=entry_s,
-        twin_product_s=product_s,
-        twin_pixel_s=pixel_s,
-    )
+    constants, _ = nnls(relative, np.ones(len(projections)))
+    return replace(_with_rates(start, found.x), **_in_range(_TWIN, constants))
 
 
 def _with_rates(start: Processor, logs: np.ndarray) -> Processor:
-    # a rate that the steps say nothing of may run away: it ends where its unit does
-    matmul_rate, attention_rate, memory_rate, call_s = (
-        min(max(float(np.exp(log)), low), high) for log, (low, high) in zip(logs, _LIMITS, strict=True)
-    )
-    return replace(
-        start,
-        matmul_flops_per_s=matmul_rate,
-        attention_flops_per_s=attention_rate,
-        bytes_per_s=memory_rate,
-        call_s=call_s,
-        # the assumed energy a byte, at the measured rate, must not exceed the processor's assumed power
-        memory_j_per_byte=min(start.memory_j_per_byte, (start.power_w - start.idle_w) / (2 * memory_rate)),
-    )
+    with np.errstate(over="ignore"):  # a rate beyond every float ends at its limit too
+        rates = _in_range(RATES, np.exp(logs))
+    # the assumed energy a byte, at the measured rate, must not exceed the processor's assumed power
+    most_j = (start.power_w - start.idle_w) / (2 * rates["bytes_per_s"])
+    return replace(start, **rates, memory_j_per_byte=min(start.memory_j_per_byte, most_j))
+
+
+def _in_range(names: Sequence[str], values: np.ndarray) -> dict[str, Any]:
+    """The values by name; one that the timings say nothing of may run away: it ends where its unit does."""
+    ranges = (limits for limits in map(range_of, names) if limits is not None)
+    return {name: min(max(float(v), low), high) for name, v, (low, high, _) in zip(names, values, ranges, strict=True)}
 
 
 @dataclass(frozen=True, kw_only=True)
