@@ -131,11 +131,11 @@ def test_ctrl_c_reaches_runs_side_by_side_and_they_go_on_later(tmp_path):
     odfa = [sys.executable, "-c", "import sys; from odfa.cli import main; sys.exit(main())"]
     command = [*odfa, "compare", *words, "--run-dir", str(tmp_path)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    until = time.monotonic() + 60
+    until = time.monotonic() + 120
     while len({file.parts[-3] for file in tmp_path.glob("*/checkpoints/step_*")}) < 2 and time.monotonic() < until:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=120)
     assert (process.returncode, "stopped" in said) == (130, True), said
     folders = [path for path in tmp_path.iterdir() if path.is_dir()]
     assert len(folders) == 2  # the other two were waiting and never began
