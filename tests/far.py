@@ -110,6 +110,8 @@ def one_accelerator(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setattr(f"{at}.state_on", lambda _device: torch.get_rng_state())
         monkeypatch.setattr(f"{at}.put_back", lambda _device, _state: None)
     monkeypatch.setattr("odfa.engine.unseen.moment", lambda _device: time.perf_counter())
+    with torch.device("cpu"):
+        torch.empty(0)  # torch lists once, here, on what such contexts act: it must not be on `made` below
     tensor = torch.tensor
 
     def made(*args: Any, device: Any = None, **words: Any) -> Tensor:  # torch makes it past every mode

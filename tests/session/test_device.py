@@ -10,6 +10,7 @@ import pytest
 import torch
 from tests.far import CPU, DEVICE, FETCHED, FarTensor, one_accelerator
 from tests.talk import small_run, write_corpus
+from torch.utils._device import _device_constructors
 
 from odfa import devices as device
 from odfa import keys, recipes, train
@@ -33,6 +34,14 @@ def far(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """One accelerator, whose random numbers are the processor's."""
     with one_accelerator(monkeypatch):
         yield
+
+
+def test_the_accelerator_that_is_none_leaves_other_devices_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    _device_constructors.cache_clear()  # as in a process in which no device has been named yet
+    with monkeypatch.context() as patched, one_accelerator(patched), torch.device("meta"):
+        assert torch.tensor([1.0]).is_meta
+    with torch.device("meta"):
+        assert torch.tensor([1.0]).is_meta
 
 
 def _steps(config: RunConfig) -> list[Any]:
