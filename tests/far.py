@@ -4,8 +4,9 @@ As on an accelerator, they cannot be computed with tensors of the processor. Mix
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_flatten, tree_map
+
+from odfa.engine import cuts
 
 DEVICE, CPU = torch.device("mps", 0), torch.device("cpu")
 FETCHED: list[str] = []
@@ -25,6 +28,7 @@ _WAITING = {
     torch.ops.aten.equal.default,
 }
 _COPIES = {torch.ops.aten.copy_.default, torch.ops.aten._to_copy.default}
+_JOINS = {torch.ops.aten.cat.default, torch.ops.aten.stack.default}
 _INDEXED = {torch.ops.aten.index.Tensor, torch.ops.aten.index_put_.default, torch.ops.aten.index_put.default}
 
 
@@ -84,7 +88,7 @@ class Accelerator(TorchDispatchMode):
     """Within this context `DEVICE` can be named: tensors are made there and moved there."""
 
     def __enter__(self) -> "Accelerator":
-        # torch calls `backward` of functions written in Python with `__torch_function__` switched off
+        # torch calls `backward` of functions in Python, and hooks of nodes, with `__torch_function__` switched off
         backward = self._backward = BackwardCFunction.apply
 
         def apply(self: Any, *grads: Any) -> Any:
@@ -110,6 +114,7 @@ def one_accelerator(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setattr(f"{at}.state_on", lambda _device: torch.get_rng_state())
         monkeypatch.setattr(f"{at}.put_back", lambda _device, _state: None)
     monkeypatch.setattr("odfa.engine.unseen.moment", lambda _device: time.perf_counter())
+    monkeypatch.setattr("odfa.engine.cuts._replace", partial(_with_torch_function, cuts._replace))
     with torch.device("cpu"):
         torch.empty(0)  # torch lists once, here, on what such contexts act: it must not be on `made` below
     tensor = torch.tensor
@@ -121,6 +126,11 @@ def one_accelerator(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(torch, "tensor", made)
     with Accelerator():
         yield
+
+
+def _with_torch_function(hook: Callable[..., Any], *args: Any) -> Any:
+    with torch._C._EnableTorchFunction():
+        return hook(*args)
 
 
 def _to(tensor: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
@@ -153,7 +163,8 @@ def _computed(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if far and func not in _COPIES:
         looked_at = tensors[:1] + [t for t in tensors[1:] if t.dtype not in (torch.int64, torch.bool)]
         for tensor in looked_at if func in _INDEXED else tensors:
-            if not isinstance(tensor, FarTensor) and tensor.ndim:
+            # numbers of the processor may be computed with, but not joined
+            if not isinstance(tensor, FarTensor) and (tensor.ndim or func in _JOINS):
                 raise RuntimeError(f"{func}: expected all tensors on one device, found mps:0 and cpu")
     to_far = asked.type == DEVICE.type if asked is not None and (not far or func in _COPIES) else far
     if func is torch.ops.aten.copy_.default:

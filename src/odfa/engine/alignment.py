@@ -9,7 +9,7 @@ from torch import Tensor
 from odfa.engine.attributes import remember
 from odfa.engine.handle import Handle
 from odfa.engine.record import Tie
-from odfa.engine.tensors import wide
+from odfa.engine.tensors import joined
 from odfa.errors import MatchError
 
 Gradients = dict[str, Tensor]
@@ -47,8 +47,7 @@ class Alignment(Mapping[str, float]):
         chosen = sorted(name for name in names if name in local and name in true)
         if not chosen:
             return
-        a = torch.cat([wide(local[name].flatten()) for name in chosen])
-        b = torch.cat([wide(true[name].flatten()) for name in chosen])
+        a, b = (joined([grads[name] for name in chosen]) for grads in (local, true))
         top_a, top_b = a.abs().max(), b.abs().max()
         a, b = a / top_a, b / top_b  # 0 / 0 gives NaN, on purpose
         norm_a, norm_b = torch.linalg.vector_norm(a), torch.linalg.vector_norm(b)

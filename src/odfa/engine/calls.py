@@ -29,6 +29,7 @@ class Call:
     block: str
     shape: tuple[int, ...]
     dtype: torch.dtype
+    device: torch.device
     deferred: bool
     axes: Axes | None = None
     kept_input: Kept | None = field(default=None, repr=False, compare=False)

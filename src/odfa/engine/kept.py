@@ -42,6 +42,7 @@ class KeptTensors:
             block,
             tuple(main.shape),
             main.dtype,
+            main.device,
             deferred,
             kept_input=self._received.pop(block, None),
             kept_output=_as_kept(main) if self._keeps_outputs else None,

@@ -38,7 +38,7 @@ class LinearFeedback(LayerHooks[Tensor]):
                 raise MatchError(f"{name} holds a DTensor, a part of its weight; attach without linears=")
         self.layers = layers
         self.exact = False
-        self._mean: dict[Shape, Tensor] = {}
+        self._mean: dict[tuple[Shape, torch.device], Tensor] = {}
         self.products = Products()
 
     def _hand_in(self) -> None:
@@ -49,7 +49,7 @@ class LinearFeedback(LayerHooks[Tensor]):
             why = self.unusual(layer, weight)
             if why:
                 self.cannot_take(why)
-            self._mean_of(tuple(weight.shape))
+            self._mean_at(weight)
 
     def share_compiled(self) -> Callable[[Tensor], None] | None:
         """Compiled code shares products, too; what is to be called with the gradients that it is about to get."""
@@ -113,20 +113,27 @@ class LinearFeedback(LayerHooks[Tensor]):
         """
         if self.exact:
             return times(delta_NO, weight, layout)
-        return self.products.once(delta_NO, self._mean_of(tuple(weight.shape)), layout)
+        return self.products.once(delta_NO, self._mean_at(weight), layout)
 
     def inside(self, layer: Any, x: Tensor, output: Tensor) -> Tensor | None:
         """The same in compiled code, where one operation finds out whether the product is there."""
         if not x.requires_grad or self.exact:
             return None
-        mean = self._mean[tuple(layer.weight.shape)]
+        mean = self._mean[tuple(layer.weight.shape), layer.weight.device]
         tied: Tensor = _FedInside.apply(output, x, layer.weight, layer.bias, mean, layout_of(layer), self.products)  # type: ignore[no-untyped-call]
         return tied
 
-    def _mean_of(self, shape: Shape) -> Tensor:
-        if shape not in self._mean:  # fused updates move the weights during backward: once, before the first
-            self._mean[shape] = _mean([weight for weight in self._weights() if weight.shape == shape])
-        return self._mean[shape]
+    def _mean_at(self, weight: Tensor) -> Tensor:
+        """The mean of all weights of this one's shape, on its device."""
+        shape = tuple(weight.shape)
+        if (
+            shape,
+            weight.device,
+        ) not in self._mean:  # fused updates move weights in backward: once, before the first
+            alike = [other for other in self._weights() if other.shape == shape]
+            mean = _mean(alike)
+            self._mean |= {(shape, device): mean.to(device) for device in {other.device for other in alike}}
+        return self._mean[shape, weight.device]
 
     def _weights(self) -> Iterator[Tensor]:
         layers: Any = self.layers.values()
@@ -137,7 +144,7 @@ def _mean(weights: list[Tensor]) -> Tensor:
     """Summed one by one: no copy of all of them."""
     total = torch.zeros_like(weights[0])
     for weight in weights:
-        total += weight.detach()
+        total += weight.detach().to(total.device)
     return total / len(weights)
 
 

@@ -55,7 +55,7 @@ class NormReaders(LayerHooks[tuple[Tensor, Any]]):
         if any(is_spread(scale) for scale in scales) or (self.compiled and self._changed()):
             self._usable = False
             return
-        nonzero = not known or bool(torch.stack([scale.all() for scale in known]).all())
+        nonzero = not known or bool(torch.stack([scale.all().to(known[0].device) for scale in known]).all())
         self._usable = bool(scales) and nonzero
 
     def takes(self, layer: Any, x: Tensor) -> tuple[Tensor, Any] | None:

@@ -1,7 +1,7 @@
 """Finding and replacing tensors inside whatever a module returns."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import torch
@@ -62,6 +62,12 @@ def _like(original: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
 def wide(tensor: Tensor) -> Tensor:
     """In float64; on the processor if the tensor's device has no such numbers."""
     return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
+
+
+def joined(tensors: Sequence[Tensor]) -> Tensor:
+    """Their entries one behind the other, in float64, where `wide` has the first."""
+    flat = [wide(tensor.flatten()) for tensor in tensors]
+    return torch.cat([one.to(flat[0].device) for one in flat])
 
 
 def in_backward() -> bool:

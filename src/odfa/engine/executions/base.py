@@ -105,7 +105,10 @@ class AbstractExecution:
         if step.exact:  # backpropagation passes the gate as if it were not there
             return [delta, *[None] * (graphs.calls - 1)]
         signals = arrives(delta, graphs)
-        return [None] * graphs.calls if signals is None else [signals[-1], *signals[:-1]]
+        if signals is None:
+            return [None] * graphs.calls
+        *earlier, last = graphs.at_ends(signals)
+        return [last, *earlier]
 
     def close(self) -> None:
         """The forward pass is over, whether it succeeded or not."""

@@ -134,9 +134,9 @@ class Stream(AbstractExecution):
         main, signal = first_tensor(output), self._signals.pop(0)
         assert main is not None  # it had one in the first run
         if self._at_inputs is not None:
-            return self._cross(self._at_inputs, output, main, signal.to(main.dtype))
+            return self._cross(self._at_inputs, output, main, signal.to(main))
         if main.requires_grad:  # a frozen block in front of everything that learns has no graph
-            torch.autograd.backward(main, signal.to(main.dtype), retain_graph=shared)
+            torch.autograd.backward(main, signal.to(main), retain_graph=shared)
         if not self._signals:
             raise PassedLast
         return map_tensors(output, lambda t: leaf_of(t) if t is main else side_of(t))

@@ -34,19 +34,27 @@ class Graphs:
         self.ends = [get_gradient_edge(end) for end in ends]
         # what went on from the last call leads to the head, not into a block
         self.begins = [get_gradient_edge(begin) for begin in begins[: len(ends) - 1]]
-        self.dtypes = [end.dtype for end in ends]
+        self.places = [(end.device, end.dtype) for end in ends]
 
     @property
     def calls(self) -> int:
         """How many calls of blocks were fed."""
         return len(self.ends)
 
+    def at_ends(self, signals: Sequence[Tensor]) -> list[Tensor]:
+        """The signals where their calls ended; what several calls of a device get is moved there once."""
+        moved: dict[tuple[int, torch.device], Tensor] = {}
+        for signal, (device, _) in zip(signals, self.places, strict=True):
+            if (id(signal), device) not in moved:
+                moved[id(signal), device] = signal.to(device)
+        return [moved[id(signal), device] for signal, (device, _) in zip(signals, self.places, strict=True)]
+
     def at_inputs(self, signals: Sequence[Tensor]) -> list[Tensor]:
         """One backward pass through all blocks; each is a graph of its own, so none waits for another.
 
         No gradient of a weight is computed, and the graphs stay for the pass in which the blocks learn.
         """
-        given = [signal.to(dtype) for signal, dtype in zip(signals[1:], self.dtypes[1:], strict=True)]
+        given = [signal.to(*place) for signal, place in zip(signals[1:], self.places[1:], strict=True)]
         try:
             found = torch.autograd.grad(self.ends[1:], self.begins, given, retain_graph=True, allow_unused=True)
         except RuntimeError as error:
@@ -77,7 +85,7 @@ def hop(q: Tensor, signals: Sequence[Tensor], at_inputs: Sequence[Tensor], *, ba
     """
     hopped, gathered = [q], q if bare else torch.zeros_like(q)
     for at_input, signal in zip(reversed(at_inputs), reversed(signals[1:]), strict=True):
-        gathered = gathered + (at_input.to(q.dtype) - signal.to(q.dtype))
+        gathered = gathered + (at_input.to(q) - signal.to(q))
         hopped.insert(0, q + gathered)
     return hopped
 

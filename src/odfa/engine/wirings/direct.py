@@ -57,7 +57,7 @@ class Direct(AbstractWiring):
         for number, signal in zip(tie.calls, self.for_calls(step, tie, signals), strict=True):
             call = step.calls[number]
             waits = self._deferred.setdefault(call.block, []) if call.deferred else gradients
-            waits.append(signal.to(call.dtype))
+            waits.append(signal.to(call.device, call.dtype))
         return gradients
 
     def run_again(self, block: str) -> Brings:
@@ -68,4 +68,4 @@ class Direct(AbstractWiring):
         """The signal of the block that the residual leads around."""
         if call not in self._kept:
             raise MatchError(f"the residual around block {step.calls[call].block} was reached before its signal")
-        return self._kept[call].to(natural.dtype)
+        return self._kept[call].to(natural)

@@ -31,7 +31,7 @@ class Residual(AbstractWiring):
         self.hops, self.asks_inputs = hops, hops > 0
         self._head_input: Tensor | None = None
         self._head_shape = torch.Size()
-        self._head_dtype = torch.float32
+        self._head_place = torch.device("cpu"), torch.float32
         self._arrived: Sequence[Tensor] = []
         """The signals of the calls so far as backward knows them; the last one is what arrived at the last block."""
         self._gates = 0
@@ -97,8 +97,8 @@ class Residual(AbstractWiring):
         return signals
 
     def take_head_input(self, value: Tensor) -> None:
-        """Kept until the tap is read; its shape and type for backward, too."""
-        self._head_input, self._head_shape, self._head_dtype = value, value.shape, value.dtype
+        """Kept until the tap is read; its shape, device and type for backward, too."""
+        self._head_input, self._head_shape, self._head_place = value, value.shape, (value.device, value.dtype)
 
     def targets(self, step: Record) -> list[Tensor]:
         """What the head read.
@@ -137,7 +137,7 @@ class Residual(AbstractWiring):
     def to_targets(self, step: Record, tie: Tie, signals: Sequence[Tensor]) -> list[Tensor | None]:
         """The one signal, at the head's input."""
         self._arrived = []
-        return [signals[0].reshape(self._head_shape).to(self._head_dtype)]
+        return [signals[0].reshape(self._head_shape).to(*self._head_place)]
 
     def for_calls(self, step: Record, tie: Tie, signals: Sequence[Tensor]) -> None:
         """Not known at the gate: the signal has yet to come to the last block."""
@@ -149,7 +149,7 @@ class Residual(AbstractWiring):
     def _same_for_all(self, delta: Tensor) -> list[Tensor | None]:
         if not self._arrived:
             self._arrived = [delta]
-        return [self._arrived[-1]]
+        return [self._arrived[-1].to(delta)]
 
     def along_residual(self, step: Record, call: int, natural: Tensor) -> Tensor:
         """The signal of all blocks; around the last one it is what arrives there by itself.
@@ -162,4 +162,4 @@ class Residual(AbstractWiring):
         if not self._arrived:
             raise MatchError(f"the residual around block {step.calls[call].block} was reached before its signal")
         own = self._arrived[call] if call < len(self._arrived) else self._arrived[-1]
-        return own.to(natural.dtype)
+        return own.to(natural)
