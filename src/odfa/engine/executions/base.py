@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from odfa.engine.executions.again import Pass
 from odfa.engine.record import Record, Tie
-from odfa.engine.wirings import AbstractWiring, Arrival, Graphs
+from odfa.engine.wirings import AbstractWiring, Arrival, Graphs, on_devices
 from odfa.errors import MatchError
 
 
@@ -107,7 +107,7 @@ class AbstractExecution:
         signals = arrives(delta, graphs)
         if signals is None:
             return [None] * graphs.calls
-        *earlier, last = graphs.at_ends(signals)
+        *earlier, last = on_devices(signals, (device for device, _ in graphs.places))
         return [last, *earlier]
 
     def close(self) -> None:

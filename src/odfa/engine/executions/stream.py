@@ -12,7 +12,7 @@ from odfa.engine.grad_mode import recording, resume_recording, stop_recording
 from odfa.engine.leaves import leaf_of, side_of
 from odfa.engine.record import Record, Tie
 from odfa.engine.tensors import first_tensor, map_tensors
-from odfa.engine.wirings import AbstractWiring, Arrival, Graphs
+from odfa.engine.wirings import AbstractWiring, Arrival, Graphs, on_devices
 from odfa.errors import MatchError
 
 
@@ -97,7 +97,7 @@ class Stream(AbstractExecution):
         self.calls = len(step.calls)
         signals = arrives(delta, self)
         if signals is not None:
-            self._run(signals)
+            self._run(on_devices(signals, (call.device for call in step.calls)))
         return [None] * graphs.calls
 
     def at_inputs(self, signals: Sequence[Tensor]) -> list[Tensor]:

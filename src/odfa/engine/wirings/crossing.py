@@ -1,6 +1,6 @@
 """Signals that cross blocks backwards: what the input of each block gets from a signal at its output."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import torch
@@ -41,14 +41,6 @@ class Graphs:
         """How many calls of blocks were fed."""
         return len(self.ends)
 
-    def at_ends(self, signals: Sequence[Tensor]) -> list[Tensor]:
-        """The signals where their calls ended; what several calls of a device get is moved there once."""
-        moved: dict[tuple[int, torch.device], Tensor] = {}
-        for signal, (device, _) in zip(signals, self.places, strict=True):
-            if (id(signal), device) not in moved:
-                moved[id(signal), device] = signal.to(device)
-        return [moved[id(signal), device] for signal, (device, _) in zip(signals, self.places, strict=True)]
-
     def at_inputs(self, signals: Sequence[Tensor]) -> list[Tensor]:
         """One backward pass through all blocks; each is a graph of its own, so none waits for another.
 
@@ -66,6 +58,16 @@ class Graphs:
             ) from error
         # a block that does not look at what came before it gives nothing back
         return [torch.zeros_like(s) if g is None else g for g, s in zip(found, signals[1:], strict=True)]
+
+
+def on_devices(signals: Sequence[Tensor], devices: Iterable[torch.device]) -> list[Tensor]:
+    """Each signal on its device; one that several calls there get is moved once, and is one tensor for all of them."""
+    moved: dict[tuple[int, torch.device], Tensor] = {}
+    pairs = list(zip(signals, devices, strict=True))
+    for signal, device in pairs:
+        if (id(signal), device) not in moved:
+            moved[id(signal), device] = signal.to(device)
+    return [moved[id(signal), device] for signal, device in pairs]
 
 
 def hop(q: Tensor, signals: Sequence[Tensor], at_inputs: Sequence[Tensor], *, bare: bool) -> list[Tensor]:
