@@ -125,15 +125,12 @@ class LinearFeedback(LayerHooks[Tensor]):
 
     def _mean_at(self, weight: Tensor) -> Tensor:
         """The mean of all weights of this one's shape, on its device."""
-        shape = tuple(weight.shape)
-        if (
-            shape,
-            weight.device,
-        ) not in self._mean:  # fused updates move weights in backward: once, before the first
+        shape, device = tuple(weight.shape), weight.device
+        if (shape, device) not in self._mean:  # fused updates move the weights during backward: once, before the first
             alike = [other for other in self._weights() if other.shape == shape]
             mean = _mean(alike)
-            self._mean |= {(shape, device): mean.to(device) for device in {other.device for other in alike}}
-        return self._mean[shape, weight.device]
+            self._mean |= {(shape, there): mean.to(there) for there in {other.device for other in alike}}
+        return self._mean[shape, device]
 
     def _weights(self) -> Iterator[Tensor]:
         layers: Any = self.layers.values()
