@@ -85,6 +85,16 @@ def test_everything_is_affine_in_the_depth(method):
     assert stretched.backward.flops == pytest.approx(deep.backward.flops, rel=1e-12)
     assert stretched.backward.num_bytes == pytest.approx(deep.backward.num_bytes, rel=1e-9)
     assert stretched.peak_forward == pytest.approx(deep.peak_forward, rel=0.02)
+    assert stretched.peak == pytest.approx(deep.peak, rel=0.02)
+
+
+def test_the_peak_is_that_of_the_first_step_where_later_ones_keep_no_graph():
+    gpt = Gpt(depth=6, width=64, tokens=128, context=64, vocabulary=64)
+    walks = {method: walk_run(arm(gpt.run(), method), gpt.shape) for method in ("bp", "shallow", "dfa")}
+    assert walks["shallow"].peak_forward < 0.3 * walks["bp"].peak_forward
+    # every block's graph is searched for ways around it, so all of them are there at once
+    assert walks["shallow"].peak == pytest.approx(walks["bp"].peak_forward, rel=0.1)
+    assert walks["dfa"].peak == pytest.approx(walks["bp"].peak, rel=0.1)
 
 
 def test_blocks_that_learn_by_themselves_compute_less_and_linear_layers_least():

@@ -28,12 +28,12 @@ class Need:
 def need(walk: Walk, precision: Precision, devices: int = 1, *, fused: bool = False, projection: float = 0.0) -> Need:
     """What each of `devices` equal shares of the model keeps.
 
-    peak = weights + states + max(forward peak, backward peak, gradients), the peaks as the walk saw them, where
-    gradients grow while activations go. Fused updates keep one gradient at a time.
+    peak = weights + states + max(peak of the steps, gradients), the peak as the walk saw it, where gradients grow
+    while activations go. Fused updates keep one gradient at a time.
     """
     # the three peaks are not added: activations are freed as gradients come, and the walk saw their sum at each kernel
     gradients = precision.gradient * (walk.largest if fused else walk.updated)
-    fullest = max(walk.peak_forward, walk.peak_backward, gradients)
+    fullest = max(walk.peak, gradients)
     return Need(
         weights=precision.weight * walk.parameters / devices,
         states=precision.state * walk.updated / devices,

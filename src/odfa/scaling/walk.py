@@ -59,6 +59,9 @@ class Walk:
     """Bytes alive after each kernel of the forward pass, beyond weights and inputs."""
     backward_bytes: np.ndarray
     """Bytes alive after each kernel of the backward pass, gradients included."""
+    first_bytes: np.ndarray
+    """Bytes alive after each kernel of the first step, in which feedback searches the graphs of all blocks for paths
+    around them; that step is counted in nothing else. Empty without feedback."""
     estimated: frozenset[str] = frozenset()
     """Operators without a formula: counted as 2 operations for each number in and out, which is the least."""
 
@@ -72,6 +75,11 @@ class Walk:
         """Most bytes alive in backward."""
         return float(self.backward_bytes.max(initial=0.0))
 
+    @property
+    def peak(self) -> float:
+        """Most bytes alive in any step, gradients included."""
+        return max(self.peak_forward, self.peak_backward, float(self.first_bytes.max(initial=0.0)))
+
     def stretched(self, deeper: "Walk", depth: float) -> "Walk":
         """The same network with `depth` blocks, from itself and a deeper sibling: everything is affine in the depth.
 
@@ -82,7 +90,8 @@ class Walk:
         return weighted((1.0 - share, self._at_its_peaks()), (share, deeper._at_its_peaks()))
 
     def _at_its_peaks(self) -> "Walk":
-        return replace(self, forward_bytes=np.array([self.peak_forward]), backward_bytes=np.array([self.peak_backward]))
+        names = ("forward_bytes", "backward_bytes", "first_bytes")
+        return replace(self, **{name: np.array([getattr(self, name).max(initial=0.0)]) for name in names})  # type: ignore[arg-type]
 
 
 def weighted(*pairs: tuple[float, Walk]) -> Walk:
@@ -231,8 +240,8 @@ def _walk_step(
     fused: bool = False,
 ) -> Walk:
     # Order: tensors made before are known first, so that only the step's own count as alive; one step settles the
-    # feedback and is dropped; then forward and backward are taken apart at the loss.
-    removable = []
+    # feedback, of which memory alone counts; then forward and backward are taken apart at the loss.
+    removable, first_bytes = [], np.zeros(0)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     received: set[int] = set()
     for parameter in trained:
@@ -245,7 +254,7 @@ def _walk_step(
         with fused_attention([module for module in model.modules() if list(module.children())]), counting:
             if dfa is not None:
                 _settle(dfa, loss_of, trained)
-                counting.taken()
+                _, first_bytes = counting.taken()
             loss = loss_of()
             forward, forward_bytes = counting.taken()
             torch.autograd.backward(loss)
@@ -271,6 +280,7 @@ def _walk_step(
         backward=backward,
         forward_bytes=forward_bytes,
         backward_bytes=backward_bytes,
+        first_bytes=first_bytes,
         estimated=frozenset(counting.estimated),
     )
     for parameter in trained:
@@ -279,7 +289,7 @@ def _walk_step(
 
 
 def _settle(dfa: DFA, loss_of: Callable[[], Tensor], trained: Sequence[Tensor]) -> None:
-    """Run one step that is not counted: in the first one feedback searches for paths around blocks, at extra cost."""
+    """Run the first step, in which feedback searches for paths around blocks, at extra cost."""
     torch.autograd.backward(loss_of())
     for parameter in trained:
         parameter.grad = None
