@@ -14,7 +14,8 @@ from torch.utils.checkpoint import checkpoint
 
 from odfa import DFA, AlignedHead, ElectronicOnly, ExactHead, Gaussian, RandomFeedback, Shallow, fuse_optimizer
 from odfa.engine.rules import AbstractRule, Drtp, KolenPollack, LowRankHead
-from tests.far import DEVICE, one_accelerator
+from odfa.engine.wirings import on_devices
+from tests.far import CPU, DEVICE, one_accelerator
 
 WIDTH, CLASSES, DEPTH, BATCH, TOKENS = 8, 5, 4, 3, 2
 LINEARS, BRANCHES = ["blocks.*.up", "blocks.*.down"], ["blocks.*.norm"]
@@ -170,6 +171,16 @@ def test_a_fused_optimiser(monkeypatch: pytest.MonkeyPatch) -> None:
         return _attached("exact", linears=LINEARS)(model)
 
     _equal(monkeypatch, ENDS, attach)
+
+
+def test_a_signal_of_several_blocks_moves_once_to_each_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    with one_accelerator(monkeypatch):
+        q, other = torch.ones(2), torch.zeros(2)
+        there, here, again, another = on_devices([q, q, q, other], [DEVICE, CPU, DEVICE, DEVICE])
+    assert here is q
+    assert there is again
+    assert (there.device, another.device) == (DEVICE, DEVICE)
+    assert torch.equal(another.cpu(), other)
 
 
 def test_angles_to_the_true_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
