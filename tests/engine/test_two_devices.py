@@ -173,6 +173,36 @@ def test_a_fused_optimiser(monkeypatch: pytest.MonkeyPatch) -> None:
     _equal(monkeypatch, ENDS, attach)
 
 
+class Heads(nn.Module):
+    """Two heads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(WIDTH, CLASSES), nn.Linear(WIDTH, CLASSES)
+
+    def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        return self.a(_at(self.a.weight, h)), self.b(_at(self.b.weight, h))
+
+
+@pytest.mark.parametrize("far", [["head.a"], ["head.b", "blocks.1"]], ids=["first", "second"])
+def test_heads_on_two_devices(monkeypatch: pytest.MonkeyPatch, far: Sequence[str]) -> None:
+    found = []
+    with one_accelerator(monkeypatch):
+        for there in ([], far):
+            torch.manual_seed(2)
+            model = Model()
+            model.head = Heads()  # type: ignore[assignment]
+            for name in there:
+                model.get_submodule(name).to(DEVICE)
+            DFA(model, ["blocks.*"], projection=Gaussian(7), error_at=["head.a", "head.b"])
+            a, b = model(_batches()[0][0])
+            here = model.embedding.weight
+            (_at(here, a.square().mean()) + _at(here, b.sin().mean())).backward()
+            found.append({name: p.grad.cpu() for name, p in model.named_parameters() if p.grad is not None})
+    assert found[0].keys() == found[1].keys() >= {"blocks.0.up.weight", "blocks.3.down.weight"}
+    assert all(torch.equal(found[1][name], grad) for name, grad in found[0].items())
+
+
 def test_a_signal_of_several_blocks_moves_once_to_each_device(monkeypatch: pytest.MonkeyPatch) -> None:
     with one_accelerator(monkeypatch):
         q, other = torch.ones(2), torch.zeros(2)

@@ -72,7 +72,9 @@ class Errors:
         device, dtype = next((error.e_ND.device, wide(error.e_ND[:0]).dtype) for error in found.values())
         zeros = partial(torch.zeros, prod(lead), device=device, dtype=dtype)
         parts = [
-            _per_token(found[tap], lead) if tap in found else zeros(self._width(tap)) for tap in range(len(self.taps))
+            # heads may lie on several devices
+            _per_token(found[tap], lead).to(device) if tap in found else zeros(self._width(tap))
+            for tap in range(len(self.taps))
         ]
         return ErrorSignal(e_ND=torch.cat(parts, dim=1), tap=" and ".join(map(str, self.taps)), lead=lead)
 
