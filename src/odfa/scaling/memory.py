@@ -31,7 +31,7 @@ def need(walk: Walk, precision: Precision, devices: int = 1, *, fused: bool = Fa
     peak = weights + states + max(peak of the steps, gradients), the peak as the walk saw it, where gradients grow
     while activations go. Fused updates keep one gradient at a time.
     """
-    # the three peaks are not added: activations are freed as gradients come, and the walk saw their sum at each kernel
+    # they are not added: activations are freed as gradients come, and the walk saw their sum at each kernel
     gradients = precision.gradient * (walk.largest if fused else walk.updated)
     fullest = max(walk.peak, gradients)
     return Need(
